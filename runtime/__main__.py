@@ -1,0 +1,144 @@
+"""`python -m runtime`: one agent server in one process.
+
+Reads the command line and the settings, refuses what would be open to strangers, hardens the process, and serves until
+SIGTERM or SIGINT, which end it cleanly (shells included) with exit status 0. Exit status 1: cannot listen; 2: wrong use
+or configuration; 3: what is stored could not be loaded, and the log says why.
+"""
+
+import argparse
+import asyncio
+import ctypes
+import os
+import resource
+import signal
+import socket
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from types import FrameType
+from typing import NoReturn
+
+import structlog
+import uvicorn
+import uvloop
+from fastapi import FastAPI
+
+from runtime import logs
+from runtime.app import build_app
+from runtime.boot import InitKey, key_from_descriptor, key_from_file
+from runtime.listening import CannotListen, inherited, is_private, listen, port_of
+from runtime.settings import InvalidConfiguration, RuntimeSettings, load
+
+PR_SET_DUMPABLE = 4
+#: how long open requests may still run after SIGTERM before they are cut
+GRACE_SECONDS = 5
+OPEN_TO_ALL = (
+    "refusing to listen on an address that others can reach without any key: set OH_SESSION_API_KEYS_0, "
+    "or NESTOR_RUNTIME_ALLOW_OPEN=1 if everyone may use this server"
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until a signal. Returns the exit status."""
+    signal.signal(signal.SIGTERM, _leave)
+    signal.signal(signal.SIGINT, _leave)
+    options = _parser().parse_args(arguments)
+    try:
+        settings = load(os.environ, directory=Path.cwd())
+        server = inherited(options.listen_fd) if options.listen_fd is not None else listen(options.host, options.port)
+        settings = _placed(settings, server)
+        logs.configure(json_lines=settings.log_json)  # before the key is waited for: that may have something to say
+        init_key = _init_key(options)
+        dormant = init_key is not None or settings.deferred_init
+        if not (is_private(server) or settings.session_api_keys or dormant or settings.allow_open):
+            raise InvalidConfiguration(OPEN_TO_ALL)
+        app = build_app(settings, init_key=init_key)
+    except CannotListen as exc:
+        return _failed(exc, 1)
+    except (InvalidConfiguration, OSError, ValueError) as exc:
+        return _failed(exc, 2)
+    _harden()
+    return _serve(app, server)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m runtime", description="Agent server for one runtime.")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default %(default)s)"
+    )
+    parser.add_argument(
+        "--listen-fd", type=int, metavar="N", help="inherited listening socket, instead of host and port"
+    )
+    key = parser.add_mutually_exclusive_group()
+    key.add_argument(
+        "--boot-key-fd", type=int, metavar="N", help="start dormant; the init key comes as a line on this descriptor"
+    )
+    key.add_argument(
+        "--boot-key-file", type=Path, metavar="PATH", help="start dormant; the init key is this file's first line"
+    )
+    return parser
+
+
+def _port(text: str) -> int:
+    if not (text.isascii() and text.isdigit() and int(text) <= 65535):
+        raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
+    return int(text)
+
+
+def _init_key(options: argparse.Namespace) -> InitKey | None:
+    if options.boot_key_fd is not None:
+        os.fstat(options.boot_key_fd)  # an OSError now is clearer than a runtime that can never be initialised
+        return key_from_descriptor(options.boot_key_fd)
+    return key_from_file(options.boot_key_file) if options.boot_key_file is not None else None
+
+
+def _placed(settings: RuntimeSettings, server: socket.socket) -> RuntimeSettings:
+    """The settings with the port that is really listened on."""
+    port = port_of(server)
+    update: dict[str, object] = {"listen_port": port}
+    if "internal_server_url" not in settings.model_fields_set and port is not None:
+        update["internal_server_url"] = f"http://127.0.0.1:{port}"
+    return settings.model_copy(update=update)
+
+
+def _harden() -> None:
+    """Keep this process's memory and environment from the agent's shell, which may run as the same user."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
+        structlog.get_logger().warning("runtime.dumpable", error=os.strerror(ctypes.get_errno()))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def _serve(app: FastAPI, listening: socket.socket) -> int:
+    config = uvicorn.Config(
+        app,
+        loop="uvloop",
+        http="httptools",
+        ws="websockets-sansio",
+        log_config=None,
+        access_log=False,  # its lines hold query strings, and those hold keys
+        server_header=False,
+        timeout_graceful_shutdown=GRACE_SECONDS,
+    )
+    server = uvicorn.Server(config)
+    name = listening.getsockname()
+    structlog.get_logger().info("runtime.listening", address=name if isinstance(name, str) else f"{name[0]}:{name[1]}")
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        # A lifespan that failed is logged by uvicorn, which then exits with status 3.
+        runner.run(server.serve(sockets=[listening]))
+    return 0
+
+
+def _leave(number: int, frame: FrameType | None) -> NoReturn:
+    # uvicorn takes both signals while it serves and raises them again after a clean end, which then is a success.
+    sys.exit(0)
+
+
+def _failed(exc: Exception, status: int) -> int:
+    print(f"python -m runtime: {exc}", file=sys.stderr)  # noqa: T201 # a person started this at a terminal
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""The agent: one loop between a model and the tools of a conversation."""

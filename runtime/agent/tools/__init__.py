@@ -1,0 +1,1 @@
+"""What the agent can do: terminal, file editor, task list, think, finish."""

@@ -1,0 +1,141 @@
+"""What every tool has: how the model is told of it, how its arguments are checked, how it is run.
+
+A tool checks a call's arguments with its action class and answers an action with an observation. `Toolbox` is the set
+of a conversation's tools. Every call may also carry `summary` and `security_risk`, which belong to the event and not to
+the action. Knows nothing of the model or of logs.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+from pydantic import ValidationError
+
+from runtime.events.actions import Action, Observation
+from runtime.events.content import Closed
+from runtime.events.models import ToolAnnotations, ToolDescription
+
+_COMMON: Mapping[str, Any] = {
+    "summary": {"type": "string", "description": "What this call does, in about ten words, for the person watching."},
+    "security_risk": {
+        "type": "string",
+        "enum": ["UNKNOWN", "LOW", "MEDIUM", "HIGH"],
+        "description": "Your judgement of the harm that this call could do.",
+    },
+}
+
+
+class InvalidCall(Exception):
+    """The call cannot be run as the model wrote it; the text tells the model what to change."""
+
+
+@dataclass(frozen=True)
+class Call:
+    """A checked tool call."""
+
+    action: Action
+    summary: str | None
+
+
+class Tool(Protocol):
+    """One tool of one conversation; it may keep state between calls."""
+
+    name: ClassVar[str]
+    description: ClassVar[str]
+    #: JSON schema of the arguments
+    properties: ClassVar[Mapping[str, Any]]
+    required: ClassVar[Sequence[str]]
+    #: the client's class names of tool, action and observation begin with this
+    kind: ClassVar[str]
+    action_class: ClassVar[type[Closed]]
+    annotations: ClassVar[ToolAnnotations]
+
+    async def run(self, action: Any) -> Observation:
+        """Do it. A failure that the model can react to is an observation with `is_error`, not an exception."""
+
+    async def close(self) -> None:
+        """End what the tool keeps running. Idempotent."""
+
+
+class Toolbox:
+    """A conversation's tools by name."""
+
+    def __init__(self, tools: Sequence[Tool]) -> None:
+        self._tools = {tool.name: tool for tool in tools}
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tools)
+
+    def schemas(self) -> list[dict[str, Any]]:
+        """As the model's API wants them."""
+        return [_schema(tool) for tool in self._tools.values()]
+
+    def descriptions(self) -> list[ToolDescription]:
+        """As SystemPromptEvent announces them."""
+        return [_describe(tool) for tool in self._tools.values()]
+
+    def check(self, name: str, arguments: str) -> Call:
+        """The call's action. Raises InvalidCall for an unknown tool, broken JSON and arguments that do not fit."""
+        tool = self._tools.get(name)
+        if tool is None:
+            raise InvalidCall(f"Tool '{name}' not found. Available: {self.names}")
+        given = _parse(name, arguments)
+        summary = given.pop("summary", None)
+        given.pop("security_risk", None)
+        try:
+            # A `kind` of the model's own would be an argument like any other, and is refused as one.
+            action = tool.action_class.model_validate(given) if "kind" not in given else None
+        except ValidationError as error:
+            raise InvalidCall(_told(name, error, given)) from None
+        if action is None:
+            raise InvalidCall(f"Error validating tool '{name}': 'kind' is not an argument")
+        return Call(action=action, summary=summary if isinstance(summary, str) and summary else None)  # type: ignore[arg-type]  # each action_class is one of the Action union
+
+    async def run(self, name: str, action: Action) -> Observation:
+        """Run a checked call."""
+        return await self._tools[name].run(action)
+
+    async def close(self) -> None:
+        """End what the tools keep running. Idempotent."""
+        for tool in self._tools.values():
+            await tool.close()
+
+
+def _parse(name: str, arguments: str) -> dict[str, Any]:
+    try:
+        given = json.loads(arguments or "{}")
+    except ValueError as error:
+        raise InvalidCall(f"Error validating tool '{name}': the arguments are not valid JSON ({error})") from None
+    if not isinstance(given, dict):
+        raise InvalidCall(f"Error validating tool '{name}': the arguments must be a JSON object")
+    return given
+
+
+def _told(name: str, error: ValidationError, given: Mapping[str, Any]) -> str:
+    wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors(include_input=False)]
+    return f"Error validating tool '{name}': {'; '.join(wrong)}. Parameters provided: {list(given)}"
+
+
+def _schema(tool: Tool) -> dict[str, Any]:
+    parameters = {
+        "type": "object",
+        "properties": {**tool.properties, **_COMMON},
+        "required": list(tool.required),
+    }
+    function = {"name": tool.name, "description": tool.description, "parameters": parameters}
+    return {"type": "function", "function": function}
+
+
+def _describe(tool: Tool) -> ToolDescription:
+    return ToolDescription(
+        description=tool.description,
+        action_type=f"{tool.kind}Action",
+        observation_type=f"{tool.kind}Observation",
+        annotations=tool.annotations,
+        kind=f"{tool.kind}Tool",
+        title=tool.name,
+    )

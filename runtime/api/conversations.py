@@ -1,0 +1,166 @@
+"""Routes of conversations (contract 4): make, find, run, pause, remove, secrets, final response.
+
+`POST /api/conversations` takes both generations of body, told apart by its keys (nested-config.md 9). Each route calls
+one method of the service and renders what it returns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import Field, field_validator
+
+from runtime.api.answers import ConversationId, refusals
+from runtime.api.bodies import Body
+from runtime.api.dependencies import StateDependency
+from runtime.api.parsing import json_object, refused, validated
+from runtime.conversations.catalogue import SortOrder, UnknownPage, page
+from runtime.conversations.conversation import Conversation
+from runtime.conversations.older import OlderConversations, OlderRefusal, OlderStart
+from runtime.conversations.record import shown
+from runtime.conversations.start import GivenSource, StartRequest
+from runtime.conversations.status import Status
+from runtime.git.remotes import InvalidRepository
+from runtime.secrets.names import check_name
+from runtime.state import RuntimeState
+from runtime.store.exposure import Opening
+
+router = APIRouter(prefix="/conversations", tags=["Conversations"])
+
+_NEWER_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
+
+
+@router.post("")
+async def start(request: Request, state: StateDependency, include_skills: bool = False) -> JSONResponse:
+    """Make a conversation; its first message, when there is one, is run."""
+    body = await json_object(request)
+    if body.keys() & _NEWER_KEYS:
+        return await _start_newer(state, body, include_skills=include_skills)
+    return await _start_older(state, body)
+
+
+async def _start_newer(state: RuntimeState, body: Mapping[str, Any], *, include_skills: bool) -> JSONResponse:
+    wanted = validated(StartRequest, body, opening=_opening(state, body))
+    service = state.conversations
+    with refusals():
+        conversation, created = await service.create(wanted)
+        # The answer shows the conversation before its first run, which begins right after.
+        answer = conversation.shown(include_skills=include_skills)
+        if created:
+            answer["runtime_info"] = None
+        if created and wanted.initial_message is not None:
+            await service.run(conversation.id)
+    return JSONResponse(answer, 201 if created else 200)
+
+
+def _opening(state: RuntimeState, body: Mapping[str, Any]) -> Opening | None:
+    """Tokens are opened when the body says that it holds some; a text that only looks like one stays a text."""
+    return Opening(state.cipher) if body.get("secrets_encrypted") is True else None
+
+
+async def _start_older(state: RuntimeState, body: Mapping[str, Any]) -> JSONResponse:
+    wanted = validated(OlderStart, body)
+    if wanted.conversation_id is not None and not state.settings.allow_set_conversation_id:
+        raise refused("conversation_id", "conversation_id may not be set in this runtime")
+    makes = OlderConversations(state.conversations, state.settings_store, state.git_providers)
+    try:
+        with refusals():
+            conversation, created = await makes.create(wanted)
+            if created and conversation.record.last_user_message_id is not None:
+                await state.conversations.run(conversation.id)
+    except InvalidRepository as error:
+        raise refused("repository", str(error)) from None
+    except OlderRefusal as refusal:
+        return JSONResponse({"status": "error", "message": str(refusal), "msg_id": refusal.message_id}, 400)
+    answer = {"status": "ok", "conversation_id": conversation.id.hex, "message": None}
+    return JSONResponse({**answer, "conversation_status": "STARTING"})
+
+
+@router.get("/search")
+async def search(
+    state: StateDependency,
+    page_id: UUID | None = None,
+    limit: Annotated[int, Query(gt=0, le=100)] = 100,
+    status: Status | None = None,
+    sort_order: SortOrder = SortOrder.CREATED_AT_DESC,
+    include_skills: bool = False,
+) -> JSONResponse:
+    try:
+        found = page(state.conversations.records(), page_id=page_id, limit=limit, status=status, order=sort_order)
+    except UnknownPage as error:
+        raise HTTPException(400, str(error)) from None
+    folders = state.conversations.folders
+    items = [shown(record, folders.path(record.id), include_skills=include_skills) for record in found.records]
+    return JSONResponse({"items": items, "next_page_id": found.next_id.hex if found.next_id else None})
+
+
+@router.get("/count")
+async def count(state: StateDependency, status: Status | None = None) -> int:
+    records = state.conversations.records()
+    return sum(status is None or record.execution_status is status for record in records)
+
+
+@router.get("/{conversation_id}")
+async def get(state: StateDependency, conversation_id: ConversationId, include_skills: bool = False) -> JSONResponse:
+    """ConversationInfo, with the older record's fields beside it."""
+    with refusals():
+        conversation = await state.conversations.get(conversation_id)
+    return JSONResponse({**conversation.shown(include_skills=include_skills), **_older_fields(conversation)})
+
+
+@router.delete("/{conversation_id}")
+async def delete(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    with refusals():
+        await state.conversations.delete(conversation_id)
+    return JSONResponse({"success": True})
+
+
+@router.post("/{conversation_id}/run")
+async def run(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    with refusals():
+        await state.conversations.run(conversation_id)
+    return JSONResponse({"success": True})
+
+
+@router.post("/{conversation_id}/pause")
+async def pause(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    with refusals():
+        await state.conversations.pause(conversation_id)
+    return JSONResponse({"success": True})
+
+
+@router.get("/{conversation_id}/agent_final_response")
+async def final_response(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    with refusals():
+        record = state.conversations.record(conversation_id)
+    return JSONResponse({"response": record.final_response})
+
+
+class SecretsUpdate(Body):
+    """Secrets to add or replace, each as a value, {"value": ...} or a source."""
+
+    secrets: dict[str, GivenSource] = Field(...)
+
+    @field_validator("secrets")
+    @classmethod
+    def _names(cls, secrets: dict[str, Any]) -> dict[str, Any]:
+        for name in secrets:
+            check_name(name)
+        return secrets
+
+
+@router.post("/{conversation_id}/secrets")
+async def update_secrets(state: StateDependency, conversation_id: ConversationId, body: SecretsUpdate) -> JSONResponse:
+    with refusals():
+        conversation = await state.conversations.get(conversation_id)
+        await conversation.update_secrets(body.secrets)
+    return JSONResponse({"success": True})
+
+
+def _older_fields(conversation: Conversation) -> dict[str, Any]:
+    """What an older caller reads; a newer one ignores them."""
+    return {"conversation_id": conversation.id.hex, "status": "RUNNING", "runtime_status": "STATUS$READY"}

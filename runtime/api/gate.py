@@ -1,0 +1,112 @@
+"""What is decided before a route sees a request: generation, dormancy, key, size.
+
+Pure ASGI and outside of the routes, so that nothing is read or parsed for a caller without a key. The routes check the
+key again through `require_session_key`; WebSockets have the contract's own first-frame rule in `runtime.api.sockets`.
+"""
+
+from fastapi.responses import JSONResponse
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.routing import BaseRoute, Match
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from runtime.api.dependencies import KEY_HEADER
+from runtime.api.errors import DORMANT
+from runtime.state import RuntimeState, Stage
+
+GENERATION_HEADER = "X-Generation"
+MEBIBYTE = 1024 * 1024
+#: configuration is small; whoever sends more made a mistake or is an attacker
+CONFIGURATION_LIMIT = MEBIBYTE
+CONFIGURATION_PATHS = (
+    "/api/settings",
+    "/api/secrets",
+    "/api/add-git-providers",
+    "/api/unset-provider-tokens",
+    "/api/init",
+)
+#: a message may carry images
+OTHER_LIMIT = 32 * MEBIBYTE
+TOO_LARGE = "Request body is too large: the limit of this route is {limit} bytes"
+#: WebSocket close code "try again later"
+TRY_AGAIN_LATER = 1013
+
+
+class Gate:
+    """Refuses, in this order: another generation 409, dormant 503, no key 401, too large 413."""
+
+    def __init__(self, app: ASGIApp, *, state: RuntimeState, routes: list[BaseRoute]) -> None:
+        self._app = app
+        self._state = state
+        self._routes = routes
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in {"http", "websocket"}:
+            await self._app(scope, receive, send)
+            return
+        # Known only after init, so it cannot be given to the server at its start.
+        scope["root_path"] = self._state.settings.root_path or scope.get("root_path", "")
+        refusal = self._refusal(scope)
+        if refusal is None:
+            await self._app(scope, self._limited(scope, receive), send)
+        elif scope["type"] == "http":
+            await refusal(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": TRY_AGAIN_LATER, "reason": "Runtime is not available"})
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        headers = Headers(scope=scope)
+        path = route_path(scope)
+        generation = self._state.settings.generation
+        asked = headers.get(GENERATION_HEADER)
+        if asked is not None and generation is not None and asked.strip() != str(generation):
+            return JSONResponse({"detail": "generation mismatch: this runtime is of another generation"}, 409)
+        guarded = path.startswith("/api/") and path != "/api/init"
+        if self._state.stage is not Stage.READY and (guarded or scope["type"] == "websocket"):
+            return JSONResponse({"detail": DORMANT}, 503, headers={"Retry-After": "1"})
+        if scope["type"] == "websocket":
+            return None
+        if guarded and not self._state.session_keys.accepts(headers.get(KEY_HEADER)) and self._is_route(scope):
+            return JSONResponse({"detail": "Unauthorized"}, 401)
+        return self._size_refusal(headers, _limit(path))
+
+    def _is_route(self, scope: Scope) -> bool:
+        # Unknown paths are 404 without a key, as the contract has it, so a missing key is only told on real ones.
+        return any(route.matches(scope)[0] is not Match.NONE for route in self._routes)
+
+    @staticmethod
+    def _size_refusal(headers: Headers, limit: int) -> JSONResponse | None:
+        announced = headers.get("content-length", "")
+        if not (announced.isascii() and announced.isdigit()) or int(announced) <= limit:
+            return None
+        # The body is not read, so the connection cannot carry another request.
+        return JSONResponse({"detail": TOO_LARGE.format(limit=limit)}, 413, headers={"Connection": "close"})
+
+    @staticmethod
+    def _limited(scope: Scope, receive: Receive) -> Receive:
+        if scope["type"] != "http":
+            return receive
+        limit = _limit(route_path(scope))
+        received = 0
+
+        async def receiving() -> Message:
+            nonlocal received
+            message = await receive()
+            received += len(message.get("body", b""))
+            if received > limit:
+                # FastAPI lets an HTTPException through while it reads the body.
+                raise HTTPException(413, TOO_LARGE.format(limit=limit), headers={"Connection": "close"})
+            return message
+
+        return receiving
+
+
+def route_path(scope: Scope) -> str:
+    """The path without the root path, as the routes see it."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+
+
+def _limit(path: str) -> int:
+    return CONFIGURATION_LIMIT if path.startswith(CONFIGURATION_PATHS) else OTHER_LIMIT

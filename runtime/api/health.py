@@ -1,0 +1,68 @@
+"""Is the process there, may traffic come, and what is this server: the routes that never need a key."""
+
+import sys
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+
+from runtime.api.dependencies import StateDependency
+from runtime.api.errors import DORMANT
+from runtime.state import RuntimeState, Stage
+
+router = APIRouter(tags=["Server"])
+
+#: clients of the contract match both
+TITLE = "OpenHands Agent Server"
+VERSION = "1.58.0"
+#: only what is there; clients switch features on by these names
+CAPABILITIES = ("idempotent_conversation_create_v1",)
+USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
+
+
+@router.get("/alive")
+@router.get("/health")
+async def health() -> JSONResponse:
+    return JSONResponse({"status": "ok"})
+
+
+@router.get("/ready")
+async def ready(state: StateDependency) -> JSONResponse:
+    match state.stage:
+        case Stage.READY:
+            return JSONResponse({"status": "ready"})
+        case Stage.INITIALIZING:
+            return JSONResponse({"status": "initializing", "message": "Server is still initializing"}, 503)
+        case Stage.DORMANT:
+            return JSONResponse({"status": "dormant", "message": DORMANT}, 503)
+
+
+@router.get("/")
+@router.get("/server_info")
+async def server_info(state: StateDependency) -> JSONResponse:
+    return JSONResponse(
+        {
+            "uptime": float(int(state.uptime_seconds)),
+            "idle_time": float(int(state.idle_seconds)),
+            "title": TITLE,
+            "version": VERSION,
+            "sdk_version": VERSION,
+            "tools_version": VERSION,
+            "workspace_version": VERSION,
+            "build_git_sha": "unknown",
+            "build_git_ref": "unknown",
+            "python_version": sys.version,
+            "usable_tools": list(USABLE_TOOLS),
+            "runtime_idle_timeout_seconds": None,
+            "conversation_runtime": "local",
+            "available_conversation_runtimes": [],
+            "capabilities": list(CAPABILITIES),
+            "app_backend_ingress_url": None,
+            "max_foreground_terminal_timeout_seconds": None,
+            "docs": _under_root(state, "/docs"),
+            "redoc": _under_root(state, "/redoc"),
+        }
+    )
+
+
+def _under_root(state: RuntimeState, path: str) -> str:
+    return f"{state.settings.root_path}{path}"

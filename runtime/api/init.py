@@ -1,0 +1,101 @@
+"""`/api/init`: how a dormant runtime learns whose it is.
+
+The orchestrator first asks for a proof that this process holds the init key, because an address may have been given to
+another container in the meantime, and then sends the configuration on the same connection.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Header, HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from runtime.api.bodies import Body
+from runtime.api.dependencies import StateDependency
+from runtime.api.errors import server_error, without_input
+from runtime.settings import RuntimeSettings
+from runtime.state import InitFailed, NotDormant, Stage
+
+router = APIRouter(tags=["Init"])
+
+LONGEST_NONCE = 256
+NOT_DORMANT = "Runtime is not dormant: it was initialised already"
+NOT_SERVED = "this runtime does not serve it: leave it out, or send it null or empty"
+
+
+class InitBody(Body):
+    """The part of the configuration that arrives at init. Unknown keys are refused; null means not given."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    session_api_keys: list[SecretStr] | None = None
+    secret_key: SecretStr | None = None
+    previous_secret_keys: list[SecretStr] | None = None
+    conversations_path: Path | None = None
+    bash_events_dir: Path | None = None
+    conversation_worktree_root: Path | None = None
+    web_url: str | None = None
+    allow_cors_origins: list[str] | None = None
+    max_concurrent_runs: Annotated[int, Field(ge=1)] | None = None
+    public_urls: list[str] | None = None
+    lookup_secret_hosts: list[str] | None = None
+    allow_http_hosts: list[str] | None = None
+    generation: int | None = None
+    allow_set_conversation_id: bool | None = None
+    webhooks: list[dict[str, Any]] | None = Field(None, exclude=True)
+    env: dict[str, str] | None = Field(None, exclude=True)
+    telemetry: dict[str, Any] | None = Field(None, exclude=True)
+
+    @field_validator("webhooks", "env", "telemetry")
+    @classmethod
+    def _not_served(cls, value: object) -> object:
+        # Taking it and doing nothing would lose the caller's events without a word.
+        if value:
+            raise ValueError(NOT_SERVED)
+        return None
+
+    def applied(self, settings: RuntimeSettings) -> RuntimeSettings:
+        """These settings with the given fields replaced. Raises ValidationError."""
+        given = {name: value for name, value in self.model_dump().items() if value is not None}
+        return RuntimeSettings.model_validate({**settings.model_dump(), **given})
+
+
+def _require_init_key(state: StateDependency, x_init_api_key: Annotated[str | None, Header()] = None) -> None:
+    if state.stage is not Stage.DORMANT or state.init_key is None:
+        raise HTTPException(400, NOT_DORMANT)
+    if not state.init_key.accepts(x_init_api_key):
+        raise HTTPException(401, "Unauthorized")
+
+
+@router.get("/init")
+async def get_init(state: StateDependency, x_init_nonce: Annotated[str | None, Header()] = None) -> JSONResponse:
+    if state.init_key is None:
+        raise HTTPException(404, "Not Found")
+    answer = {"state": state.stage.value, "error": _told(state.init_error)}
+    if x_init_nonce is not None:
+        if not 0 < len(x_init_nonce) <= LONGEST_NONCE:
+            raise HTTPException(400, f"X-Init-Nonce must have 1 to {LONGEST_NONCE} characters")
+        answer["proof"] = state.init_key.proof(x_init_nonce)
+    return JSONResponse(answer)
+
+
+@router.post("/init", dependencies=[Depends(_require_init_key)])
+async def post_init(state: StateDependency, body: InitBody) -> JSONResponse:
+    try:
+        settings = body.applied(state.settings)
+    except ValidationError as exc:
+        return JSONResponse({"detail": without_input(exc.errors(include_input=False))}, 422)
+    if not settings.session_api_keys and not settings.allow_open:
+        raise HTTPException(422, "session_api_keys must hold at least one key: a runtime without keys is open to all")
+    try:
+        await state.initialize(settings)
+    except NotDormant:
+        raise HTTPException(400, NOT_DORMANT) from None
+    except InitFailed as exc:
+        return server_error(exc.error_id)
+    return JSONResponse({"state": state.stage.value, "error": None})
+
+
+def _told(error_id: str | None) -> str | None:
+    return None if error_id is None else f"initialisation failed; the log has the reason under error_id {error_id}"

@@ -1,0 +1,127 @@
+"""`GET` and `PATCH /api/settings`: the newer, nested record.
+
+The older flat form of the same path is in `runtime.api.older`. Every answer of a change is redacted, whatever the
+request asked for.
+"""
+
+from typing import Annotated, Any
+
+import structlog
+from fastapi import APIRouter, Header, HTTPException
+from fastapi.responses import JSONResponse
+from pydantic import Field
+
+from runtime.api.bodies import Body
+from runtime.api.dependencies import StateDependency
+from runtime.configuration.merge import SettingsInvalid, merged, merged_map
+from runtime.configuration.older import flat_fields
+from runtime.configuration.record import SettingsRecord
+from runtime.state import RuntimeState
+from runtime.store.cipher import Cipher
+from runtime.store.exposure import Exposure, render
+
+log = structlog.get_logger()
+router = APIRouter(tags=["Settings"])
+
+ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+ProfileId = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
+
+EXPOSURES = {
+    "": Exposure.REDACTED,
+    "plaintext": Exposure.PLAINTEXT,
+    "encrypted": Exposure.ENCRYPTED,
+    "true": Exposure.ENCRYPTED,  # the header's older form
+}
+NOTHING_GIVEN = (
+    "At least one of agent_settings_diff, conversation_settings_diff, misc_settings_diff, active_profile, "
+    "active_agent_profile_id, or active_meta_profile must be provided"
+)
+
+
+class SettingsUpdate(Body):
+    """A partial change. The active_* fields count when they are present, so that null clears."""
+
+    agent_settings_diff: dict[str, Any] | None = None
+    conversation_settings_diff: dict[str, Any] | None = None
+    misc_settings_diff: dict[str, Any] | None = None
+    active_profile: ProfileName | None = None
+    active_agent_profile_id: ProfileId | None = None
+    active_meta_profile: ProfileName | None = None
+
+    @property
+    def cleared(self) -> set[str]:
+        """The active_* fields that the request names."""
+        return {name for name in self.model_fields_set if name.startswith("active_")}
+
+    @property
+    def empty(self) -> bool:
+        diffs = (self.agent_settings_diff, self.conversation_settings_diff, self.misc_settings_diff)
+        return not self.cleared and all(diff is None for diff in diffs)
+
+
+def requested_exposure(header: str | None) -> Exposure:
+    """What X-Expose-Secrets asks for. Raises 400 for any other value."""
+    asked = (header or "").strip()
+    if asked.lower() not in EXPOSURES:
+        raise HTTPException(
+            400,
+            f"Invalid X-Expose-Secrets header value: {asked[:64]!r}. Valid values are: 'encrypted', 'plaintext'.",
+        )
+    return EXPOSURES[asked.lower()]
+
+
+def settings_answer(state: RuntimeState, record: SettingsRecord, exposure: Exposure) -> JSONResponse:
+    """The record as the wire shows it. Raises EncryptionUnavailable for the encrypted exposure without a key."""
+    shown = render(record, exposure, state.cipher)
+    del shown["older"]
+    shown["llm_api_key_is_set"] = record.agent_settings.llm.api_key is not None
+    # An older client's fields never take a newer one's place.
+    body = {**flat_fields(record, state.git_providers.all()), **shown}
+    return JSONResponse(body, headers={"Cache-Control": "no-store"})
+
+
+@router.get("/settings")
+async def get_settings(
+    state: StateDependency, x_expose_secrets: Annotated[str | None, Header()] = None
+) -> JSONResponse:
+    exposure = requested_exposure(x_expose_secrets)
+    if exposure is Exposure.PLAINTEXT:
+        log.warning("settings.exposed", form=exposure)
+    return settings_answer(state, state.settings_store.read(), exposure)
+
+
+@router.patch("/settings")
+def patch_settings(state: StateDependency, update: SettingsUpdate) -> JSONResponse:
+    if update.empty:
+        raise HTTPException(400, NOTHING_GIVEN)
+    _refuse_unknown_profiles(update)
+    try:
+        changed = state.settings_store.change(lambda record: _changed(record, update, state.cipher))
+    except SettingsInvalid as exc:
+        # `detail` is the contract's; `errors` says which field, for whoever has to mend the request.
+        return JSONResponse({"detail": str(exc), "errors": exc.problems}, 422)
+    return settings_answer(state, changed, Exposure.REDACTED)
+
+
+def _refuse_unknown_profiles(update: SettingsUpdate) -> None:
+    """This runtime has no profiles, so every name is unknown; only clearing is possible."""
+    named = {
+        "Profile": update.active_profile,
+        "Agent profile": update.active_agent_profile_id,
+        "Meta profile": update.active_meta_profile,
+    }
+    for kind, name in named.items():
+        if name is not None:
+            raise HTTPException(404, f"{kind} '{name}' not found")
+
+
+def _changed(record: SettingsRecord, update: SettingsUpdate, cipher: Cipher) -> SettingsRecord:
+    changes: dict[str, Any] = dict.fromkeys(update.cleared)
+    if update.agent_settings_diff is not None:
+        changes["agent_settings"] = merged(record.agent_settings, update.agent_settings_diff, cipher)
+    if update.conversation_settings_diff is not None:
+        diff = update.conversation_settings_diff
+        changes["conversation_settings"] = merged(record.conversation_settings, diff, cipher)
+    if update.misc_settings_diff is not None:
+        changes["misc_settings"] = merged_map(record.misc_settings, update.misc_settings_diff)
+    return record.model_copy(update=changes)

@@ -1,0 +1,67 @@
+"""The composition root: the only place where settings become routers, middleware and a state.
+
+`python -m runtime` and the tests call `build_app`. It imports every router and nothing imports it.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import APIRouter, Depends, FastAPI
+from pydantic import SecretStr
+
+from runtime.api import conversations, errors, events, health, init, older, secrets, settings, sockets
+from runtime.api.cors import CrossOrigin
+from runtime.api.dependencies import require_session_key
+from runtime.api.gate import Gate
+from runtime.boot import InitKey
+from runtime.settings import InvalidConfiguration, RuntimeSettings
+from runtime.state import RuntimeState
+
+
+def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:
+    """The application. With an init key (or `deferred_init`) it starts dormant, else its lifespan makes it ready.
+
+    Raises InvalidConfiguration when `deferred_init` is set and there is no key to initialise it with.
+    """
+    state = RuntimeState(configuration, init_key=_init_key(configuration, init_key))
+    app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
+    app.state.runtime = state
+    app.include_router(health.router)
+    app.include_router(_api())
+    app.include_router(sockets.router)
+    errors.install(app)
+    # The last one added is the outermost.
+    app.add_middleware(Gate, state=state, routes=app.router.routes)
+    app.add_middleware(errors.ErrorEdge)
+    app.add_middleware(CrossOrigin, state=state)
+    return app
+
+
+def _api() -> APIRouter:
+    api = APIRouter(prefix="/api")
+    api.include_router(init.router)
+    keyed = (settings, secrets, older, conversations, events)
+    for module in keyed:
+        api.include_router(module.router, dependencies=[Depends(require_session_key)])
+    return api
+
+
+def _init_key(configuration: RuntimeSettings, given: InitKey | SecretStr | None) -> InitKey | None:
+    if isinstance(given, SecretStr):
+        return InitKey(given)
+    if given is None and configuration.deferred_init:
+        if configuration.secret_key is None:
+            raise InvalidConfiguration("OH_DEFERRED_INIT needs an init key: use --boot-key-fd, or set OH_SECRET_KEY")
+        return InitKey(configuration.secret_key)
+    return given
+
+
+@asynccontextmanager
+async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
+    state: RuntimeState = app.state.runtime
+    if not state.deferred:
+        await state.activate(state.settings)
+    try:
+        yield
+    finally:
+        await state.stop()

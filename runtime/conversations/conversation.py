@@ -1,0 +1,270 @@
+"""One conversation in memory: its record, its log, its sockets, its agent, and the run that may be going on.
+
+The service makes, finds and removes conversations; routes call the methods here. Everything that happens in a
+conversation becomes an event by `emit`: stored first, sent second. All of it lives in one event loop, so what is
+written between two awaits is one step for everybody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+from uuid import UUID, uuid4
+
+import structlog
+
+from runtime.agent.history import History
+from runtime.agent.prompt import dynamic_context, system_prompt
+from runtime.agent.reply import Reply
+from runtime.agent.tools.base import Toolbox
+from runtime.conversations.folder import Folders
+from runtime.conversations.live_secrets import LiveSecrets
+from runtime.conversations.record import ConversationRecord, full_state, shown
+from runtime.conversations.status import ENDED, Status, advance
+from runtime.events.actions import FinishAction
+from runtime.events.clock import utc_now
+from runtime.events.content import Message, TextContent, text_of
+from runtime.events.feed import Closing, Feed, Subscription
+from runtime.events.log import EventLog
+from runtime.events.models import (
+    ActionEvent,
+    ConversationStateUpdateEvent,
+    Event,
+    EventBase,
+    MessageEvent,
+    PauseEvent,
+    StoredEvent,
+    SystemPromptEvent,
+    compact,
+)
+from runtime.secrets.sources import LookupSecret, StaticSecret
+
+log = structlog.get_logger()
+E = TypeVar("E", bound=EventBase)
+
+#: clients take frames of up to 1 MiB; a larger event is read over REST
+_MOST_FRAME_BYTES = 1_000_000
+_TITLE_CHARACTERS = 60
+
+
+class Conversation:
+    """Implements the run's Journal. Made by the service; `close` ends it."""
+
+    def __init__(
+        self,
+        record: ConversationRecord,
+        *,
+        folders: Folders,
+        events: EventLog,
+        secrets: LiveSecrets,
+        toolbox: Toolbox,
+        on_activity: Callable[[], None],
+    ) -> None:
+        self.record = record
+        self.events = events
+        self.secrets = secrets
+        self.mask = secrets.mask
+        self.toolbox = toolbox
+        self.feed = Feed()
+        self.pause_requested = asyncio.Event()
+        self.folder = folders.path(record.id)
+        self._folders = folders
+        self._on_activity = on_activity
+        self._saving = asyncio.Lock()
+        self._writing: asyncio.Future[None] | None = None
+        self._history: History | None = None
+
+    @property
+    def id(self) -> UUID:
+        return self.record.id
+
+    @property
+    def status(self) -> Status:
+        return self.record.execution_status
+
+    # -- showing
+
+    def shown(self, *, include_skills: bool = False) -> dict[str, Any]:
+        """ConversationInfo of the wire."""
+        return shown(self.record, self.folder, include_skills=include_skills)
+
+    def subscribe(self) -> Subscription:
+        """A socket's view: the whole state first, then everything that is sent. Raises TooManySubscribers."""
+        return self.feed.subscribe(self._state_frame())
+
+    def publish_full_state(self) -> None:
+        """Tell every socket the whole state; at the end of a run, never in the middle of one."""
+        self._send(self._state_frame())
+
+    def _state_frame(self) -> bytes:
+        value = full_state(self.record, self.folder)
+        return compact(self.live(ConversationStateUpdateEvent, key="full_state", value=value))
+
+    # -- events
+
+    def emit(self, kind: type[E], *, event_id: UUID | None = None, **fields: Any) -> E:
+        """Store an event and send it. Raises OSError when the disk is full; then nothing happened.
+
+        State updates hang on the tree but are no part of it: the next event has the same parent.
+        """
+        event = kind(
+            id=str(event_id or uuid4()),
+            timestamp=self.events.next_timestamp(),
+            parent_id=self.record.leaf_event_id,
+            **fields,
+        )
+        assert isinstance(event, StoredEvent)  # noqa: S101 - live kinds go through send_live
+        line = self.events.append(event)
+        if not isinstance(event, ConversationStateUpdateEvent):
+            self.record.leaf_event_id = event.id
+        self.record.updated_at = utc_now()
+        self._notice(event)
+        self._on_activity()
+        self._send(line)
+        return event
+
+    def live(self, kind: type[E], **fields: Any) -> E:
+        """Make an event that is not stored."""
+        return kind(id=str(uuid4()), timestamp=utc_now().isoformat(timespec="microseconds"), **fields)
+
+    def send_live(self, event: Event) -> None:
+        """Send an event that is not stored."""
+        self._send(compact(event))
+
+    def tell_state(self, key: str, value: Any) -> None:
+        """Store and send a state update."""
+        self.emit(ConversationStateUpdateEvent, key=key, value=value)
+
+    def move(self, to: Status) -> None:
+        """Go to another status and say so. Raises IllegalMove."""
+        self.record.execution_status = advance(self.status, to)
+        self.tell_state("execution_status", to.value)
+
+    async def settle(self) -> None:
+        """Wait until everything emitted so far survives a power cut."""
+        await asyncio.to_thread(self.events.sync)
+
+    async def save(self) -> None:
+        """Write the record as it is now. Raises OSError."""
+        async with self._saving:
+            copy = self.record.model_copy(deep=True)
+            # A cancelled run must not leave a thread that writes into a folder being removed: `close` waits for it.
+            self._writing = asyncio.ensure_future(asyncio.to_thread(self._folders.write, copy))
+            await asyncio.shield(self._writing)
+
+    def _send(self, frame: bytes) -> None:
+        if len(frame) > _MOST_FRAME_BYTES:
+            log.warning("event.too_large_for_sockets", conversation=str(self.id), bytes=len(frame))
+            return
+        self.feed.publish(frame)
+
+    def _notice(self, event: StoredEvent) -> None:
+        """Keep what is asked for often and would have to be searched for."""
+        if isinstance(event, MessageEvent) and event.source == "agent":
+            self.record.final_response = text_of(event.llm_message.content)
+        elif isinstance(event, ActionEvent) and isinstance(event.action, FinishAction):
+            self.record.final_response = event.action.message
+
+    # -- messages
+
+    async def receive(self, message: Message, *, event_id: UUID | None = None, sender: str | None = None) -> bool:
+        """Add a user's message; False when `event_id` is known already, so that a repeat has no effect.
+
+        On disk when this returns. A running agent reads it in its next step.
+        """
+        known = event_id is not None and self.events.contains(event_id)
+        if not known:
+            self._add_message(message, event_id, sender)
+        await self.settle()
+        await self.save()
+        return not known
+
+    def _add_message(self, message: Message, event_id: UUID | None, sender: str | None) -> None:
+        self.ensure_system_prompt()
+        context = self.record.agent.agent_context
+        suffix = context.user_message_suffix if context is not None else None
+        event = self.emit(
+            MessageEvent,
+            event_id=event_id,
+            source="user",
+            llm_message=message,
+            extended_content=[TextContent(text=suffix)] if suffix else [],
+            sender=sender,
+        )
+        self.record.last_user_message_id = event.id
+        self.tell_state("last_user_message_id", event.id)
+        if self.record.title is None:
+            self.record.title = self.mask.text(_title(message)) or None
+        if self.status in ENDED:
+            self.move(Status.IDLE)
+        if self._history is not None:
+            self._history.add(event)
+
+    def ensure_system_prompt(self) -> None:
+        """Every log begins with the system prompt; it is made when the first message or run comes."""
+        if len(self.events):
+            return
+        self.secrets.refresh_mask()
+        agent = self.record.agent
+        self.record.stats.begin(agent.llm.usage_id, agent.llm.model)
+        context = dynamic_context(
+            directory=Path(self.record.workspace.working_dir),
+            secrets=self.secrets.descriptions(),
+            repository=self.record.origin.repository if self.record.origin else None,
+            suffix=agent.agent_context.system_message_suffix if agent.agent_context is not None else None,
+        )
+        self.emit(
+            SystemPromptEvent,
+            system_prompt=TextContent(text=system_prompt(agent.system_prompt)),
+            tools=self.toolbox.descriptions(),
+            dynamic_context=TextContent(text=self.mask.text(context)),
+        )
+
+    # -- the run's view
+
+    def join(self, history: History | None) -> None:
+        """From now on messages go to this run's history as well; None when the run is over."""
+        self._history = history
+
+    async def on_reply(self, reply: Reply) -> None:
+        """Count an answer of the model, tell it, keep it. Learns new secrets before anything of it is shown."""
+        self.secrets.refresh_mask()
+        usage_id = self.record.agent.llm.usage_id
+        self.record.stats.add(usage_id, reply.usage, cost=reply.cost, latency=reply.latency)
+        self.tell_state("stats", self.record.stats.compact())
+        await self.save()
+
+    def request_pause(self) -> None:
+        """Stop the run after its step. Without effect when none is going on, or when it was asked for before."""
+        if self.status is not Status.RUNNING or self.pause_requested.is_set():
+            return
+        self.pause_requested.set()
+        self.emit(PauseEvent)
+
+    async def update_secrets(self, sources: Mapping[str, StaticSecret | LookupSecret]) -> None:
+        """Add or replace secrets of this conversation; on disk when this returns."""
+        self.record.secrets = {**self.record.secrets, **sources}
+        self.secrets.refresh_mask()
+        await self.save()
+
+    # -- end
+
+    async def close(self, closing: Closing) -> None:
+        """End sockets, shell and log. The run must be over. Idempotent."""
+        self.feed.close(closing)
+        await self.toolbox.close()
+        if self._writing is not None:
+            await asyncio.wait({self._writing})
+        self.events.close()
+
+
+def _title(message: Message) -> str:
+    """The first line of the first message, cut at a word."""
+    text = text_of(message.content).strip()
+    line = text.splitlines()[0].strip() if text else ""
+    if len(line) <= _TITLE_CHARACTERS:
+        return line
+    cut = line.rfind(" ", 0, _TITLE_CHARACTERS)
+    return f"{line[: cut if cut > 0 else _TITLE_CHARACTERS]}..."

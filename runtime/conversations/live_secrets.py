@@ -1,0 +1,93 @@
+"""The secrets of one conversation: which a command names, what their values are, what must never be shown.
+
+The terminal asks for the secrets of a command; everything that leaves the conversation goes through `mask`. A
+conversation of the older body also has every stored secret and the providers' tokens, as they are at that moment.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from pydantic import SecretStr
+
+from runtime.conversations.record import ConversationRecord
+from runtime.secrets.masking import Mask
+from runtime.secrets.names import is_clean_text
+from runtime.secrets.providers import GitProviderStore
+from runtime.secrets.sources import Lookup, LookupSecret, StaticSecret
+from runtime.secrets.store import SecretStore
+
+
+@dataclass(frozen=True)
+class UserSecrets:
+    """What the user of this runtime has stored."""
+
+    store: SecretStore
+    providers: GitProviderStore
+    lookup: Lookup
+
+
+class LiveSecrets:
+    """Implements the terminal's CommandSecrets."""
+
+    def __init__(self, record: Callable[[], ConversationRecord], user: UserSecrets) -> None:
+        self._record = record
+        self._user = user
+        self.mask = Mask()
+
+    def sources(self) -> Mapping[str, StaticSecret | LookupSecret]:
+        """Every secret that a command of this conversation can name; the conversation's own come first."""
+        record = self._record()
+        if record.origin is None:
+            return record.secrets
+        stored: dict[str, StaticSecret | LookupSecret] = {
+            entry.name: StaticSecret(value=self._user.store.get(entry.name), description=entry.description)
+            for entry in self._user.store.entries()
+        }
+        tokens: dict[str, StaticSecret | LookupSecret] = {
+            f"{provider.name.upper()}_TOKEN": StaticSecret(
+                value=provider.token, description=f"Token of {provider.name}"
+            )
+            for provider in self._user.providers.all().values()
+            if provider.token is not None
+        }
+        return {**tokens, **stored, **record.secrets}
+
+    def descriptions(self) -> dict[str, str | None]:
+        return {name: source.description for name, source in self.sources().items()}
+
+    async def named_in(self, command: str) -> Mapping[str, str]:
+        """Values of the secrets whose names stand in the command as whole words; masked from then on.
+
+        A secret that cannot be had is an empty variable.
+        """
+        named = {name: source for name, source in self.sources().items() if _names(command, name)}
+        values = {name: await self._user.lookup.value(name, source) for name, source in named.items()}
+        self.mask.add(value for value in values.values() if value is not None)
+        return {name: _usable(value) for name, value in values.items()}
+
+    def refresh_mask(self) -> None:
+        """Learn what became secret since: call before anything is shown. Cheap when nothing is new."""
+        record = self._record()
+        self.mask.add(
+            value
+            for value in (
+                record.agent.llm.api_key,
+                *(source.value for source in self.sources().values() if isinstance(source, StaticSecret)),
+                *(provider.token for provider in self._user.providers.all().values()),
+                *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
+            )
+            if value is not None
+        )
+
+
+def _names(command: str, name: str) -> bool:
+    return re.search(rf"(?<![A-Za-z0-9_]){re.escape(name)}(?![A-Za-z0-9_])", command) is not None
+
+
+def _usable(value: SecretStr | None) -> str:
+    """What an environment variable can hold."""
+    text = value.get_secret_value() if value is not None else ""
+    return text if is_clean_text(text) else ""

@@ -1,0 +1,159 @@
+"""What is kept of a conversation beside its events, and how it is shown.
+
+`ConversationRecord` is one file in the conversation's folder, secrets sealed. `shown` is ConversationInfo of the wire
+(contract 4.3), `full_state` the value of the state frame. Knows nothing of runs or sockets.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from runtime.agent.stats import Stats
+from runtime.conversations.definition import AgentDefinition
+from runtime.conversations.status import Status
+from runtime.events.clock import utc_now, zulu
+from runtime.secrets.sources import LookupSecret, SecretSource, StaticSecret
+from runtime.store.cipher import Cipher
+from runtime.store.exposure import Exposure, render
+
+
+class WorkspaceRecord(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    working_dir: str = Field(min_length=1)
+    kind: Literal["LocalWorkspace"] = "LocalWorkspace"
+
+
+class Origin(BaseModel):
+    """What the older conversation body said; its conversations have every stored secret and provider token."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    repository: str | None = None
+    branch: str | None = None
+    git_provider: str | None = None
+
+
+class ConversationRecord(BaseModel):
+    """Changed by its conversation only; written whole."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True, protected_namespaces=())
+    omitted_when_null: ClassVar[frozenset[str]] = frozenset()
+
+    id: UUID
+    workspace: WorkspaceRecord
+    agent: AgentDefinition
+    max_iterations: int = Field(default=500, ge=1)
+    stuck_detection: bool = True
+    execution_status: Status = Status.IDLE
+    confirmation_policy: dict[str, Any] = Field(default_factory=lambda: {"kind": "NeverConfirm"})
+    security_analyzer: dict[str, Any] | None = None
+    secrets: dict[str, SecretSource] = Field(default_factory=dict)
+    tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
+    tags: dict[str, str] = Field(default_factory=dict)
+    title: str | None = None
+    stats: Stats = Field(default_factory=Stats)
+    last_user_message_id: str | None = None
+    leaf_event_id: str | None = None
+    final_response: str = ""
+    origin: Origin | None = None
+    created_at: datetime = Field(default_factory=utc_now)
+    updated_at: datetime = Field(default_factory=utc_now)
+
+
+def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> dict[str, Any]:
+    """ConversationInfo. No secret in any form: those fields are null."""
+    agent = render(record.agent, Exposure.WITHHELD, _NO_CIPHER)
+    if not include_skills and agent["agent_context"] is not None:
+        agent["agent_context"]["skills"] = []
+    return {
+        "id": str(record.id),
+        "workspace": record.workspace.model_dump(),
+        "persistence_dir": str(folder),
+        "max_iterations": record.max_iterations,
+        "stuck_detection": record.stuck_detection,
+        "execution_status": record.execution_status.value,
+        "confirmation_policy": record.confirmation_policy,
+        "security_analyzer": record.security_analyzer,
+        "activated_knowledge_skills": [],
+        "invoked_skills": [],
+        "blocked_actions": {},
+        "blocked_messages": {},
+        "last_user_message_id": record.last_user_message_id,
+        "leaf_event_id": record.leaf_event_id,
+        "stats": record.stats.model_dump(),
+        "secret_registry": {"secret_sources": {name: _source(found) for name, found in record.secrets.items()}},
+        "agent_state": {},
+        "hook_config": None,
+        "title": record.title,
+        "metrics": None,
+        "created_at": zulu(record.created_at),
+        "updated_at": zulu(record.updated_at),
+        "forked_from_conversation_id": None,
+        "forked_from_event_id": None,
+        "parent_conversation_id": None,
+        "sub_conversation_ids": [],
+        "tags": record.tags,
+        "current_model_id": None,
+        "available_models": [],
+        "supports_runtime_model_switch": False,
+        "launched_agent_profile": None,
+        "agent": agent,
+        "client_tools": [],
+        "tool_module_qualnames": record.tool_module_qualnames,
+        "runtime_info": {"runtime_status": "available", "can_resume": True, "runtime_error": None},
+    }
+
+
+def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
+    """The value of the state frame: nulls left out, secrets as asterisks."""
+    state: dict[str, Any] = {
+        "id": str(record.id),
+        "agent": render(record.agent, Exposure.REDACTED, _NO_CIPHER),
+        "workspace": record.workspace.model_dump(),
+        "persistence_dir": str(folder),
+        "max_iterations": record.max_iterations,
+        "stuck_detection": record.stuck_detection,
+        "execution_status": record.execution_status.value,
+        "confirmation_policy": record.confirmation_policy,
+        "security_analyzer": record.security_analyzer,
+        "activated_knowledge_skills": [],
+        "activated_path_rules": [],
+        "invoked_skills": [],
+        "blocked_actions": {},
+        "blocked_messages": {},
+        "last_user_message_id": record.last_user_message_id,
+        "leaf_event_id": record.leaf_event_id,
+        "head_is_empty": False,
+        "stats": record.stats.model_dump(),
+        "secret_registry": {"secret_sources": {name: _source(found) for name, found in record.secrets.items()}},
+        "tags": record.tags,
+        "agent_state": {},
+    }
+    if state["agent"]["agent_context"] is not None:
+        state["agent"]["agent_context"]["skills"] = []  # they can be larger than a frame may be
+    return {key: _without_nulls(value) for key, value in state.items() if value is not None}
+
+
+def _source(source: StaticSecret | LookupSecret) -> dict[str, Any]:
+    """Values and headers never leave; url and description do."""
+    if isinstance(source, StaticSecret):
+        return {"description": source.description, "value": None, "kind": source.kind}
+    return {"description": source.description, "url": source.url, "headers": {}, "kind": source.kind}
+
+
+def _without_nulls(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nulls(item) for key, item in value.items() if item is not None}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
+
+
+#: neither exposure that is used here needs a key
+_NO_CIPHER = Cipher(None)

@@ -1,0 +1,93 @@
+"""What a crash left: a loaded conversation is made consistent with its log, and says that a run was broken off.
+
+Called once for each conversation when it is loaded. The log is the truth: the record beside it may be some events old.
+A tool call without an answer gets one, because its effects are unknown and a model needs every call answered.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import structlog
+
+from runtime.conversations.conversation import Conversation
+from runtime.conversations.status import Status
+from runtime.events.log import EventLog
+from runtime.events.models import (
+    ActionEvent,
+    AgentErrorEvent,
+    ConversationErrorEvent,
+    ConversationStateUpdateEvent,
+    ErrorClassification,
+    MessageEvent,
+    ObservationEvent,
+    StoredEvent,
+    parse,
+)
+
+log = structlog.get_logger()
+
+_BLOCK = 200
+_BROKEN_OFF = ErrorClassification(kind="transient", retryable=True, user_action="retry")
+
+
+async def recover(conversation: Conversation) -> None:
+    """Bring the record up to the log and end a run that a crash broke off. Raises OSError. Idempotent."""
+    _catch_up(conversation)
+    if conversation.status is not Status.RUNNING:
+        return
+    log.warning("run.broken_off", conversation=str(conversation.id))
+    for action in _unanswered(conversation.events):
+        conversation.emit(
+            AgentErrorEvent,
+            tool_name=action.tool_name,
+            tool_call_id=action.tool_call_id,
+            error="The runtime stopped while this tool ran. What it did until then is unknown: check before repeating.",
+            classification=_BROKEN_OFF,
+        )
+    conversation.emit(
+        ConversationErrorEvent,
+        code="RuntimeRestarted",
+        detail="The runtime stopped in the middle of a run. Nothing stored was lost; run the conversation to go on.",
+        classification=_BROKEN_OFF,
+    )
+    conversation.move(Status.ERROR)
+    await conversation.settle()
+    await conversation.save()
+
+
+def _catch_up(conversation: Conversation) -> None:
+    """Leaf, last message and status as the end of the log has them."""
+    record = conversation.record
+    missing = {"leaf", "message", "status"}
+    for event in _backwards(conversation.events):
+        if "leaf" in missing and not isinstance(event, ConversationStateUpdateEvent):
+            record.leaf_event_id = event.id
+            missing.discard("leaf")
+        if "message" in missing and isinstance(event, MessageEvent) and event.source == "user":
+            record.last_user_message_id = event.id
+            missing.discard("message")
+        if "status" in missing and isinstance(event, ConversationStateUpdateEvent) and event.key == "execution_status":
+            record.execution_status = Status(event.value)
+            missing.discard("status")
+        if not missing:
+            return
+
+
+def _unanswered(events: EventLog) -> list[ActionEvent]:
+    """Tool calls at the end of the log that nothing answered, oldest first."""
+    answered: set[str] = set()
+    found: list[ActionEvent] = []
+    for event in _backwards(events):
+        if isinstance(event, ObservationEvent | AgentErrorEvent):
+            answered.add(event.tool_call_id)
+        elif isinstance(event, ActionEvent) and event.tool_call_id not in answered:
+            found.append(event)
+        elif isinstance(event, ActionEvent) or (isinstance(event, MessageEvent) and event.source == "agent"):
+            break  # calls are answered before the model is asked again
+    return found[::-1]
+
+
+def _backwards(events: EventLog) -> Iterator[StoredEvent]:
+    for last in range(len(events), 0, -_BLOCK):
+        yield from map(parse, reversed(events.lines(max(0, last - _BLOCK), last)))

@@ -1,0 +1,304 @@
+"""Every conversation of this runtime: made, found, run, paused and removed here.
+
+The routes call one method each. Records are read at the start, a conversation is opened when somebody needs it. Making
+and removing one are serialised by id, so that a repeated request joins the first. Knows no HTTP.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID, uuid4
+
+import structlog
+
+from runtime.agent.llm import warm_up
+from runtime.configuration.record import LlmSettings
+from runtime.configuration.store import SettingsStore
+from runtime.conversations.conversation import Conversation
+from runtime.conversations.definition import modules_of
+from runtime.conversations.folder import Folders
+from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
+from runtime.conversations.record import ConversationRecord, Origin
+from runtime.conversations.recovery import recover
+from runtime.conversations.runs import AlreadyRunning, Runner
+from runtime.conversations.start import GivenMessage, StartRequest
+from runtime.conversations.status import Status, advance
+from runtime.conversations.tools import shell_environment, toolbox_for
+from runtime.events.feed import GONE, STOPPING
+from runtime.events.log import EventLog
+from runtime.git.clone import CloneFailed, ensure_repository
+from runtime.git.credentials import CredentialService, environment
+from runtime.secrets.providers import GitProviderStore
+from runtime.secrets.sources import Lookup
+from runtime.secrets.store import SecretStore
+from runtime.settings import RuntimeSettings
+from runtime.store.cipher import Cipher
+
+log = structlog.get_logger()
+
+GIT_USER_NAME = "Nestor Agent"
+GIT_USER_EMAIL = "agent@nestor.invalid"
+
+
+class ConversationNotFound(Exception):
+    """No conversation of this runtime has this id."""
+
+
+class CapacityFull(Exception):
+    """As many agents run as this runtime allows; try again when one has ended."""
+
+
+class WorkspaceUnusable(Exception):
+    """The working directory cannot be made; the text says why."""
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A conversation in memory and what runs it."""
+
+    conversation: Conversation
+    runner: Runner
+
+
+class ConversationService:
+    """The only writer of conversations in this process. Single event loop."""
+
+    def __init__(
+        self,
+        *,
+        settings: RuntimeSettings,
+        cipher: Cipher,
+        settings_store: SettingsStore,
+        secret_store: SecretStore,
+        git_providers: GitProviderStore,
+    ) -> None:
+        self.settings = settings
+        self._settings_store = settings_store
+        self._user = UserSecrets(store=secret_store, providers=git_providers, lookup=Lookup(settings, secret_store))
+        self.folders = Folders(settings.conversations_path, cipher)
+        self._credentials = CredentialService(
+            git_providers, directory=settings.persistence_dir, http_hosts=settings.allow_http_hosts
+        )
+        self._records: dict[UUID, ConversationRecord] = {}
+        self._opened: dict[UUID, Opened] = {}
+        self._locks: dict[UUID, asyncio.Lock] = {}
+        self._warming: asyncio.Task[None] | None = None
+        self._last_activity: float | None = None
+
+    # -- life
+
+    async def start(self) -> None:
+        """Read every record, serve git credentials, end runs that a crash broke off. Raises OSError."""
+        await self._credentials.start()
+        records = await asyncio.to_thread(self._read_records)
+        self._records = {record.id: record for record in records}
+        for record in records:
+            if record.execution_status is Status.RUNNING:
+                await self._open(record)
+
+    async def stop(self) -> None:
+        """Break off runs, end shells, close sockets. What is stored stays and says that a run was broken off."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.gather(self._warming, return_exceptions=True)
+        for opened in list(self._opened.values()):
+            await opened.runner.cancel()
+            await opened.conversation.close(STOPPING)
+        self._opened.clear()
+        await self._credentials.stop()
+
+    def idle_since(self) -> float | None:
+        """time.monotonic of the last event of any conversation; None before the first."""
+        return self._last_activity
+
+    def git_environment(self) -> dict[str, str]:
+        """What makes a git process use this user's providers and name."""
+        older = self._settings_store.read().older
+        return environment(
+            self._credentials.path,
+            user_name=(older.git_user_name if older else None) or GIT_USER_NAME,
+            user_email=(older.git_user_email if older else None) or GIT_USER_EMAIL,
+        )
+
+    # -- one conversation
+
+    async def create(self, request: StartRequest, *, origin: Origin | None = None) -> tuple[Conversation, bool]:
+        """Make a conversation and add its first message; False when the id exists, and then nothing is changed.
+
+        Starts no run. Raises CapacityFull, WorkspaceUnusable, OSError; then nothing is left.
+        """
+        conversation_id = request.conversation_id or uuid4()
+        async with self._locked(conversation_id):
+            if conversation_id in self._records:
+                return await self.get(conversation_id), False
+            if request.initial_message is not None:
+                self._check_capacity()
+            holds_clone = origin is not None and origin.repository is not None
+            await self._prepare_directory(Path(request.workspace.working_dir), holds_clone=holds_clone)
+            conversation = await self._make(_record(conversation_id, request, origin))
+            if request.initial_message is not None:
+                await conversation.receive(request.initial_message.message)
+            self._warm_up()
+            return conversation, True
+
+    async def get(self, conversation_id: UUID) -> Conversation:
+        """The conversation, opened when it was not. Raises ConversationNotFound."""
+        return (await self._find(conversation_id)).conversation
+
+    def record(self, conversation_id: UUID) -> ConversationRecord:
+        """The conversation's record without opening it. Raises ConversationNotFound."""
+        try:
+            return self._records[conversation_id]
+        except KeyError:
+            raise ConversationNotFound from None
+
+    def records(self) -> Sequence[ConversationRecord]:
+        """All of them, in no order."""
+        return list(self._records.values())
+
+    async def run(self, conversation_id: UUID) -> None:
+        """Start the agent; it is `running` when this returns.
+
+        Raises ConversationNotFound, AlreadyRunning, CapacityFull.
+        """
+        opened = await self._find(conversation_id)
+        if opened.conversation.status is Status.RUNNING:
+            raise AlreadyRunning
+        self._check_capacity()
+        self._warm_up()
+        opened.runner.start()
+
+    async def receive(
+        self, conversation_id: UUID, given: GivenMessage, *, run: bool, event_id: UUID | None = None
+    ) -> None:
+        """Add a message, on disk when this returns, and start the agent when asked. A known `event_id` does nothing.
+
+        Raises ConversationNotFound; CapacityFull, with the message stored. A running agent takes the message up.
+        """
+        opened = await self._find(conversation_id)
+        new = await opened.conversation.receive(given.message, event_id=event_id)
+        if new and run and opened.conversation.status is not Status.RUNNING:
+            await self.run(conversation_id)
+
+    async def pause(self, conversation_id: UUID) -> None:
+        """Let the running agent end its step and stop; without effect in any other status. ConversationNotFound."""
+        conversation = await self.get(conversation_id)
+        conversation.request_pause()
+        await conversation.settle()
+
+    async def delete(self, conversation_id: UUID) -> None:
+        """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
+        async with self._locked(conversation_id):
+            opened = await self._find(conversation_id)
+            await opened.runner.cancel()
+            record = opened.conversation.record
+            record.execution_status = advance(record.execution_status, Status.DELETING)
+            self._opened.pop(conversation_id, None)
+            self._records.pop(conversation_id, None)
+            await opened.conversation.close(GONE)
+            await asyncio.to_thread(self.folders.remove, conversation_id)
+
+    # -- inside
+
+    async def _find(self, conversation_id: UUID) -> Opened:
+        record = self.record(conversation_id)
+        opened = self._opened.get(conversation_id)
+        return opened if opened is not None else await self._open(record)
+
+    async def _make(self, record: ConversationRecord) -> Conversation:
+        try:
+            await asyncio.to_thread(self.folders.make, record.id)
+            await asyncio.to_thread(self.folders.write, record)
+            self._records[record.id] = record
+            return (await self._open(record)).conversation
+        except BaseException:
+            self._records.pop(record.id, None)
+            await asyncio.to_thread(self.folders.remove, record.id)
+            raise
+
+    async def _open(self, record: ConversationRecord) -> Opened:
+        """Into memory, consistent with its log. No await before it is registered, so two callers get the same one."""
+        secrets = LiveSecrets(lambda: record, self._user)
+        folder = self.folders.path(record.id)
+        conversation = Conversation(
+            record,
+            folders=self.folders,
+            events=EventLog(folder),
+            secrets=secrets,
+            toolbox=toolbox_for(
+                record.agent,
+                directory=Path(record.workspace.working_dir),
+                git_environment=self.git_environment(),
+                secrets=secrets,
+                output_directory=folder / "observations",
+            ),
+            on_activity=self._on_activity,
+        )
+        opened = Opened(conversation, Runner(conversation, llm=lambda: self._llm_of(record)))
+        self._opened[record.id] = opened
+        secrets.refresh_mask()
+        await recover(conversation)
+        return opened
+
+    def _llm_of(self, record: ConversationRecord) -> LlmSettings:
+        """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""
+        if record.origin is None:
+            return record.agent.llm
+        return self._settings_store.read().agent_settings.llm
+
+    def _read_records(self) -> list[ConversationRecord]:
+        return [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
+
+    async def _prepare_directory(self, directory: Path, *, holds_clone: bool) -> None:
+        """Make it, and a repository in it when it is in none, as the contract has it; not around a clone."""
+        try:
+            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+            if not holds_clone:
+                await ensure_repository(directory, {**shell_environment(), **self.git_environment()})
+        except OSError as error:
+            raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
+        except CloneFailed as error:
+            raise WorkspaceUnusable(f"git init failed in {directory}: {error}") from error
+
+    def _check_capacity(self) -> None:
+        running = sum(opened.conversation.status is Status.RUNNING for opened in self._opened.values())
+        if running >= self.settings.max_concurrent_runs:
+            raise CapacityFull
+
+    def _warm_up(self) -> None:
+        if self._warming is None:
+            self._warming = asyncio.create_task(warm_up(), name="import of the model library")
+
+    def _on_activity(self) -> None:
+        self._last_activity = time.monotonic()
+
+    @asynccontextmanager
+    async def _locked(self, conversation_id: UUID) -> AsyncIterator[None]:
+        lock = self._locks.setdefault(conversation_id, asyncio.Lock())
+        try:
+            async with lock:
+                yield
+        finally:
+            if not lock.locked() and self._locks.get(conversation_id) is lock:
+                del self._locks[conversation_id]
+
+
+def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None) -> ConversationRecord:
+    return ConversationRecord(
+        id=conversation_id,
+        workspace=request.workspace,
+        agent=request.agent,
+        max_iterations=request.max_iterations,
+        stuck_detection=request.stuck_detection,
+        confirmation_policy=request.confirmation_policy,
+        security_analyzer=request.security_analyzer,
+        secrets=dict(request.secrets),
+        tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
+        tags=request.tags,
+        origin=origin,
+    )

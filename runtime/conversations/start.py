@@ -1,0 +1,140 @@
+"""How a conversation is asked for, in the newer form (contract 4.1); validated here, carried out by the service.
+
+Used by the route. Unknown keys are ignored. What this runtime cannot do is refused with words instead of being
+silently left out, except for fields that only observe.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+
+from runtime.configuration.record import AgentSettings
+from runtime.conversations.definition import AgentDefinition, from_settings
+from runtime.conversations.record import WorkspaceRecord
+from runtime.events.content import Content, Message
+from runtime.secrets.names import check_name
+from runtime.secrets.sources import SecretSource
+
+_TAG = re.compile(r"[a-z0-9]+")
+_TAG_CHARACTERS = 256
+#: analyzers are not run here; a name or kind that is unknown to us means none and is no error
+_KEPT_ANALYZERS = ("LLMSecurityAnalyzer",)
+
+
+def as_source(value: object) -> object:
+    """A secret may be given as its value, as {"value": ...}, or as a source with its kind."""
+    if isinstance(value, str):
+        return {"kind": "StaticSecret", "value": value}
+    if isinstance(value, Mapping) and "kind" not in value:
+        return {"kind": "LookupSecret" if "url" in value else "StaticSecret", **value}
+    return value
+
+
+GivenSource = Annotated[SecretSource, BeforeValidator(as_source)]
+
+
+class GivenMessage(BaseModel):
+    """A message from outside; unknown top-level keys are ignored, unknown keys of a content item are not."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    role: Literal["user", "system", "assistant", "tool"] = "user"
+    content: list[Content] = Field(default_factory=list)
+    run: bool = False
+
+    @field_validator("role")
+    @classmethod
+    def _from_the_user(cls, role: str) -> str:
+        if role != "user":
+            raise ValueError("only messages with role 'user' are accepted")
+        return role
+
+    @property
+    def message(self) -> Message:
+        return Message(role="user", content=self.content)
+
+
+class StartRequest(BaseModel):
+    """Validate with `context=Opening(cipher)` when `secrets_encrypted` is set, so that tokens are opened."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+
+    workspace: WorkspaceRecord
+    agent: AgentDefinition
+    conversation_id: UUID | None = None
+    initial_message: GivenMessage | None = None
+    max_iterations: int = Field(default=500, ge=1)
+    stuck_detection: bool = True
+    confirmation_policy: dict[str, Any] = Field(default_factory=lambda: {"kind": "NeverConfirm"})
+    security_analyzer: dict[str, Any] | None = None
+    secrets: dict[str, GivenSource] = Field(default_factory=dict)
+    tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
+    client_tools: list[dict[str, Any]] = Field(default_factory=list)
+    tags: dict[str, str] = Field(default_factory=dict)
+    worktree: bool = False
+    parent_conversation_id: UUID | None = None
+    conversation_runtime: Literal["local"] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_agent(cls, value: Any, info: ValidationInfo) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        given = dict(value)
+        if given.get("agent_profile_id") is not None:
+            raise ValueError("agent profiles are not available here: give `agent` or `agent_settings`")
+        if given.get("agent") is None:
+            given["agent"] = _built(given, info)
+        elif isinstance(given["agent"], Mapping):
+            # An agent with a model and no kind counts as the ordinary one.
+            given["agent"] = {"kind": "Agent", **given["agent"]}
+        return given
+
+    @field_validator("secrets")
+    @classmethod
+    def _names(cls, secrets: dict[str, Any]) -> dict[str, Any]:
+        for name in secrets:
+            check_name(name)
+        return secrets
+
+    @field_validator("confirmation_policy")
+    @classmethod
+    def _policy(cls, policy: dict[str, Any]) -> dict[str, Any]:
+        if policy.get("kind") != "NeverConfirm":
+            raise ValueError("only the NeverConfirm policy is available")
+        return {"kind": "NeverConfirm"}
+
+    @field_validator("security_analyzer", mode="before")
+    @classmethod
+    def _analyzer(cls, analyzer: Any) -> Any:
+        known = isinstance(analyzer, Mapping) and analyzer.get("kind") in _KEPT_ANALYZERS
+        return {"kind": analyzer["kind"]} if known else None
+
+    @field_validator("tags")
+    @classmethod
+    def _tags(cls, tags: dict[str, str]) -> dict[str, str]:
+        for key, text in tags.items():
+            if not _TAG.fullmatch(key) or len(text) > _TAG_CHARACTERS:
+                raise ValueError(
+                    f"tag keys are lower-case letters and digits, values up to {_TAG_CHARACTERS} characters"
+                )
+        return tags
+
+    @field_validator("client_tools", "worktree", "parent_conversation_id")
+    @classmethod
+    def _not_here(cls, value: Any) -> Any:
+        if value:
+            raise ValueError("not available in this runtime")
+        return value
+
+
+def _built(given: Mapping[str, Any], info: ValidationInfo) -> AgentDefinition:
+    settings = given.get("agent_settings")
+    if settings is None:
+        raise ValueError("One of `agent`, `agent_settings`, or `agent_profile_id` must be provided")
+    return from_settings(AgentSettings.model_validate(settings, context=info.context))

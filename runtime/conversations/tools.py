@@ -1,0 +1,68 @@
+"""Which tools a conversation's agent gets, made from its definition. The composition of `runtime.agent.tools`."""
+
+from __future__ import annotations
+
+import os
+import pwd
+from collections.abc import Mapping
+from pathlib import Path
+
+from runtime.agent.tools.base import Tool, Toolbox
+from runtime.agent.tools.basic import FinishTool, TaskTrackerTool, ThinkTool
+from runtime.agent.tools.file_editor import FileEditorTool
+from runtime.agent.tools.terminal import CommandSecrets, TerminalTool
+from runtime.conversations.definition import AgentDefinition
+
+KNOWN_TOOLS = ("terminal", "file_editor", "task_tracker")
+_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def unknown_tools(agent: AgentDefinition) -> list[str]:
+    """Tools of the definition that this runtime does not have."""
+    return [choice.name for choice in agent.tools if choice.name not in KNOWN_TOOLS]
+
+
+def toolbox_for(
+    agent: AgentDefinition,
+    *,
+    directory: Path,
+    git_environment: Mapping[str, str],
+    secrets: CommandSecrets,
+    output_directory: Path,
+) -> Toolbox:
+    """The agent's tools, without those that are unknown. Nothing is started yet."""
+    tools: list[Tool] = []
+    for name in dict.fromkeys(choice.name for choice in agent.tools):
+        match name:
+            case "terminal":
+                tools.append(
+                    TerminalTool(
+                        directory=directory,
+                        environment={**shell_environment(), **git_environment},
+                        secrets=secrets,
+                        output_directory=output_directory,
+                    )
+                )
+            case "file_editor":
+                tools.append(FileEditorTool())
+            case "task_tracker":
+                tools.append(TaskTrackerTool())
+    defaults: dict[str, Tool] = {"FinishTool": FinishTool(), "ThinkTool": ThinkTool()}
+    tools += [defaults[name] for name in agent.include_default_tools if name in defaults]
+    return Toolbox(tools)
+
+
+def shell_environment() -> dict[str, str]:
+    """What a process of the agent starts with: nothing of the server's own environment."""
+    account = pwd.getpwuid(os.getuid())
+    return {
+        "PATH": _PATH,
+        "HOME": str(Path.home()),  # the server's own: what the account file says may not exist in a container
+        "USER": account.pw_name,
+        "LOGNAME": account.pw_name,
+        "SHELL": "/bin/bash",
+        "LANG": "C.UTF-8",
+        "TERM": "xterm-256color",
+        "PAGER": "cat",
+        "GIT_PAGER": "cat",
+    }

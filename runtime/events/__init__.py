@@ -1,0 +1,1 @@
+"""Events of a conversation: their closed records, the log that keeps them, the feed that sends them."""

@@ -1,0 +1,156 @@
+"""Where the value of a conversation's secret comes from: given with it (static), or fetched when it is needed (lookup).
+
+`Lookup` resolves both. A lookup whose URL is this very runtime is answered from the secret store in-process, because a
+call to ourselves would wait on ourselves; other hosts are fetched within limits of time, size and host, since the URL
+came from outside. Knows nothing of commands or shells.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from collections.abc import Mapping
+from typing import Annotated, ClassVar, Literal
+from urllib.parse import SplitResult, unquote, urljoin, urlsplit
+
+import httpx
+import structlog
+from pydantic import BaseModel, ConfigDict, Field, SecretStr
+
+from runtime.secrets.store import SecretStore
+from runtime.settings import RuntimeSettings
+from runtime.store.exposure import OptionalSecret, SecretMap
+
+log = structlog.get_logger()
+
+LOOKUP_SECONDS = 30.0
+LOOKUP_BYTES = 64 * 1024
+_OWN_PATH = "/settings/secrets/"
+
+
+class SourceRecord(BaseModel):
+    """Unknown fields are dropped: the two kinds share one wire map and newer clients send more."""
+
+    model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
+    omitted_when_null: ClassVar[frozenset[str]] = frozenset()
+
+
+class StaticSecret(SourceRecord):
+    description: str | None = None
+    value: OptionalSecret = None
+    kind: Literal["StaticSecret"] = "StaticSecret"
+
+
+class LookupSecret(SourceRecord):
+    description: str | None = None
+    url: Annotated[str, Field(min_length=1, max_length=2048)]
+    headers: SecretMap = {}
+    kind: Literal["LookupSecret"] = "LookupSecret"
+
+
+SecretSource = Annotated[StaticSecret | LookupSecret, Field(discriminator="kind")]
+
+
+class LookupFailed(Exception):
+    """The secret could not be fetched; the text says why and holds neither value nor headers."""
+
+
+class Lookup:
+    """Resolves sources for this runtime."""
+
+    def __init__(self, settings: RuntimeSettings, secret_store: SecretStore) -> None:
+        self._settings = settings
+        self._store = secret_store
+        self._own = {origin for url in settings.public_urls if (origin := _origin(urlsplit(url)))}
+        internal = _origin(urlsplit(settings.internal_server_url))
+        if internal:
+            self._own.add(internal)
+
+    async def value(self, name: str, source: StaticSecret | LookupSecret) -> SecretStr | None:
+        """The secret's value; None when it has none or cannot be had, which is logged without the value."""
+        if isinstance(source, StaticSecret):
+            return source.value
+        try:
+            return await self._look_up(source)
+        except LookupFailed as failure:
+            log.warning("secret.lookup_failed", secret=name, reason=str(failure))
+            return None
+
+    async def _look_up(self, source: LookupSecret) -> SecretStr:
+        parts = _split(self._settings.internal_server_url, source.url)
+        if self._is_own(parts):
+            return self._from_store(parts)
+        self._check_host(parts)
+        return await _fetch(parts.geturl(), source.headers)
+
+    def _is_own(self, parts: SplitResult) -> bool:
+        if _origin(parts) in self._own:
+            return True
+        return parts.port == self._settings.listen_port and parts.scheme == "http" and _is_loopback(parts.hostname)
+
+    def _from_store(self, parts: SplitResult) -> SecretStr:
+        _, found, name = parts.path.rpartition(_OWN_PATH)
+        if not found:
+            raise LookupFailed("the url is this runtime's own but names no stored secret")
+        value = self._store.get(unquote(name))
+        if value is None:
+            raise LookupFailed("no stored secret has this name")
+        return value
+
+    def _check_host(self, parts: SplitResult) -> None:
+        """Under an orchestrator only named hosts may be asked: a URL is a way to reach what only we can reach."""
+        if not self._settings.public_urls:
+            return
+        allowed = {host.lower() for host in self._settings.lookup_secret_hosts}
+        if (parts.hostname or "") not in allowed and parts.netloc.lower() not in allowed:
+            raise LookupFailed("the url's host is not in lookup_secret_hosts")
+
+
+def _split(base: str, url: str) -> SplitResult:
+    try:
+        parts = urlsplit(urljoin(base, url))
+        _ = parts.port  # raises for what is no number
+    except ValueError:
+        raise LookupFailed("the url is malformed") from None
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        raise LookupFailed("the url must be http or https")
+    return parts
+
+
+def _origin(parts: SplitResult) -> str | None:
+    if parts.scheme not in {"http", "https"} or not parts.hostname:
+        return None
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return f"{parts.scheme}://{parts.hostname}:{port}"
+
+
+def _is_loopback(host: str | None) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host or "").is_loopback
+    except ValueError:
+        return False
+
+
+async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
+    plain = {name: value.get_secret_value() for name, value in headers.items()}
+    body = bytearray()
+    try:
+        async with (
+            asyncio.timeout(LOOKUP_SECONDS),
+            httpx.AsyncClient(timeout=LOOKUP_SECONDS, follow_redirects=False, trust_env=False) as client,
+            client.stream("GET", url, headers=plain) as answer,
+        ):
+            if not answer.is_success:
+                raise LookupFailed(f"the answer was status {answer.status_code}")
+            async for part in answer.aiter_bytes():
+                body += part
+                if len(body) > LOOKUP_BYTES:
+                    raise LookupFailed(f"the answer is larger than {LOOKUP_BYTES} bytes")
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+        raise LookupFailed(type(error).__name__) from error
+    try:
+        return SecretStr(body.decode())
+    except UnicodeDecodeError:
+        raise LookupFailed("the answer is not UTF-8 text") from None

@@ -1,0 +1,181 @@
+"""The operator's configuration of one runtime: the environment and the config file are read here and nowhere else.
+
+`load` is called once by `python -m runtime`; the result is passed to `build_app`. Variables are the contract's (1.4):
+`OH_` and the field in upper case, lists with an index or as JSON, null with `OH_<FIELD>_IS_NONE=1`; the environment
+wins over the file. `OH_` variables of features that this runtime does not have are ignored.
+"""
+
+import json
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, get_origin
+from urllib.parse import urlsplit
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+
+CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
+DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
+#: variables whose name does not follow the rule, and the field that each sets
+OTHER_VARIABLES: Mapping[str, str] = {
+    "OH_PERSISTENCE_DIR": "persistence_dir",
+    "OH_INTERNAL_SERVER_URL": "internal_server_url",
+    "OH_GENERATION": "generation",
+    "ALLOW_SET_CONVERSATION_ID": "allow_set_conversation_id",
+    "NESTOR_RUNTIME_ALLOW_OPEN": "allow_open",
+    "DOCKER_HOST_ADDR": "docker_host_address",
+    "LOG_JSON": "log_json",
+}
+
+
+class InvalidConfiguration(Exception):
+    """The environment or the config file is wrong; the text names the field or variable and never holds its value."""
+
+
+def _drop_blank(value: object) -> object:
+    return [item for item in value if not _is_blank(item)] if isinstance(value, list | tuple) else value
+
+
+def _blank_is_none(value: object) -> object:
+    return None if _is_blank(value) else value
+
+
+def _is_blank(value: object) -> bool:
+    text = value.get_secret_value() if isinstance(value, SecretStr) else value
+    return isinstance(text, str) and not text.strip()
+
+
+Keys = Annotated[tuple[SecretStr, ...], BeforeValidator(_drop_blank)]
+Texts = Annotated[tuple[str, ...], BeforeValidator(_drop_blank)]
+OptionalText = Annotated[str | None, BeforeValidator(_blank_is_none)]
+
+
+class RuntimeSettings(BaseModel):
+    """One runtime's configuration. `POST /api/init` makes a changed copy; nothing else changes it."""
+
+    model_config = ConfigDict(extra="ignore", frozen=True, hide_input_in_errors=True)
+
+    #: any of them opens the API; none at all means open, which a non-loopback address refuses
+    session_api_keys: Keys = ()
+    #: seals stored secrets and the encrypted exposure; without one, secrets stay in memory
+    secret_key: Annotated[SecretStr | None, BeforeValidator(_blank_is_none)] = None
+    #: decrypt only, tried in order, so that a rotation needs no downtime
+    previous_secret_keys: Keys = ()
+    allow_cors_origins: Texts = ()
+    allow_cors_origin_regex: OptionalText = None
+    #: a host name that browsers use to reach this machine from a container
+    docker_host_address: OptionalText = None
+    conversations_path: Path = Path("workspace/conversations")
+    #: where the older conversation body works; the newer one names its own directory
+    workspace_path: Path = Path("workspace/project")
+    bash_events_dir: Path = Path("workspace/bash_events")
+    conversation_worktree_root: Path = Field(
+        default_factory=lambda: Path(tempfile.gettempdir()) / "agent-server-worktrees"
+    )
+    #: settings, secrets and git providers; one a tenant, since servers that share it share settings
+    persistence_dir: Path = Field(default_factory=lambda: Path.home() / ".openhands")
+    #: more runs at once are answered 429
+    max_concurrent_runs: Annotated[int, Field(ge=1)] = 10
+    conversation_idle_ttl_seconds: Annotated[float, Field(gt=0)] = 1200
+    #: the public address; its path becomes the root path
+    web_url: OptionalText = None
+    #: base of relative LookupSecret urls; by default this server's own loopback address
+    internal_server_url: str = "http://127.0.0.1:8000"
+    #: start dormant, with `secret_key` as the init key (the contract's own form; `--boot-key-fd` is the safer one)
+    deferred_init: bool = False
+    #: origins under which clients reach this runtime: LookupSecret urls there are answered in-process
+    public_urls: Texts = ()
+    #: other hosts that LookupSecret urls may name when `public_urls` is set
+    lookup_secret_hosts: Texts = ()
+    #: hosts that git may reach over plain http, beside loopback
+    allow_http_hosts: Texts = ()
+    #: which incarnation of its conversation's runtime this is; requests for another one are refused
+    generation: int | None = None
+    #: whether the older conversation body may choose its id
+    allow_set_conversation_id: bool = False
+    #: listen on other addresses than loopback without any key
+    allow_open: bool = False
+    log_json: bool = False
+    #: the port that this server listens on, set at start; a LookupSecret url to it on loopback is this server's own
+    listen_port: int | None = None
+
+    @property
+    def root_path(self) -> str:
+        """The path under which the public address serves this runtime; empty for the root."""
+        return urlsplit(self.web_url or "").path.rstrip("/")
+
+
+def load(environment: Mapping[str, str], *, directory: Path) -> RuntimeSettings:
+    """The settings from the config file (relative paths from `directory`) and the environment.
+
+    Raises InvalidConfiguration, naming what is wrong.
+    """
+    values = {**_from_file(environment, directory), **_from_environment(environment)}
+    if "session_api_keys" not in values and environment.get("SESSION_API_KEY", "").strip():
+        values["session_api_keys"] = [environment["SESSION_API_KEY"]]
+    fallbacks = (environment.get(name, "") for name in ("SESSION_API_KEY", "OH_SESSION_API_KEYS_0"))
+    if not str(values.get("secret_key") or "").strip():
+        values["secret_key"] = next((key for key in fallbacks if key.strip()), None)
+    try:
+        return RuntimeSettings.model_validate(values)
+    except ValidationError as exc:
+        raise InvalidConfiguration("; ".join(_told(error["loc"], error["msg"]) for error in exc.errors())) from None
+
+
+def _told(place: tuple[int | str, ...], message: str) -> str:
+    return f"{'.'.join(str(part) for part in place)}: {message}"
+
+
+def _from_file(environment: Mapping[str, str], directory: Path) -> dict[str, Any]:
+    path = directory / environment.get(CONFIG_PATH_VARIABLE, str(DEFAULT_CONFIG_PATH))
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise InvalidConfiguration(f"the config file {path} cannot be read: {exc.strerror}") from exc
+    except ValueError:
+        raise InvalidConfiguration(f"the config file {path} is not JSON") from None
+    if not isinstance(found, dict):
+        raise InvalidConfiguration(f"the config file {path} must hold a JSON object")
+    if isinstance(found.get("session_api_key"), str):  # the name of older releases
+        found.setdefault("session_api_keys", [found["session_api_key"]])
+    return {str(key): value for key, value in found.items() if key != "listen_port"}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    variables = {f"OH_{name.upper()}": name for name in RuntimeSettings.model_fields if name != "listen_port"}
+    values: dict[str, Any] = {}
+    for variable, name in {**variables, **OTHER_VARIABLES}.items():
+        found = _variable(environment, variable, is_list=get_origin(_annotation(name)) is tuple)
+        if found is not None:
+            values[name] = found[0]
+    return values
+
+
+def _annotation(name: str) -> Any:
+    return RuntimeSettings.model_fields[name].annotation
+
+
+def _variable(environment: Mapping[str, str], variable: str, *, is_list: bool) -> tuple[Any] | None:
+    """The value in a tuple of one, because null is a value too; None when the environment does not say."""
+    if environment.get(f"{variable}_IS_NONE", "").lower() in {"1", "true"}:
+        return (None,)
+    if not is_list:
+        text = environment.get(variable)
+        return None if text is None or not text.strip() else (text,)
+    prefix = f"{variable}_"
+    numbered = sorted(int(key[len(prefix) :]) for key in environment if _is_numbered(key, prefix))
+    if numbered:
+        return ([environment[f"{prefix}{number}"] for number in numbered],)
+    if not environment.get(variable, "").strip():
+        return None
+    try:
+        return (json.loads(environment[variable]),)
+    except ValueError:
+        raise InvalidConfiguration(f"{variable} must be a JSON list, or use {variable}_0, {variable}_1, ...") from None
+
+
+def _is_numbered(key: str, prefix: str) -> bool:
+    rest = key.removeprefix(prefix)
+    return key.startswith(prefix) and rest.isascii() and rest.isdigit() and str(int(rest)) == rest

@@ -1,0 +1,196 @@
+"""What one runtime is made of, and whether it is dormant.
+
+`build_app` makes one `RuntimeState` and puts it on `app.state.runtime`; routes get it by `runtime_state`. A runtime
+that starts with an init key is dormant: it has no stores and no conversations until `initialize`, so that a spare holds
+no tenant's data and nobody's request can reach what is not there yet.
+"""
+
+import asyncio
+import enum
+import hmac
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import structlog
+from pydantic import SecretStr
+
+from runtime.boot import InitKey
+from runtime.configuration.store import SettingsStore
+from runtime.conversations.service import ConversationService
+from runtime.secrets.providers import GitProviderStore
+from runtime.secrets.store import SecretStore
+from runtime.settings import RuntimeSettings
+from runtime.store.cipher import Cipher
+from runtime.store.files import private_directory
+
+log = structlog.get_logger()
+
+
+class Stage(enum.StrEnum):
+    """Where a runtime is between its start and its first request."""
+
+    DORMANT = "dormant"  #: waiting for POST /api/init
+    INITIALIZING = "initializing"  #: opening the stores, loading conversations
+    READY = "ready"  #: serving
+
+
+class Dormant(Exception):
+    """The runtime has no stores yet: it waits for POST /api/init, or is working on it."""
+
+
+class NotDormant(Exception):
+    """Somebody initialised this runtime already, or is about to."""
+
+
+class InitFailed(Exception):
+    """Initialisation failed and the runtime is dormant again; the log has the reason under `error_id`."""
+
+    def __init__(self, error_id: str) -> None:
+        super().__init__(f"initialisation failed, error_id {error_id}")
+        self.error_id = error_id
+
+
+class SessionKeys:
+    """The keys that open this runtime. Comparison takes the same time whichever key matches, or none."""
+
+    def __init__(self, keys: Sequence[SecretStr]) -> None:
+        self._keys = [key.get_secret_value().encode() for key in keys]
+
+    @property
+    def is_open(self) -> bool:
+        """Whether no key is configured, so that every request passes."""
+        return not self._keys
+
+    def accepts(self, candidate: str | None) -> bool:
+        """Whether a request with this key may pass."""
+        if self.is_open:
+            return True
+        # A WebSocket's auth frame is JSON, which lets half a surrogate pair through: a wrong key, not an exception.
+        given = (candidate or "").encode(errors="surrogatepass")
+        return any([hmac.compare_digest(given, key) for key in self._keys])  # noqa: C419 # a generator would stop early
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that exists only in a runtime that is not dormant."""
+
+    cipher: Cipher
+    settings_store: SettingsStore
+    secret_store: SecretStore
+    git_providers: GitProviderStore
+    conversations: ConversationService
+
+
+class RuntimeState:
+    """The runtime's parts and stage. Properties that need a live runtime raise Dormant in one that is not."""
+
+    def __init__(self, settings: RuntimeSettings, *, init_key: InitKey | None = None) -> None:
+        self.settings = settings
+        self.session_keys = SessionKeys(settings.session_api_keys)
+        self.init_key = init_key
+        self.init_error: str | None = None
+        self.stage = Stage.DORMANT if init_key is not None else Stage.INITIALIZING
+        self.started_at = time.monotonic()
+        self._parts: Parts | None = None
+
+    @property
+    def deferred(self) -> bool:
+        """Whether this runtime started dormant, whatever it is now."""
+        return self.init_key is not None
+
+    @property
+    def cipher(self) -> Cipher:
+        return self._live.cipher
+
+    @property
+    def settings_store(self) -> SettingsStore:
+        return self._live.settings_store
+
+    @property
+    def secret_store(self) -> SecretStore:
+        return self._live.secret_store
+
+    @property
+    def git_providers(self) -> GitProviderStore:
+        return self._live.git_providers
+
+    @property
+    def conversations(self) -> ConversationService:
+        return self._live.conversations
+
+    @property
+    def _live(self) -> Parts:
+        if self._parts is None:
+            raise Dormant
+        return self._parts
+
+    @property
+    def uptime_seconds(self) -> float:
+        return time.monotonic() - self.started_at
+
+    @property
+    def idle_seconds(self) -> float:
+        """Time since the last event of any conversation, or since the start."""
+        last = self._parts.conversations.idle_since() if self._parts is not None else None
+        return time.monotonic() - (last if last is not None else self.started_at)
+
+    async def activate(self, settings: RuntimeSettings) -> None:
+        """Open the stores and start the conversations. Raises what they raise; then there is nothing half-open."""
+        self.stage = Stage.INITIALIZING
+        parts = await asyncio.to_thread(_open, settings)
+        try:
+            await parts.conversations.start()
+        except BaseException:
+            await parts.conversations.stop()
+            raise
+        self.settings = settings
+        self.session_keys = SessionKeys(settings.session_api_keys)
+        self._parts = parts
+        self.stage = Stage.READY
+        if not self.cipher.available:
+            log.warning("runtime.secrets_in_memory_only", hint="set OH_SECRET_KEY to keep them over a restart")
+        log.info("runtime.ready", seconds=round(time.monotonic() - self.started_at, 3))
+
+    async def initialize(self, settings: RuntimeSettings) -> None:
+        """Wake a dormant runtime and forget its init key.
+
+        Raises NotDormant, or InitFailed and is dormant again. Of several calls at once the first one wins.
+        """
+        if self.stage is not Stage.DORMANT:
+            raise NotDormant
+        try:
+            await self.activate(settings)
+        except Exception as exc:  # the request's edge: whatever failed, the caller must be able to try again
+            self.stage = Stage.DORMANT
+            self.init_error = str(uuid.uuid4())
+            log.error("runtime.init_failed", error_id=self.init_error, exc_info=True)
+            raise InitFailed(self.init_error) from exc
+        except BaseException:  # cancelled: never stay between the stages, where nobody can start it again
+            self.stage = Stage.DORMANT
+            raise
+        self.init_error = None
+        if self.init_key is not None:
+            self.init_key.forget()
+
+    async def stop(self) -> None:
+        """End runs and shells. Idempotent; does nothing in a dormant runtime."""
+        if self._parts is not None:
+            await self._parts.conversations.stop()
+
+
+def _open(settings: RuntimeSettings) -> Parts:
+    directory = private_directory(settings.persistence_dir)
+    cipher = Cipher(settings.secret_key, settings.previous_secret_keys)
+    settings_store = SettingsStore(directory, cipher)
+    secret_store = SecretStore(directory, cipher)
+    git_providers = GitProviderStore(directory, cipher)
+    conversations = ConversationService(
+        settings=settings,
+        cipher=cipher,
+        settings_store=settings_store,
+        secret_store=secret_store,
+        git_providers=git_providers,
+    )
+    return Parts(cipher, settings_store, secret_store, git_providers, conversations)
