@@ -1,0 +1,165 @@
+"""A conversation: its phase, why it is in it, and the one function that changes it.
+
+Docs: `docs/states.md`. Only `advance` makes a new phase; only a compare-and-set on version and fence stores it.
+"""
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+
+from orchestrator.domain.errors import IllegalTransition, PermanentError
+from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
+
+
+class Phase(enum.StrEnum):
+    """Where a conversation is."""
+
+    PENDING = "pending"  #: admitted; nothing exists outside the store
+    PROVISIONING = "provisioning"  #: the driver is making the runtime
+    CONFIGURING = "configuring"  #: alive; settings, providers, secrets are being pushed
+    READY = "ready"  #: routable
+    PAUSING = "pausing"  #: the runtime is being frozen or stopped in place
+    PAUSED = "paused"  #: the runtime is kept and does not run
+    RESUMING = "resuming"  #: a paused or stopped one is coming back
+    STOPPING = "stopping"  #: the runtime is being removed
+    STOPPED = "stopped"  #: no runtime; workspace and log are kept
+    DELETING = "deleting"  #: everything is being removed
+    FAILED = "failed"  #: nothing runs; `reason` says why
+
+
+TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
+    Phase.PENDING: frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.PROVISIONING: frozenset({Phase.CONFIGURING, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.CONFIGURING: frozenset({Phase.READY, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.READY: frozenset({Phase.PAUSING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.PAUSING: frozenset({Phase.PAUSED, Phase.READY, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.PAUSED: frozenset({Phase.RESUMING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.RESUMING: frozenset({Phase.READY, Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.STOPPING: frozenset({Phase.STOPPED, Phase.DELETING, Phase.FAILED}),
+    Phase.STOPPED: frozenset({Phase.PENDING, Phase.RESUMING, Phase.DELETING}),
+    Phase.DELETING: frozenset(),
+    Phase.FAILED: frozenset({Phase.PENDING, Phase.STOPPING, Phase.DELETING}),
+}
+
+#: A runtime may exist in these phases; in the others nothing of ours may run.
+LIVE_PHASES = frozenset(
+    {Phase.PROVISIONING, Phase.CONFIGURING, Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.STOPPING}
+)
+
+
+class Desired(enum.StrEnum):
+    """What should be; the workers and the reconciler make it so."""
+
+    RUNNING = "running"
+    PAUSED = "paused"
+    STOPPED = "stopped"
+    DELETED = "deleted"
+
+
+class Reason(enum.StrEnum):
+    """Why a conversation is in its phase. The list is closed and public."""
+
+    CAPACITY = "capacity"
+    LIMIT = "limit"
+    IMAGE_PULL = "image_pull"
+    IMAGE_REFUSED = "image_refused"
+    IMAGE_START = "image_start"
+    REPOSITORY_UNAVAILABLE = "repository_unavailable"
+    CREDENTIAL_REJECTED = "credential_rejected"
+    OOM = "oom"
+    DISK_FULL = "disk_full"
+    HEALTH_TIMEOUT = "health_timeout"
+    DEADLINE = "deadline"
+    CONFIG_REJECTED = "config_rejected"
+    VERSION_SKEW = "version_skew"
+    ENGINE_ERROR = "engine_error"
+    STORE_UNAVAILABLE = "store_unavailable"
+    RUNTIME_LOST = "runtime_lost"
+    EVICTED = "evicted"
+    IDLE = "idle"
+    EXPIRED = "expired"
+    REQUESTED = "requested"
+
+
+@dataclass(frozen=True)
+class Why:
+    """The reason with all that a person needs to act on it."""
+
+    reason: Reason
+    message: str
+    hint: str = ""
+    retryable: bool = False
+    step: str = ""  #: the provisioning step that failed, empty when none did
+    log_tail: tuple[str, ...] = ()  #: the runtime's last log lines, redacted
+
+
+class StartFailed(PermanentError):
+    """A step of provisioning failed in a way that another try now would not mend; `why` is what is told."""
+
+    code = "start_failed"
+
+    def __init__(self, why: Why) -> None:
+        super().__init__(why.message, hint=why.hint)
+        self.why = why
+
+
+REQUESTED = Why(Reason.REQUESTED, "asked for by a caller")
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """What the caller asked for; stored with the record, so that any replica can start it. Secrets travel sealed."""
+
+    repository: str | None = None
+    branch: str | None = None
+    git_provider: str | None = None
+    initial_message: str | None = None
+    image: str | None = None
+    sealed_overrides: str = ""  #: settings and secrets of this request alone, sealed; empty when there are none
+
+
+@dataclass(frozen=True)
+class RuntimeRecord:
+    """What is stored about the runtime of a conversation. Keys are sealed text (`security/envelope.py`)."""
+
+    id: RuntimeId
+    generation: int
+    handle: str = ""  #: the driver's serialised reference, empty until `create` answered
+    address: str = ""  #: host:port where the runtime listens, empty until started
+    session_key_hash: str = ""  #: SHA-256 hex, for the proxy's look-up
+    session_key_sealed: str = ""
+    inner_key_sealed: str = ""
+    state_key_sealed: str = ""  #: the key under which the runtime keeps its own state, the same for every generation
+    public_port: int = 0  #: this runtime's own listener on the orchestrator, 0 for none
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """The durable thing a user asks for; it survives its runtimes."""
+
+    id: ConversationId
+    tenant: TenantId
+    user: UserId | None
+    request: StartRequest
+    created_at: datetime
+    updated_at: datetime
+    phase_since: datetime
+    phase: Phase = Phase.PENDING
+    desired: Desired = Desired.RUNNING
+    why: Why = REQUESTED
+    title: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    runtime: RuntimeRecord | None = None
+    operation: OperationId | None = None
+    attempt: int = 0
+    was_ready: bool = False  #: it was ready once, so its volume holds work
+    version: int = 1
+    fence: int = 0
+
+
+def advance(conversation: Conversation, to: Phase, *, why: Why, now: datetime) -> Conversation:
+    """The same conversation in phase `to`, one version on. Raises `IllegalTransition`."""
+    if to not in TRANSITIONS[conversation.phase]:
+        raise IllegalTransition(f"a conversation that is {conversation.phase} cannot become {to}")
+    return replace(conversation, phase=to, why=why, phase_since=now, updated_at=now, version=conversation.version + 1)

@@ -1,0 +1,77 @@
+"""Git providers: their names and public hosts, and the rule for a host that a caller sends."""
+
+import re
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+from orchestrator.domain.errors import InvalidRequest
+from orchestrator.domain.secrets import SecretText
+
+PUBLIC_HOSTS = {
+    "github": "github.com",
+    "gitlab": "gitlab.com",
+    "bitbucket": "bitbucket.org",
+    "azure_devops": "dev.azure.com",
+}
+_HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?")
+LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
+
+
+@dataclass(frozen=True)
+class GitProvider:
+    """A provider with its token. `host` None means the provider's public host."""
+
+    name: str
+    token: SecretText
+    host: str | None = None
+    user_id: str | None = None
+
+
+def check_provider_name(name: str) -> str:
+    """`name` if it is a known provider; raises `InvalidRequest` that lists them."""
+    if name not in PUBLIC_HOSTS:
+        raise InvalidRequest(
+            f"{name[:40]!r} is no git provider", field="provider", hint=f"one of {', '.join(PUBLIC_HOSTS)}"
+        )
+    return name
+
+
+def check_host(host: str | None, *, allow_http_hosts: frozenset[str]) -> str | None:
+    """`host` as it is stored: a bare host, host:port, or an origin. Raises `InvalidRequest`.
+
+    Plain http is accepted for loopback and for the hosts in `allow_http_hosts` only: a token travels in it.
+    """
+    if host is None or not host.strip():
+        return None
+    text = host.strip().rstrip("/")
+    if "://" not in text:
+        if not _HOST.fullmatch(text):
+            raise InvalidRequest(
+                f"{text[:80]!r} is not a host",
+                field="host",
+                hint="send git.example.org, git.example.org:8443 or https://git.example.org",
+            )
+        return text.lower()
+    return _check_origin(text, allow_http_hosts)
+
+
+def _check_origin(text: str, allow_http_hosts: frozenset[str]) -> str:
+    try:
+        parts = urlsplit(text)
+    except ValueError:  # a bracket without its other one, or letters that are not what they look like
+        parts = urlsplit("")
+    if parts.scheme not in ("https", "http") or not parts.hostname or not _HOST.fullmatch(parts.netloc):
+        raise InvalidRequest(
+            "host is not an origin", field="host", hint="send https://git.example.org without a path or credentials"
+        )
+    if parts.path or parts.query or parts.fragment:
+        raise InvalidRequest(
+            "host has a path", field="host", hint="send the origin alone, such as https://git.example.org"
+        )
+    if parts.scheme == "http" and parts.hostname not in LOOPBACK | allow_http_hosts:
+        raise InvalidRequest(
+            "plain http would send the token in the clear",
+            field="host",
+            hint="use https, or let the operator name the host in NESTOR_ALLOW_HTTP_HOSTS",
+        )
+    return f"{parts.scheme}://{parts.netloc.lower()}"

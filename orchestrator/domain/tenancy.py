@@ -1,0 +1,70 @@
+"""Tenants, users, API keys, and the caller that a request was sent by."""
+
+import enum
+from dataclasses import dataclass
+from datetime import datetime
+
+from orchestrator.domain.ids import KeyId, TenantId, UserId
+
+
+class KeyKind(enum.StrEnum):
+    """Who a key speaks for. The text is the second part of the key itself: `nst_<kind>_<id>_<secret>`."""
+
+    OPERATOR = "op"
+    TENANT = "tenant"
+    USER = "user"
+
+
+class Scope(enum.StrEnum):
+    """What a key may do. A key without explicit scopes may do all of its tenant's."""
+
+    READ = "read"
+    WRITE = "write"
+    REVEAL = "secrets:reveal"
+
+
+ALL_SCOPES: frozenset[Scope] = frozenset(Scope)
+
+
+@dataclass(frozen=True)
+class Tenant:
+    id: TenantId
+    name: str
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class User:
+    id: UserId
+    tenant: TenantId
+    name: str
+    external_id: str | None
+    created_at: datetime
+
+
+@dataclass(frozen=True)
+class ApiKey:
+    """A key as it is stored: the secret part only as a hash."""
+
+    id: KeyId
+    kind: KeyKind
+    tenant: TenantId | None  #: None for an operator key
+    user: UserId | None
+    name: str
+    secret_hash: str
+    scopes: frozenset[Scope]
+    created_at: datetime
+    expires_at: datetime | None = None
+    revoked: bool = False
+
+
+@dataclass(frozen=True)
+class Caller:
+    """Who sent this request. Made once, at the edge."""
+
+    kind: KeyKind
+    tenant: TenantId | None
+    user: UserId | None
+    scopes: frozenset[Scope]
+    key: KeyId
+    expires_at: datetime | None = None

@@ -1,0 +1,1 @@
+"""Sealing, keys, redaction. No I/O beyond reading a key file."""

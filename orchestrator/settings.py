@@ -1,0 +1,137 @@
+"""What the operator chooses, from the environment and the flags of `nestor up`. Nothing else reads the environment.
+
+Every variable starts with `NESTOR_`; one that is not known is refused by name, since a misspelt limit is no limit.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from orchestrator.domain.errors import Misconfigured
+
+#: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
+FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
+
+
+class OrchestratorSettings(BaseSettings):
+    """One field a variable; the docstring under each says its unit and why its default is what it is."""
+
+    model_config = SettingsConfigDict(env_prefix="NESTOR_", extra="forbid", use_attribute_docstrings=True)
+
+    host: str = "127.0.0.1"
+    """Address to listen on. Loopback, because the process driver gives weaker isolation than containers."""
+    port: int = Field(default=8080, ge=0, le=65535)
+    """Port to listen on; 0 takes a free one."""
+    data_dir: Path = Path("~/.nestor")
+    """Everything that Nestor writes: state, key, volumes, logs."""
+    driver: Literal["process", "docker", "fake"] = "process"
+    """Where runtimes run. `fake` runs no agent: it is for trying out clients."""
+    docker_host: str = "unix:///var/run/docker.sock"
+    """Docker driver: where the engine listens."""
+    runtime_image: str = "nestor-runtime:latest"
+    """Docker driver: the image of runtimes whose request names none. `scripts/images` builds it."""
+    allowed_images: str = ""
+    """Docker driver: comma list of further images that a request may name. Empty, because an image is code."""
+    runtime_network: str | None = None
+    """Docker driver: a bridge that exists, made with inter-container traffic off. Without it Nestor makes its own."""
+    runtime_subnet: str | None = None
+    """Docker driver: subnet of Nestor's own bridge, such as 10.213.0.0/22. Without it the engine chooses a free one."""
+    data_volume: str | None = None
+    """Docker driver, orchestrator in a container: the engine's volume that the data folder is on. Workspaces are
+    folders of it then, so that they go when it goes."""
+    allow_non_loopback: bool = False
+    """Listen on another address than loopback although the process driver is used."""
+    operator_key: SecretStr | None = None
+    """The operator's API key, any text of 32 or more characters. Without it one is made at the first start."""
+    redis_url: SecretStr | None = None
+    """State server (redis:// or unix://). Without it Nestor starts one in the data folder."""
+    master_key: SecretStr | None = None
+    """Key-encryption key, base64url of 32 bytes. Prefer the file: an environment is readable by others."""
+    master_key_file: Path | None = None
+    """File with one key a line, the current one first. Default: `master.key` in the data folder, made once."""
+    public_url: str | None = None
+    """The address that clients use, if it is not the one that is listened on."""
+    domain: str | None = None
+    """Wildcard domain for one host name a runtime, `{runtime_id}.{domain}`."""
+    runtime_ports: bool = True
+    """One loopback port for each runtime, so that clients that need a bare origin have one."""
+    runtime_command: str | None = None
+    """Another command for the process driver's runtimes; `{host}` and `{port}` are replaced."""
+    namespaces: bool | None = None
+    """Process driver: insist on bubblewrap namespaces (true), do without (false), or use them where they work."""
+    allow_http_hosts: str = ""
+    """Comma list of hosts to which a git token may go over plain http, beside loopback."""
+    lease_seconds: float = Field(default=15.0, gt=0.2, le=600)
+    """How long a replica owns a conversation without renewing. Three renewals fit, so one lost call is harmless."""
+    start_timeout: float = Field(default=180.0, gt=0)
+    """Seconds from the first step of a start to ready, retries included."""
+    verify_git_tokens: bool = True
+    """Ask the provider's API whether a token is valid when it is stored."""
+    ephemeral: bool = False
+    """Remove every runtime when the orchestrator ends. For demonstrations and tests."""
+    log_format: Literal["console", "json"] = "console"
+    """How log lines are written to standard error."""
+
+    @field_validator("operator_key")
+    @classmethod
+    def _long_enough(cls, key: SecretStr | None) -> SecretStr | None:
+        if key is not None and len(key.get_secret_value()) < 32:
+            raise ValueError("must have 32 or more characters")
+        return key
+
+    @field_validator("data_dir", "master_key_file")
+    @classmethod
+    def _absolute(cls, path: Path | None) -> Path | None:
+        return None if path is None else path.expanduser().absolute()
+
+    @property
+    def http_hosts(self) -> frozenset[str]:
+        return _listed(self.allow_http_hosts)
+
+    @property
+    def images(self) -> frozenset[str] | None:
+        """The images that a request may name; None where runtimes have no images."""
+        return _listed(self.allowed_images) | {self.runtime_image} if self.driver == "docker" else None
+
+
+def _listed(text: str) -> frozenset[str]:
+    return frozenset(item.strip() for item in text.split(",") if item.strip())
+
+
+class DemoSettings(BaseSettings):
+    """The model that `nestor demo` uses instead of the scripted one, under the names that other tools use as well."""
+
+    model_config = SettingsConfigDict(env_prefix="LLM_", extra="ignore")
+
+    model: str | None = None
+    api_key: SecretStr | None = None
+    base_url: str | None = None
+
+
+def load(overrides: Mapping[str, Any]) -> OrchestratorSettings:
+    """The settings from flags (`overrides`, None meaning not given) over the environment over defaults.
+
+    Raises `Misconfigured` naming the variable.
+    """
+    known = {f"NESTOR_{name.upper()}" for name in OrchestratorSettings.model_fields} | FOREIGN
+    for name in os.environ:
+        if name.startswith("NESTOR_") and name not in known:
+            raise Misconfigured(f"unknown variable {name}", hint=f"known ones: {', '.join(sorted(known - FOREIGN))}")
+    try:
+        return OrchestratorSettings(**{name: value for name, value in overrides.items() if value is not None})
+    except ValidationError as exc:
+        first = exc.errors(include_input=False, include_url=False)[0]
+        name = f"NESTOR_{str(first['loc'][0]).upper()}" if first["loc"] else "the configuration"
+        raise Misconfigured(f"{name}: {first['msg']}") from None
+
+
+_INHERITED = ("PATH", "HOME", "LANG", "TZ", "SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY", "NESTOR_REDIS_URL")
+
+
+def child_environment() -> dict[str, str]:
+    """What a child process of ours needs of this environment to find its programs, and nothing else."""
+    return {name: os.environ[name] for name in _INHERITED if name in os.environ}

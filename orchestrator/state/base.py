@@ -1,0 +1,307 @@
+"""What the stores promise. Services call these and know no Redis; `memory/` passes the same conformance suite.
+
+Everything of a tenant is kept under keys that start with the tenant, so that one script can check limits and write
+records together. Times are the store's own clock in milliseconds where leases are concerned. All methods raise
+`StoreUnavailable` when the state server does not answer in time; a write that answered is durable (`Durability`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.domain.tenancy import ApiKey, Tenant, User
+
+T = TypeVar("T")
+Sealed = str  #: text of `security/envelope.py`, never a value in the clear
+#: Conversations in these phases do not count against the tenant's limit.
+UNCOUNTED_PHASES = frozenset({Phase.STOPPED, Phase.FAILED})
+OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after it ended
+
+
+@dataclass(frozen=True)
+class Page(Generic[T]):
+    items: Sequence[T]
+    next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Lease:
+    """The right to act on one conversation until `until_ms` (store clock). `fence` goes into every write."""
+
+    tenant: TenantId
+    conversation: ConversationId
+    owner: str
+    fence: int
+
+
+@dataclass(frozen=True)
+class StoredSecret:
+    name: str
+    description: str | None
+    sealed: Sealed
+    version: int
+
+
+@dataclass(frozen=True)
+class StoredProvider:
+    name: str
+    host: str | None
+    user_id: str | None
+    sealed: Sealed
+    version: int
+
+
+@dataclass(frozen=True)
+class Message:
+    """One entry of a conversation's inbox. `sequence` counts from 1 in the inbox."""
+
+    sequence: int
+    client_id: str
+    content: str
+    delivered: bool
+
+
+@dataclass(frozen=True)
+class StoredEvent:
+    """One event of the conversation: `sequence` = 1 + its index in the runtime's own log; `payload` is JSON text."""
+
+    sequence: int
+    id: str
+    payload: str
+
+
+@dataclass(frozen=True)
+class Replay:
+    """The stored answer of an earlier request with the same idempotency key."""
+
+    request_digest: str
+    status: int
+    body: str  #: JSON text; empty while the first request is still being served
+
+
+class Tenants(Protocol):
+    """Tenants, users, and API keys. A key is found by its id on every replica at once."""
+
+    async def add_tenant(self, tenant: Tenant) -> None: ...
+    async def tenant(self, id: TenantId) -> Tenant | None: ...
+    async def list_tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]: ...
+    async def add_user(self, user: User) -> User:
+        """Idempotent by `external_id`: an existing user with the same one is answered instead."""
+        ...
+
+    async def user(self, tenant: TenantId, id: UserId) -> User | None: ...
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]: ...
+    async def add_key(self, key: ApiKey) -> None: ...
+    async def key(self, id: KeyId) -> ApiKey | None: ...
+    async def list_keys(self, tenant: TenantId) -> Sequence[ApiKey]: ...
+    async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
+        """Idempotent; False when the tenant has no such key."""
+        ...
+
+
+class Configuration(Protocol):
+    """Settings, secrets and git providers by layer. `user` None is the tenant's own layer."""
+
+    async def settings(self, tenant: TenantId, user: UserId | None) -> tuple[Sealed | None, int]:
+        """The sealed settings document of the layer and its version (0 when none)."""
+        ...
+
+    async def put_settings(
+        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
+    ) -> bool:
+        """Compare-and-set; False when the version differs."""
+        ...
+
+    async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None: ...
+    async def secrets(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredSecret]:
+        """In the order in which the names first came."""
+        ...
+
+    async def put_secret(
+        self, tenant: TenantId, user: UserId | None, secret: StoredSecret, *, expected_version: int
+    ) -> bool:
+        """Compare-and-set on the version of this name (0: must not exist). `secret.version` is the new one."""
+        ...
+
+    async def delete_secret(self, tenant: TenantId, user: UserId | None, name: str) -> bool: ...
+    async def providers(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredProvider]: ...
+    async def put_provider(
+        self, tenant: TenantId, user: UserId | None, provider: StoredProvider, *, expected_version: int
+    ) -> bool: ...
+    async def delete_provider(self, tenant: TenantId, user: UserId | None, name: str) -> bool: ...
+    async def data_key(self, tenant: TenantId, version: int) -> str | None:
+        """The tenant's wrapped data key of that version (`security/envelope.py`)."""
+        ...
+
+    async def add_data_key(self, tenant: TenantId, version: int, wrapped: str) -> str:
+        """Store it unless one is there; answers the one that is stored."""
+        ...
+
+
+class Conversations(Protocol):
+    """Records, the due index, and the fenced lease.
+
+    A fresh record is due at once; a claimed one is due when its lease ends; `settle` says when it is due next.
+    """
+
+    async def create(self, conversation: Conversation, *, live_limit: int | None) -> Conversation:
+        """Write the record, the list index and the start intent in one step. An id that exists answers the stored
+        record. Raises `LimitReached` when the tenant has `live_limit` conversations that are not stopped or failed."""
+        ...
+
+    async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None: ...
+    async def list(
+        self, tenant: TenantId, *, user: UserId | None, cursor: str | None, limit: int
+    ) -> Page[Conversation]:
+        """Newest first by creation."""
+        ...
+
+    async def request(self, conversation: Conversation, *, expected_version: int) -> bool:
+        """Store a caller's change (desired state, labels, title) without a lease and make it due now. Compare-and-set
+        on the version; phase, runtime and fence are never written. The stored version is the expected one + 1."""
+        ...
+
+    async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
+        """Take the lease of conversations that are due and not leased, each with a fence higher than ever before."""
+        ...
+
+    async def claim(
+        self, tenant: TenantId, id: ConversationId, owner: str, *, lease_ms: int
+    ) -> tuple[Lease, Conversation] | None:
+        """The same for one conversation, due or not; None while anybody holds it (this owner too) or it is gone."""
+        ...
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
+        """False when the lease is lost."""
+        ...
+
+    async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
+        """Store the record if the lease's fence is still the highest and the version matches. Desired state, labels and
+        title are the stored ones, never overwritten. Answers what is stored. Raises `LeaseLost`; a version mismatch
+        under a live lease raises `PreconditionFailed`: `get` and try again. The stored version is the expected + 1."""
+        ...
+
+    async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
+        """Give the lease back; due again in `due_in_ms`, or not until asked (None). A request that arrived meanwhile
+        keeps the record due now. A lost lease is fine."""
+        ...
+
+    async def remove(self, lease: Lease) -> None:
+        """Remove the record and everything of it (inbox, events, saga). Raises `LeaseLost`. Its operations can be read
+        for their 24 hours."""
+        ...
+
+    async def next_due_ms(self) -> int | None:
+        """Milliseconds until something is due (0: now), None when nothing is. May be early."""
+        ...
+
+    async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
+        """Runtime id -> conversation, outside of the tenant's slot; written before the record, dangling is harmless."""
+        ...
+
+    async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None: ...
+    async def drop_route(self, runtime: RuntimeId) -> None: ...
+
+
+class SagaLog(Protocol):
+    """Which steps of the present start may have run. Written before the step runs; fenced."""
+
+    async def started(self, lease: Lease, step: str, *, note: str = "") -> None:
+        """`note` is what undo needs and is known before the step runs, such as the name it will claim."""
+        ...
+
+    async def undone(self, lease: Lease, step: str) -> None: ...
+    async def stuck(self, lease: Lease, step: str, message: str) -> None: ...
+    async def attempted(self, tenant: TenantId, id: ConversationId) -> Sequence[tuple[str, str, str | None]]:
+        """(step, note, stuck message) of steps not undone, in the order in which they began."""
+        ...
+
+    async def clear(self, lease: Lease) -> None: ...
+
+
+class Operations(Protocol):
+    async def create(self, operation: Operation) -> None: ...
+    async def get(self, tenant: TenantId, id: OperationId) -> Operation | None: ...
+    async def stage(self, tenant: TenantId, id: OperationId, stage: Stage) -> None:
+        """Replace the stage of that name. Raises `NotFound`, also for a stage that the operation was made without."""
+        ...
+
+    async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
+        """Once (the first end counts); kept 24 hours after. Raises `NotFound`."""
+        ...
+
+
+class Inbox(Protocol):
+    """Messages on their way to the agent, in order, each exactly once by `client_id`."""
+
+    async def put(self, tenant: TenantId, id: ConversationId, *, client_id: str, content: str, limit: int) -> Message:
+        """Append and make the conversation due now; a known `client_id` answers the stored message. Raises `NotFound`,
+        and `LimitReached` when `limit` messages wait."""
+        ...
+
+    async def waiting(self, tenant: TenantId, id: ConversationId, *, limit: int) -> Sequence[Message]: ...
+    async def delivered(self, lease: Lease, sequence: int) -> None: ...
+
+
+class Events(Protocol):
+    """The conversation's event log, numbered as the runtime's own."""
+
+    async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
+        """Append those that come next, drop those already there, stop at a gap. Answers the last sequence kept.
+        Raises `NotFound` when there is no such conversation: a late batch leaves nothing behind."""
+        ...
+
+    async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None: ...
+    async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]: ...
+
+
+class Idempotency(Protocol):
+    """Answers kept for 24 hours under (tenant or operator, method, path, key)."""
+
+    async def begin(self, scope: str, key: str, digest: str, *, ttl_ms: int) -> Replay | None:
+        """None: the caller is first and must `finish` or `abandon`. Otherwise what is stored."""
+        ...
+
+    async def finish(self, scope: str, key: str, digest: str, *, status: int, body: str, ttl_ms: int) -> None: ...
+    async def abandon(self, scope: str, key: str, digest: str) -> None: ...
+
+
+class Store(Protocol):
+    """All of it, as `app.py` makes it once."""
+
+    @property
+    def tenants(self) -> Tenants: ...
+    @property
+    def configuration(self) -> Configuration: ...
+    @property
+    def conversations(self) -> Conversations: ...
+    @property
+    def saga(self) -> SagaLog: ...
+    @property
+    def operations(self) -> Operations: ...
+    @property
+    def inbox(self) -> Inbox: ...
+    @property
+    def events(self) -> Events: ...
+    @property
+    def idempotency(self) -> Idempotency: ...
+
+    async def check(self) -> Mapping[str, str]:
+        """Ask the server what it is; raises `Misconfigured` where it cannot keep what it accepts (eviction policy,
+        replica), `StoreUnavailable` when it does not answer. The mapping is for the start-up report: server, version,
+        durability."""
+        ...
+
+    async def ping(self) -> None: ...
+    async def installation(self) -> str:
+        """This installation's id, made once."""
+        ...
+
+    async def master_check(self, value: str) -> str:
+        """Store the check value of the master key unless one is there; answers the stored one."""
+        ...
+
+    async def close(self) -> None: ...

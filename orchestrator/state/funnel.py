@@ -1,0 +1,161 @@
+"""The one way to the state server: every command of the Redis store goes through a `Funnel`.
+
+It bounds the number of connections and the time of every call, runs the Lua scripts, waits until an accepted write is
+on disk, and turns whatever goes wrong into `StoreUnavailable`. It must not know keys or what is stored under them.
+"""
+
+import asyncio
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import TimeoutError as RedisTimeout
+
+from orchestrator.domain.errors import Misconfigured, StoreUnavailable
+from orchestrator.state.scripts import script
+
+Argument = str | int
+_REFUSALS = {
+    "READONLY": "is a replica and takes no writes: point NESTOR_REDIS_URL at the primary",
+    "OOM": "is out of memory: raise its maxmemory or remove conversations",
+    "MISCONF": "cannot write to its disk",
+    "LOADING": "is still loading what it has stored",
+    "BUSY": "is busy with a long script",
+    "MASTERDOWN": "is a replica that lost its primary",
+    "NOREPLICAS": "has fewer replicas than it was told to require",
+    "CLUSTERDOWN": "is a cluster that does not serve all slots",
+}
+
+
+@dataclass(frozen=True)
+class Call:
+    """One command, or one script when `keys` is not None."""
+
+    name: str
+    arguments: tuple[Argument, ...]
+    keys: tuple[str, ...] | None = None
+
+
+def command(name: str, *arguments: Argument) -> Call:
+    """A plain command."""
+    return Call(name, arguments)
+
+
+def run(name: str, keys: tuple[str, ...], *arguments: Argument) -> Call:
+    """A script of `scripts/` by its name."""
+    return Call(name, arguments, keys)
+
+
+class Funnel:
+    """Calls to one server. Safe to share between tasks; a cancelled call gives its connection up."""
+
+    def __init__(self, url: str, *, timeout: float, connections: int, durable_within: float) -> None:
+        """`url` is redis://, rediss:// or unix://; `timeout` in seconds for each batch, `durable_within` on top of it
+        where a write has to be on disk. Connects at the first call. Raises `Misconfigured` for another kind of URL."""
+        try:
+            pool = BlockingConnectionPool.from_url(
+                url,
+                max_connections=connections,
+                timeout=timeout,
+                socket_timeout=timeout + durable_within,
+                socket_connect_timeout=timeout,
+                # A command whose reply was lost may have run, so it is not repeated here: callers know what may be.
+                retry=Retry(NoBackoff(), 0),
+                protocol=2,
+                decode_responses=True,
+                encoding_errors="surrogatepass",
+            )
+        except ValueError as exc:
+            raise Misconfigured(
+                "NESTOR_REDIS_URL is not an address of a Redis server",
+                hint="use redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/server.sock",
+            ) from exc
+        self._client = Redis(connection_pool=pool)
+        self._timeout = timeout
+        self._durable_within = durable_within
+        #: Whether `durable` batches wait for the disk; None until somebody looked (`durability.py`).
+        self.waits_for_disk: bool | None = None
+
+    async def one(self, call: Call, *, durable: bool = False) -> Any:
+        """The reply to one call."""
+        return (await self.batch(call, durable=durable))[0]
+
+    async def batch(self, *calls: Call, durable: bool = False) -> list[Any]:
+        """The replies to `calls`, sent together and run in this order; other clients' commands may come in between.
+
+        `durable`: answer only when the server has them on disk, where it can tell. All calls but one have to be
+        safe to repeat. Raises `StoreUnavailable`; then any of them may have run or not.
+        """
+        waits = durable and bool(self.waits_for_disk)
+        try:
+            async with asyncio.timeout(self._timeout + (self._durable_within if waits else 0)):
+                replies = await self._send(calls, waits)
+                first = next((place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
+                if first is not None:
+                    await self._load(calls)
+                    replies[first:] = await self._send(calls[first:], waits)
+        except TimeoutError as exc:
+            raise StoreUnavailable("the state server did not answer in time") from exc
+        except (RedisError, OSError) as exc:
+            raise _translate(exc) from exc
+        for reply in replies:
+            if isinstance(reply, Exception):
+                raise _translate(reply) from reply
+        if waits and replies.pop()[0] < 1:
+            raise StoreUnavailable("the state server did not confirm in time that the write is on its disk")
+        return replies
+
+    async def close(self) -> None:
+        """Close all connections. Idempotent."""
+        await self._client.aclose()
+        await self._client.connection_pool.disconnect()
+
+    async def _send(self, calls: tuple[Call, ...], waits: bool) -> list[Any]:
+        async with self._client.pipeline(transaction=False) as pipeline:
+            for call in calls:
+                if call.keys is None:
+                    pipeline.execute_command(call.name, *call.arguments)
+                else:
+                    sha = script(call.name).sha
+                    pipeline.execute_command("EVALSHA", sha, len(call.keys), *call.keys, *call.arguments)
+            if waits:
+                pipeline.execute_command("WAITAOF", 1, 0, int(self._durable_within * 1000))
+            return list(await pipeline.execute(raise_on_error=False))
+
+    async def _load(self, calls: tuple[Call, ...]) -> None:
+        for name in {call.name for call in calls if call.keys is not None}:
+            await self._client.script_load(script(name).text)
+
+
+def _translate(exc: BaseException) -> StoreUnavailable | Misconfigured:
+    """Our error for one of the client's. Its text stays out: it may quote what was being stored."""
+    # What goes wrong while connecting comes wrapped.
+    if any(isinstance(one, AuthenticationError | NoPermissionError) for one in (exc, exc.__cause__, exc.__context__)):
+        return Misconfigured(
+            "the state server refuses the user or password of NESTOR_REDIS_URL, or that user may not run a command",
+            hint="the user needs all commands on keys that begin with t: and x:",
+        )
+    if isinstance(exc, RedisTimeout):
+        return StoreUnavailable("the state server did not answer in time")
+    # The client drops the code of errors that it has a class for, so both the class and the text are looked at.
+    words = f"{_code(exc)} {exc}"
+    for code, meaning in _REFUSALS.items():
+        if re.search(rf"\b{code}\b", words):
+            return StoreUnavailable(f"the state server {meaning} ({code})")
+    if isinstance(exc, ConnectionError | OSError) or type(exc).__name__ in ("ConnectionError", "MaxConnectionsError"):
+        return StoreUnavailable("the state server cannot be reached")
+    return StoreUnavailable(f"the state server refused a command ({type(exc).__name__})")
+
+
+def _code(exc: BaseException) -> str:
+    return {
+        "ReadOnlyError": "READONLY",
+        "OutOfMemoryError": "OOM",
+        "BusyLoadingError": "LOADING",
+        "MasterDownError": "MASTERDOWN",
+        "ClusterDownError": "CLUSTERDOWN",
+    }.get(type(exc).__name__, "")

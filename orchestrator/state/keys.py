@@ -1,0 +1,100 @@
+"""Every key in Redis is built here and nowhere else; none is parsed back.
+
+A tenant's keys begin with `t:{<tenant>}`. The braces are a hash tag: a cluster keeps all of a tenant's keys on one
+slot, so that one script can check limits and write records together. What has to be found before the tenant is known,
+or spans tenants, begins with `x:`; such a key is never in one script with a tenant's. Ids are UUIDs
+(`domain/ids.py`), so they hold neither braces nor colons; caller-chosen text enters a key only as a hash.
+"""
+
+import hashlib
+
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
+
+INSTALLATION = "x:installation"
+MASTER_CHECK = "x:master_check"
+TENANTS = "x:tenants"  #: sorted set, all scores 0: <creation ms>:<tenant>
+OPERATOR_KEYS = "x:keys"  #: hash: key id -> key
+DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
+
+
+def key_owner(id: KeyId) -> str:
+    """String: the tenant whose key this is, empty for an operator's."""
+    return f"x:key:{id}"
+
+
+def route(runtime: RuntimeId) -> str:
+    """Hash: tenant and conversation of a runtime."""
+    return f"x:runtime:{runtime}"
+
+
+def idempotency(scope: str, key: str) -> str:
+    """Hash with an expiry: the answer of a request. Scope and key are callers' text of any length."""
+    digest = hashlib.sha256(f"{len(scope)}|{scope}|{key}".encode("utf-8", "surrogatepass")).hexdigest()
+    return f"x:idempotency:{digest}"
+
+
+class TenantKeys:
+    """The keys of one tenant."""
+
+    def __init__(self, tenant: TenantId) -> None:
+        self._prefix = f"t:{{{tenant}}}"
+        self.tenant = f"{self._prefix}:tenant"  #: string
+        self.users = f"{self._prefix}:users"  #: hash: user id -> user
+        self.user_index = f"{self._prefix}:users:index"  #: sorted set, all scores 0: <creation ms>:<user>
+        self.external_ids = f"{self._prefix}:users:external"  #: hash: external id -> user id
+        self.api_keys = f"{self._prefix}:keys"  #: hash: key id -> key
+        self.data_keys = f"{self._prefix}:dek"  #: hash: version -> wrapped data key
+        self.due = f"{self._prefix}:due"  #: sorted set: conversation -> ms
+        self.live = f"{self._prefix}:live"  #: set of conversations that are not stopped or failed
+        self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
+        #: Beginnings, for scripts that learn the id from the tenant's own data. As KEYS they name the right slot.
+        self.conversation_prefix = f"{self._prefix}:c:"
+        self.user_prefix = f"{self._prefix}:u:"
+        self.operation_prefix = f"{self._prefix}:o:"
+
+    def user_conversations(self, user: UserId) -> str:
+        """Sorted set, as `conversations`."""
+        return f"{self.user_prefix}{user}:conversations"
+
+    def settings(self, user: UserId | None) -> str:
+        """Hash: sealed, version."""
+        return f"{self._layer(user)}:settings"
+
+    def secrets(self, user: UserId | None) -> str:
+        """Hash: name -> JSON with version and place; `#` counts the places given."""
+        return f"{self._layer(user)}:secrets"
+
+    def providers(self, user: UserId | None) -> str:
+        """Hash, as `secrets`."""
+        return f"{self._layer(user)}:providers"
+
+    def conversation(self, id: ConversationId) -> str:
+        """Hash: the record in its parts (`records.py`), version, fence, lease."""
+        return f"{self.conversation_prefix}{id}"
+
+    def saga(self, id: ConversationId) -> str:
+        """Hash: for each step its place, note and, if stuck, message."""
+        return f"{self.conversation(id)}:saga"
+
+    def inbox(self, id: ConversationId) -> str:
+        """Hash: messages by sequence, sequence by client id; `#` is the last sequence."""
+        return f"{self.conversation(id)}:inbox"
+
+    def waiting(self, id: ConversationId) -> str:
+        """Sorted set of the sequences not delivered yet."""
+        return f"{self.conversation(id)}:waiting"
+
+    def events(self, id: ConversationId) -> str:
+        """Stream with ids `<sequence>-0`."""
+        return f"{self.conversation(id)}:events"
+
+    def running_operations(self, id: ConversationId) -> str:
+        """Set of the ids of operations that have not ended."""
+        return f"{self.conversation(id)}:operations"
+
+    def operation(self, id: OperationId) -> str:
+        """Hash: the operation without its stages, its state, and one field a stage."""
+        return f"{self.operation_prefix}{id}"
+
+    def _layer(self, user: UserId | None) -> str:
+        return f"{self._prefix}:tenant-layer" if user is None else f"{self.user_prefix}{user}"

@@ -1,0 +1,86 @@
+"""The fenced lease on a conversation, in Redis, with the server's clock. Part of `conversations.py`.
+
+A lease is three fields in the conversation's own hash, so that every write compares them in the same script. Its end is
+also the time at which the conversation is due: whoever finds it due may take it.
+"""
+
+from collections.abc import Sequence
+
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.state import due, records
+from orchestrator.state.base import Lease
+from orchestrator.state.funnel import Funnel, run
+from orchestrator.state.keys import TenantKeys
+
+
+class RedisLeases:
+    def __init__(self, funnel: Funnel) -> None:
+        self._funnel = funnel
+
+    async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
+        mark, tenants = await due.visit(self._funnel, limit=limit)
+        claimed: list[tuple[Lease, Conversation]] = []
+        for place, tenant in enumerate(tenants):
+            # What is left of the limit is shared out, so that one tenant with much to do does not keep the others.
+            share = max(0, limit - len(claimed)) // (len(tenants) - place)
+            claimed += await self._claim_of(tenant, owner, lease_ms=lease_ms, limit=share, mark=mark)
+        return claimed
+
+    async def claim(
+        self, tenant: TenantId, id: ConversationId, owner: str, *, lease_ms: int
+    ) -> tuple[Lease, Conversation] | None:
+        t = TenantKeys(tenant)
+        call = run("conversation_claim", (t.conversation(id), t.due), id, owner, lease_ms)
+        parts = await due.waking(self._funnel, tenant, call, due_in_ms=lease_ms)
+        return None if parts is None else _leased(owner, parts)
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
+        t = TenantKeys(lease.tenant)
+        return bool(
+            await self._funnel.one(
+                run(
+                    "lease_renew",
+                    (t.conversation(lease.conversation), t.due),
+                    lease.conversation,
+                    lease.owner,
+                    lease.fence,
+                    lease_ms,
+                )
+            )
+        )
+
+    async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
+        t = TenantKeys(lease.tenant)
+        call = run(
+            "lease_settle",
+            (t.conversation(lease.conversation), t.due),
+            lease.conversation,
+            lease.owner,
+            lease.fence,
+            "" if due_in_ms is None else due_in_ms,
+        )
+        if due_in_ms is None:
+            poked = await self._funnel.one(call)
+        else:
+            poked = await due.waking(self._funnel, lease.tenant, call, due_in_ms=due_in_ms)
+        if poked:
+            await due.wake(self._funnel, lease.tenant)
+
+    async def next_due_ms(self) -> int | None:
+        return await due.next_due_ms(self._funnel)
+
+    async def _claim_of(
+        self, tenant: TenantId, owner: str, *, lease_ms: int, limit: int, mark: str
+    ) -> list[tuple[Lease, Conversation]]:
+        t = TenantKeys(tenant)
+        next_due_ms, *found = await self._funnel.one(
+            run("conversations_claim_due", (t.due, t.conversation_prefix), owner, lease_ms, limit)
+        )
+        await self._funnel.one(due.refile(tenant, mark=mark, next_due_ms=next_due_ms))
+        return [_leased(owner, parts) for parts in found]
+
+
+def _leased(owner: str, parts: Sequence[str]) -> tuple[Lease, Conversation]:
+    conversation = records.conversation_from(parts)
+    return Lease(conversation.tenant, conversation.id, owner, conversation.fence), conversation

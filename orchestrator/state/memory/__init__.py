@@ -1,0 +1,57 @@
+"""The store in this process's memory, for unit tests: the twin of `redis_store.py`, held to the same conformance suite.
+
+Time comes from the `Clock` given, so that tests choose when a lease ends. Every method runs without giving way, so
+each is as atomic as one script. Nothing survives the object.
+"""
+
+from collections.abc import Mapping
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.ids import new_uuid
+from orchestrator.state.memory.configuration import MemoryConfiguration
+from orchestrator.state.memory.conversations import MemoryConversations
+from orchestrator.state.memory.events import MemoryEvents
+from orchestrator.state.memory.idempotency import MemoryIdempotency
+from orchestrator.state.memory.inbox import MemoryInbox
+from orchestrator.state.memory.operations import MemoryOperations
+from orchestrator.state.memory.saga_log import MemorySagaLog
+from orchestrator.state.memory.shelf import Shelf
+from orchestrator.state.memory.tenants import MemoryTenants
+
+
+class MemoryStore:
+    """See `base.Store`. Several may not share anything: give the same object to both replicas of a test."""
+
+    def __init__(self, clock: Clock) -> None:
+        self._shelf = Shelf(clock)
+        self._installation = new_uuid()
+        self._master_check: str | None = None
+        self.tenants = MemoryTenants()
+        self.configuration = MemoryConfiguration()
+        self.conversations = MemoryConversations(self._shelf)
+        self.saga = MemorySagaLog(self._shelf)
+        self.operations = MemoryOperations(self._shelf)
+        self.inbox = MemoryInbox(self._shelf)
+        self.events = MemoryEvents(self._shelf)
+        self.idempotency = MemoryIdempotency(self._shelf)
+
+    async def check(self) -> Mapping[str, str]:
+        return {"server": "memory", "version": "", "durability": "everything is lost with this process"}
+
+    async def ping(self) -> None:
+        return None
+
+    async def installation(self) -> str:
+        return self._installation
+
+    async def master_check(self, value: str) -> str:
+        if self._master_check is None:
+            self._master_check = value
+        return self._master_check
+
+    async def close(self) -> None:
+        return None
+
+    def size(self) -> int:
+        """How many conversations, operations and answers are kept; a test sees by it that nothing was left behind."""
+        return self._shelf.size()

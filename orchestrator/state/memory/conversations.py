@@ -1,0 +1,134 @@
+"""Conversations in memory: records, lists, the due index and the fenced lease. See `base.Conversations`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
+from orchestrator.state import cursor as cursors
+from orchestrator.state.base import OPERATION_TTL_MS, UNCOUNTED_PHASES, Lease, Page
+from orchestrator.state.memory.shelf import Place, Shelf
+from orchestrator.state.refusals import changed_meanwhile, limit_reached
+
+
+class MemoryConversations:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._routes: dict[RuntimeId, tuple[TenantId, ConversationId]] = {}
+
+    async def create(self, conversation: Conversation, *, live_limit: int | None) -> Conversation:
+        key = (conversation.tenant, conversation.id)
+        if key in self._shelf.places:
+            return self._shelf.places[key].conversation
+        live = sum(place.conversation.phase not in UNCOUNTED_PHASES for place in self._of(conversation.tenant))
+        if live_limit is not None and live >= live_limit and conversation.phase not in UNCOUNTED_PHASES:
+            raise limit_reached(live, live_limit)
+        self._shelf.places[key] = Place(conversation, due_ms=self._shelf.now_ms())
+        return conversation
+
+    async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None:
+        place = self._shelf.places.get((tenant, id))
+        return None if place is None else place.conversation
+
+    async def list(
+        self, tenant: TenantId, *, user: UserId | None, cursor: str | None, limit: int
+    ) -> Page[Conversation]:
+        entries = {
+            cursors.member(place.conversation.created_at, place.conversation.id): place.conversation
+            for place in self._of(tenant)
+            if user is None or place.conversation.user == user
+        }
+        names, following = cursors.page(entries, cursor, limit, newest_first=True)
+        return Page([entries[name] for name in names], following)
+
+    async def request(self, conversation: Conversation, *, expected_version: int) -> bool:
+        place = self._shelf.places.get((conversation.tenant, conversation.id))
+        if place is None or place.conversation.version != expected_version:
+            return False
+        stored = place.conversation
+        place.conversation = replace(
+            conversation,
+            phase=stored.phase,
+            runtime=stored.runtime,
+            fence=stored.fence,
+            version=expected_version + 1,
+        )
+        place.poke(self._shelf.now_ms())
+        return True
+
+    async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
+        now = self._shelf.now_ms()
+        due = [place for place in self._shelf.places.values() if place.due_ms is not None and place.due_ms <= now]
+        free = [place for place in due if place.until_ms <= now]
+        return [self._grant(place, owner, lease_ms) for place in sorted(free, key=lambda p: p.due_ms or 0)[:limit]]
+
+    async def claim(
+        self, tenant: TenantId, id: ConversationId, owner: str, *, lease_ms: int
+    ) -> tuple[Lease, Conversation] | None:
+        place = self._shelf.places.get((tenant, id))
+        if place is None or place.until_ms > self._shelf.now_ms():
+            return None
+        return self._grant(place, owner, lease_ms)
+
+    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
+        place = self._shelf.places.get((lease.tenant, lease.conversation))
+        if place is None or not place.holds(lease):
+            return False
+        place.until_ms = place.due_ms = self._shelf.now_ms() + lease_ms
+        return True
+
+    async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
+        place = self._shelf.held(lease)
+        stored = place.conversation
+        if stored.version != expected_version:
+            raise changed_meanwhile()
+        place.conversation = replace(
+            conversation,
+            desired=stored.desired,
+            labels=stored.labels,
+            title=stored.title,
+            fence=stored.fence,
+            version=expected_version + 1,
+        )
+        return place.conversation
+
+    async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
+        place = self._shelf.places.get((lease.tenant, lease.conversation))
+        if place is None or not place.holds(lease):
+            return
+        now = self._shelf.now_ms()
+        if place.poked:
+            due_in_ms = 0
+        place.owner, place.until_ms, place.poked = None, 0, False
+        place.due_ms = None if due_in_ms is None else now + due_in_ms
+
+    async def remove(self, lease: Lease) -> None:
+        place = self._shelf.held(lease)
+        goes = self._shelf.now_ms() + OPERATION_TTL_MS
+        for id in place.running_operations:
+            operation, _ = self._shelf.operations[lease.tenant, id]
+            self._shelf.operations[lease.tenant, id] = (operation, goes)
+        del self._shelf.places[lease.tenant, lease.conversation]
+
+    async def next_due_ms(self) -> int | None:
+        times = [place.due_ms for place in self._shelf.places.values() if place.due_ms is not None]
+        return max(0, min(times) - self._shelf.now_ms()) if times else None
+
+    async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
+        self._routes[runtime] = (tenant, conversation)
+
+    async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None:
+        return self._routes.get(runtime)
+
+    async def drop_route(self, runtime: RuntimeId) -> None:
+        self._routes.pop(runtime, None)
+
+    def _of(self, tenant: TenantId) -> "Sequence[Place]":
+        return [place for (owner, _), place in self._shelf.places.items() if owner == tenant]
+
+    def _grant(self, place: Place, owner: str, lease_ms: int) -> tuple[Lease, Conversation]:
+        place.conversation = replace(place.conversation, fence=place.conversation.fence + 1)
+        place.owner, place.poked = owner, False
+        place.until_ms = place.due_ms = self._shelf.now_ms() + lease_ms
+        conversation = place.conversation
+        return Lease(conversation.tenant, conversation.id, owner, conversation.fence), conversation

@@ -1,0 +1,37 @@
+"""The inbox of a conversation in memory. See `base.Inbox`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.state.base import Lease, Message
+from orchestrator.state.memory.shelf import Shelf
+from orchestrator.state.refusals import inbox_full
+
+
+class MemoryInbox:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+
+    async def put(self, tenant: TenantId, id: ConversationId, *, client_id: str, content: str, limit: int) -> Message:
+        place = self._shelf.place(tenant, id)
+        for message in place.messages:
+            if message.client_id == client_id:
+                return message
+        waiting = sum(not message.delivered for message in place.messages)
+        if waiting >= limit:
+            raise inbox_full(waiting, limit)
+        message = Message(len(place.messages) + 1, client_id, content, delivered=False)
+        place.messages.append(message)
+        place.poke(self._shelf.now_ms())
+        return message
+
+    async def waiting(self, tenant: TenantId, id: ConversationId, *, limit: int) -> Sequence[Message]:
+        place = self._shelf.places.get((tenant, id))
+        messages = [] if place is None else place.messages
+        return [message for message in messages if not message.delivered][:limit]
+
+    async def delivered(self, lease: Lease, sequence: int) -> None:
+        messages = self._shelf.held(lease).messages
+        if 1 <= sequence <= len(messages):
+            messages[sequence - 1] = replace(messages[sequence - 1], delivered=True)

@@ -1,0 +1,71 @@
+"""What the parts of the memory store share: the conversations with everything that goes when they go, and the time."""
+
+from dataclasses import dataclass, field
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId
+from orchestrator.domain.operation import Operation
+from orchestrator.state.base import Lease, Message, Replay, StoredEvent
+from orchestrator.state.refusals import lease_lost, no_conversation
+
+
+@dataclass
+class Place:
+    """One conversation with its lease, due time, saga, inbox and events."""
+
+    conversation: Conversation
+    due_ms: int | None
+    owner: str | None = None
+    until_ms: int = 0
+    poked: bool = False
+    saga: dict[str, tuple[str, str | None]] = field(default_factory=dict)
+    messages: list[Message] = field(default_factory=list)
+    events: list[StoredEvent] = field(default_factory=list)
+    running_operations: set[OperationId] = field(default_factory=set)
+
+    def holds(self, lease: Lease) -> bool:
+        return self.owner == lease.owner and self.conversation.fence == lease.fence
+
+    def poke(self, now_ms: int) -> None:
+        """Due now; under a lease, remembered for its end as well."""
+        if self.owner is not None:
+            self.poked = True
+        if self.until_ms <= now_ms:
+            self.due_ms = now_ms
+
+
+class Shelf:
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self.places: dict[tuple[TenantId, ConversationId], Place] = {}
+        #: With the time at which each goes, None while it runs.
+        self.operations: dict[tuple[TenantId, OperationId], tuple[Operation, int | None]] = {}
+        self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
+
+    def now_ms(self) -> int:
+        return int(self._clock.now().timestamp() * 1000)
+
+    def place(self, tenant: TenantId, id: ConversationId) -> Place:
+        """Raises `NotFound`."""
+        found = self.places.get((tenant, id))
+        if found is None:
+            raise no_conversation()
+        return found
+
+    def held(self, lease: Lease) -> Place:
+        """The place of a lease that is not lost. Raises `LeaseLost`."""
+        found = self.places.get((lease.tenant, lease.conversation))
+        if found is None or not found.holds(lease):
+            raise lease_lost(lease)
+        return found
+
+    def sweep(self) -> None:
+        """Let go of what had its time."""
+        now = self.now_ms()
+        self.operations = {key: kept for key, kept in self.operations.items() if kept[1] is None or kept[1] > now}
+        self.answers = {key: kept for key, kept in self.answers.items() if kept[1] > now}
+
+    def size(self) -> int:
+        self.sweep()
+        return len(self.places) + len(self.operations) + len(self.answers)

@@ -1,0 +1,60 @@
+"""Tenants, users and API keys in memory. See `base.Tenants`."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.domain.ids import KeyId, TenantId, UserId
+from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state import cursor as cursors
+from orchestrator.state.base import Page
+
+
+class MemoryTenants:
+    def __init__(self) -> None:
+        self._tenants: dict[TenantId, Tenant] = {}
+        self._users: dict[TenantId, dict[UserId, User]] = {}
+        self._keys: dict[KeyId, ApiKey] = {}
+
+    async def add_tenant(self, tenant: Tenant) -> None:
+        self._tenants[tenant.id] = tenant
+
+    async def tenant(self, id: TenantId) -> Tenant | None:
+        return self._tenants.get(id)
+
+    async def list_tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
+        entries = {cursors.member(tenant.created_at, tenant.id): tenant for tenant in self._tenants.values()}
+        names, following = cursors.page(entries, cursor, limit)
+        return Page([entries[name] for name in names], following)
+
+    async def add_user(self, user: User) -> User:
+        users = self._users.setdefault(user.tenant, {})
+        for stored in users.values():
+            if stored.id == user.id or (user.external_id and stored.external_id == user.external_id):
+                return stored
+        users[user.id] = user
+        return user
+
+    async def user(self, tenant: TenantId, id: UserId) -> User | None:
+        return self._users.get(tenant, {}).get(id)
+
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
+        entries = {cursors.member(user.created_at, user.id): user for user in self._users.get(tenant, {}).values()}
+        names, following = cursors.page(entries, cursor, limit)
+        return Page([entries[name] for name in names], following)
+
+    async def add_key(self, key: ApiKey) -> None:
+        self._keys[key.id] = key
+
+    async def key(self, id: KeyId) -> ApiKey | None:
+        return self._keys.get(id)
+
+    async def list_keys(self, tenant: TenantId) -> Sequence[ApiKey]:
+        own = [key for key in self._keys.values() if key.tenant == tenant]
+        return sorted(own, key=lambda key: (key.created_at, key.id))
+
+    async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
+        key = self._keys.get(id)
+        if key is None or key.tenant != tenant:
+            return False
+        self._keys[id] = replace(key, revoked=True)
+        return True

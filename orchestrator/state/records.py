@@ -1,0 +1,122 @@
+"""What is stored, as text: pure functions between domain values and what Redis keeps.
+
+Used by the Redis store only. A conversation is kept in parts, because different writers own them: callers own the
+intent (desired state, labels, title), the holder of the lease owns phase and runtime. Unknown fields are ignored on
+reading, so that an older replica can read what a newer one wrote.
+"""
+
+import json
+from collections.abc import Sequence
+from typing import Any, TypeVar
+
+from pydantic import TypeAdapter, ValidationError
+
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.errors import PermanentError
+from orchestrator.domain.operation import Operation, Stage
+from orchestrator.domain.tenancy import ApiKey, Tenant, User
+
+T = TypeVar("T")
+
+#: The parts of a conversation, in the order in which scripts answer them.
+PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
+_INTENT = ("desired", "labels", "title")
+
+_conversation = TypeAdapter(Conversation)
+_tenant = TypeAdapter(Tenant)
+_user = TypeAdapter(User)
+_api_key = TypeAdapter(ApiKey)
+_operation = TypeAdapter(Operation)
+_stage = TypeAdapter(Stage)
+
+
+def conversation_parts(conversation: Conversation) -> dict[str, str]:
+    """One text for each of `PARTS`."""
+    fields: dict[str, Any] = _conversation.dump_python(conversation, mode="json")
+    runtime = fields.pop("runtime")
+    return {
+        "intent": _text({name: fields.pop(name) for name in _INTENT}),
+        "phase": fields.pop("phase"),
+        "runtime": "" if runtime is None else _text(runtime),
+        "version": str(fields.pop("version")),
+        "fence": str(fields.pop("fence")),
+        "record": _text(fields),
+    }
+
+
+def conversation_from(parts: Sequence[str]) -> Conversation:
+    """The inverse; `parts` in the order of `PARTS`. Raises `PermanentError` for what no version of ours wrote."""
+    intent, phase, runtime, record, version, fence = parts
+    try:
+        fields = {**json.loads(record), **json.loads(intent), "phase": phase, "version": version, "fence": fence}
+        fields["runtime"] = json.loads(runtime) if runtime else None
+        return _conversation.validate_python(fields)
+    except (ValueError, TypeError) as exc:
+        raise _damaged("conversation") from exc
+
+
+def tenant_text(tenant: Tenant) -> str:
+    return _dump(_tenant, tenant)
+
+
+def tenant_from(text: str) -> Tenant:
+    return _load(_tenant, text, "tenant")
+
+
+def user_text(user: User) -> str:
+    return _dump(_user, user)
+
+
+def user_from(text: str) -> User:
+    return _load(_user, text, "user")
+
+
+def api_key_text(key: ApiKey) -> str:
+    return _dump(_api_key, key)
+
+
+def api_key_from(text: str) -> ApiKey:
+    return _load(_api_key, text, "key")
+
+
+def stage_text(stage: Stage) -> str:
+    return _dump(_stage, stage)
+
+
+def operation_text(operation: Operation) -> str:
+    """Without the stages and the state, which are kept and changed apart; the names of the stages keep their order."""
+    fields: dict[str, Any] = _operation.dump_python(operation, mode="json")
+    fields["stages"] = [stage["name"] for stage in fields["stages"]]
+    del fields["state"]
+    return _text(fields)
+
+
+def operation_from(text: str, *, state: str, updated_ms: int, stages: dict[str, str]) -> Operation:
+    """`stages` holds the text of each stage by its name."""
+    try:
+        fields = json.loads(text)
+        fields["stages"] = [json.loads(stages[name]) for name in fields["stages"]]
+        return _operation.validate_python({**fields, "state": state, "updated_at": updated_ms / 1000})
+    except (ValueError, TypeError, KeyError) as exc:
+        raise _damaged("operation") from exc
+
+
+def _dump(adapter: TypeAdapter[T], value: T) -> str:
+    return _text(adapter.dump_python(value, mode="json"))
+
+
+def _load(adapter: TypeAdapter[T], text: str, what: str) -> T:
+    try:
+        return adapter.validate_json(text)
+    except ValidationError as exc:
+        raise _damaged(what) from exc
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"))
+
+
+def _damaged(what: str) -> PermanentError:
+    return PermanentError(
+        f"a stored {what} cannot be read by this version", hint="was a newer version of Nestor running on this store?"
+    )

@@ -1,0 +1,32 @@
+"""The Lua scripts by name, run by `funnel.py`.
+
+Each file says on top which KEYS and ARGV it wants and what it answers. A first line `-- include: <file>` puts that
+file before the script: Redis knows no modules.
+"""
+
+import hashlib
+from dataclasses import dataclass
+from functools import cache
+from importlib.resources import files
+
+_INCLUDE = "-- include: "
+
+
+@dataclass(frozen=True)
+class Script:
+    text: str
+    sha: str
+
+
+@cache
+def script(name: str) -> Script:
+    """The script in `<name>.lua`. Raises FileNotFoundError."""
+    text = _read(f"{name}.lua")
+    first = text.partition("\n")[0]
+    if first.startswith(_INCLUDE):
+        text = _read(first.removeprefix(_INCLUDE).strip()) + "\n" + text
+    return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _read(file_name: str) -> str:
+    return (files(__package__) / file_name).read_text(encoding="utf-8")

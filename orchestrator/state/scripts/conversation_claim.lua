@@ -1,0 +1,14 @@
+-- include: lease.lua
+-- Take the lease of one conversation, whether it is due or not.
+-- KEYS: conversation, due
+-- ARGV: id, owner, lease ms
+-- Answers its parts, or nil when a lease is running or there is no such conversation.
+local now = now_ms()
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return nil
+end
+local ends = redis.call('HGET', KEYS[1], 'lease_until_ms')
+if ends and tonumber(ends) > now then
+  return nil
+end
+return grant(KEYS[1], KEYS[2], ARGV[1], ARGV[2], now, tonumber(ARGV[3]))

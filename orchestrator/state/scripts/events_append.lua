@@ -1,0 +1,22 @@
+-- Append the events that come next: drop those already there, stop at a gap.
+-- KEYS: conversation, events
+-- ARGV: for each event its sequence, id and payload
+-- Answers the last sequence kept, or -1 when there is no such conversation.
+if redis.call('EXISTS', KEYS[1]) == 0 then
+  return -1
+end
+local last = 0
+local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+if newest[1] then
+  last = tonumber(string.match(newest[1][1], '^(%d+)-'))
+end
+for position = 1, #ARGV, 3 do
+  local sequence = tonumber(ARGV[position])
+  if sequence == last + 1 then
+    redis.call('XADD', KEYS[2], ARGV[position] .. '-0', 'id', ARGV[position + 1], 'payload', ARGV[position + 2])
+    last = sequence
+  elseif sequence > last then
+    break
+  end
+end
+return last

@@ -1,0 +1,8 @@
+-- Give the key back without an answer, so that a repeat is served anew. A stored answer stays.
+-- KEYS: idempotency
+-- ARGV: digest of the request
+local stored = redis.call('HMGET', KEYS[1], 'digest', 'status')
+if stored[1] == ARGV[1] and stored[2] == '0' then
+  return redis.call('DEL', KEYS[1])
+end
+return 0

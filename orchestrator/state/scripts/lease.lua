@@ -1,0 +1,40 @@
+-- Included by every script that deals with leases. A lease lives in the hash of its conversation, in the fields
+-- lease_owner and lease_until_ms (both absent: nobody holds it); `fence` stays when the lease is gone and only grows.
+-- `poked` says that somebody asked for something while the lease was held.
+
+local function now_ms()
+  local time = redis.call('TIME')
+  return time[1] * 1000 + math.floor(time[2] / 1000)
+end
+
+-- The lease counts until somebody else takes it, also after its time: whoever took it has a higher fence.
+local function holds(conversation, owner, fence)
+  local held = redis.call('HMGET', conversation, 'lease_owner', 'fence')
+  return held[1] == owner and held[2] == fence
+end
+
+local function parts(conversation)
+  return redis.call('HMGET', conversation, 'intent', 'phase', 'runtime', 'record', 'version', 'fence')
+end
+
+-- Give the lease to owner, with a fence one higher than ever before.
+local function grant(conversation, due, id, owner, now, lease_ms)
+  local ends = now + lease_ms
+  redis.call('HINCRBY', conversation, 'fence', 1)
+  redis.call('HSET', conversation, 'lease_owner', owner, 'lease_until_ms', ends)
+  redis.call('HDEL', conversation, 'poked')
+  redis.call('ZADD', due, ends, id)
+  return parts(conversation)
+end
+
+-- Make the conversation due now. Under a lease nobody else could act, so remember it for the end of the lease. A lease
+-- that is over may still be given back by a late holder, so it is remembered in that case as well.
+local function poke(conversation, due, id, now)
+  local held = redis.call('HMGET', conversation, 'lease_owner', 'lease_until_ms')
+  if held[1] then
+    redis.call('HSET', conversation, 'poked', 1)
+  end
+  if not held[2] or tonumber(held[2]) <= now then
+    redis.call('ZADD', due, now, id)
+  end
+end

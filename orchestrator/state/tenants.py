@@ -1,0 +1,100 @@
+"""Tenants, users and API keys in Redis. See `base.Tenants` for what callers may rely on."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestrator.domain.ids import KeyId, TenantId, UserId
+from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state import cursor as cursors
+from orchestrator.state import keys, records
+from orchestrator.state.base import Page
+from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.keys import TenantKeys
+
+
+class RedisTenants:
+    def __init__(self, funnel: Funnel) -> None:
+        self._funnel = funnel
+
+    async def add_tenant(self, tenant: Tenant) -> None:
+        # The list entry first: an entry without a tenant is skipped, a tenant without an entry would be lost.
+        await self._funnel.batch(
+            command("ZADD", keys.TENANTS, 0, cursors.member(tenant.created_at, tenant.id)),
+            command("SET", TenantKeys(tenant.id).tenant, records.tenant_text(tenant)),
+            durable=True,
+        )
+
+    async def tenant(self, id: TenantId) -> Tenant | None:
+        text = await self._funnel.one(command("GET", TenantKeys(id).tenant))
+        return None if text is None else records.tenant_from(text)
+
+    async def list_tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
+        entries, following = await self._entries(keys.TENANTS, cursor, limit)
+        ids = [TenantId(cursors.member_id(entry)) for entry in entries]
+        texts = await self._funnel.batch(*(command("GET", TenantKeys(id).tenant) for id in ids)) if ids else []
+        return Page([records.tenant_from(text) for text in texts if text is not None], following)
+
+    async def add_user(self, user: User) -> User:
+        t = TenantKeys(user.tenant)
+        text = await self._funnel.one(
+            run(
+                "user_add",
+                (t.users, t.user_index, t.external_ids),
+                user.id,
+                user.external_id or "",
+                cursors.member(user.created_at, user.id),
+                records.user_text(user),
+            ),
+            durable=True,
+        )
+        return records.user_from(text)
+
+    async def user(self, tenant: TenantId, id: UserId) -> User | None:
+        text = await self._funnel.one(command("HGET", TenantKeys(tenant).users, id))
+        return None if text is None else records.user_from(text)
+
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
+        t = TenantKeys(tenant)
+        entries, following = await self._entries(t.user_index, cursor, limit)
+        ids = [cursors.member_id(entry) for entry in entries]
+        texts = await self._funnel.one(command("HMGET", t.users, *ids)) if ids else []
+        return Page([records.user_from(text) for text in texts if text is not None], following)
+
+    async def add_key(self, key: ApiKey) -> None:
+        # The pointer first: one that leads nowhere is harmless, a key without one could not be found.
+        await self._funnel.batch(
+            command("SET", keys.key_owner(key.id), key.tenant or ""),
+            command("HSET", _home(key.tenant), key.id, records.api_key_text(key)),
+            durable=True,
+        )
+
+    async def key(self, id: KeyId) -> ApiKey | None:
+        owner = await self._funnel.one(command("GET", keys.key_owner(id)))
+        if owner is None:
+            return None
+        text = await self._funnel.one(command("HGET", _home(TenantId(owner) if owner else None), id))
+        return None if text is None else records.api_key_from(text)
+
+    async def list_keys(self, tenant: TenantId) -> Sequence[ApiKey]:
+        texts = await self._funnel.one(command("HVALS", TenantKeys(tenant).api_keys))
+        return sorted(map(records.api_key_from, texts), key=lambda key: (key.created_at, key.id))
+
+    async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
+        home = TenantKeys(tenant).api_keys
+        while True:
+            text = await self._funnel.one(command("HGET", home, id))
+            if text is None:
+                return False
+            revoked = replace(records.api_key_from(text), revoked=True)
+            call = run("key_replace", (home,), id, text, records.api_key_text(revoked))
+            if await self._funnel.one(call, durable=True):
+                return True
+
+    async def _entries(self, index: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
+        start = "-" if cursor is None else f"({cursors.decode(cursor)}"
+        entries = await self._funnel.one(command("ZRANGEBYLEX", index, start, "+", "LIMIT", 0, limit + 1))
+        return entries[:limit], cursors.encode(entries[limit - 1]) if len(entries) > limit else None
+
+
+def _home(tenant: TenantId | None) -> str:
+    return keys.OPERATOR_KEYS if tenant is None else TenantKeys(tenant).api_keys
