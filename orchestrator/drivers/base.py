@@ -1,0 +1,227 @@
+"""What a driver is: code that runs runtimes somewhere. Provisioning and the reconciler call it and know no engine.
+
+Names are chosen before anything is made, so that the engine itself refuses a second runtime of one generation, and a
+reply that was lost is found again by name or label. "I could not ask" (`DriverUnavailable`) and "it is not there"
+(`RuntimeNotFound`) are different answers: mixing them starts a second runtime.
+"""
+
+import enum
+from collections.abc import AsyncIterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from orchestrator.domain.errors import PermanentError
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.secrets import SecretText
+
+
+class StaleFence(PermanentError):
+    """A runtime of this name was last touched under a higher fence: somebody else acts now."""
+
+    code = "lease_lost"
+
+
+class ClaimTaken(PermanentError):
+    """A runtime of this name exists with another spec."""
+
+    code = "claim_taken"
+
+
+class ImageUnavailable(PermanentError):
+    """The engine does not have the image; nothing is pulled while somebody waits for a start."""
+
+    code = "image_pull"
+
+
+class StartRefused(PermanentError):
+    """The engine made the runtime but could not start it; `details` may hold the last log lines."""
+
+    code = "start_refused"
+
+
+@dataclass(frozen=True)
+class OwnerLabels:
+    """Whose runtime it is, in the clear on the engine. Ids only, never a name or a secret."""
+
+    installation: str  #: which Nestor: one engine may serve several
+    tenant: TenantId
+    conversation: ConversationId
+    runtime: RuntimeId
+    generation: int
+    user: UserId | None = None
+
+
+@dataclass(frozen=True)
+class Limits:
+    memory_bytes: int = 2 * 1024**3
+    cpus: float = 2.0
+    pids: int = 512
+
+
+@dataclass(frozen=True)
+class RuntimeSpec:
+    """What is wanted. `environment` holds no secret; the init key goes in by `Driver.start`."""
+
+    name: str  #: `nestor-<runtime id>-g<generation>`, the claim
+    labels: OwnerLabels
+    image: str | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+
+@dataclass(frozen=True)
+class Handle:
+    """The serialisable reference to a runtime that exists."""
+
+    driver: str
+    name: str
+    reference: str  #: the engine's own id
+    labels: OwnerLabels
+
+
+@dataclass(frozen=True)
+class Endpoint:
+    """Where the runtime listens, as the orchestrator reaches it."""
+
+    host: str
+    port: int
+    stock: bool = False  #: another agent server: it takes the init key, and cannot prove that it knows it
+
+    @property
+    def origin(self) -> str:
+        return f"http://{self.host}:{self.port}"
+
+
+class Condition(enum.StrEnum):
+    """What the driver sees now."""
+
+    CREATED = "created"  #: made, never started
+    RUNNING = "running"
+    PAUSED = "paused"
+    EXITED = "exited"
+
+
+class ExitCause(enum.StrEnum):
+    """Why a runtime ended, as far as the engine knows."""
+
+    CLEAN = "clean"
+    CRASHED = "crashed"
+    OOM = "oom"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class Observed:
+    """The state of one runtime at one moment."""
+
+    condition: Condition
+    endpoint: Endpoint | None = None
+    exit_code: int | None = None
+    cause: ExitCause | None = None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What this driver holds, said at start-up and in the docs. `isolation` is one sentence for people."""
+
+    isolation: str
+    isolated: bool  #: one runtime cannot see another's files and processes
+    pause: bool = False
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """Whether this host can run anything now, and if not, why and what to do."""
+
+    usable: bool
+    message: str
+    details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DriverEvent:
+    """A hint that something changed. Nothing may depend on getting it."""
+
+    name: str
+
+
+class Driver(Protocol):
+    """Small, idempotent, honest. Every mutating verb takes the fence of the caller's lease and refuses a lower one than
+    it has seen for that runtime (`StaleFence`)."""
+
+    name: str
+    capabilities: Capabilities
+
+    async def fingerprint(self) -> Fingerprint:
+        """Can this host run anything now; if not, why. Never raises."""
+        ...
+
+    async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
+        """Make the conversation's lasting storage (workspace and state); True if it was made now."""
+        ...
+
+    async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
+        """Remove that storage. Already gone: fine. Only `labels.runtime` and `labels.tenant` matter."""
+        ...
+
+    async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
+        """Claim the name and make the runtime, not started. Same name and spec: same handle. Raises `ClaimTaken`."""
+        ...
+
+    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
+        """Start it, dormant, handing `init_key` to it alone. Running already: its endpoint. Raises `StartRefused`."""
+        ...
+
+    async def inspect(self, handle: Handle) -> Observed:
+        """What is there now. `RuntimeNotFound` only when the engine says so."""
+        ...
+
+    async def logs(self, handle: Handle, *, lines: int = 20) -> Sequence[str]:
+        """The last lines of what the runtime printed; empty when there are none."""
+        ...
+
+    async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
+        """End it: asked first, killed after `grace` seconds, with every process it started. Ended already: fine."""
+        ...
+
+    async def destroy(self, handle: Handle, *, fence: int) -> None:
+        """Stop it at once and remove it, not its volume. Already gone: fine."""
+        ...
+
+    async def find(self, name: str) -> Handle | None:
+        """The handle of the runtime of that name: how a lost reply of `create` is found again."""
+        ...
+
+    async def list(self, installation: str) -> Sequence[Handle]:
+        """Every runtime of this installation, whatever its condition."""
+        ...
+
+    def events(self) -> AsyncIterator[DriverEvent]:
+        """Hints, for as long as the iterator is read."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of connections and watchers. Runtimes go on."""
+        ...
+
+
+@runtime_checkable
+class Pausable(Protocol):
+    """A driver that can freeze a runtime in place."""
+
+    async def pause(self, handle: Handle, *, fence: int) -> None:
+        """Freeze it. Frozen already: fine."""
+        ...
+
+    async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
+        """Let it go on. Running already: fine."""
+        ...
+
+
+@runtime_checkable
+class Prunable(Protocol):
+    """A driver whose volumes lie outside of the data folder, and so outlive one that is thrown away."""
+
+    async def prune(self, installation: str, *, fence: int) -> None:
+        """Remove every volume of this installation that no runtime uses."""
+        ...

@@ -1,0 +1,325 @@
+"""The life of one runtime as a container: claimed, started, told its key, looked at, frozen, ended, removed.
+
+`docker.py` calls it in worker threads. A container's name is the claim, so the engine itself refuses a second one; once
+made it is addressed by the engine's id alone, so that no call can hit another container of the same name. Every verb
+that changes something holds the name's fence. It keeps no memory: the engine and the fence files say all.
+"""
+
+import socket
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.base import (
+    ClaimTaken,
+    Condition,
+    Endpoint,
+    ExitCause,
+    Handle,
+    ImageUnavailable,
+    Observed,
+    RuntimeSpec,
+    StartRefused,
+)
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused, describe_image
+from orchestrator.drivers.docker_fences import Fences, Held
+from orchestrator.drivers.docker_spec import (
+    BOOTS,
+    INSTALLATION,
+    PORT,
+    RUNTIME,
+    Image,
+    container_arguments,
+    digest,
+    image_of,
+    owned,
+)
+from orchestrator.drivers.docker_volumes import Volumes
+
+_LINE_CHARACTERS = 2000
+_GONE_SECONDS = 30.0
+_POLL_SECONDS = 0.05
+_CONDITIONS: Mapping[str, Condition] = {
+    "created": Condition.CREATED,
+    "running": Condition.RUNNING,
+    "restarting": Condition.RUNNING,
+    "paused": Condition.PAUSED,
+    "exited": Condition.EXITED,
+    "dead": Condition.EXITED,
+    "removing": Condition.EXITED,
+}
+
+
+class Lifecycle:
+    """All runtimes of one engine. Methods block; OSError means that the fences' folder cannot be used."""
+
+    def __init__(self, engine: Engine, fences: Fences, volumes: Volumes, *, network: str, image: str) -> None:
+        self._engine = engine
+        self._fences = fences
+        self._volumes = volumes
+        self._network = network
+        self._image = image
+
+    def create(self, spec: RuntimeSpec, fence: int) -> Handle:
+        """Claim the name by making the container. The same name and spec again: the same handle."""
+        with self._fences.held(spec.name) as held:
+            known = self._by_name(spec.name)
+            if known is None:
+                try:
+                    self._create(spec, fence)
+                except (Occupied, DriverUnavailable) as exc:
+                    # Taken meanwhile; or the engine's answer was lost, but perhaps not its work.
+                    known = self._by_name(spec.name)
+                    if known is None and isinstance(exc, DriverUnavailable):
+                        raise
+                else:
+                    known = self._by_name(spec.name)
+            if known is None:
+                raise DriverUnavailable(f"runtime {spec.name} was removed while it was made")
+            claim = owned(known["Config"]["Labels"])
+            if claim is None or claim.digest != digest(spec):
+                raise ClaimTaken(f"runtime {spec.name} exists with another spec", hint="destroy it, or use a new name")
+            held.admit(fence, floor=claim.fence)
+            return Handle("docker", spec.name, str(known["Id"]), claim.labels)
+
+    def start(self, handle: Handle, fence: int, init_key: SecretText) -> Endpoint:
+        """Start it and hand it the key, or let it go on if it is frozen. Running already: its endpoint."""
+        with self._fences.held(handle.name) as held:
+            state = self._admitted(held, handle, fence)["State"]
+            if state["Paused"]:
+                self._do("let", handle, lambda client: client.unpause(handle.reference))
+            elif not state["Running"]:
+                self._begin(handle, init_key)
+            return self._endpoint(handle)
+
+    def inspect(self, handle: Handle) -> Observed:
+        """What the engine sees now. Holds nothing, so it answers also while a verb is at work."""
+        container = self._look(handle)
+        condition, state = _CONDITIONS.get(container["State"]["Status"], Condition.EXITED), container["State"]
+        if condition in (Condition.RUNNING, Condition.PAUSED):
+            return Observed(condition, endpoint=_endpoint(container))
+        if condition is Condition.CREATED:
+            return Observed(condition)
+        known = self._fences.peek(handle.name)
+        requested = known is not None and known.ended == state["StartedAt"]
+        return Observed(condition, exit_code=int(state["ExitCode"]), cause=_cause(state, requested=requested))
+
+    def logs(self, handle: Handle, lines: int) -> Sequence[str]:
+        """The last lines that the runtime printed, each cut to a readable length."""
+        if lines <= 0:
+            return ()
+        try:
+            tail: bytes = self._engine.ask(
+                f"read the log of {handle.name}", lambda client: client.logs(handle.reference, tail=lines)
+            )
+        except (Missing, Occupied, Refused):
+            return ()
+        return [line[:_LINE_CHARACTERS] for line in tail.decode(errors="replace").splitlines()[-lines:]]
+
+    def stop(self, handle: Handle, fence: int, grace: float) -> None:
+        """Ask it to end, and after `grace` seconds kill it with all that is in it."""
+        with self._fences.held(handle.name) as held:
+            state = self._admitted(held, handle, fence)["State"]
+            if not state["Running"]:  # a paused one runs too
+                return
+            held.note_ending(state["StartedAt"])
+            if state["Paused"]:
+                self._do("let", handle, lambda client: client.unpause(handle.reference))  # frozen it cannot hear
+            self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=max(0, round(grace))))
+
+    def destroy(self, handle: Handle, fence: int) -> None:
+        """Kill and remove it. Already gone: fine."""
+        with self._fences.held(handle.name) as held:
+            try:
+                self._admitted(held, handle, fence)
+                self._remove(handle)
+            except RuntimeNotFound:
+                pass
+            held.forget()
+        self._volumes.drop_implied(handle.labels)
+
+    def pause(self, handle: Handle, fence: int) -> None:
+        """Freeze it. Raises `RuntimeNotFound` when it does not run."""
+        with self._fences.held(handle.name) as held:
+            state = self._admitted(held, handle, fence)["State"]
+            if not state["Running"]:
+                raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot be paused")
+            if not state["Paused"]:
+                self._do("pause", handle, lambda client: client.pause(handle.reference))
+
+    def unpause(self, handle: Handle, fence: int) -> Endpoint:
+        """Let it go on. Raises `RuntimeNotFound` when it does not run."""
+        with self._fences.held(handle.name) as held:
+            state = self._admitted(held, handle, fence)["State"]
+            if not state["Running"]:
+                raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot go on")
+            if state["Paused"]:
+                self._do("let", handle, lambda client: client.unpause(handle.reference))
+            return self._endpoint(handle)
+
+    def find(self, name: str) -> Handle | None:
+        """The handle of the container of that name, if it is ours."""
+        container = self._by_name(name)
+        claim = owned(container["Config"]["Labels"]) if container is not None else None
+        return Handle("docker", name, str(container["Id"]), claim.labels) if container is not None and claim else None
+
+    def list(self, installation: str) -> Sequence[Handle]:
+        """Every container of this installation, whatever its condition."""
+        labels = [f"{INSTALLATION}={installation}", RUNTIME]
+        found = self._engine.ask(
+            "list containers", lambda client: client.containers(all=True, filters={"label": labels})
+        )
+        handles = []
+        for container in found:
+            claim = owned(container.get("Labels"))
+            if claim is not None and container.get("Names"):
+                name = str(container["Names"][0]).lstrip("/")
+                handles.append(Handle("docker", name, str(container["Id"]), claim.labels))
+        return handles
+
+    def _create(self, spec: RuntimeSpec, fence: int) -> None:
+        image = self._image_of(spec)
+        mounts = self._volumes.mounts(spec.labels, fence=fence)
+        self._engine.ask(
+            f"make {spec.name}",
+            lambda client: client.create_container(
+                **container_arguments(
+                    spec, image=image, network=self._network, mounts=mounts, fence=fence, version=client.api_version
+                )
+            ),
+        )
+
+    def _image_of(self, spec: RuntimeSpec) -> Image:
+        name = spec.image or self._image
+        try:
+            return image_of(name, describe_image(self._engine, name))
+        except Missing as exc:
+            raise ImageUnavailable(
+                f"the engine has no image {name}", hint="build it with scripts/images, or pull it, then start again"
+            ) from exc
+
+    def _begin(self, handle: Handle, init_key: SecretText) -> None:
+        if not self._volumes.ready(handle.labels):
+            raise StartRefused(f"conversation {handle.labels.conversation} has no volume", hint="make the volume first")
+        try:
+            self._do("start", handle, lambda client: client.start(handle.reference))
+        except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
+            self._raise_refusal(handle, exc)
+        try:
+            self._hand_key(handle, init_key)
+        except BaseException:
+            # Running without its key it could never be bound, and a second start would find it running.
+            self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=0))
+            raise
+
+    def _raise_refusal(self, handle: Handle, exc: Exception) -> None:
+        """A start that failed: for good when the engine put a failure on record, else as it was."""
+        state = self._look(handle)["State"]
+        if state["Running"]:
+            return  # only the answer was lost
+        if not state["Error"]:
+            raise exc
+        missing = int(state["ExitCode"]) in (126, 127)
+        raise StartRefused(
+            f"the engine could not start {handle.name}",
+            hint="the image has no such entry point" if missing else "the engine's own log says more",
+            log_tail=tuple(self.logs(handle, 20)),
+        ) from exc
+
+    def _hand_key(self, handle: Handle, init_key: SecretText) -> None:
+        line = init_key.open().encode() + b"\n"
+
+        def hand(stream: Any) -> None:
+            raw: socket.socket = getattr(stream, "_sock", stream)
+            try:
+                raw.sendall(line)
+            finally:
+                stream.close()
+                raw.close()  # closing the stream alone leaves the connection to the garbage collector
+
+        self._do(
+            "attach to",
+            handle,
+            lambda client: hand(client.attach_socket(handle.reference, params={"stdin": 1, "stream": 1})),
+        )
+
+    def _remove(self, handle: Handle) -> None:
+        try:
+            self._engine.ask(
+                f"remove {handle.name}", lambda client: client.remove_container(handle.reference, force=True, v=True)
+            )
+        except Missing:
+            return
+        except Occupied:
+            self._wait_gone(handle)  # somebody removes it at this moment
+
+    def _wait_gone(self, handle: Handle) -> None:
+        deadline = time.monotonic() + _GONE_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                self._look(handle)
+            except RuntimeNotFound:
+                return
+            time.sleep(_POLL_SECONDS)
+        raise DriverUnavailable(f"runtime {handle.name} is being removed and does not go", hint="look at the engine")
+
+    def _admitted(self, held: Held, handle: Handle, fence: int) -> Mapping[str, Any]:
+        """The container, with `fence` remembered. Raises `RuntimeNotFound`, `StaleFence`."""
+        container = self._look(handle)
+        claim = owned(container["Config"]["Labels"])
+        held.admit(fence, floor=claim.fence if claim is not None else 0)
+        return container
+
+    def _do(self, verb: str, handle: Handle, call: Any) -> None:
+        try:
+            self._engine.ask(f"{verb} {handle.name}", call)
+        except Missing as exc:
+            raise RuntimeNotFound(f"there is no runtime {handle.name}") from exc
+        except Occupied as exc:
+            # It changed between our look and our act; the next look of the caller says to what.
+            raise DriverUnavailable(f"runtime {handle.name} changed meanwhile") from exc
+
+    def _endpoint(self, handle: Handle) -> Endpoint:
+        container = self._look(handle)
+        endpoint = _endpoint(container)
+        if endpoint is None:
+            raise StartRefused(
+                f"runtime {handle.name} ended at once",
+                hint="its last lines say why",
+                log_tail=tuple(self.logs(handle, 20)),
+            )
+        return endpoint
+
+    def _look(self, handle: Handle) -> Mapping[str, Any]:
+        return self._inspected(handle.reference, handle.name)
+
+    def _by_name(self, name: str) -> Mapping[str, Any] | None:
+        try:
+            return self._inspected(name, name)
+        except RuntimeNotFound:
+            return None
+
+    def _inspected(self, reference: str, name: str) -> Mapping[str, Any]:
+        try:
+            return self._engine.ask(f"look at {name}", lambda client: dict(client.inspect_container(reference)))
+        except Missing as exc:
+            raise RuntimeNotFound(f"there is no runtime {name}") from exc
+
+
+def _endpoint(container: Mapping[str, Any]) -> Endpoint | None:
+    """Its address on the only network that it is on; None once it has ended."""
+    for network in container["NetworkSettings"]["Networks"].values():
+        if network.get("IPAddress"):
+            stock = BOOTS not in (container["Config"]["Labels"] or {})  # a container has its image's labels
+            return Endpoint(str(network["IPAddress"]), PORT, stock=stock)
+    return None
+
+
+def _cause(state: Mapping[str, Any], *, requested: bool) -> ExitCause:
+    if requested:
+        return ExitCause.CLEAN
+    if state["OOMKilled"]:
+        return ExitCause.OOM
+    return ExitCause.CLEAN if int(state["ExitCode"]) == 0 else ExitCause.CRASHED

@@ -1,0 +1,103 @@
+"""The runtimes' own bridge: on it they do not reach one another, and its gateway is where they reach this machine.
+
+The driver makes one for its installation and removes it when nothing is left, or takes one that the operator made
+(compose does). `nestor demo` makes one as well, to have its servers listen on the gateway.
+"""
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from docker.types import IPAMConfig, IPAMPool
+
+from orchestrator.domain.errors import DriverUnavailable, Misconfigured
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
+from orchestrator.drivers.docker_spec import INSTALLATION
+
+_ICC = "com.docker.network.bridge.enable_icc"
+_BRIDGE = "com.docker.network.bridge.name"
+
+
+@dataclass(frozen=True)
+class Network:
+    """A bridge as the engine describes it."""
+
+    id: str
+    name: str
+    gateway: str
+    apart: bool  #: containers on it do not reach one another
+
+
+def find(engine: Engine, name: str) -> Network | None:
+    """The bridge of that name, or None. Raises `DriverUnavailable`."""
+    try:
+        return _network(engine.ask(f"look at network {name}", lambda client: client.inspect_network(name)))
+    except Missing:
+        return None
+
+
+def ensure(engine: Engine, name: str, *, installation: str, subnet: str | None) -> Network:
+    """The bridge of that name, made if it is missing. Raises `Misconfigured` when the subnet cannot be had."""
+    known = find(engine, name)
+    if known is not None:
+        return known
+    try:
+        engine.ask(
+            f"make network {name}",
+            lambda client: client.create_network(
+                name,
+                driver="bridge",
+                options={_ICC: "false", _BRIDGE: f"nst-{name[-11:]}"},
+                ipam=_pool(subnet),
+                check_duplicate=True,
+                enable_ipv6=False,
+                labels={INSTALLATION: installation},
+            ),
+        )
+    except Occupied:
+        pass  # another orchestrator was faster
+    except Refused as exc:
+        raise Misconfigured(
+            f"the engine refused network {name} with subnet {subnet or 'of its own choice'}",
+            hint="choose a free one with NESTOR_RUNTIME_SUBNET, such as 10.213.0.0/22",
+        ) from exc
+    made = find(engine, name)
+    if made is None:
+        raise DriverUnavailable(f"network {name} was removed while it was made")
+    return made
+
+
+def remove(engine: Engine, name: str) -> None:
+    """Remove the bridge if nothing is connected to it. Gone already, or in use: fine."""
+    try:
+        engine.ask(f"remove network {name}", lambda client: client.remove_network(name))
+    except (Missing, Occupied, Refused):  # an engine refuses with 403 while a container is connected
+        return
+
+
+def _pool(subnet: str | None) -> IPAMConfig | None:
+    """The lower half is the engine's to give to runtimes; the upper one stays free for fixed addresses."""
+    if subnet is None:
+        return None
+    try:
+        whole = ipaddress.IPv4Network(subnet)
+    except ValueError:
+        raise Misconfigured(f"NESTOR_RUNTIME_SUBNET: {subnet!r} is no IPv4 network such as 10.213.0.0/22") from None
+    if whole.prefixlen > 28:
+        raise Misconfigured(f"NESTOR_RUNTIME_SUBNET: {subnet} is too small: /28 or larger")
+    lower = next(whole.subnets(prefixlen_diff=1))
+    return IPAMConfig(pool_configs=[IPAMPool(subnet=str(whole), iprange=str(lower), gateway=str(whole[1]))])
+
+
+def _network(described: Mapping[str, Any]) -> Network:
+    pools = (described.get("IPAM") or {}).get("Config") or [{}]
+    gateway = str(pools[0].get("Gateway") or "")
+    if not gateway and pools[0].get("Subnet"):
+        gateway = str(ipaddress.ip_network(pools[0]["Subnet"])[1])  # engines leave it out when they chose it
+    return Network(
+        id=str(described["Id"]),
+        name=str(described["Name"]),
+        gateway=gateway,
+        apart=(described.get("Options") or {}).get(_ICC) == "false",
+    )

@@ -1,0 +1,185 @@
+"""What the engine is asked for: a runtime's spec as the arguments of a container, and its labels read back.
+
+Pure; `docker_lifecycle.py` sends what this module makes. Hardening is not a choice of callers: every runtime gets all
+of it, and a test looks at each flag from inside a container. Labels hold ids and numbers only, and are the truth that
+survives every store.
+"""
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from docker.types import HostConfig, LogConfig, Mount, Ulimit
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
+from orchestrator.drivers.base import OwnerLabels, RuntimeSpec
+
+PREFIX = "io.nestor."
+INSTALLATION = f"{PREFIX}installation"
+RUNTIME = f"{PREFIX}runtime"
+#: The user of every image that can be a runtime, and the owner of its two volumes.
+USER = "10001:10001"
+PORT = 8000
+WORKSPACE = "/workspace"
+STATE = "/state"
+HOME = "/home/agent"
+#: For the image's entry point: where to listen.
+ADDRESS = ("--host", "0.0.0.0", "--port", str(PORT))
+#: An image with this label starts dormant by itself and takes the init key as a line on standard input.
+BOOTS = f"{PREFIX}boots"
+#: Any other image is a stock agent server: a shell takes the line and gives it to the server alone, so that the key is
+#: in nothing that the engine shows.
+_STOCK_START = (
+    "IFS= read -r OH_SECRET_KEY && OH_DEFERRED_INIT=true && export OH_SECRET_KEY OH_DEFERRED_INIT "
+    '&& exec "$@" </dev/null'
+)
+
+_TMPFS = {
+    "/tmp": "rw,nosuid,nodev,exec,size=512m,mode=1777",  # noqa: S108 - inside the container, where it is private
+    "/run": "rw,nosuid,nodev,noexec,size=16m,mode=755",
+    HOME: "rw,nosuid,nodev,exec,size=512m,mode=700,uid=10001,gid=10001",
+}
+_STOP_SECONDS = 10
+
+
+@dataclass(frozen=True)
+class Image:
+    """What an image says of itself."""
+
+    name: str
+    boots: bool  #: by itself, with the key from standard input
+    entry_point: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Owned:
+    """What the labels of a container or volume say."""
+
+    labels: OwnerLabels
+    fence: int  #: under which it was made
+    digest: str  #: of the spec; empty for a volume
+
+
+def digest(spec: RuntimeSpec) -> str:
+    """The same text for the same spec, and for no other."""
+    return hashlib.sha256(json.dumps(asdict(spec), sort_keys=True).encode()).hexdigest()
+
+
+def labels_of(owner: OwnerLabels, *, fence: int, digest: str = "") -> dict[str, str]:
+    """The labels of a container or a volume."""
+    labels = {
+        INSTALLATION: owner.installation,
+        f"{PREFIX}tenant": owner.tenant,
+        f"{PREFIX}conversation": owner.conversation,
+        RUNTIME: owner.runtime,
+        f"{PREFIX}generation": str(owner.generation),
+        f"{PREFIX}fence": str(fence),
+    }
+    if owner.user is not None:
+        labels[f"{PREFIX}user"] = owner.user
+    if digest:
+        labels[f"{PREFIX}spec"] = digest
+    return labels
+
+
+def owned(labels: Mapping[str, str] | None) -> Owned | None:
+    """What these labels say, or None when they are not ours: anybody may have made the thing that bears them."""
+    found = labels or {}
+    try:
+        return Owned(
+            labels=OwnerLabels(
+                installation=found[INSTALLATION],
+                tenant=TenantId(found[f"{PREFIX}tenant"]),
+                conversation=ConversationId(found[f"{PREFIX}conversation"]),
+                runtime=RuntimeId(found[RUNTIME]),
+                generation=int(found[f"{PREFIX}generation"]),
+                user=UserId(found[f"{PREFIX}user"]) if f"{PREFIX}user" in found else None,
+            ),
+            fence=int(found[f"{PREFIX}fence"]),
+            digest=found.get(f"{PREFIX}spec", ""),
+        )
+    except (KeyError, ValueError):
+        return None
+
+
+def image_of(name: str, described: Mapping[str, Any]) -> Image:
+    """An image from the engine's description."""
+    config = described.get("Config") or {}
+    words = config.get("Entrypoint") or config.get("Cmd") or ()
+    return Image(name, BOOTS in (config.get("Labels") or {}), tuple(str(word) for word in words))
+
+
+def container_arguments(
+    spec: RuntimeSpec, *, image: Image, network: str, mounts: Sequence[Mount], fence: int, version: str
+) -> dict[str, Any]:
+    """The arguments of `create_container`, name included. `version` is the engine's API version."""
+    return {
+        "image": image.name,
+        "name": spec.name,
+        **_command(image),
+        "user": USER,
+        "environment": environment_of(spec),
+        "labels": labels_of(spec.labels, fence=fence, digest=digest(spec)),
+        "working_dir": HOME,  # empty at every start, so that no file of the agent is taken for configuration
+        "stdin_open": True,  # the init key comes as one line; not StdinOnce, so that a later start can be told one
+        "tty": False,
+        "detach": True,
+        "stop_signal": "SIGTERM",
+        "stop_timeout": _STOP_SECONDS,
+        "healthcheck": {"test": ["NONE"]},  # the orchestrator probes
+        "host_config": host_config(spec, network=network, mounts=mounts, version=version),
+        "use_config_proxy": False,  # a person's docker configuration is not the runtimes'
+    }
+
+
+def _command(image: Image) -> dict[str, Any]:
+    if image.boots:
+        return {"command": [*ADDRESS, "--boot-key-fd", "0"]}
+    return {"entrypoint": ["/bin/sh", "-c", _STOCK_START, "sh"], "command": [*image.entry_point, *ADDRESS]}
+
+
+def environment_of(spec: RuntimeSpec) -> dict[str, str]:
+    """No secret, no tenant: where the runtime keeps things, and what the spec adds."""
+    return {
+        "LANG": "C.UTF-8",
+        "LITELLM_LOCAL_MODEL_COST_MAP": "True",
+        "OH_CONVERSATIONS_PATH": f"{STATE}/conversations",
+        "OH_PERSISTENCE_DIR": f"{STATE}/persistence",
+        "OH_BASH_EVENTS_DIR": f"{STATE}/bash_events",
+        "OH_WORKSPACE_PATH": WORKSPACE,
+        "OH_INTERNAL_SERVER_URL": f"http://127.0.0.1:{PORT}",
+        **spec.environment,
+        "HOME": HOME,
+        "TMPDIR": "/tmp",  # noqa: S108 - see _TMPFS
+        "NESTOR_RUNTIME": spec.labels.runtime,
+    }
+
+
+def host_config(spec: RuntimeSpec, *, network: str, mounts: Sequence[Mount], version: str) -> HostConfig:
+    """Hardening and limits. Nothing is published, nothing of the host is mounted but the two volumes."""
+    limits = spec.limits
+    return HostConfig(
+        version=version,
+        network_mode=network,
+        mounts=list(mounts),
+        read_only=True,
+        tmpfs=dict(_TMPFS),
+        cap_drop=["ALL"],
+        security_opt=["no-new-privileges:true"],
+        privileged=False,
+        mem_limit=limits.memory_bytes,
+        memswap_limit=limits.memory_bytes,  # the same number: no swap
+        oom_score_adj=500,  # the kernel takes a runtime before it takes the orchestrator
+        nano_cpus=round(limits.cpus * 1_000_000_000),
+        cpu_shares=512,
+        pids_limit=limits.pids,
+        ulimits=[Ulimit(name="nofile", soft=4096, hard=8192), Ulimit(name="core", soft=0, hard=0)],
+        init=True,  # reaps what the agent's commands leave behind, and hands SIGTERM on
+        ipc_mode="private",
+        shm_size="128m",
+        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}),
+        restart_policy={"Name": "no"},  # the orchestrator decides, otherwise fences mean nothing
+        auto_remove=False,  # exit code and last lines are evidence
+    )

@@ -1,0 +1,192 @@
+"""What outlives a runtime on a Docker engine: a volume for the workspace and one for the runtime's state.
+
+Two forms, chosen by `docker.py`: volumes of the engine (the default), and folders of one volume that the orchestrator
+itself is mounted on (compose: then `down -v` takes the workspaces with it). Both are owned by the runtimes' user.
+"""
+
+import contextlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+from docker.types import Mount
+
+from orchestrator.domain.errors import DriverUnavailable
+from orchestrator.drivers import process_volumes
+from orchestrator.drivers.base import ClaimTaken, OwnerLabels
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
+from orchestrator.drivers.docker_fences import Fences
+from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
+
+_PARTS: Mapping[str, str] = {"workspace": WORKSPACE, "state": STATE}
+#: On a volume that the engine made for a container because nobody had made it before.
+_IMPLIED = f"{PREFIX}implied"
+
+
+class Volumes(Protocol):
+    """Methods block. Every one may be repeated."""
+
+    def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
+        """Make what is missing; True if there was none. Raises `ClaimTaken`, `StaleFence`."""
+        ...
+
+    def remove(self, labels: OwnerLabels, *, fence: int) -> None:
+        """Remove both. Already gone: fine. Raises `ClaimTaken`, `StaleFence`."""
+        ...
+
+    def ready(self, labels: OwnerLabels) -> bool:
+        """Whether `ensure` was called for this conversation."""
+        ...
+
+    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+        """What a container of this conversation mounts."""
+        ...
+
+    def prune(self, installation: str, *, fence: int) -> None:
+        """Remove every volume of this installation that no container uses."""
+        ...
+
+    def drop_implied(self, labels: OwnerLabels) -> None:
+        """Remove what only a container's creation made, once that container is gone."""
+        ...
+
+
+class EngineVolumes:
+    """Two named volumes a conversation. The engine gives a new one the owner of the image's folder of that name."""
+
+    def __init__(self, engine: Engine, fences: Fences) -> None:
+        self._engine = engine
+        self._fences = fences
+
+    def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
+        with self._fences.held(_fence_name(labels)) as held:
+            found = [self._find(labels, part) for part in _PARTS]
+            for volume in found:
+                _check_owner(volume, labels)
+            held_before = held.known is not None
+            held.admit(fence, floor=_floor(found))
+            for part in _PARTS:
+                self._make(labels, part, fence)
+                _check_owner(self._find(labels, part), labels)  # another machine's tenant may have been faster
+            return found[0] is None or (_is_implied(found[0]) and not held_before)
+
+    def remove(self, labels: OwnerLabels, *, fence: int) -> None:
+        with self._fences.held(_fence_name(labels)) as held:
+            found = [self._find(labels, part) for part in _PARTS]
+            if any(found):
+                for volume in found:
+                    _check_owner(volume, labels)
+                held.admit(fence, floor=_floor(found))
+                for part in _PARTS:
+                    self._remove(labels, part)
+            held.forget()
+
+    def ready(self, labels: OwnerLabels) -> bool:
+        workspace = self._find(labels, "workspace")
+        if workspace is None or not _is_implied(workspace):
+            return workspace is not None
+        return self._fences.peek(_fence_name(labels)) is not None
+
+    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+        # An engine makes a volume that is missing. It must be ours then too, or nobody would ever remove it.
+        marked = {**labels_of(labels, fence=fence), _IMPLIED: "yes"}
+        return [
+            Mount(target=target, source=_name(labels, part), type="volume", labels=marked)
+            for part, target in _PARTS.items()
+        ]
+
+    def prune(self, installation: str, *, fence: int) -> None:
+        found = self._engine.ask(
+            "list volumes", lambda client: client.volumes(filters={"label": f"{INSTALLATION}={installation}"})
+        )
+        claims = [owned(volume.get("Labels")) for volume in found.get("Volumes") or ()]
+        for labels in {claim.labels for claim in claims if claim is not None}:
+            with contextlib.suppress(DriverUnavailable):  # in use: whoever uses it removes it
+                self.remove(labels, fence=fence)
+
+    def drop_implied(self, labels: OwnerLabels) -> None:
+        with self._fences.held(_fence_name(labels)) as held:
+            if held.known is not None:
+                return
+            for part in _PARTS:
+                volume = self._find(labels, part)
+                if volume is not None and _is_implied(volume):
+                    self._remove(labels, part)
+
+    def _find(self, labels: OwnerLabels, part: str) -> Mapping[str, Any] | None:
+        name = _name(labels, part)
+        try:
+            return self._engine.ask(f"look at volume {name}", lambda client: dict(client.inspect_volume(name)))
+        except Missing:
+            return None
+
+    def _make(self, labels: OwnerLabels, part: str, fence: int) -> None:
+        name = _name(labels, part)
+        self._engine.ask(
+            f"make volume {name}", lambda client: client.create_volume(name, labels=labels_of(labels, fence=fence))
+        )
+
+    def _remove(self, labels: OwnerLabels, part: str) -> None:
+        name = _name(labels, part)
+        try:
+            self._engine.ask(f"remove volume {name}", lambda client: client.remove_volume(name))
+        except Missing:
+            return
+        except Occupied as exc:
+            raise DriverUnavailable(f"volume {name} is in use", hint="destroy the runtime that uses it first") from exc
+
+
+class FolderVolumes:
+    """Folders of a volume that orchestrator and engine both see, under different paths."""
+
+    def __init__(self, here: Path, *, engine_path: Path) -> None:
+        self._volumes = process_volumes.Volumes(here)
+        self._engine_path = engine_path
+
+    def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
+        return self._volumes.ensure(labels, fence=fence)
+
+    def remove(self, labels: OwnerLabels, *, fence: int) -> None:
+        self._volumes.remove(labels, fence=fence)
+
+    def ready(self, labels: OwnerLabels) -> bool:
+        return self._volumes.volume_of(labels) is not None
+
+    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+        # The agent owns what is in these folders, never the path to them: no link of its making is followed here.
+        folder = self._engine_path / labels.runtime
+        return [Mount(target=target, source=str(folder / part), type="bind") for part, target in _PARTS.items()]
+
+    def prune(self, installation: str, *, fence: int) -> None:
+        return  # they lie in the data folder, and go with it
+
+    def drop_implied(self, labels: OwnerLabels) -> None:
+        return  # an engine refuses a container whose folder is missing, so nothing was made
+
+
+def _name(labels: OwnerLabels, part: str) -> str:
+    return f"nestor-{labels.runtime}-{part}"
+
+
+def _fence_name(labels: OwnerLabels) -> str:
+    return f"volume-{labels.runtime}"
+
+
+def _floor(found: Sequence[Mapping[str, Any] | None]) -> int:
+    # An implied volume was made by a container's creation, whose fence says nothing about the volume's own acts.
+    known = [owned(volume.get("Labels")) for volume in found if volume is not None and not _is_implied(volume)]
+    return max((one.fence for one in known if one is not None), default=0)
+
+
+def _is_implied(volume: Mapping[str, Any]) -> bool:
+    return _IMPLIED in (volume.get("Labels") or {})
+
+
+def _check_owner(volume: Mapping[str, Any] | None, labels: OwnerLabels) -> None:
+    if volume is None:
+        return
+    known = owned(volume.get("Labels"))
+    if known is None:
+        raise ClaimTaken(f"a volume of conversation {labels.conversation} exists and is not Nestor's")
+    if known.labels.tenant != labels.tenant:
+        raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")

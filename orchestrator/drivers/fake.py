@@ -1,0 +1,322 @@
+"""The driver that runs nothing: every runtime is a small server inside this process. For tests and for development.
+
+It keeps every promise of `base.Driver` and passes the same conformance suite as the others. A `FakeEngine` stands for
+the engine that outlives an orchestrator: two drivers on one engine see the same runtimes. `driver.script` says what
+goes wrong inside runtimes and what they were told, `driver.engine.fail` what goes wrong in the engine.
+"""
+
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass, field
+
+import anyio
+from anyio.streams.memory import MemoryObjectSendStream
+
+from orchestrator.domain.errors import NestorError, RuntimeNotFound
+from orchestrator.domain.ids import TenantId
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.base import (
+    Capabilities,
+    ClaimTaken,
+    Condition,
+    DriverEvent,
+    Endpoint,
+    ExitCause,
+    Fingerprint,
+    Handle,
+    Observed,
+    OwnerLabels,
+    RuntimeSpec,
+    StaleFence,
+    StartRefused,
+)
+from orchestrator.drivers.fake_runtime import LOOPBACK, FakeRuntime, Memory
+from orchestrator.drivers.fake_script import Script
+
+_LOG_LINES = 1000
+_HINTS = 1024
+
+
+@dataclass
+class _Volume:
+    tenant: TenantId
+    fence: int
+    memory: Memory = field(default_factory=Memory)
+
+
+@dataclass
+class _Runtime:
+    spec: RuntimeSpec
+    fence: int
+    server: FakeRuntime | None = None
+    paused: bool = False
+    exit_code: int | None = None
+    cause: ExitCause | None = None
+    lock: anyio.Lock = field(default_factory=anyio.Lock)  #: one verb at a time
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
+
+
+@dataclass
+class _VerbFault:
+    verb: str
+    error: NestorError
+    times: int
+    after: bool
+
+
+class FakeEngine:
+    """All that exists, for as long as the test or the demo lasts."""
+
+    def __init__(self) -> None:
+        self.script = Script()
+        self.runtimes: dict[str, _Runtime] = {}
+        self.volumes: dict[str, _Volume] = {}
+        self.readers: set[MemoryObjectSendStream[DriverEvent]] = set()
+        self._faults: list[_VerbFault] = []
+
+    def fail(self, verb: str, error: NestorError, *, times: int = 1, after: bool = False) -> None:
+        """Let the driver's `verb` raise `error`; with `after`, when its work is done: a lost reply."""
+        self._faults.append(_VerbFault(verb, error, times, after))
+
+    def crash(self, name: str, *, code: int = -9) -> None:
+        """End a runtime as if it was killed from outside."""
+        self.ended(self.runtimes[name], code)
+
+    async def shut_down(self) -> None:
+        """End every runtime and forget everything."""
+        for runtime in self.runtimes.values():
+            if runtime.server is not None:
+                await runtime.server.stop()
+        self.runtimes.clear()
+        self.volumes.clear()
+
+    def meet(self, verb: str, *, after: bool) -> None:
+        """Raise what `fail` has planned for this moment."""
+        for fault in self._faults:
+            if fault.times > 0 and fault.verb == verb and fault.after == after:
+                fault.times -= 1
+                raise fault.error
+
+    def ended(self, runtime: _Runtime, code: int) -> None:
+        """Note a death that nobody asked for."""
+        if runtime.server is None or runtime.exit_code is not None:
+            return
+        runtime.server.cut()
+        runtime.exit_code, runtime.cause = code, ExitCause.CRASHED
+        runtime.log.append(f"fake runtime: ended with {code}")
+        self.hint(runtime.spec.name)
+
+    def hint(self, name: str) -> None:
+        for reader in self.readers:
+            try:
+                reader.send_nowait(DriverEvent(name))
+            except (anyio.WouldBlock, anyio.BrokenResourceError):
+                continue  # nothing may depend on a hint
+
+
+class FakeDriver:
+    """See `base.Driver` and `base.Pausable`. Without an `engine` it has one of its own, which `close` shuts down."""
+
+    name = "fake"
+    capabilities = Capabilities(
+        isolation="Nothing runs: runtimes are small servers inside the orchestrator, without agents or shells.",
+        isolated=True,
+        pause=True,
+    )
+
+    def __init__(self, engine: FakeEngine | None = None) -> None:
+        self._own = engine is None
+        self.engine = engine or FakeEngine()
+
+    @property
+    def script(self) -> Script:
+        """What goes wrong inside runtimes, and what they were told."""
+        return self.engine.script
+
+    async def fingerprint(self) -> Fingerprint:
+        return Fingerprint(usable=True, message=self.capabilities.isolation)
+
+    async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
+        self.engine.meet("ensure_volume", after=False)
+        known = self._volume(labels, fence)
+        if known is None:
+            self.engine.volumes[labels.runtime] = _Volume(labels.tenant, fence)
+        self.engine.meet("ensure_volume", after=True)
+        return known is None
+
+    async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
+        self.engine.meet("remove_volume", after=False)
+        if self._volume(labels, fence) is not None:
+            del self.engine.volumes[labels.runtime]
+        self.engine.meet("remove_volume", after=True)
+
+    async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
+        self.engine.meet("create", after=False)
+        known = self.engine.runtimes.get(spec.name)
+        if known is None:
+            self.engine.runtimes[spec.name] = _Runtime(spec, fence)
+        elif known.spec != spec:
+            raise ClaimTaken(f"runtime {spec.name} exists with another spec", hint="destroy it, or use a new name")
+        else:
+            _raise_fence(known, fence)
+        self.engine.meet("create", after=True)
+        return _handle(spec)
+
+    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
+        self.engine.meet("start", after=False)
+        async with self._held(handle.name, fence) as runtime:
+            if _runs(runtime):
+                self._thaw(runtime)
+            else:
+                await self._begin(runtime, init_key)
+            endpoint = _endpoint(runtime)
+        self.engine.meet("start", after=True)
+        return endpoint
+
+    async def inspect(self, handle: Handle) -> Observed:
+        self.engine.meet("inspect", after=False)
+        runtime = self._runtime(handle.name)
+        if runtime.server is None:
+            return Observed(Condition.CREATED)
+        if not _runs(runtime):
+            return Observed(Condition.EXITED, exit_code=runtime.exit_code, cause=runtime.cause)
+        condition = Condition.PAUSED if runtime.paused else Condition.RUNNING
+        return Observed(condition, endpoint=_endpoint(runtime))
+
+    async def logs(self, handle: Handle, *, lines: int = 20) -> Sequence[str]:
+        known = self.engine.runtimes.get(handle.name)
+        return list(known.log)[-lines:] if known is not None and lines > 0 else ()
+
+    async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
+        self.engine.meet("stop", after=False)
+        async with self._held(handle.name, fence) as runtime:
+            await self._end(runtime)
+        self.engine.meet("stop", after=True)
+
+    async def destroy(self, handle: Handle, *, fence: int) -> None:
+        self.engine.meet("destroy", after=False)
+        with contextlib.suppress(RuntimeNotFound):
+            async with self._held(handle.name, fence) as runtime:
+                await self._end(runtime)
+                del self.engine.runtimes[handle.name]
+        self.engine.meet("destroy", after=True)
+
+    async def pause(self, handle: Handle, *, fence: int) -> None:
+        async with self._held(handle.name, fence) as runtime:
+            if runtime.server is None or not _runs(runtime):
+                raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot be paused")
+            runtime.paused = True
+            runtime.server.freeze()
+
+    async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
+        async with self._held(handle.name, fence) as runtime:
+            if not _runs(runtime):
+                raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot go on")
+            self._thaw(runtime)
+            return _endpoint(runtime)
+
+    async def find(self, name: str) -> Handle | None:
+        self.engine.meet("find", after=False)
+        known = self.engine.runtimes.get(name)
+        return None if known is None else _handle(known.spec)
+
+    async def list(self, installation: str) -> Sequence[Handle]:
+        self.engine.meet("list", after=False)
+        specs = [runtime.spec for runtime in self.engine.runtimes.values()]
+        return [_handle(spec) for spec in specs if spec.labels.installation == installation]
+
+    async def events(self) -> AsyncIterator[DriverEvent]:
+        send, receive = anyio.create_memory_object_stream[DriverEvent](_HINTS)
+        self.engine.readers.add(send)
+        try:
+            async with receive:
+                async for hint in receive:
+                    yield hint
+        finally:
+            self.engine.readers.discard(send)
+            send.close()
+
+    async def close(self) -> None:
+        if self._own:
+            await self.engine.shut_down()
+
+    async def _begin(self, runtime: _Runtime, init_key: SecretText) -> None:
+        volume = self.engine.volumes.get(runtime.spec.labels.runtime)
+        if volume is None:
+            raise StartRefused(
+                f"conversation {runtime.spec.labels.conversation} has no volume", hint="make the volume first"
+            )
+        if runtime.server is not None:
+            await runtime.server.stop()  # what a crash left of it
+        server = FakeRuntime(
+            runtime.spec.name,
+            init_key,
+            volume.memory,
+            self.engine.script,
+            on_death=lambda: self.engine.ended(runtime, 1),
+        )
+        await server.start()
+        runtime.server, runtime.paused = server, False
+        runtime.exit_code = runtime.cause = None
+        runtime.log.append(f"fake runtime: listening on {LOOPBACK}:{server.port}")
+
+    async def _end(self, runtime: _Runtime) -> None:
+        if runtime.server is None:
+            return
+        await runtime.server.stop()
+        if runtime.exit_code is None or runtime.cause is not ExitCause.CRASHED:
+            runtime.exit_code = 0
+        runtime.cause, runtime.paused = ExitCause.CLEAN, False
+        self.engine.hint(runtime.spec.name)
+
+    def _thaw(self, runtime: _Runtime) -> None:
+        runtime.paused = False
+        if runtime.server is not None:
+            runtime.server.thaw()
+
+    def _runtime(self, name: str) -> _Runtime:
+        try:
+            return self.engine.runtimes[name]
+        except KeyError:
+            raise RuntimeNotFound(f"there is no runtime {name}") from None
+
+    @contextlib.asynccontextmanager
+    async def _held(self, name: str, fence: int) -> AsyncIterator[_Runtime]:
+        runtime = self._runtime(name)
+        async with runtime.lock:
+            if self._runtime(name) is not runtime:
+                raise RuntimeNotFound(f"runtime {name} was destroyed while its turn was awaited")
+            _raise_fence(runtime, fence)
+            yield runtime
+
+    def _volume(self, labels: OwnerLabels, fence: int) -> _Volume | None:
+        known = self.engine.volumes.get(labels.runtime)
+        if known is None:
+            return None
+        if known.tenant != labels.tenant:
+            raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")
+        if fence < known.fence:
+            raise StaleFence(f"that volume was touched under fence {known.fence}, this call has {fence}")
+        known.fence = fence
+        return known
+
+
+def _raise_fence(runtime: _Runtime, fence: int) -> None:
+    if fence < runtime.fence:
+        raise StaleFence(f"runtime {runtime.spec.name} was touched under fence {runtime.fence}, this call has {fence}")
+    runtime.fence = fence
+
+
+def _runs(runtime: _Runtime) -> bool:
+    return runtime.server is not None and runtime.exit_code is None
+
+
+def _endpoint(runtime: _Runtime) -> Endpoint:
+    if runtime.server is None:
+        raise RuntimeNotFound(f"runtime {runtime.spec.name} was never started")
+    return Endpoint(LOOPBACK, runtime.server.port)
+
+
+def _handle(spec: RuntimeSpec) -> Handle:
+    return Handle(driver=FakeDriver.name, name=spec.name, reference=spec.name, labels=spec.labels)

@@ -1,0 +1,253 @@
+"""A runtime of the fake driver: an agent server in miniature, inside this process, on a loopback socket of its own.
+
+`fake.py` starts one for every fake runtime. It answers what provisioning, delivery and the proxy ask, writes down what
+it was told and in which order, and fails where its script says so. It runs no agent: a message is answered by `OK.`.
+What a conversation remembers is in `Memory`, which outlives the runtime as a volume does.
+"""
+
+import asyncio
+import hmac
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.fake_http import HEAD_LIMIT_BYTES, Answer, Request, read_request, rendered
+from orchestrator.drivers.fake_script import Fault, Received, Script
+
+LOOPBACK = "127.0.0.1"
+_START_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
+
+
+@dataclass
+class Memory:
+    """What outlives the runtime: settings and conversations with their event logs."""
+
+    settings: dict[str, Any] | None = None
+    conversations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+
+
+class FakeRuntime:
+    """One server. `on_death` is called when its script kills it. `start` and `stop` in the same event loop."""
+
+    def __init__(
+        self, name: str, init_key: SecretText, memory: Memory, script: Script, on_death: Callable[[], None]
+    ) -> None:
+        self._name = name
+        self._init_key = init_key
+        self._memory = memory
+        self._script = script
+        self._on_death = on_death
+        self._config: Mapping[str, Any] | None = None  #: the body of init; None while dormant
+        self._connections: set[asyncio.Task[None]] = set()
+        self._server: asyncio.Server | None = None
+        self._goes_on = asyncio.Event()
+        self._goes_on.set()
+        self.port = 0
+
+    async def start(self) -> None:
+        """Listen on a free loopback port."""
+        self._server = await asyncio.start_server(self._serve, LOOPBACK, 0, limit=HEAD_LIMIT_BYTES)
+        self.port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """End the server and every connection."""
+        await asyncio.gather(*self.cut(), return_exceptions=True)
+
+    def cut(self) -> Sequence[asyncio.Task[None]]:
+        """End at once, as a killed process does; the connections that are on their way out."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        tasks = [task for task in self._connections if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def freeze(self) -> None:
+        """Connections are taken and nothing is answered, as with a stopped process."""
+        self._goes_on.clear()
+
+    def thaw(self) -> None:
+        self._goes_on.set()
+
+    async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio runs this callback in a task
+        self._connections.add(task)
+        try:
+            while (request := await read_request(reader)) is not None:
+                answer = await self._answer(request)
+                if answer is None:
+                    break
+                writer.write(rendered(answer))
+                await writer.drain()
+                if request.headers.get("connection", "").lower() == "close":
+                    break
+        except (ConnectionError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # the client left, or sent what no client of ours sends: this connection is over
+        finally:
+            self._connections.discard(task)
+            writer.close()
+
+    async def _answer(self, request: Request) -> Answer | None:
+        """What to say; None cuts the connection."""
+        await self._goes_on.wait()
+        if self._server is None:
+            return None
+        self._script.received.append(Received(self._name, request.method, request.path, request.headers, request.body))
+        rule = self._script.meets(request.method, request.path)
+        if rule is None:
+            return self._served(request)
+        match rule.fault:
+            case Fault.STATUS:
+                return Answer(rule.status, {"detail": "scripted"} if rule.body is None else rule.body)
+            case Fault.SILENCE:
+                await asyncio.Event().wait()  # until `stop` cancels us
+            case Fault.LOST_REPLY:
+                self._served(request)
+            case Fault.DEATH:
+                self.cut()
+                self._on_death()
+        return None
+
+    def _served(self, request: Request) -> Answer:
+        match (request.method, request.path):
+            case ("GET", "/alive" | "/health"):
+                return Answer(200, {"status": "ok"})
+            case ("GET", "/ready"):
+                return Answer(503, {"status": "dormant"}) if self._config is None else Answer(200, {"status": "ready"})
+            case ("GET", "/server_info"):
+                return Answer(200, {"title": "fake", "version": "0", "uptime": 0.0, "idle_time": 0.0})
+            case ("GET", "/api/init"):
+                return self._told_state(request)
+            case ("POST", "/api/init"):
+                return self._initialised(request)
+        return self._refused(request) or self._configured(request) or self._conversed(request)
+
+    def _told_state(self, request: Request) -> Answer:
+        answer: dict[str, Any] = {"state": "dormant" if self._config is None else "ready", "error": None}
+        if nonce := request.headers.get("x-init-nonce"):
+            key = self._init_key.open().encode()
+            answer["proof"] = hmac.new(key, f"runtime|{nonce}".encode(), "sha256").hexdigest()
+        return Answer(200, answer)
+
+    def _initialised(self, request: Request) -> Answer:
+        if self._config is not None:
+            return Answer(400, {"detail": "Runtime is not dormant"})
+        if not self._init_key.matches(request.headers.get("x-init-api-key", "")):
+            return Answer(401, {"detail": "Unauthorized"})
+        if not isinstance(request.body, dict) or not request.body.get("session_api_keys"):
+            return Answer(422, {"detail": "session_api_keys must hold at least one key"})
+        self._config = request.body
+        return Answer(200, {"state": "ready", "error": None})
+
+    def _refused(self, request: Request) -> Answer | None:
+        """Why this request is not served at all, if it is not."""
+        if self._config is None:
+            return Answer(503, {"detail": "Runtime is dormant: waiting for POST /api/init"})
+        presented = request.headers.get("x-session-api-key", "")
+        if not any(SecretText(key).matches(presented) for key in self._config["session_api_keys"]):
+            return Answer(401, {"detail": "Unauthorized"})
+        generation = request.headers.get("x-generation")
+        if generation is not None and generation != str(self._config.get("generation")):
+            return Answer(409, {"detail": "generation mismatch"})
+        return None
+
+    def _configured(self, request: Request) -> Answer | None:
+        match (request.method, request.path):
+            case ("POST" | "PATCH", "/api/settings"):
+                self._memory.settings = {**(self._memory.settings or {}), **(request.body or {})}
+                return Answer(200, {"message": "Settings stored"})
+            case ("POST", "/api/add-git-providers"):
+                return Answer(200, {"message": "Git providers stored"})
+            case ("POST", "/api/secrets"):
+                names = sorted((request.body or {}).get("secrets", {}))
+                return Answer(200, {"message": "Secrets stored", "created": names, "existing": []})
+            case ("PUT", "/api/settings/secrets"):
+                return Answer(200, {"name": (request.body or {}).get("name"), "description": None})
+        return None
+
+    def _conversed(self, request: Request) -> Answer:
+        if (request.method, request.path) == ("POST", "/api/conversations"):
+            return self._begun(request.body or {})
+        parts = request.path.strip("/").split("/")
+        log = self._memory.conversations.get(_canonical(parts[2])) if len(parts) >= 3 else None
+        if parts[:2] != ["api", "conversations"] or log is None:
+            return Answer(404, {"detail": "Not Found"})
+        match (request.method, parts[3:]):
+            case ("GET", []):
+                return Answer(200, _conversation(_canonical(parts[2]), log))
+            case ("DELETE", []):
+                del self._memory.conversations[_canonical(parts[2])]
+                return Answer(200, {"success": True})
+            case ("POST", ["run" | "pause"]):
+                return Answer(200, {"success": True})
+            case ("POST", ["events"]):
+                _append_message(log, request.body or {})
+                return Answer(200, {"success": True})
+            case ("GET", ["events"]):
+                return Answer(200, {"events": log[:20], "has_more": len(log) > 20})
+            case ("GET", ["events", "search"]):
+                return Answer(200, _page(log, request.query))
+            case ("GET", ["events", "count"]):
+                return Answer(200, len(log))
+        return Answer(404, {"detail": "Not Found"})
+
+    def _begun(self, body: Mapping[str, Any]) -> Answer:
+        newer = bool(_START_KEYS & body.keys())
+        if not newer and self._memory.settings is None:
+            return Answer(
+                400,
+                {"status": "error", "message": "no settings", "msg_id": "CONFIGURATION$SETTINGS_NOT_FOUND"},
+            )
+        id = _canonical(str(body.get("conversation_id") or uuid.uuid4()))
+        known = id in self._memory.conversations
+        log = self._memory.conversations.setdefault(id, [])
+        first = body.get("initial_message") if newer else body.get("initial_user_msg")
+        if first and not known:
+            _append_message(log, first if isinstance(first, dict) else {"content": first})
+        if newer:
+            return Answer(200 if known else 201, _conversation(id, log))
+        return Answer(200, {"status": "ok", "conversation_id": id, "message": None, "conversation_status": "STARTING"})
+
+
+def _canonical(id: str) -> str:
+    try:
+        return str(uuid.UUID(id))
+    except ValueError:
+        return id
+
+
+def _conversation(id: str, log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    status = "finished" if log else "idle"
+    return {"id": id, "conversation_id": id, "execution_status": status, "runtime_status": "STATUS$READY"}
+
+
+def _append_message(log: list[dict[str, Any]], body: Mapping[str, Any]) -> None:
+    event_id = str(body.get("event_id") or uuid.uuid4())
+    if any(event["id"] == event_id for event in log):
+        return
+    log.append(_message(event_id, "user", body.get("content")))
+    log.append(_message(str(uuid.uuid4()), "agent", "OK."))
+
+
+def _message(id: str, source: str, content: Any) -> dict[str, Any]:
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    role = "user" if source == "user" else "assistant"
+    return {
+        "id": id,
+        "timestamp": datetime.now().isoformat(),  # naive and local, as the contract has it
+        "source": source,
+        "kind": "MessageEvent",
+        "llm_message": {"role": role, "content": parts},
+    }
+
+
+def _page(log: Sequence[Mapping[str, Any]], query: Mapping[str, str]) -> Mapping[str, Any]:
+    limit = int(query.get("limit", "100"))
+    first = next((at for at, event in enumerate(log) if event["id"] == query.get("page_id")), 0)
+    rest = log[first + limit : first + limit + 1]
+    return {"items": log[first : first + limit], "next_page_id": rest[0]["id"] if rest else None}

@@ -1,0 +1,206 @@
+"""The HTTP client of one runtime, for provisioning and for reading its log; never on a client's data path.
+
+A transport failure or nonsense is `RuntimeUnreachable`; a refusal is `Refused` with the call, the status and what the
+runtime said in its own closed words. Bodies of ours never enter an error.
+"""
+
+import hmac
+import json
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import anyio
+import httpx
+
+from orchestrator.domain.errors import PermanentError, RuntimeUnreachable
+from orchestrator.domain.secrets import SecretText
+
+MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
+_POLL_SECONDS = 0.05
+_ALIVE_SECONDS = 2.0
+_EVENT_ID = re.compile(r"[!-~]{1,128}")
+
+
+class Refused(PermanentError):
+    """The runtime answered a call of ours with a failure."""
+
+    code = "runtime_refused"
+
+    def __init__(self, call: str, status: int, message_id: str | None, said: str) -> None:
+        super().__init__(f"{call} was answered {status}")
+        self.call = call
+        self.status = status
+        self.message_id = message_id
+        self.said = said
+
+
+class Impostor(PermanentError):
+    """Whoever listens at the runtime's address does not know its init key."""
+
+    code = "version_skew"
+
+
+@dataclass(frozen=True)
+class EventPage:
+    items: list[dict[str, Any]]
+    next_page_id: str | None
+
+
+class RuntimeClient:
+    """Calls to one runtime under its inner key. Made by `RuntimeClients.open` for the length of a piece of work."""
+
+    def __init__(self, http: httpx.AsyncClient, origin: str, inner_key: SecretText) -> None:
+        self._http = http
+        self._origin = origin
+        self._headers = {"X-Session-API-Key": inner_key.open()}
+
+    async def alive(self) -> bool:
+        """Whether `/alive` answers 200 now."""
+        request = self._http.build_request("GET", self._origin + "/alive", timeout=_ALIVE_SECONDS)
+        try:
+            with anyio.fail_after(_ALIVE_SECONDS):
+                response = await self._http.send(request, stream=True, follow_redirects=False)
+                await response.aclose()  # the body is nobody's business, and may have no end
+        except (httpx.HTTPError, TimeoutError):
+            return False
+        return response.status_code == 200
+
+    async def wait_alive(self, *, give_up: "anyio.Event | None" = None) -> None:
+        """Until `/alive` answers. Ends only by the caller's deadline, or when `give_up` is set."""
+        while not await self.alive():
+            if give_up is not None and give_up.is_set():
+                return
+            await anyio.sleep(_POLL_SECONDS)
+
+    async def init(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
+        """Bind a dormant runtime: it proves that it knows the init key before it is told anything."""
+        nonce = secrets.token_urlsafe(24)
+        answer = await self._call("GET", "/api/init", headers={"X-Init-Nonce": nonce})
+        proof = answer.get("proof") if isinstance(answer, dict) else None
+        expected = hmac.new(init_key.open().encode(), f"runtime|{nonce}".encode(), "sha256").hexdigest()
+        if not isinstance(proof, str) or not hmac.compare_digest(proof, expected):
+            raise Impostor("the process at the runtime's address could not prove that it is the runtime")
+        await self._call("POST", "/api/init", json=body, headers={"X-Init-API-Key": init_key.open()})
+
+    async def init_unproven(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
+        """Bind a stock agent server. The caller has asked the engine, a moment ago, who listens at this address."""
+        await self._call("POST", "/api/init", json=body, headers={"X-Init-API-Key": init_key.open()})
+
+    async def put_secret(self, name: str, value: SecretText) -> None:
+        """Store one secret of a stock agent server, or replace it."""
+        await self._call("PUT", "/api/settings/secrets", json={"name": name, "value": value.open()})
+
+    async def post_settings(self, body: Mapping[str, Any]) -> None:
+        await self._call("POST", "/api/settings", json=body)
+
+    async def patch_settings(self, body: Mapping[str, Any]) -> None:
+        await self._call("PATCH", "/api/settings", json=body)
+
+    async def post_git_providers(self, body: Mapping[str, Any]) -> None:
+        await self._call("POST", "/api/add-git-providers", json=body)
+
+    async def post_secrets(self, body: Mapping[str, Any]) -> None:
+        await self._call("POST", "/api/secrets", json=body)
+
+    async def create_conversation(self, body: Mapping[str, Any], *, timeout: float) -> None:
+        await self._call("POST", "/api/conversations", json=body, timeout=timeout)
+
+    async def conversation(self, id: str) -> dict[str, Any]:
+        answer = await self._call("GET", f"/api/conversations/{id}")
+        return answer if isinstance(answer, dict) else {}
+
+    async def post_message(self, id: str, body: Mapping[str, Any]) -> None:
+        await self._call("POST", f"/api/conversations/{id}/events", json=body)
+
+    async def events(self, id: str, *, page_id: str | None, limit: int = 100) -> EventPage:
+        """One page of the log, oldest first, beginning with the event `page_id`."""
+        query = {"limit": str(limit)} | ({"page_id": page_id} if page_id else {})
+        answer = await self._call("GET", f"/api/conversations/{id}/events/search", params=query)
+        items = answer.get("items") if isinstance(answer, dict) else None
+        if not isinstance(items, list) or not all(isinstance(item, dict) and _is_id(item.get("id")) for item in items):
+            raise RuntimeUnreachable("the runtime answered its event log with something else")
+        following = answer.get("next_page_id")
+        return EventPage(items, following if _is_id(following) else None)
+
+    async def _call(
+        self,
+        method: str,
+        path: str,
+        *,
+        json: Mapping[str, Any] | None = None,
+        params: Mapping[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> Any:
+        call = f"{method} {path.split('?')[0]}"
+        request = self._http.build_request(
+            method,
+            self._origin + path,
+            json=json,
+            params=params,
+            headers={**self._headers, **(headers or {})},
+            timeout=timeout,
+        )
+        try:
+            with anyio.fail_after(timeout):  # for all of the answer: httpx's own limit begins anew with each piece
+                response = await self._http.send(request, stream=True, follow_redirects=False)
+                try:
+                    body = await _read(response, call)
+                finally:
+                    await response.aclose()
+        except (httpx.HTTPError, TimeoutError) as exc:
+            raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
+        if not response.is_success:
+            raise _refusal(call, response.status_code, body)
+        return _parse(body)
+
+
+class RuntimeClients:
+    """Makes clients. One per orchestrator; connections are never shared between two runtimes."""
+
+    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+        self._transport = transport
+
+    @asynccontextmanager
+    async def open(self, origin: str, inner_key: SecretText) -> AsyncIterator[RuntimeClient]:
+        """A client for the runtime at `origin` (http://host:port); its connections are closed on leaving."""
+        async with httpx.AsyncClient(
+            transport=self._transport, trust_env=False, limits=httpx.Limits(max_connections=2), follow_redirects=False
+        ) as http:
+            yield RuntimeClient(http, origin, inner_key)
+
+
+async def _read(response: httpx.Response, call: str) -> bytes:
+    chunks: list[bytes] = []
+    size = 0
+    async for chunk in response.aiter_raw():
+        size += len(chunk)
+        if size > MAXIMUM_ANSWER_BYTES:
+            raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 16 MiB")
+        chunks.append(chunk)
+    return b"".join(chunks)
+
+
+def _is_id(value: Any) -> bool:
+    """Whether an event can be asked for and kept under it."""
+    return isinstance(value, str) and _EVENT_ID.fullmatch(value) is not None
+
+
+def _parse(body: bytes) -> Any:
+    try:
+        return json.loads(body) if body else None
+    except (ValueError, RecursionError):
+        return None
+
+
+def _refusal(call: str, status: int, body: bytes) -> Refused:
+    answer = _parse(body[:4096])
+    fields = answer if isinstance(answer, dict) else {}
+    said = next((fields[name] for name in ("message", "error", "detail") if isinstance(fields.get(name), str)), "")
+    message_id = fields.get("msg_id")
+    words = "".join(letter if letter.isprintable() else " " for letter in said[:300])
+    return Refused(call, status, message_id if isinstance(message_id, str) else None, words)
