@@ -1,0 +1,80 @@
+"""Who sent this request. The credential is looked for in the order of outer-api.md 1 and makes a `Caller`, once."""
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from orchestrator.api.context import Services, services_of
+from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from orchestrator.domain.ids import TenantId, UserId, parse_uuid
+from orchestrator.domain.tenancy import Caller, KeyKind, Scope
+
+KEY_HEADERS = ("x-api-key", "x-access-token", "x-session-api-key")
+
+
+def credential(request: Request) -> str:
+    """The key as it was sent. Raises `Unauthenticated` when there is none."""
+    scheme, _, value = request.headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and value.strip():
+        return value.strip()
+    for name in KEY_HEADERS:
+        if text := request.headers.get(name, "").strip():
+            return text
+    raise Unauthenticated("no API key was sent", hint="send `Authorization: Bearer <key>`")
+
+
+async def caller_of(request: Request) -> Caller:
+    """The caller; kept with the request, so that it is looked up once."""
+    state = request.scope.setdefault("state", {})
+    if "caller" not in state:
+        state["caller"] = await services_of(request).tenancy.authenticate(credential(request))
+    caller: Caller = state["caller"]
+    return caller
+
+
+CallerOf = Annotated[Caller, Depends(caller_of)]
+
+
+async def operator(caller: CallerOf) -> Caller:
+    """Only the operator."""
+    if caller.kind is not KeyKind.OPERATOR:
+        raise Forbidden("this takes the operator's key")
+    return caller
+
+
+class Owner:
+    """Whose things this request is about: a tenant, and one of its users where the key or the header names one."""
+
+    def __init__(self, caller: Caller, tenant: TenantId, user: UserId | None) -> None:
+        self.caller = caller
+        self.tenant = tenant
+        self.user = user
+
+    def require(self, scope: Scope) -> None:
+        """Raises `Forbidden` unless the key has the scope."""
+        if scope not in self.caller.scopes:
+            raise Forbidden(f"this key lacks the scope {scope}", hint="make a key with that scope")
+
+
+async def owner_of(request: Request, caller: CallerOf) -> Owner:
+    """A tenant or user key speaks for itself; a tenant key may act for one of its users (`X-Act-As-User`)."""
+    if caller.tenant is None:
+        raise Forbidden(
+            "this takes a tenant's or a user's key", hint="make one with POST /api/v2/tenants/{id}/api-keys"
+        )
+    act_as = request.headers.get("x-act-as-user")
+    owner = Owner(caller, caller.tenant, caller.user)
+    if act_as:
+        if caller.kind is not KeyKind.TENANT:
+            raise Forbidden("only a tenant's key may act for a user")
+        try:
+            user = await services_of(request).tenancy.user(caller.tenant, UserId(parse_uuid(act_as, "X-Act-As-User")))
+        except NotFound:
+            raise InvalidRequest("X-Act-As-User names no user of this tenant", field="X-Act-As-User") from None
+        owner = Owner(caller, caller.tenant, user.id)
+    owner.require(Scope.READ if request.method in ("GET", "HEAD") else Scope.WRITE)
+    return owner
+
+
+OwnerOf = Annotated[Owner, Depends(owner_of)]
+ServicesOf = Annotated[Services, Depends(services_of)]

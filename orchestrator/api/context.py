@@ -1,0 +1,40 @@
+"""What every route is given: the services, as `app` made them."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from fastapi import Request
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import Conversation
+from orchestrator.services.conversations import ConversationService
+from orchestrator.services.effective import Effective
+from orchestrator.services.git_tokens import TokenCheck
+from orchestrator.services.keys import KeyRing
+from orchestrator.services.layers import Layers, Sealer
+from orchestrator.services.tenancy import Tenancy
+from orchestrator.state.base import Store
+
+
+@dataclass(frozen=True)
+class Services:
+    """Made once, in the lifespan."""
+
+    tenancy: Tenancy
+    layers: Layers
+    effective: Effective
+    conversations: ConversationService
+    keys: KeyRing
+    sealer: Sealer
+    store: Store
+    clock: Clock
+    token_check: TokenCheck
+    http_hosts: frozenset[str]
+    runtime_url: Callable[[Conversation], str | None]
+    about: Mapping[str, str]  #: what /server_info says
+
+
+def services_of(request: Request) -> Services:
+    """A dependency."""
+    services: Services = request.app.state.services
+    return services

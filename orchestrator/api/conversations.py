@@ -1,0 +1,207 @@
+"""Conversations of the native API, their messages, events, and the operations that start, stop and delete them."""
+
+import json
+import re
+from collections.abc import Sequence
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import APIRouter, Query, Response
+
+from orchestrator.api import schemas
+from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
+from orchestrator.api.context import Services
+from orchestrator.domain.conversation import Conversation, Phase, StartRequest
+from orchestrator.domain.errors import Elapsed, InvalidRequest
+from orchestrator.domain.git import check_provider_name
+from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
+from orchestrator.domain.secrets import check_secret_name, check_secret_value
+from orchestrator.domain.settings import wrap_secrets
+from orchestrator.domain.tenancy import Scope
+from orchestrator.services.conversations import Wanted
+from orchestrator.services.overrides import Overrides
+from orchestrator.state.base import StoredEvent
+
+router = APIRouter(prefix="/api/v2", tags=["conversations"])
+_POLL_SECONDS = 0.05
+_REPOSITORY = re.compile(r"(https?://[^\s/]+/)?[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+/?")
+_BRANCH = re.compile(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*")
+_CREDENTIALS = re.compile(r"://[^/]*@")  # the record is not sealed, and is shown
+Wait = Annotated[Literal["ready"] | None, Query()]
+WaitSeconds = Annotated[float, Query(gt=0, le=300)]
+
+
+@router.post("/conversations", status_code=202)
+async def create(
+    body: schemas.ConversationBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """Ask for a conversation: 202 with the operation that starts it. A known `id` joins the start under way."""
+    conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body))
+    return await _accepted(services, owner, conversation, response, wait, timeout)
+
+
+@router.get("/conversations")
+async def list_conversations(
+    owner: OwnerOf,
+    services: ServicesOf,
+    page_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+) -> dict[str, Any]:
+    """Newest first. Keys of runtimes are in single reads only."""
+    page = await services.conversations.list(owner.tenant, owner.user, cursor=page_id, limit=limit)
+    items = [schemas.conversation_out(item, url=services.runtime_url(item), session_key=None) for item in page.items]
+    return {"items": items, "next_page_id": page.next_cursor}
+
+
+@router.get("/conversations/{conversation}")
+async def get(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
+    key."""
+    found = await services.conversations.get(owner.tenant, owner.user, _id(conversation))
+    return await _render(services, owner, found)
+
+
+@router.delete("/conversations/{conversation}", status_code=202)
+async def delete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """In every phase: the runtime, the workspace and the log are removed."""
+    gone = await services.conversations.delete(owner.tenant, owner.user, _id(conversation))
+    return await _accepted(services, owner, gone, response, None, 0)
+
+
+@router.post("/conversations/{conversation}/start", status_code=202)
+async def start(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
+    started = await services.conversations.start(owner.tenant, owner.user, _id(conversation))
+    return await _accepted(services, owner, started, response, wait, timeout)
+
+
+@router.post("/conversations/{conversation}/stop", status_code=202)
+async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Remove the runtime; workspace and log are kept for a later start."""
+    stopped = await services.conversations.stop(owner.tenant, owner.user, _id(conversation))
+    return await _accepted(services, owner, stopped, response, None, 0)
+
+
+@router.post("/conversations/{conversation}/messages", status_code=202)
+async def post_message(
+    conversation: str, body: schemas.MessageBody, owner: OwnerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Put a message into the inbox; it reaches the agent in order, once for each `client_id`."""
+    message = await services.conversations.post_message(
+        owner.tenant, owner.user, _id(conversation), content=body.content, client_id=body.client_id
+    )
+    return {
+        "id": message.client_id,
+        "state": "delivered" if message.delivered else "queued",
+        "sequence": message.sequence,
+    }
+
+
+@router.get("/conversations/{conversation}/events")
+async def events(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+) -> dict[str, Any]:
+    """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there."""
+    found = await services.conversations.events(owner.tenant, owner.user, _id(conversation), after=after, limit=limit)
+    return {"items": [_event(item) for item in found], "next_page_id": _next(found, limit)}
+
+
+@router.get("/operations/{operation}")
+async def get_operation(operation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """An operation with its stages; kept 24 hours after it ended."""
+    id = OperationId(parse_uuid(operation, "operation"))
+    return schemas.operation_out(await services.conversations.operation(owner.tenant, owner.user, id))
+
+
+def _id(text: str) -> ConversationId:
+    return ConversationId(parse_uuid(text, "conversation"))
+
+
+def _event(item: StoredEvent) -> dict[str, Any]:
+    return {"sequence": item.sequence, "event": json.loads(item.payload)}
+
+
+def _next(found: Sequence[StoredEvent], limit: int) -> str | None:
+    return str(found[-1].sequence) if len(found) == limit else None
+
+
+def _wanted(body: schemas.ConversationBody) -> Wanted:
+    if body.branch is not None and body.repository is None:
+        raise InvalidRequest("branch is given without a repository", field="branch")
+    if body.repository is not None and _CREDENTIALS.search(body.repository):
+        raise InvalidRequest(
+            "repository holds credentials", field="repository", hint="store them with PUT /api/v2/git-providers/{name}"
+        )
+    if body.branch is not None and not _BRANCH.fullmatch(body.branch):
+        raise InvalidRequest(f"{body.branch[:80]!r} is no branch", field="branch")
+    if body.repository is not None and not _REPOSITORY.fullmatch(body.repository):
+        raise InvalidRequest(
+            f"{body.repository[:80]!r} is no repository",
+            field="repository",
+            hint="send owner/name, or https://host/owner/name",
+        )
+    secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}
+    settings = wrap_secrets(body.settings.change()) if body.settings is not None else {}
+    return Wanted(
+        id=_id(body.id) if body.id is not None else None,
+        request=StartRequest(
+            repository=body.repository,
+            branch=body.branch,
+            git_provider=check_provider_name(body.git_provider) if body.git_provider is not None else None,
+            initial_message=body.initial_message,
+            image=body.image,
+        ),
+        overrides=Overrides(settings=settings, secrets=secrets),
+        title=body.title,
+        labels=body.labels,
+    )
+
+
+async def _accepted(
+    services: Services, owner: Owner, conversation: Conversation, response: Response, wait: str | None, timeout: float
+) -> dict[str, Any]:
+    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200."""
+    if conversation.operation is not None:
+        response.headers["location"] = f"/api/v2/operations/{conversation.operation}"
+        response.headers["retry-after"] = "1"
+    if wait == "ready":
+        conversation = await _until_ready(services, owner, conversation, timeout)
+        response.status_code = 200
+    return await _render(services, owner, conversation)
+
+
+async def _until_ready(services: Services, owner: Owner, conversation: Conversation, timeout: float) -> Conversation:
+    with anyio.move_on_after(timeout):
+        while conversation.phase is not Phase.READY and await services.conversations.is_starting(conversation):
+            await anyio.sleep(_POLL_SECONDS)
+            conversation = await services.conversations.get(owner.tenant, owner.user, conversation.id)
+        return await services.conversations.get(owner.tenant, owner.user, conversation.id)
+    raise Elapsed(
+        f"not ready within {timeout:g} seconds; the start goes on",
+        hint="watch the operation",
+        conversation=conversation.id,
+        operation=conversation.operation,
+    )
+
+
+async def _render(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
+    """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
+    shown = conversation.phase is Phase.READY and Scope.WRITE in owner.caller.scopes
+    key = await services.keys.session_key(conversation) if shown else None
+    return schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)

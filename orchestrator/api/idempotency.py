@@ -1,0 +1,131 @@
+"""`Idempotency-Key` on the unsafe calls of the native API: a repeat gets the first answer again (api-conventions.md 3).
+
+Kept 24 hours for the API key that asked, the user it acted for, method and path. Another payload under the same key is
+422, a first request that still runs is 409. Answers can hold a new API key, so they are stored sealed. A 5xx or 429 is
+not stored: the repeat tries again.
+"""
+
+import hashlib
+import json
+from typing import Any
+
+from starlette.datastructures import Headers
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.auth import caller_of
+from orchestrator.api.context import Services
+from orchestrator.api.problems import of_error, problem
+from orchestrator.domain.errors import NestorError
+from orchestrator.domain.ids import TenantId
+from orchestrator.domain.secrets import SecretText
+from orchestrator.state.base import Replay
+
+TTL_MS = 24 * 3600 * 1000
+RUNNING_MS = 10 * 60 * 1000  # longer than any request; then a replica that died no longer holds the key
+_OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what belongs to no tenant
+_LATER = 429  # nothing was done; the repeat was asked to come again
+_KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-after")
+
+
+class IdempotencyKeys:
+    """Pure ASGI, inside of request ids and the body limit."""
+
+    def __init__(self, app: ASGIApp, services: Services) -> None:
+        self._app = app
+        self._services = services
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
+        if key is None or scope["method"] in ("GET", "HEAD", "OPTIONS") or not scope["path"].startswith("/api/v2/"):
+            await self._app(scope, receive, send)
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._serve(request, key)
+        except NestorError as exc:
+            response = of_error(request, exc)
+        except HTTPException as exc:  # the body was too large while it was read
+            response = problem(request, exc.status_code, "too_large", str(exc.detail))
+        await response(scope, receive, send)
+
+    async def _serve(self, request: Request, key: str) -> Response:
+        if not 0 < len(key) <= 255:
+            return problem(request, 400, "bad_request", "Idempotency-Key has to have 1 to 255 characters")
+        caller = await caller_of(request)
+        tenant = caller.tenant or _OPERATOR
+        body = await request.body()
+        # An answer is for who asked: another key may be allowed less, and another user has other things.
+        asked_by = f"{caller.key} {request.headers.get('x-act-as-user', '')}"
+        place = f"{tenant} {asked_by} {request.method} {request.url.path}?{request.url.query}"
+        digest = hashlib.sha256(body).hexdigest()
+        store = self._services.store.idempotency
+        stored = await store.begin(place, key, digest, ttl_ms=RUNNING_MS)
+        if stored is not None:
+            return await self._replay(request, tenant, place, digest, stored)
+        kept = False
+        try:
+            captured = await self._capture(request, body)
+            if captured.status < 500 and captured.status != _LATER:
+                sealed = await self._services.sealer.seal(tenant, None, "replay", place, 1, captured.text())
+                await store.finish(place, key, digest, status=captured.status, body=sealed, ttl_ms=TTL_MS)
+                kept = True
+            return captured.response()
+        finally:
+            if not kept:
+                await store.abandon(place, key, digest)
+
+    async def _replay(self, request: Request, tenant: TenantId, place: str, digest: str, stored: Replay) -> Response:
+        if stored.request_digest != digest:
+            return problem(
+                request,
+                422,
+                "idempotency_mismatch",
+                "this Idempotency-Key was used with another body",
+                hint="use a new key",
+            )
+        if not stored.body:
+            return problem(request, 409, "idempotency_running", "the first request still runs", retry_after=1)
+        opened = await self._services.sealer.open(tenant, None, "replay", place, 1, stored.body)
+        answer = json.loads(opened.open())
+        return Response(answer["body"], stored.status, {**answer["headers"], "idempotency-replayed": "true"})
+
+    async def _capture(self, request: Request, body: bytes) -> "_Captured":
+        captured = _Captured()
+        sent = False
+
+        async def receive() -> Message:
+            nonlocal sent
+            if sent:
+                return {"type": "http.disconnect"}
+            sent = True
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        await self._app(request.scope, receive, captured.send)
+        return captured
+
+
+class _Captured:
+    """An answer of the application, held back."""
+
+    def __init__(self) -> None:
+        self.status = 500
+        self._headers: dict[str, str] = {}
+        self._body = b""
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            headers = Headers(raw=list(message["headers"]))
+            self._headers = {name: headers[name] for name in _KEPT_HEADERS if name in headers}
+        else:
+            self._body += message.get("body", b"")
+
+    def text(self) -> SecretText:
+        kept: dict[str, Any] = {"headers": self._headers, "body": self._body.decode()}
+        return SecretText(json.dumps(kept))
+
+    def response(self) -> Response:
+        return Response(self._body, self.status, self._headers)

@@ -1,0 +1,114 @@
+"""Failures as HTTP: the one table, and RFC 9457 problem documents that older clients can read as well.
+
+`detail` is always a string; `error` repeats it for scripts of the older generation. A 5xx says nothing of the failure
+but its request id: the log has the rest.
+"""
+
+import json
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.responses import Response
+
+from orchestrator.domain import errors
+
+log = structlog.get_logger(__name__)
+
+#: The first class that matches, from the special to the general.
+STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
+    (errors.InvalidRequest, 422),
+    (errors.Unauthenticated, 401),
+    (errors.Forbidden, 403),
+    (errors.NotFound, 404),
+    (errors.Elapsed, 408),
+    (errors.Conflict, 409),
+    (errors.Gone, 410),
+    (errors.PreconditionFailed, 412),
+    (errors.TooLarge, 413),
+    (errors.LimitReached, 429),
+    (errors.RuntimeUnreachable, 502),
+    (errors.TransientError, 503),
+    (errors.Sealed, 503),
+    (errors.Undecryptable, 503),
+    (errors.CallerError, 400),
+)
+_SHOWN_DETAILS = frozenset({"limit", "current", "conversation", "operation"})
+
+
+def problem(
+    request: Request,
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    hint: str | None = None,
+    retry_after: float | None = None,
+    **extensions: Any,
+) -> Response:
+    """One problem document."""
+    body: dict[str, Any] = {
+        "type": f"urn:nestor:problem:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        "code": code,
+        "request_id": request.scope.get("state", {}).get("request_id"),
+        "retryable": retry_after is not None or status in (429, 503),
+    }
+    if hint:
+        body["hint"] = hint
+    body.update({name: value for name, value in extensions.items() if value is not None})
+    headers = {"cache-control": "no-store"}
+    if retry_after is not None:
+        headers["retry-after"] = str(max(1, round(retry_after)))
+    if status == 401:
+        headers["www-authenticate"] = "Bearer"
+    return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+
+
+def install(app: FastAPI) -> None:
+    """Make every failure of `app` a problem document."""
+
+    @app.exception_handler(errors.NestorError)
+    async def named(request: Request, exc: errors.NestorError) -> Response:
+        return of_error(request, exc)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(request: Request, exc: RequestValidationError) -> Response:
+        fields = [
+            {"field": ".".join(str(part) for part in item["loc"][1:]), "message": item["msg"], "type": item["type"]}
+            for item in exc.errors()
+        ]
+        first = fields[0] if fields else {"field": "", "message": "the request is not valid", "type": ""}
+        detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
+        hint = "remove the unknown field" if first["type"] == "extra_forbidden" else None
+        return problem(request, 422, "invalid_request", detail, hint=hint, errors=fields)
+
+    @app.exception_handler(HTTPException)
+    async def plain(request: Request, exc: HTTPException) -> Response:
+        code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(exc.status_code, "bad_request")
+        return problem(request, exc.status_code, code, str(exc.detail))
+
+    @app.exception_handler(Exception)
+    async def unknown(request: Request, exc: Exception) -> Response:
+        log.error("request.failed", path=request.url.path, exc_info=exc)
+        return problem(request, 500, "internal", "something failed here; the log has it under this request id")
+
+
+def of_error(request: Request, exc: errors.NestorError) -> Response:
+    """The document of a failure that has a name."""
+    status = next((number for kind, number in STATUS if isinstance(exc, kind)), 500)
+    if status == 500:
+        log.error("request.failed", path=request.url.path, code=exc.code, problem=exc.message)
+        return problem(request, 500, "internal", "something failed here; the log has it under this request id")
+    retry_after = exc.retry_after if isinstance(exc, errors.TransientError) else None
+    field = exc.field if isinstance(exc, errors.InvalidRequest) else None
+    details = {name: value for name, value in exc.details.items() if name in _SHOWN_DETAILS}
+    return problem(
+        request, status, exc.code, exc.message, hint=exc.hint, retry_after=retry_after, field=field, **details
+    )

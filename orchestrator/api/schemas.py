@@ -1,0 +1,252 @@
+"""The bodies of the native API: parsed with unknown fields refused, rendered from domain values."""
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+from orchestrator.api import known_settings
+from orchestrator.api.json_values import check_json
+from orchestrator.domain.clock import rfc3339
+from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.operation import Operation
+from orchestrator.domain.secrets import SecretText, deep_redact
+from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
+
+#: The public status: the phase collapsed (outer-api.md 7).
+STATUS_OF: Mapping[Phase, str] = {
+    Phase.PENDING: "starting",
+    Phase.PROVISIONING: "starting",
+    Phase.CONFIGURING: "starting",
+    Phase.RESUMING: "starting",
+    Phase.READY: "running",
+    Phase.PAUSING: "paused",
+    Phase.PAUSED: "paused",
+    Phase.STOPPING: "stopped",
+    Phase.STOPPED: "stopped",
+    Phase.DELETING: "stopped",
+    Phase.FAILED: "failed",
+}
+
+Name = Annotated[
+    str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f]*$")
+]
+LabelName = Annotated[str, StringConstraints(pattern=r"^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,62}$")]
+LATEST = datetime(9999, 1, 1, tzinfo=UTC)  #: beyond it a moment has no form in every time zone
+LabelValue = Annotated[str, StringConstraints(max_length=256)]
+
+
+class Body(BaseModel):
+    """A request body. A field that is not known is a mistake of the caller's, and is named."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_kept(cls, value: Any) -> Any:
+        return check_json(value)
+
+
+class TenantBody(Body):
+    name: Name
+
+
+class UserBody(Body):
+    name: Name
+    external_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+class KeyBody(Body):
+    name: Name
+    scopes: list[Scope] | None = None
+    user: str | None = None
+    expires_at: Annotated[AwareDatetime, Field(lt=LATEST)] | None = None
+
+
+class LlmBody(BaseModel):
+    """The model. Known fields beyond the typed ones go to the runtime as they are."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return known_settings.only(known_settings.LLM, value)
+
+    model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+    api_key: str | None = None
+    base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None = None
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    timeout: float | None = Field(default=None, gt=0)
+    num_retries: int | None = Field(default=None, ge=0, le=20)
+    max_output_tokens: int | None = Field(default=None, ge=1)
+    stream: bool | None = None
+
+
+class AgentSettingsBody(BaseModel):
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return known_settings.only(known_settings.AGENT, value)
+
+    agent: str | None = None
+    llm: LlmBody | None = None
+    mcp_config: dict[str, Any] | None = None
+
+
+class ConversationSettingsBody(BaseModel):
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _known(cls, value: Any) -> Any:
+        return known_settings.only(known_settings.CONVERSATION, value)
+
+    max_iterations: int | None = Field(default=None, ge=1, le=100_000)
+    confirmation_mode: bool | None = None
+    security_analyzer: str | None = None
+
+
+class SettingsBody(Body):
+    """A merge patch: what is absent stays, null removes."""
+
+    agent_settings: AgentSettingsBody | None = None
+    conversation_settings: ConversationSettingsBody | None = None
+    limits: dict[str, Any] | None = None
+
+    def change(self) -> dict[str, Any]:
+        """The patch as plain data, with exactly the fields that were sent."""
+        return self.model_dump(mode="json", exclude_unset=True)
+
+
+class SecretBody(Body):
+    value: str
+    description: Annotated[str, StringConstraints(max_length=1000)] | None = None
+
+
+class ProviderBody(Body):
+    token: str | None = None
+    host: str | None = None
+    user_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+
+
+class ConversationBody(Body):
+    id: str | None = None
+    title: Name | None = None
+    repository: Annotated[str, StringConstraints(min_length=1, max_length=500)] | None = None
+    branch: Annotated[str, StringConstraints(min_length=1, max_length=250)] | None = None
+    git_provider: str | None = None
+    initial_message: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)] | None = None
+    settings: SettingsBody | None = None
+    secrets: dict[str, str] | None = None
+    image: str | None = None
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
+
+
+class MessageBody(Body):
+    content: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+def tenant_out(tenant: Tenant) -> dict[str, Any]:
+    return {"id": tenant.id, "name": tenant.name, "created_at": rfc3339(tenant.created_at)}
+
+
+def user_out(user: User) -> dict[str, Any]:
+    return {
+        "id": user.id,
+        "name": user.name,
+        "external_id": user.external_id,
+        "tenant": user.tenant,
+        "created_at": rfc3339(user.created_at),
+    }
+
+
+def key_out(key: ApiKey, text: SecretText | None = None) -> dict[str, Any]:
+    """`text` is shown in the answer that makes the key, and nowhere else."""
+    return {
+        "id": key.id,
+        "name": key.name,
+        "kind": key.kind,
+        "user": key.user,
+        "scopes": sorted(key.scopes),
+        "created_at": rfc3339(key.created_at),
+        "expires_at": rfc3339(key.expires_at) if key.expires_at else None,
+        "revoked": key.revoked,
+        **({"key": text.open()} if text is not None else {}),
+    }
+
+
+def settings_out(document: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> dict[str, Any]:
+    shown = {
+        name: deep_redact(document.get(name, {})) for name in ("agent_settings", "conversation_settings", "limits")
+    }
+    llm = document.get("agent_settings", {}).get("llm", {})
+    shown["llm_api_key_is_set"] = bool(llm.get("api_key"))
+    if origin is not None:
+        shown["origin"] = dict(origin)
+    return shown
+
+
+def conversation_out(conversation: Conversation, *, url: str | None, session_key: SecretText | None) -> dict[str, Any]:
+    """The native record. The runtime's address and key are there while it is ready."""
+    ready = conversation.phase is Phase.READY
+    runtime = conversation.runtime
+    why = conversation.why
+    return {
+        "id": conversation.id,
+        "user": conversation.user,
+        "title": conversation.title,
+        "labels": dict(conversation.labels),
+        "phase": conversation.phase,
+        "status": STATUS_OF[conversation.phase],
+        "desired": conversation.desired,
+        "reason": why.reason,
+        "message": why.message,
+        "hint": why.hint,
+        "retryable": why.retryable,
+        "step": why.step or None,
+        "log_tail": list(why.log_tail),
+        "attempt": conversation.attempt,
+        "version": conversation.version,
+        "fence": conversation.fence,
+        "repository": conversation.request.repository,
+        "branch": conversation.request.branch,
+        "git_provider": conversation.request.git_provider,
+        "runtime": None
+        if runtime is None
+        else {
+            "id": runtime.id,
+            "generation": runtime.generation,
+            "url": url if ready else None,
+            "session_key": session_key.open() if ready and session_key is not None else None,
+        },
+        "operation": conversation.operation,
+        "created_at": rfc3339(conversation.created_at),
+        "updated_at": rfc3339(conversation.updated_at),
+        "phase_since": rfc3339(conversation.phase_since),
+    }
+
+
+def operation_out(operation: Operation) -> dict[str, Any]:
+    return {
+        "id": operation.id,
+        "kind": operation.kind,
+        "state": operation.state,
+        "conversation": operation.conversation,
+        "stages": [
+            {
+                "name": stage.name,
+                "state": stage.state,
+                "started_at": rfc3339(stage.started_at) if stage.started_at else None,
+                "seconds": stage.seconds,
+                **({"message": stage.message} if stage.message else {}),
+            }
+            for stage in operation.stages
+        ],
+        "created_at": rfc3339(operation.created_at),
+        "updated_at": rfc3339(operation.updated_at),
+    }

@@ -1,0 +1,114 @@
+"""Settings, secrets and git providers of the native API. A tenant's key writes the tenant's layer, a user's its own."""
+
+import re
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Header, Response
+
+from orchestrator.api import schemas
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.domain.errors import Conflict, InvalidRequest, PreconditionFailed
+from orchestrator.domain.git import GitProvider, check_host, check_provider_name
+from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value
+from orchestrator.domain.settings import wrap_secrets
+
+router = APIRouter(prefix="/api/v2", tags=["configuration"])
+_VERSION = re.compile(r"[0-9]{1,18}")
+
+
+@router.get("/settings")
+async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """The settings of this layer, secrets hidden."""
+    document, version = await services.layers.settings.read(owner.tenant, owner.user)
+    response.headers["etag"] = f'"{version}"'
+    return schemas.settings_out(document)
+
+
+@router.get("/settings/effective")
+async def get_effective(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """What a conversation would run with, and for each value the layer that it came from."""
+    document, origin = await services.effective.explain(owner.tenant, owner.user)
+    return schemas.settings_out(document, origin)
+
+
+@router.patch("/settings")
+async def patch_settings(
+    body: schemas.SettingsBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    if_match: Annotated[str | None, Header()] = None,
+) -> dict[str, Any]:
+    """Merge: what is absent stays, null removes, the mark of a hidden value means unchanged."""
+    expected = _version(if_match)
+    try:
+        document, version = await services.layers.settings.change(
+            owner.tenant, owner.user, wrap_secrets(body.change()), expected_version=expected
+        )
+    except Conflict as exc:
+        if expected is None:
+            raise
+        raise PreconditionFailed(exc.message, hint=exc.hint) from None
+    response.headers["etag"] = f'"{version}"'
+    return schemas.settings_out(document)
+
+
+@router.get("/secrets")
+async def list_secrets(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """Names and descriptions. Values are never given."""
+    entries = await services.layers.secrets.entries(owner.tenant, owner.user)
+    items = [{"name": item.name, "description": item.description, "version": item.version} for item in entries]
+    return {"items": items, "next_page_id": None}
+
+
+@router.put("/secrets/{name}")
+async def put_secret(name: str, body: schemas.SecretBody, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """Make or replace a secret."""
+    value = check_secret_value(body.value)
+    entry = await services.layers.secrets.put(
+        owner.tenant, owner.user, check_secret_name(name), value, body.description
+    )
+    return {"name": entry.name, "description": entry.description, "version": entry.version}
+
+
+@router.delete("/secrets/{name}", status_code=204)
+async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf) -> None:
+    """Remove a secret."""
+    await services.layers.secrets.delete(owner.tenant, owner.user, check_secret_name(name))
+
+
+@router.get("/git-providers")
+async def list_providers(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """Providers with their hosts. Tokens are never given."""
+    entries = await services.layers.providers.entries(owner.tenant, owner.user)
+    items = [{"provider": item.name, "host": item.host, "user_id": item.user_id} for item in entries]
+    return {"items": items, "next_page_id": None}
+
+
+@router.put("/git-providers/{provider}")
+async def put_provider(
+    provider: str, body: schemas.ProviderBody, owner: OwnerOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Make or replace a provider. Without a token the stored one stays."""
+    name = check_provider_name(provider)
+    host = check_host(body.host, allow_http_hosts=services.http_hosts)
+    token = SecretText(body.token.strip()) if body.token and body.token.strip() else None
+    if token is not None and await services.token_check.refused(GitProvider(name, token, host, body.user_id)):
+        raise InvalidRequest(f"{name} says that this token is not valid", field="token", hint="make a new token there")
+    await services.layers.providers.put(owner.tenant, owner.user, name, token=token, host=host, user_id=body.user_id)
+    return {"provider": name, "host": host, "user_id": body.user_id}
+
+
+@router.delete("/git-providers/{provider}", status_code=204)
+async def delete_provider(provider: str, owner: OwnerOf, services: ServicesOf) -> None:
+    """Remove a provider."""
+    await services.layers.providers.delete(owner.tenant, owner.user, check_provider_name(provider))
+
+
+def _version(if_match: str | None) -> int | None:
+    if if_match is None:
+        return None
+    text = if_match.strip().removeprefix("W/").strip('"')
+    if not _VERSION.fullmatch(text):
+        raise PreconditionFailed("If-Match is not a version that was given", hint="send the ETag of the last read")
+    return int(text)

@@ -1,0 +1,1 @@
+"""The only place where settings choose implementations, and where everything is started and ended."""

@@ -1,0 +1,23 @@
+"""The ASGI application: routers, middleware and the table of failures."""
+
+import time
+
+from fastapi import FastAPI
+
+from orchestrator.api import conversations, middleware, older, operations, problems, settings, tenants
+from orchestrator.api.context import Services
+from orchestrator.api.idempotency import IdempotencyKeys
+
+
+def build(services: Services) -> FastAPI:
+    """The application over services that are running already."""
+    app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
+    app.state.services = services
+    app.state.started = time.monotonic()
+    for module in (operations, tenants, settings, conversations, older):
+        app.include_router(module.router)
+    problems.install(app)
+    app.add_middleware(IdempotencyKeys, services=services)
+    app.add_middleware(middleware.BodyLimit)
+    app.add_middleware(middleware.RequestIds)
+    return app

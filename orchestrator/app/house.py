@@ -1,0 +1,295 @@
+"""The house: everything that one orchestrator is made of, put together from its settings and taken down in order.
+
+`open_house` is the walk to read first: folder, master key, state server, driver, services. Each piece is ended by the
+stack in the reverse order, whatever happened.
+"""
+
+import importlib.metadata
+import shlex
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx
+
+from orchestrator.api.context import Services
+from orchestrator.app import data_folder
+from orchestrator.app.ports import PublicPorts
+from orchestrator.app.routing import Routes
+from orchestrator.domain.clock import SystemClock
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.errors import Misconfigured, StoreUnavailable
+from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.process import ProcessDriver
+from orchestrator.nested.client import RuntimeClients
+from orchestrator.proxy.cache import RouteCache
+from orchestrator.security.envelope import Envelope
+from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
+from orchestrator.security.session_keys import check_operator_key
+from orchestrator.services.conversations import ConversationService
+from orchestrator.services.effective import Effective
+from orchestrator.services.events import EventLog
+from orchestrator.services.git_tokens import Probe, TokenCheck
+from orchestrator.services.keys import KeyRing
+from orchestrator.services.layers import Layers
+from orchestrator.services.lifecycle import Lifecycle
+from orchestrator.services.overrides import OverrideSeal
+from orchestrator.services.provisioning import Surroundings
+from orchestrator.services.reconciler import Reconciler
+from orchestrator.services.tenancy import Tenancy
+from orchestrator.services.tending import Tending
+from orchestrator.services.workers import Workers
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.state.embedded import EmbeddedServer
+from orchestrator.state.redis_store import RedisStore
+
+
+@dataclass
+class House:
+    """What the server runs and the API serves."""
+
+    settings: OrchestratorSettings
+    services: Services
+    store: RedisStore
+    driver: Driver
+    routes: RouteCache
+    ports: PublicPorts
+    workers: Workers
+    reconciler: Reconciler
+    installation: str
+    state_server: EmbeddedServer | None  #: the one that we started ourselves
+    new_operator_key: SecretText | None  #: to be shown now and never again
+
+
+@asynccontextmanager
+async def open_house(
+    settings: OrchestratorSettings, public_url: str, *, driver: Driver | None = None
+) -> AsyncIterator[House]:
+    """Everything up to, not including, the listening server; `driver` instead of the one that the settings name.
+    Raises `Misconfigured`, `Sealed`, `StoreUnavailable`."""
+    async with AsyncExitStack() as stack:
+        stack.enter_context(data_folder.hold(settings.data_dir))
+        master = _master_keys(settings)
+        state_server = await _state_server(settings, stack)
+        store = RedisStore(_state_url(settings, state_server))
+        stack.push_async_callback(store.close)
+        about = await _checked(settings, store)
+        master.verify(await store.master_check(master.check_value()))
+        installation = await store.installation()
+        if driver is None:
+            driver = await _driver(settings, installation)
+        stack.push_async_callback(driver.close)
+        probe = await stack.enter_async_context(_probe(settings))
+        yield await _furnish(
+            settings,
+            public_url,
+            store,
+            Envelope(master, store.configuration),
+            driver,
+            installation,
+            probe,
+            state_server,
+            {
+                "version": importlib.metadata.version("nestor"),
+                "driver": driver.name,
+                "isolation": driver.capabilities.isolation,
+                **await _place(driver),
+                **about,
+            },
+        )
+
+
+async def _checked(settings: OrchestratorSettings, store: RedisStore) -> dict[str, str]:
+    """What the state server is. Raises `Misconfigured` naming its address, without the credentials in it."""
+    try:
+        return {f"state_{name}" if name == "version" else name: text for name, text in (await store.check()).items()}
+    except StoreUnavailable as exc:
+        if settings.redis_url is None:
+            raise
+        parts = urlsplit(settings.redis_url.get_secret_value())
+        place = f"{parts.hostname}:{parts.port or 6379}" if parts.hostname else parts.path
+        raise Misconfigured(
+            f"{exc.message} at {place}",
+            hint="start it, or correct NESTOR_REDIS_URL; without that Nestor starts its own",
+        ) from None
+
+
+async def _furnish(
+    settings: OrchestratorSettings,
+    public_url: str,
+    store: RedisStore,
+    envelope: Envelope,
+    driver: Driver,
+    installation: str,
+    probe: Probe | None,
+    state_server: EmbeddedServer | None,
+    about: Mapping[str, str],
+) -> House:
+    clock = SystemClock()
+    operator_key = settings.operator_key
+    tenancy = Tenancy(
+        store.tenants, clock, operator_key=check_operator_key(operator_key.get_secret_value()) if operator_key else None
+    )
+    layers = Layers(store.configuration, envelope)
+    overrides = OverrideSeal(envelope)
+    effective = Effective(layers, overrides)
+    keys = KeyRing(envelope)
+    clients = RuntimeClients()
+    events = EventLog(store.events, clients, keys)
+    ports, cache = PublicPorts(), RouteCache(Routes(store.conversations, keys).load)
+    runtime_url = _runtime_url(settings, public_url)
+
+    def withdraw(conversation: Conversation) -> None:
+        ports.withdraw(conversation)
+        _forget(cache, conversation)
+
+    surroundings = Surroundings(
+        installation=installation,
+        driver=driver,
+        conversations=store.conversations,
+        effective=effective,
+        keys=keys,
+        clients=clients,
+        clock=clock,
+        public_urls=lambda conversation: [url for url in (public_url, runtime_url(conversation)) if url],
+        allow_http_hosts=sorted(settings.http_hosts),
+        expose=ports.expose,
+        published=lambda conversation: _forget(cache, conversation),
+        withdraw=withdraw,
+        alive_seconds=min(60.0, settings.start_timeout / 2),
+    )
+    tending = Tending(surroundings, store.inbox, events)
+    lifecycle = Lifecycle(surroundings, store, tending, events, start_timeout=settings.start_timeout)
+    workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
+    conversations = ConversationService(
+        store, effective, overrides, events, clock, wake=workers.wake, images=settings.images
+    )
+    services = Services(
+        tenancy=tenancy,
+        layers=layers,
+        effective=effective,
+        conversations=conversations,
+        keys=keys,
+        sealer=envelope,
+        store=store,
+        clock=clock,
+        token_check=TokenCheck(probe),
+        http_hosts=settings.http_hosts,
+        runtime_url=runtime_url,
+        about=about,
+    )
+    return House(
+        settings=settings,
+        services=services,
+        store=store,
+        driver=driver,
+        routes=cache,
+        ports=ports,
+        workers=workers,
+        reconciler=Reconciler(installation, driver, store.conversations, ports.expose),
+        installation=installation,
+        state_server=state_server,
+        new_operator_key=await tenancy.ensure_operator_key(),
+    )
+
+
+def _master_keys(settings: OrchestratorSettings) -> MasterKeys:
+    if settings.master_key is not None:
+        return MasterKeys.parse(settings.master_key.get_secret_value(), source="NESTOR_MASTER_KEY")
+    if settings.master_key_file is not None:
+        return read_key_file(settings.master_key_file)
+    return load_or_create_key_file(settings.data_dir / "master.key")
+
+
+async def _state_server(settings: OrchestratorSettings, stack: AsyncExitStack) -> EmbeddedServer | None:
+    if settings.redis_url is not None:
+        return None
+    return await stack.enter_async_context(EmbeddedServer(settings.data_dir))
+
+
+def _state_url(settings: OrchestratorSettings, own: EmbeddedServer | None) -> str:
+    if own is not None:
+        return own.url
+    return settings.redis_url.get_secret_value() if settings.redis_url is not None else ""
+
+
+async def _driver(settings: OrchestratorSettings, installation: str) -> Driver:
+    driver: Driver
+    if settings.driver == "fake":
+        driver = FakeDriver()
+    elif settings.driver == "docker":
+        driver = _docker_driver(settings, installation)
+    else:
+        command = shlex.split(settings.runtime_command) if settings.runtime_command else None
+        hidden = [settings.master_key_file] if settings.master_key_file else []
+        driver = ProcessDriver(settings.data_dir, command=command, namespaces=settings.namespaces, hidden=hidden)
+    fingerprint = await driver.fingerprint()
+    if not fingerprint.usable:
+        await driver.close()
+        raise Misconfigured(f"the {driver.name} driver cannot run anything: {fingerprint.message}")
+    return driver
+
+
+async def _place(driver: Driver) -> Mapping[str, str]:
+    """Where runtimes reach this machine, if that is another address than loopback."""
+    gateway = (await driver.fingerprint()).details.get("gateway")
+    return {"gateway": gateway} if gateway else {}
+
+
+def _docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
+    from orchestrator.drivers.docker import DockerDriver  # an SDK that the other drivers do without
+
+    return DockerDriver(
+        settings.data_dir,
+        installation=installation,
+        image=settings.runtime_image,
+        host=settings.docker_host,
+        network=settings.runtime_network,
+        subnet=settings.runtime_subnet,
+        data_volume=settings.data_volume,
+    )
+
+
+@asynccontextmanager
+async def _probe(settings: OrchestratorSettings) -> AsyncIterator[Probe | None]:
+    """How providers' APIs are asked, or None when they are not to be."""
+    if not settings.verify_git_tokens:
+        yield None
+        return
+    async with httpx.AsyncClient(timeout=5.0, follow_redirects=False) as client:
+
+        async def ask(address: str, headers: Mapping[str, str]) -> int | None:
+            try:
+                return (await client.get(address, headers=dict(headers))).status_code
+            except httpx.HTTPError:
+                return None
+
+        yield ask
+
+
+def _forget(cache: RouteCache, conversation: Conversation) -> None:
+    """The route changed: whoever asks next gets it as it is stored now."""
+    if conversation.runtime is not None:
+        cache.invalidate(conversation.runtime.id)
+
+
+def _runtime_url(settings: OrchestratorSettings, public_url: str) -> Callable[[Conversation], str | None]:
+    """The origin of one runtime for clients: its own host name, else its own port, else a path (DESIGN section 3)."""
+    scheme, _, rest = public_url.partition("://")
+    host, _, port = rest.rpartition(":") if not rest.endswith("]") and ":" in rest else (rest, "", "")
+
+    def url(conversation: Conversation) -> str | None:
+        runtime = conversation.runtime
+        if runtime is None:
+            return None
+        if settings.domain is not None:
+            return f"{scheme}://{runtime.id}.{settings.domain}" + (f":{port}" if port else "")
+        if runtime.public_port:
+            return f"{scheme}://{host}:{runtime.public_port}"
+        return f"{public_url}/runtimes/{runtime.id}"
+
+    return url

@@ -1,0 +1,171 @@
+"""The life of `nestor up`: open the house, listen, work until a signal, and end in order.
+
+Order of ending: no new connections; requests and tunnels end; acts under way unwind and give their leases back; with
+`ephemeral` every runtime is removed; then the stores. A second signal ends it at once.
+"""
+
+import asyncio
+import signal
+import socket
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from types import FrameType
+
+import anyio
+import structlog
+import uvicorn
+
+from orchestrator.app import api, listening
+from orchestrator.app.house import House, open_house
+from orchestrator.app.state_watch import keep_running
+from orchestrator.domain.errors import NestorError
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.base import Prunable
+from orchestrator.proxy.context import FrontContext
+from orchestrator.proxy.ports import listen_for_runtime
+from orchestrator.proxy.protocol import front_protocol
+from orchestrator.proxy.route import Route
+from orchestrator.security.redaction import Redactor
+from orchestrator.services.reconciler import UNOWNED_FENCE
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.telemetry import logging
+
+log = structlog.get_logger(__name__)
+DRAIN_SECONDS = 5
+Ready = Callable[[str, SecretText | None, Mapping[str, str]], None]  #: url, operator key to show once, what runs
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which calls back when it serves and does not raise the signal again when it has ended."""
+
+    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None]) -> None:
+        super().__init__(config)
+        self._on_ready = on_ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started and not self.should_exit:
+            self._on_ready()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Without uvicorn's re-raise: being asked to end is no failure, the exit status is 0."""
+        known = (signal.SIGINT, signal.SIGTERM)
+        before = {number: signal.signal(number, self._asked_to_end) for number in known}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+    def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
+        self.handle_exit(number, frame)
+
+
+async def serve(settings: OrchestratorSettings, ready: Ready) -> None:
+    """Run until a signal. `ready` is called once, when requests are served. Raises as `open_house`."""
+    redactor = Redactor()
+    if settings.operator_key is not None:
+        redactor.add([SecretText(settings.operator_key.get_secret_value())])
+    logging.configure(redactor, json_lines=settings.log_format == "json")
+    listener = listening.bind(settings)
+    try:
+        url = settings.public_url or _origin(settings.host, listener.getsockname()[1])
+        async with open_house(settings, url) as house:
+            await _serve(settings, listener, url, house, ready)
+            await (_remove_runtimes(house) if settings.ephemeral else _tell_what_goes_on(house))
+    finally:
+        listener.close()
+
+
+async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: str, house: House, ready: Ready) -> None:
+    front = _front(settings, house)
+    config = uvicorn.Config(
+        api.build(house.services),
+        http=front_protocol(front),
+        ws="websockets-sansio",
+        loop="uvloop",
+        lifespan="off",
+        access_log=False,
+        server_header=False,
+        log_config=None,
+        timeout_graceful_shutdown=DRAIN_SECONDS,
+    )
+    server = Server(config, on_ready=lambda: ready(url, house.new_operator_key, house.services.about))
+    config.load()
+    if settings.runtime_ports and settings.domain is None:
+        house.ports.listen_with(lambda runtime, port: listen_for_runtime(server, front, runtime, settings.host, port))
+    try:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(house.workers.run)
+            tasks.start_soon(house.reconciler.run)
+            if house.state_server is not None:
+                tasks.start_soon(keep_running, house.state_server)
+            await server.serve(sockets=[listener])
+            tasks.cancel_scope.cancel()
+    finally:
+        house.ports.close()
+        await front.close()
+        await house.routes.close()
+
+
+def _front(settings: OrchestratorSettings, house: House) -> FrontContext:
+    front = FrontContext(
+        resolve=house.routes.resolve,
+        known=house.routes.known,
+        invalidate=house.routes.invalidate,
+        touch=_untracked,
+        domain=settings.domain,
+    )
+    house.routes.subscribe(front.recheck)
+    return front
+
+
+def _untracked(_route: Route) -> None:
+    """Nothing is reaped for being idle yet, so nobody needs to know what is used."""
+
+
+def _origin(host: str, port: int) -> str:
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+async def _tell_what_goes_on(house: House) -> None:
+    """Runtimes outlive their orchestrator on purpose; who ends it by hand should know."""
+    try:
+        left = len(await house.driver.list(house.installation))
+    except NestorError as exc:
+        log.warning("runtimes.not_counted", problem=exc.message)
+        return
+    if left:
+        log.info(
+            "runtimes.go_on",
+            runtimes=left,
+            hint="start the orchestrator again, or set NESTOR_EPHEMERAL=1 to end them with it",
+        )
+
+
+async def _remove_runtimes(house: House) -> None:
+    """Every runtime of this installation, and its workspace: nothing of an ephemeral orchestrator outlives it."""
+    for handle in await house.driver.list(house.installation):
+        try:
+            await house.driver.destroy(handle, fence=UNOWNED_FENCE)
+            await house.driver.remove_volume(handle.labels, fence=UNOWNED_FENCE)
+        except NestorError as exc:
+            log.error("runtime.not_removed", name=handle.name, problem=exc.message)
+    if isinstance(house.driver, Prunable):
+        try:
+            await house.driver.prune(house.installation, fence=UNOWNED_FENCE)
+        except NestorError as exc:
+            log.error("volumes.not_removed", problem=exc.message)
+
+
+def run(settings: OrchestratorSettings, ready: Ready) -> None:
+    """`serve` on uvloop, from the main thread."""
+    with asyncio.Runner(loop_factory=_loop) as runner:
+        runner.run(serve(settings, ready))
+
+
+def _loop() -> asyncio.AbstractEventLoop:
+    import uvloop
+
+    return uvloop.new_event_loop()

@@ -1,0 +1,128 @@
+"""Routes as this process last saw them, so that no request costs a read of the store.
+
+`app.py` gives it the function that reads the store, calls `invalidate` for what the store says has changed, and gives
+`resolve` and `known` to the front. A store that does not answer leaves live routes in use: nothing can be revoked while
+it is away either.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from orchestrator.domain.errors import TransientError
+from orchestrator.domain.ids import RuntimeId
+from orchestrator.proxy.route import Found, Resolve, Route
+
+_OVERTAKEN_LIMIT = 3
+
+
+@dataclass(slots=True)
+class _Entry:
+    found: Found
+    until: float
+
+
+class RouteCache:
+    """Times in seconds. `ttl` holds for live routes, `negative_ttl` for what is unknown or cannot be reached."""
+
+    def __init__(
+        self,
+        load: Resolve,
+        ttl: float = 5.0,
+        negative_ttl: float = 1.0,
+        limit: int = 10_000,
+        *,
+        deadline: float = 5.0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._load = load
+        self._ttl = ttl
+        self._negative_ttl = negative_ttl
+        self._limit = limit
+        self._deadline = deadline
+        self._clock = clock
+        self._entries: dict[RuntimeId, _Entry] = {}
+        self._loading: dict[RuntimeId, asyncio.Task[Found]] = {}
+        self._tasks: set[asyncio.Task[Found]] = set()
+        self._subscribers: list[Callable[[RuntimeId], None]] = []
+
+    def known(self, runtime: RuntimeId) -> Route | None:
+        """The live route if it is cached and fresh; never waits."""
+        entry = self._entries.get(runtime)
+        if entry is None or not isinstance(entry.found, Route) or entry.until <= self._clock():
+            return None
+        return entry.found
+
+    async def resolve(self, runtime: RuntimeId) -> Found:
+        """The route, from the cache or from one load that all who ask at once share.
+
+        Raises what the load raises, and TimeoutError, unless an older route is still at hand.
+        """
+        for _ in range(_OVERTAKEN_LIMIT):
+            entry = self._entries.get(runtime)
+            if entry is not None and entry.until > self._clock():
+                return entry.found
+            task = self._loading.get(runtime)
+            if task is None:
+                task = self._begin(runtime)
+            found = await asyncio.shield(task)
+            stored = self._entries.get(runtime)
+            if stored is not None and stored.found is found:
+                break
+            # else `invalidate` came while it was being loaded: what was read may be what was changed
+        return found
+
+    def invalidate(self, runtime: RuntimeId) -> None:
+        """Forget what is known of `runtime`; a load under way counts for nothing. Subscribers are told."""
+        self._entries.pop(runtime, None)
+        self._loading.pop(runtime, None)
+        for subscriber in self._subscribers:
+            subscriber(runtime)
+
+    def clear(self) -> None:
+        """Forget everything: changes may have been missed."""
+        for runtime in {*self._entries, *self._loading}:
+            self.invalidate(runtime)
+
+    def subscribe(self, subscriber: Callable[[RuntimeId], None]) -> None:
+        """Have `subscriber` called with every runtime that is invalidated."""
+        self._subscribers.append(subscriber)
+
+    async def close(self) -> None:
+        """End the loads under way."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _begin(self, runtime: RuntimeId) -> asyncio.Task[Found]:
+        task = asyncio.get_running_loop().create_task(self._fetch(runtime))
+        self._loading[runtime] = task
+        self._tasks.add(task)  # also those that `invalidate` has overtaken
+        task.add_done_callback(lambda done: self._loaded(runtime, done))
+        return task
+
+    async def _fetch(self, runtime: RuntimeId) -> Found:
+        stale = self._entries.get(runtime)
+        try:
+            async with asyncio.timeout(self._deadline):
+                return await self._load(runtime)
+        except (TransientError, TimeoutError):
+            if stale is not None and isinstance(stale.found, Route):
+                return stale.found
+            raise
+
+    def _loaded(self, runtime: RuntimeId, task: asyncio.Task[Found]) -> None:
+        self._tasks.discard(task)
+        failed = task.cancelled() or task.exception() is not None
+        if self._loading.get(runtime) is not task:
+            return
+        del self._loading[runtime]
+        if failed:
+            return
+        found = task.result()
+        self._entries.pop(runtime, None)  # so that it becomes the youngest
+        ttl = self._ttl if isinstance(found, Route) else self._negative_ttl
+        self._entries[runtime] = _Entry(found, self._clock() + ttl)
+        if len(self._entries) > self._limit:
+            del self._entries[next(iter(self._entries))]

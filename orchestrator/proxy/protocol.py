@@ -1,0 +1,343 @@
+"""The front door: uvicorn's HTTP protocol, which also carries the bytes of runtimes.
+
+uvicorn makes one of these per connection. The parsed head decides per request: a request for the API goes on to the
+ASGI application as if this class were not there, any other becomes an `Exchange` or a `SocketOpening`. The parser is
+strict and every head, also the API's, has to pass `read_head` and the limits, so that nobody can smuggle a request.
+
+Depends on these internals of uvicorn 0.54, which `tests/integration/proxy` exercises: the parser callbacks, `cycle`,
+`flow`, `parser`, `pipeline`, `connections`, `tasks`, `handle_websocket_upgrade`, `_unset_keepalive_if_required`.
+"""
+
+import asyncio
+import enum
+from collections.abc import Coroutine
+from typing import Any, cast
+
+import httptools
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.server import ServerState
+
+from orchestrator.domain.ids import RuntimeId
+from orchestrator.proxy import answers
+from orchestrator.proxy.access import origin_allowed
+from orchestrator.proxy.context import FrontContext
+from orchestrator.proxy.exchange import Exchange
+from orchestrator.proxy.head import BadHead, Head, read_head
+from orchestrator.proxy.target import Destination, Routing
+from orchestrator.proxy.websocket import SocketOpening
+
+_LINGER_SECONDS = 1.0  #: a client that still sends gets this long to read why it is being closed
+
+
+class _Stop(Exception):
+    """Raised inside a parser callback: this connection reads no further."""
+
+
+class _Reading(enum.Enum):
+    """What the next bytes of the client belong to."""
+
+    NOTHING = enum.auto()
+    HEAD = enum.auto()
+    API_BODY = enum.auto()
+    PROXY_BODY = enum.auto()
+
+
+class FrontProtocol(HttpToolsProtocol):
+    """One client connection. Use `front_protocol` to get a class that knows its context."""
+
+    context: FrontContext  #: an attribute of the class that `front_protocol` makes
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+        *,
+        fixed: RuntimeId | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self.parser = httptools.HttpRequestParser(self)  # uvicorn's own reads on after `Connection: close`
+        self.fixed = fixed
+        self.address = ""
+        self._routing = Routing(self.context.domain, fixed)
+        self._limits = self.context.limits
+        self._reading = _Reading.NOTHING
+        self._deaf = False  # nothing more of this client is read
+        self._refusal: answers.Refusal | None = None
+        self._exchange: Exchange | None = None
+        self._opening: SocketOpening | None = None
+        self._socket: tuple[Head, Destination] | None = None
+        self._head_bytes = 0
+        self._unread = (
+            0  # bytes that the parser took and has told nothing of: it keeps an unfinished line without limit
+        )
+        self._head_since = 0.0
+        self._last_data = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    # The connection
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        transport.set_write_buffer_limits(high=self._limits.buffer_bytes)
+        self.address = self.client[0] if self.client else ""
+        self._last_data = self.loop.time()
+        self._arm()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        if self._exchange is not None:
+            self._exchange.abandon()
+            self._exchange = None
+        if self._opening is not None:
+            self._opening.abandon()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        if self._deaf:
+            return
+        self._last_data = self.loop.time()
+        if self._opening is not None:
+            self._opening.feed(data)
+            return
+        if self.timeout_keep_alive_task is not None:
+            self._unset_keepalive_if_required()
+        self._unread += len(data)
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+        except httptools.HttpParserError:
+            self._stop_reading()
+        else:
+            if self._unread > self._limits.target_bytes + self._limits.head_bytes:
+                self._refusal = answers.HEAD_TOO_LARGE
+                self._stop_reading()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if self._exchange is not None:
+            self._exchange.hold_answer(paused=True)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._exchange is not None:
+            self._exchange.hold_answer(paused=False)
+
+    def shutdown(self) -> None:
+        """Called by the server when it stops: what runs may finish, the rest is closed."""
+        if self._exchange is not None:
+            self._exchange.shut_down()
+        elif self._opening is not None:
+            self._opening.shut_down()
+        else:
+            super().shutdown()
+
+    # The parser's callbacks
+
+    def on_message_begin(self) -> None:
+        if self._exchange is not None:
+            raise _Stop  # pipelined: the one under way is finished, then the connection is closed
+        self._reading = _Reading.HEAD
+        self._head_since = self.loop.time()
+        self._head_bytes = 0
+        self.url = b""
+        self.headers = []
+
+    def on_url(self, url: bytes) -> None:
+        self.url += url
+        if len(self.url) > self._limits.target_bytes:
+            self._refusal = answers.TARGET_TOO_LONG
+            raise _Stop
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._head_bytes += len(name) + len(value) + 4
+        if self._head_bytes > self._limits.head_bytes or len(self.headers) >= self._limits.header_count:
+            self._refusal = answers.HEAD_TOO_LARGE
+            raise _Stop
+        if self._reading is _Reading.HEAD:  # else a trailer, which could change what was already decided on
+            self.headers.append((name.lower(), value))
+
+    def on_headers_complete(self) -> None:
+        self._head_since = 0.0
+        self._unread = 0
+        try:
+            head = read_head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+        except BadHead as bad:
+            self._refusal = answers.bad_request(str(bad))
+            raise _Stop from None
+        destination = self._routing.destination(head.target, head.host)
+        if destination is None:
+            self._to_application(head)
+            return
+        if self._application_runs:
+            raise _Stop  # pipelined behind a request of the API
+        self._reading = _Reading.PROXY_BODY
+        if head.websocket:
+            self._socket = head, destination
+            return
+        self._exchange = Exchange(self, head, destination)
+        self._exchange.begin()
+
+    def on_body(self, body: bytes) -> None:
+        self._unread = 0
+        if self._exchange is not None:
+            self._exchange.on_request_body(body)
+        elif self._reading is _Reading.API_BODY:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        self._unread = 0
+        reading, self._reading = self._reading, _Reading.NOTHING
+        if self._exchange is not None:
+            self._exchange.on_request_end()
+        elif reading is _Reading.API_BODY:
+            super().on_message_complete()
+
+    # For exchanges and sockets
+
+    def own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """A task that the server's shutdown waits for, and that whoever asked for it cancels with the connection."""
+        task = self.loop.create_task(work)
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        return task
+
+    def hold_request(self, held: bool) -> None:
+        """Stop or go on reading. Through `flow`, which knows whether it is paused already."""
+        if self.transport.is_closing():
+            return
+        if held:
+            self.flow.pause_reading()
+        else:
+            self.flow.resume_reading()
+
+    def exchange_over(self, *, keep_alive: bool) -> None:
+        """The answer is written. The connection stays open if both sides can tell where the next message begins."""
+        self._exchange = None
+        self.server_state.total_requests += 1
+        self._last_data = self.loop.time()
+        if self._deaf or not keep_alive:
+            self.hang_up()
+
+    def detach(self) -> set[object]:
+        """Give the transport away to a tunnel."""
+        self._disarm()
+        self._opening = None
+        self.connections.discard(self)
+        return cast(set[object], self.connections)
+
+    def refuse(self, refusal: answers.Refusal) -> None:
+        """Answer and close."""
+        if not self.transport.is_closing():
+            self.transport.write(answers.render(refusal, close=True))
+            self.hang_up()
+
+    def hang_up(self) -> None:
+        """Close once everything is written.
+
+        Bytes that still come are read and dropped for a moment: closing over unread bytes would make the kernel reset
+        the connection, and the answer be lost with it.
+        """
+        self._deaf = True
+        self._disarm()
+        if self.transport.is_closing():
+            return
+        self.flow.resume_reading()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+        self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+
+    # Details
+
+    @property
+    def _application_runs(self) -> bool:
+        cycle = cast(RequestResponseCycle | None, self.cycle)
+        return cycle is not None and not cycle.response_complete
+
+    def _to_application(self, head: Head) -> None:
+        """Let uvicorn believe that it has read this head itself."""
+        if head.websocket and not origin_allowed(head.origin, head.host, self._limits.allowed_origins):
+            self._refusal = answers.SOCKET_REFUSED
+            raise _Stop
+        self._reading = _Reading.API_BODY
+        super().on_message_begin()
+        self.url = head.target
+        self.headers.extend(head.headers)
+        self.expect_100_continue = head.expects
+        super().on_headers_complete()
+
+    def _upgrade(self, rest: bytes) -> None:
+        """The head asked for another protocol; `rest` is what came after it."""
+        if self._socket is not None:
+            (head, destination), self._socket = self._socket, None
+            self._opening = SocketOpening(self, head, destination, rest)
+            self._opening.begin()
+        elif self._exchange is None and self._should_upgrade():
+            self._disarm()
+            transport = self.transport
+            self.handle_websocket_upgrade()
+            if rest and not transport.is_closing():
+                cast(asyncio.Protocol, transport.get_protocol()).data_received(rest)
+        else:
+            self._stop_reading()  # an upgrade that is not on offer is ignored, but the parser cannot go on after it
+
+    def _stop_reading(self) -> None:
+        """Nothing that follows can be understood. What is under way is finished if its request was complete."""
+        self._deaf = True
+        refusal = self._refusal or answers.bad_request("it is not well-formed HTTP")
+        if self._exchange is not None:
+            if self._reading is _Reading.PROXY_BODY:
+                self._exchange.refuse(refusal)
+            else:
+                self._exchange.keep_alive = False
+                self.flow.pause_reading()
+        elif not self._application_runs:
+            self.refuse(refusal)
+        elif self._reading is _Reading.API_BODY:
+            self._break_application(refusal)
+        else:
+            self.cycle.keep_alive = False
+
+    def _break_application(self, refusal: answers.Refusal) -> None:
+        """The body that the application waits for will never be complete: tell it, or it waits for ever."""
+        self.cycle.disconnected = True
+        self.cycle.message_event.set()
+        if self.cycle.response_started or self.pipeline:
+            self.transport.close()
+        else:
+            self.refuse(refusal)
+
+    def _arm(self) -> None:
+        period = min(self._limits.head_seconds, self._limits.idle_seconds) / 2
+        self._timer = self.loop.call_later(period, self._check)
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _check(self) -> None:
+        """One coarse timer per connection for everything that can take too long; none per request."""
+        self._arm()
+        now = self.loop.time()
+        limits = self._limits
+        in_body = self._reading in (_Reading.API_BODY, _Reading.PROXY_BODY) and self._opening is None
+        slow_head = self._head_since and now - self._head_since > limits.head_seconds
+        slow_body = in_body and not self.flow.read_paused and now - self._last_data > limits.body_idle_seconds
+        if slow_head or slow_body:
+            self._refusal = answers.TOO_SLOW
+            self._stop_reading()
+        elif self._exchange is not None:
+            since = self._exchange.stale_since()
+            if since is not None and now - max(since, self._last_data) > limits.answer_idle_seconds:
+                self._exchange.refuse(answers.TOO_LATE)
+        elif self._opening is None and not self._application_runs and now - self._last_data > limits.idle_seconds:
+            self.transport.close()
+
+
+def front_protocol(context: FrontContext) -> type[FrontProtocol]:
+    """The class to give to `uvicorn.Config(http=...)`."""
+    return type("ContextualFrontProtocol", (FrontProtocol,), {"context": context})

@@ -1,0 +1,38 @@
+"""Where the bytes of one runtime go: the value that `resolve` answers, and the callables that the proxy is given."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import SecretText
+
+
+@dataclass(frozen=True)
+class Route:
+    """One live runtime of one generation."""
+
+    runtime: RuntimeId
+    tenant: TenantId
+    conversation: ConversationId
+    generation: int
+    host: str
+    port: int
+    session_key_hash: str  #: SHA-256 hex of the key that clients hold
+    inner_key: SecretText  #: what the runtime accepts; put in place of the client's
+
+
+@dataclass(frozen=True)
+class Unavailable:
+    """The runtime exists and cannot be reached now: 503 with `Retry-After`."""
+
+    message: str
+    retry_after: int = 2
+    session_key_hash: str | None = None  #: set when a request that carries this key may wake it (`Wake`)
+
+
+Found = Route | Unavailable | None  #: None: unknown, 404
+Resolve = Callable[[RuntimeId], Awaitable[Found]]
+Wake = Callable[[RuntimeId], Awaitable[Found]]  #: called only for a request whose key was right
+Known = Callable[[RuntimeId], Route | None]  #: a look at the cache that never waits; None: ask `Resolve`
+Touch = Callable[[Route], None]  #: cheap, synchronous; batched by its owner
+Invalidate = Callable[[RuntimeId], None]  #: the runtime refused the inner key: forget the cached route

@@ -1,0 +1,105 @@
+"""Which runtime a request is for: a pure function of the raw target, the Host header and the listener.
+
+The protocol calls `Routing.destination` once per request. Nothing is ever unquoted on the way to a runtime: what the
+client wrote is what the runtime reads. Only the refusal of `/api/init` looks at a decoded copy, because the runtime
+will decode it too.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+from urllib.parse import unquote_to_bytes
+
+from orchestrator.domain.errors import InvalidRequest
+from orchestrator.domain.ids import RuntimeId, parse_uuid
+
+PREFIX = b"/runtimes/"
+#: Paths that every client polls before it has a key (outer-api.md 6). Exact, so that no encoding opens another one.
+OPEN_PATHS = frozenset({b"/health", b"/alive", b"/ready", b"/server_info"})
+_SLASHES = re.compile(rb"/+")
+
+
+class Destination(NamedTuple):
+    """A runtime and the target that it will see. `runtime` None: the id is malformed, so it is nobody's."""
+
+    runtime: RuntimeId | None
+    target: bytes
+    prefix: bytes = b""  #: what path routing cut off, to be put back into redirects
+
+    @property
+    def path(self) -> bytes:
+        """The target without its query, still encoded."""
+        return self.target.partition(b"?")[0]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """The rules of one listener: `fixed` belongs to a port, `domain` to the installation."""
+
+    domain: str | None = None
+    fixed: RuntimeId | None = None
+
+    def destination(self, target: bytes, host: bytes) -> Destination | None:
+        """Where a request goes, None for the API. An origin of a runtime (its port or its host) is wholly its own."""
+        if self.fixed is not None:
+            return Destination(self.fixed, target)
+        if self.domain is not None:
+            by_host = _runtime_of_host(host, self.domain)
+            if by_host is not None:
+                return Destination(by_host, target)
+        if target.startswith(PREFIX):
+            return _by_path(target)
+        return None
+
+
+def leads_to_init(path: bytes) -> bool:
+    """Whether a server could read `path` as `/api/init`, the door that only provisioning may use."""
+    if b"%" not in path and b"init" not in path.lower():
+        return False
+    plain = _SLASHES.sub(b"/", unquote_to_bytes(path).partition(b"?")[0].partition(b"#")[0])
+    parts: list[bytes] = []
+    for part in plain.split(b"/"):
+        if part == b"..":
+            del parts[-1:]
+        elif part not in (b"", b"."):
+            parts.append(part.lower())
+    return parts[:2] == [b"api", b"init"]
+
+
+def without_session_key(target: bytes) -> tuple[bytes, list[bytes]]:
+    """`target` without its `session_api_key` parameters, every other byte kept, and the values that they had."""
+    path, mark, query = target.partition(b"?")
+    kept: list[bytes] = []
+    keys: list[bytes] = []
+    for parameter in query.split(b"&"):
+        name, _, value = parameter.partition(b"=")
+        if unquote_to_bytes(name) == b"session_api_key":
+            keys.append(unquote_to_bytes(value.replace(b"+", b" ")))
+        else:
+            kept.append(parameter)
+    if not keys:
+        return target, keys
+    return path + (mark + b"&".join(kept) if kept else b""), keys
+
+
+def _by_path(target: bytes) -> Destination:
+    path, mark, query = target.partition(b"?")
+    name, slash, rest = path[len(PREFIX) :].partition(b"/")
+    inner = (slash + rest) or b"/"
+    return Destination(_runtime_id(name), inner + mark + query, PREFIX + name)
+
+
+def _runtime_of_host(host: bytes, domain: str) -> RuntimeId | None:
+    """The runtime whose id is the one label before the domain; port cut, case folded."""
+    name = host.decode("latin-1").lower().partition(":")[0].rstrip(".")
+    label, dot, rest = name.partition(".")
+    return _runtime_id(label.encode("latin-1")) if dot and rest == domain.lower() else None
+
+
+@lru_cache(maxsize=4096)
+def _runtime_id(name: bytes) -> RuntimeId | None:
+    try:
+        return RuntimeId(parse_uuid(name.decode("latin-1")))
+    except InvalidRequest:
+        return None

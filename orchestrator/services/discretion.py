@@ -1,0 +1,40 @@
+"""What a runtime said may hold what it was told. Before its words are stored or shown, every value that went into it is
+taken out: the values of the conversation's bundle and its keys, beside whatever has the shape of a token."""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+from orchestrator.domain.conversation import Conversation, Why
+from orchestrator.domain.errors import StoreUnavailable, Undecryptable
+from orchestrator.domain.secrets import SecretText
+from orchestrator.security.redaction import Redactor
+from orchestrator.services.effective import Effective
+from orchestrator.services.keys import KeyRing
+
+
+async def discreet(why: Why, conversation: Conversation, effective: Effective, keys: KeyRing) -> Why:
+    """`why` without any value that this conversation's runtime was given. Where the values cannot be opened to be
+    looked for, the runtime's last lines are left out."""
+    redactor = Redactor()
+    try:
+        bundle = await effective.bundle(conversation.tenant, conversation.user, own=conversation)
+        own = [await keys.session_key(conversation), await keys.inner_key(conversation)]
+    except (Undecryptable, StoreUnavailable):
+        return replace(why, message=redactor.text(why.message), log_tail=())
+    redactor.add([*bundle.secrets.values(), *(provider.token for provider in bundle.providers)])
+    redactor.add([*_secrets_in(bundle.settings), *(key for key in own if key is not None)])
+    return replace(
+        why, message=redactor.text(why.message), log_tail=tuple(redactor.text(line) for line in why.log_tail)
+    )
+
+
+def _secrets_in(value: Any) -> Iterator[SecretText]:
+    if isinstance(value, SecretText):
+        yield value
+    elif isinstance(value, Mapping):
+        for item in value.values():
+            yield from _secrets_in(item)
+    elif isinstance(value, list | tuple):
+        for item in value:
+            yield from _secrets_in(item)

@@ -1,0 +1,87 @@
+"""The conversation's event log outside of its runtime: pulled from the runtime's own log, numbered as it is there.
+
+A pull takes everything after the last event that is kept; what is there already is dropped, and a gap cannot arise,
+since the runtime's log is read in order from a known event on. So a pull that is repeated, or made by two replicas at
+once, changes nothing.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.nested.client import Refused, RuntimeClient, RuntimeClients
+from orchestrator.services.keys import KeyRing
+from orchestrator.state.base import Events, StoredEvent
+
+log = structlog.get_logger(__name__)
+_FRESH_SECONDS = 10.0  # for which a reader waits for what is new
+#: The contract keeps events below a socket's frame of 1 MiB; of what is larger only the fact is kept.
+MAXIMUM_EVENT_CHARACTERS = 1024 * 1024
+_PAGES_A_PULL = 200  # 20,000 events: what is left comes with the next pull
+
+
+class EventLog:
+    """Reads, and pulls before it reads where the runtime is there to be asked."""
+
+    def __init__(self, events: Events, clients: RuntimeClients, keys: KeyRing) -> None:
+        self._events = events
+        self._clients = clients
+        self._keys = keys
+
+    async def read(self, conversation: Conversation, *, after: int, limit: int) -> Sequence[StoredEvent]:
+        """Up to `limit` events with a sequence above `after`. A runtime that cannot be reached costs freshness only."""
+        if conversation.phase is Phase.READY:
+            try:
+                with anyio.move_on_after(_FRESH_SECONDS):
+                    await self.pull(conversation)
+            except (RuntimeUnreachable, Refused) as exc:
+                log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
+        return await self._events.read(conversation.tenant, conversation.id, after=after, limit=limit)
+
+    async def pull(self, conversation: Conversation) -> int:
+        """Take over what the runtime has and we have not; answers the last sequence kept. Raises
+        `RuntimeUnreachable`, `Refused`."""
+        runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
+        if runtime is None or key is None or not runtime.address:
+            return 0
+        async with self._clients.open(f"http://{runtime.address}", key) as client:
+            return await self._pull(conversation, client)
+
+    async def _pull(self, conversation: Conversation, client: RuntimeClient) -> int:
+        last = await self._events.last(conversation.tenant, conversation.id)
+        sequence, page_id = (last.sequence, last.id) if last else (0, None)
+        for _ in range(_PAGES_A_PULL):
+            page = await client.events(conversation.id, page_id=page_id)
+            fresh = page.items
+            if last is not None and page_id == last.id:
+                if not fresh or fresh[0]["id"] != last.id:
+                    raise RuntimeUnreachable("the runtime's log does not hold the event that it gave before")
+                fresh = fresh[1:]
+            batch = [
+                StoredEvent(sequence + index, item["id"], _payload(item)) for index, item in enumerate(fresh, start=1)
+            ]
+            if batch:
+                await self._events.append(conversation.tenant, conversation.id, batch)
+                sequence += len(batch)  # by its place in the runtime's log: another pull may be ahead in ours
+            if page.next_page_id is None:
+                return sequence
+            page_id = page.next_page_id
+        return sequence
+
+
+def _payload(item: Mapping[str, Any]) -> str:
+    """The event as it is kept: what no client could be told (half of a character) is replaced; numbers that JSON does
+    not have make it no event at all (`RuntimeUnreachable`)."""
+    try:
+        text = json.dumps(item, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+    except (ValueError, RecursionError):
+        raise RuntimeUnreachable("the runtime answered its event log with something else") from None
+    if len(text) > MAXIMUM_EVENT_CHARACTERS:
+        kept = {name: str(item.get(name, ""))[:100] for name in ("id", "timestamp", "source", "kind")}
+        return json.dumps(kept | {"omitted_characters": len(text)})
+    return text.encode(errors="replace").decode()

@@ -1,0 +1,193 @@
+"""What is done to a conversation that is due: start it, tend it, stop it, or delete it, under its lease."""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.errors import NotFound, RuntimeUnreachable, TransientError
+from orchestrator.domain.operation import OperationState
+from orchestrator.drivers.base import ClaimTaken
+from orchestrator.nested.client import Refused
+from orchestrator.services import saga
+from orchestrator.services.discretion import discreet
+from orchestrator.services.events import EventLog
+from orchestrator.services.failures import explain
+from orchestrator.services.progress import OperationProgress
+from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.tending import Tending, problem_of
+from orchestrator.state.base import Lease, Store
+
+log = structlog.get_logger(__name__)
+MAXIMUM_ATTEMPTS = 3
+_BACKOFF_MS = (500, 2_000, 5_000)
+_STUCK_RETRY_MS = 5_000
+_LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
+REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
+_STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
+
+
+class Lifecycle:
+    """Chooses and does the next act. Answers when the conversation is due again, None for not until asked."""
+
+    def __init__(
+        self, house: Surroundings, store: Store, tending: Tending, events: EventLog, *, start_timeout: float
+    ) -> None:
+        self._house = house
+        self._store = store
+        self._tending = tending
+        self._events = events
+        self._start_timeout = start_timeout
+
+    async def act(self, lease: Lease, conversation: Conversation) -> int | None:
+        """One act on a conversation that this replica has claimed."""
+        if conversation.desired is Desired.DELETED:
+            return await self._delete(lease, conversation)
+        if conversation.desired is Desired.RUNNING and await self._wants_start(conversation):
+            return await self._start(lease, conversation)
+        if conversation.desired is Desired.RUNNING and conversation.phase is Phase.READY:
+            await self._end_start(lease, conversation)
+            return await self._tending.tend(lease, conversation)
+        if conversation.desired is Desired.STOPPED and conversation.phase in LIVE_PHASES | {Phase.PENDING}:
+            return await self._stop(lease, conversation)
+        return await self._rest(lease, conversation)
+
+    async def _rest(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Nothing is to run and nothing does: undo what was stuck, and end a stop that came before its start began."""
+        if conversation.phase not in (Phase.STOPPED, Phase.FAILED):
+            return None
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        if not await saga.unwind(STEPS, start, lease=lease, saga=self._store.saga):
+            return _STUCK_RETRY_MS
+        if conversation.desired is Desired.STOPPED:
+            await self._finish(conversation, OperationState.SUCCEEDED)
+        return None
+
+    async def _end_start(self, lease: Lease, conversation: Conversation) -> None:
+        """End the start of a conversation that is ready, if a crash came between its commit point and its end."""
+        if await self._start_runs(conversation):
+            await self._store.saga.clear(lease)
+            await self._finish(conversation, OperationState.SUCCEEDED)
+
+    async def _wants_start(self, conversation: Conversation) -> bool:
+        """A start under way; or one that was asked for again, which is an operation that has not ended."""
+        if conversation.phase in _STARTING:
+            return True
+        return conversation.phase in (Phase.FAILED, Phase.STOPPED) and await self._start_runs(conversation)
+
+    async def _start_runs(self, conversation: Conversation) -> bool:
+        if conversation.operation is None:
+            return False
+        operation = await self._store.operations.get(conversation.tenant, conversation.operation)
+        return operation is not None and operation.kind == "start" and operation.state is OperationState.RUNNING
+
+    async def _start(self, lease: Lease, conversation: Conversation) -> int | None:
+        if conversation.phase not in _STARTING:
+            conversation = replace(conversation, attempt=0)
+        start = Provisioning(self._house, lease, conversation, generation=lease.fence)
+        if not await self._clear_way(start):
+            return _STUCK_RETRY_MS
+        attempt = replace(start.conversation, attempt=start.conversation.attempt + 1)
+        await start.store(advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now()))
+        progress = OperationProgress(
+            self._store.operations,
+            start.conversation,
+            self._house.clock,
+            lambda why: discreet(why, start.conversation, self._house.effective, self._house.keys),
+        )
+        began = self._house.clock.monotonic()
+        try:
+            with anyio.fail_after(self._start_timeout):
+                await saga.run(STEPS, start, lease=lease, saga=self._store.saga, progress=progress)
+        except saga.StepFailed as failed:
+            return await self._failed(start, explain(failed.step, failed.cause), failed.cause)
+        except TimeoutError as exc:
+            if start.conversation.phase is Phase.READY:
+                return 0  # it was in time; only the end of its operation is still to be written
+            return await self._failed(start, explain(progress.current, exc), exc)
+        except anyio.get_cancelled_exc_class():
+            with anyio.move_on_after(5, shield=True):
+                if start.conversation.phase is not Phase.READY:
+                    await self._back_to_pending(start)
+            raise
+        await self._finish(start.conversation, OperationState.SUCCEEDED)
+        log.info("runtime.ready", conversation=conversation.id, seconds=round(self._house.clock.monotonic() - began, 3))
+        return 0  # at once: messages may be waiting
+
+    async def _clear_way(self, start: Provisioning) -> bool:
+        """Undo what an earlier holder of the lease may have begun; False while something of it is stuck."""
+        if not await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga):
+            return False
+        await self._back_to_pending(start)
+        return True
+
+    async def _back_to_pending(self, start: Provisioning) -> None:
+        if start.conversation.phase is not Phase.PENDING:
+            now = self._house.clock.now()
+            await start.store(advance(start.conversation, Phase.PENDING, why=start.conversation.why, now=now))
+
+    async def _failed(self, start: Provisioning, why: Why, cause: BaseException) -> int | None:
+        why = await discreet(why, start.conversation, self._house.effective, self._house.keys)
+        log.warning(
+            "start.failed", conversation=start.conversation.id, step=why.step, reason=why.reason, problem=why.message
+        )
+        attempt = start.conversation.attempt
+        if isinstance(cause, TransientError) and attempt < MAXIMUM_ATTEMPTS:
+            await self._back_to_pending(start)
+            return _BACKOFF_MS[attempt - 1]
+        await start.store(advance(start.conversation, Phase.FAILED, why=why, now=self._house.clock.now()))
+        await self._finish(start.conversation, OperationState.FAILED)
+        return (
+            None
+            if not await self._store.saga.attempted(start.lease.tenant, start.lease.conversation)
+            else _STUCK_RETRY_MS
+        )
+
+    async def _stop(self, lease: Lease, conversation: Conversation) -> int | None:
+        if conversation.phase is Phase.READY:
+            await self._last_pull(conversation)
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        if conversation.phase is not Phase.STOPPING:
+            await start.store(advance(conversation, Phase.STOPPING, why=conversation.why, now=self._house.clock.now()))
+        if not await self._remove_runtime(start):
+            return _STUCK_RETRY_MS
+        await start.store(advance(start.conversation, Phase.STOPPED, why=REQUESTED_STOP, now=self._house.clock.now()))
+        await self._finish(start.conversation, OperationState.SUCCEEDED)
+        return None
+
+    async def _delete(self, lease: Lease, conversation: Conversation) -> int | None:
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        if conversation.phase is not Phase.DELETING:
+            await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
+        if not await self._remove_runtime(start):
+            return _STUCK_RETRY_MS
+        with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
+            await self._house.driver.remove_volume(start.labels, fence=lease.fence)
+        await self._store.conversations.drop_route(made(conversation.runtime).id)
+        await self._finish(conversation, OperationState.SUCCEEDED)
+        await self._store.conversations.remove(lease)
+        log.info("conversation.deleted", conversation=conversation.id, tenant=conversation.tenant)
+        return None
+
+    async def _remove_runtime(self, start: Provisioning) -> bool:
+        """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
+        self._house.withdraw(start.conversation)
+        clean = await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga)
+        handle = await self._house.driver.find(runtime_name(start.conversation, start.generation))
+        if handle is not None:
+            await self._house.driver.destroy(handle, fence=start.lease.fence)
+        return clean
+
+    async def _last_pull(self, conversation: Conversation) -> None:
+        try:
+            with anyio.fail_after(_LAST_PULL_SECONDS):
+                await self._events.pull(conversation)
+        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+            log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
+
+    async def _finish(self, conversation: Conversation, state: OperationState) -> None:
+        if conversation.operation is not None:
+            with suppress(NotFound):  # it ended more than a day ago
+                await self._store.operations.finish(conversation.tenant, conversation.operation, state)

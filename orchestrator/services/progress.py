@@ -1,0 +1,57 @@
+"""How a start is told while it runs: each step of the saga becomes a named stage of the operation."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import replace
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import Conversation, Why
+from orchestrator.domain.errors import NotFound
+from orchestrator.domain.operation import Stage, StageState
+from orchestrator.services.failures import explain
+from orchestrator.services.saga import Progress
+from orchestrator.state.base import Operations
+
+
+class OperationProgress(Progress):
+    """Writes the stages of one operation. A conversation without one is told nothing."""
+
+    def __init__(
+        self,
+        operations: Operations,
+        conversation: Conversation,
+        clock: Clock,
+        hide: Callable[[Why], Awaitable[Why]],
+    ) -> None:
+        """`hide` takes out of a failure's words what the runtime was told (`discretion.py`)."""
+        self._hide = hide
+        self._operations = operations
+        self._conversation = conversation
+        self._clock = clock
+        self._began: dict[str, tuple[Stage, float]] = {}
+        self.current = ""  #: the step that runs, or the last one that ran
+
+    async def started(self, step: str) -> None:
+        self.current = step
+        stage = Stage(step, StageState.RUNNING, started_at=self._clock.now())
+        self._began[step] = (stage, self._clock.monotonic())
+        await self._write(stage)
+
+    async def succeeded(self, step: str) -> None:
+        await self._end(step, StageState.SUCCEEDED, None)
+
+    async def failed(self, step: str, failure: BaseException) -> None:
+        message = "interrupted"
+        if isinstance(failure, Exception):
+            message = (await self._hide(explain(step, failure))).message
+        await self._end(step, StageState.FAILED, message)
+
+    async def _end(self, step: str, state: StageState, message: str | None) -> None:
+        stage, began = self._began.get(step, (Stage(step), self._clock.monotonic()))
+        seconds = round(self._clock.monotonic() - began, 3)
+        await self._write(replace(stage, state=state, seconds=seconds, message=message))
+
+    async def _write(self, stage: Stage) -> None:
+        if self._conversation.operation is not None:
+            with suppress(NotFound):  # forgotten a day after it ended; the start itself goes on
+                await self._operations.stage(self._conversation.tenant, self._conversation.operation, stage)

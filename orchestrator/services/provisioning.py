@@ -1,0 +1,342 @@
+"""Provisioning: the steps that bring one conversation from `pending` to `ready`, each with its undo.
+
+`workers.py` runs them through `saga.py` under a fenced lease. Names and keys are made before anything bears them; the
+commit point is `publish`, one compare-and-set. A step raises `StartFailed` (with the reason that users see), a
+`NestorError`, or lets the deadline end it.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, suppress
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+import anyio
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, Reason, StartFailed, Why, advance
+from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
+from orchestrator.domain.secrets import SecretText, new_secret
+from orchestrator.drivers.base import (
+    ClaimTaken,
+    Condition,
+    Driver,
+    Endpoint,
+    ExitCause,
+    Handle,
+    OwnerLabels,
+    RuntimeSpec,
+)
+from orchestrator.nested import stock, wire
+from orchestrator.nested.client import RuntimeClient, RuntimeClients
+from orchestrator.services.effective import Effective
+from orchestrator.services.keys import KeyRing, RuntimeKeys
+from orchestrator.services.saga import Step
+from orchestrator.state.base import Conversations, Lease
+
+Expose = Callable[[Conversation], int]  #: open this runtime's own listener; answers its port, 0 for none
+
+CONVERSE_SECONDS = 150.0
+_SAVE_TRIES = 10
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Surroundings:
+    """What the steps need of the house. Made once in `app.py`."""
+
+    installation: str
+    driver: Driver
+    conversations: Conversations
+    effective: Effective
+    keys: KeyRing
+    clients: RuntimeClients
+    clock: Clock
+    public_urls: Callable[[Conversation], Sequence[str]]
+    allow_http_hosts: Sequence[str]
+    expose: Expose
+    published: Callable[[Conversation], None]  #: the route of this conversation is there now
+    withdraw: Callable[[Conversation], None]
+    alive_seconds: float = 60.0
+
+
+@dataclass
+class Provisioning:
+    """One start under way: the record as last stored, and what the steps have made so far."""
+
+    house: Surroundings
+    lease: Lease
+    conversation: Conversation
+    generation: int
+    keys: RuntimeKeys | None = None
+    handle: Handle | None = None
+    init_key: SecretText | None = None
+    endpoint: Endpoint | None = None
+
+    @property
+    def labels(self) -> OwnerLabels:
+        runtime = self.conversation.runtime
+        if runtime is None:
+            raise ValueError("the record of a conversation names its runtime from the start")
+        return OwnerLabels(
+            installation=self.house.installation,
+            tenant=self.conversation.tenant,
+            conversation=self.conversation.id,
+            runtime=runtime.id,
+            generation=self.generation,
+            user=self.conversation.user,
+        )
+
+    @property
+    def name(self) -> str:
+        return runtime_name(self.conversation, self.generation)
+
+    async def store(self, conversation: Conversation) -> None:
+        """Save under the lease, and keep what is stored."""
+        self.conversation = await save(self.house.conversations, self.lease, conversation)
+
+
+def runtime_name(conversation: Conversation, generation: int) -> str:
+    """The claim on the engine: one runtime per conversation and generation.
+
+    By the runtime's id, which is ours and stays the conversation's for good: a conversation's id may be its caller's
+    choice, and two tenants may choose the same one.
+    """
+    return f"nestor-{made(conversation.runtime).id}-g{generation}"
+
+
+async def save(store: Conversations, lease: Lease, conversation: Conversation) -> Conversation:
+    """Store what the holder of the lease did; answers what is stored. What callers changed meanwhile is kept: desired
+    state, labels and title by the store itself, the operation here. Raises `LeaseLost`."""
+    for _ in range(_SAVE_TRIES):
+        stored = await store.get(lease.tenant, lease.conversation)
+        if stored is None:
+            raise LeaseLost("the conversation is gone")
+        try:
+            current = replace(conversation, operation=stored.operation)
+            return await store.save(lease, current, expected_version=stored.version)
+        except PreconditionFailed:
+            continue  # a caller was faster; its change is kept
+    raise Conflict("the conversation is changing too quickly to be saved")
+
+
+async def ensure_volume(start: Provisioning) -> None:
+    """The workspace and the runtime's state: made once, kept over generations."""
+    await start.house.driver.ensure_volume(start.labels, fence=start.lease.fence)
+
+
+async def remove_new_volume(start: Provisioning, _note: str) -> None:
+    """A conversation that was never ready has no work to keep."""
+    if not start.conversation.was_ready:
+        with suppress(ClaimTaken):  # the id is another tenant's: nothing of ours was made
+            await start.house.driver.remove_volume(start.labels, fence=start.lease.fence)
+
+
+async def create_runtime(start: Provisioning) -> None:
+    """Claim the name. The keys of this generation are stored, sealed, before anything bears them."""
+    runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
+    await start.store(replace(start.conversation, runtime=runtime))
+    spec = RuntimeSpec(name=start.name, labels=start.labels, image=start.conversation.request.image)
+    start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
+
+
+async def destroy_runtime(start: Provisioning, note: str) -> None:
+    """By name: the reply of `create` may have been lost, or another replica may have sent it."""
+    start.house.withdraw(start.conversation)
+    handle = await start.house.driver.find(note)
+    if handle is not None:
+        await start.house.driver.destroy(handle, fence=start.lease.fence)
+
+
+async def start_runtime(start: Provisioning) -> None:
+    """Start it, dormant. The init key is known to this saga alone, and of use only until `init`."""
+    start.init_key = new_secret()
+    start.endpoint = await start.house.driver.start(
+        made(start.handle), fence=start.lease.fence, init_key=start.init_key
+    )
+
+
+async def wait_alive(start: Provisioning) -> None:
+    """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
+    seconds = start.house.alive_seconds
+    async with _client(start) as client:
+        with anyio.move_on_after(seconds):
+            while not await client.alive():
+                await _raise_if_ended(start)
+                await anyio.sleep(0.05)
+            return
+    raise StartFailed(
+        Why(
+            Reason.HEALTH_TIMEOUT,
+            f"the runtime did not answer within {seconds:.0f} seconds",
+            "the last log lines say why; check the runtime command or image",
+            log_tail=tuple(await start.house.driver.logs(made(start.handle))),
+        )
+    )
+
+
+async def _raise_if_ended(start: Provisioning) -> None:
+    handle = made(start.handle)
+    try:
+        observed = await start.house.driver.inspect(handle)
+    except RuntimeNotFound:
+        why = Why(Reason.RUNTIME_LOST, "the runtime was removed while it started", "start it again", retryable=True)
+        raise StartFailed(why) from None
+    if observed.condition is not Condition.EXITED:
+        return
+    oom = observed.cause is ExitCause.OOM
+    raise StartFailed(
+        Why(
+            Reason.OOM if oom else Reason.IMAGE_START,
+            "the runtime ran out of memory" if oom else f"the runtime ended at once (exit status {observed.exit_code})",
+            "give it more memory" if oom else "the last log lines say why; check the runtime command or image",
+            log_tail=tuple(await start.house.driver.logs(handle)),
+        )
+    )
+
+
+async def bind_runtime(start: Provisioning) -> None:
+    """The keys of this generation. From here on the runtime belongs to this conversation and to nobody else."""
+    keys = made(start.keys)
+    if made(start.endpoint).stock:
+        await _bind_stock(start, keys)
+        return
+    body = {
+        "session_api_keys": [keys.inner.open()],
+        "secret_key": keys.state.open(),
+        "public_urls": list(start.house.public_urls(start.conversation)),
+        "generation": start.generation,
+        "allow_set_conversation_id": True,
+        "allow_http_hosts": list(start.house.allow_http_hosts),
+    }
+    async with _client(start) as client:
+        await client.init(made(start.init_key), body)
+    start.init_key = None
+    await start.store(advance_to(start, Phase.CONFIGURING))
+
+
+async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
+    """As `bind_runtime`, where no proof can be had: the engine is asked once more who has this address."""
+    observed = await start.house.driver.inspect(made(start.handle))
+    if observed.endpoint != start.endpoint:
+        why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
+        raise StartFailed(why)
+    body = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
+    async with _client(start) as client:
+        await client.init_unproven(made(start.init_key), body)
+    start.init_key = None
+    await start.store(advance_to(start, Phase.CONFIGURING))
+
+
+async def push_settings(start: Provisioning) -> None:
+    """First of the three: the runtime refuses the rest before it."""
+    bundle = await _bundle(start)
+    async with _client(start) as client:
+        if made(start.endpoint).stock:
+            await client.patch_settings(stock.settings_body(bundle.settings))
+            return
+        await client.post_settings(wire.settings_body(bundle.settings))
+        rest = wire.settings_rest(bundle.settings)
+        if rest:
+            await client.patch_settings(rest)
+
+
+async def push_git_providers(start: Provisioning) -> None:
+    """Second, and only when there are any."""
+    bundle = await _bundle(start)
+    if bundle.providers:
+        async with _client(start) as client:
+            if made(start.endpoint).stock:
+                await _put_secrets(client, stock.provider_secrets(bundle))
+                return
+            await client.post_git_providers(wire.providers_body(bundle.providers))
+
+
+async def push_secrets(start: Provisioning) -> None:
+    """Third, and only when there are any."""
+    bundle = await _bundle(start)
+    if bundle.secrets:
+        async with _client(start) as client:
+            if made(start.endpoint).stock:
+                await _put_secrets(client, bundle.secrets)
+                return
+            await client.post_secrets(wire.secrets_body(bundle.secrets))
+
+
+async def _put_secrets(client: RuntimeClient, secrets: Mapping[str, SecretText]) -> None:
+    for name, value in secrets.items():
+        await client.put_secret(name, value)
+
+
+async def create_nested_conversation(start: Provisioning) -> None:
+    """Under our own id, so that a second try joins the first; the repository is cloned in this call."""
+    request = start.conversation.request
+    if made(start.endpoint).stock:
+        if request.repository is not None:
+            hint = "leave repository out and let the agent clone it, or use Nestor's own runtime"
+            raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server clones no repository", hint))
+        body = stock.conversation_body(start.conversation.id, request, await _bundle(start))
+    else:
+        body = wire.conversation_body(start.conversation.id, request)
+    async with _client(start) as client:
+        await client.create_conversation(body, timeout=CONVERSE_SECONDS)
+
+
+async def publish_route(start: Provisioning) -> None:
+    """The commit point: phase `ready` and the route in one compare-and-set. A lost reply is read back, never undone."""
+    runtime = made(start.conversation.runtime)
+    endpoint = made(start.endpoint)
+    exposed = replace(start.conversation, runtime=replace(runtime, address=f"{endpoint.host}:{endpoint.port}"))
+    port = start.house.expose(exposed)
+    exposed = replace(exposed, runtime=replace(made(exposed.runtime), public_port=port), was_ready=True)
+    ready = advance(exposed, Phase.READY, why=REQUESTED, now=start.house.clock.now())
+    try:
+        await start.store(ready)
+    except StoreUnavailable:
+        stored = await start.house.conversations.get(start.lease.tenant, start.lease.conversation)
+        committed = stored is not None and stored.phase is Phase.READY and stored.runtime is not None
+        if not committed or made(made(stored).runtime).generation != start.generation:
+            raise
+        start.conversation = made(stored)
+    start.house.published(start.conversation)
+
+
+async def withdraw_route(start: Provisioning, _note: str) -> None:
+    """Close the runtime's own listener. The phase in the record is what the proxy goes by."""
+    start.house.withdraw(start.conversation)
+
+
+STEPS: Sequence[Step[Provisioning]] = (
+    Step("volume", ensure_volume, undo=remove_new_volume),
+    Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name),
+    Step("start", start_runtime),  # undone by "create", as everything that lives in the runtime
+    Step("alive", wait_alive),
+    Step("init", bind_runtime),
+    Step("settings", push_settings),
+    Step("providers", push_git_providers),
+    Step("secrets", push_secrets),
+    Step("converse", create_nested_conversation),
+    Step("publish", publish_route, undo=withdraw_route),
+)
+STAGES = tuple(step.name for step in STEPS)
+
+
+def advance_to(start: Provisioning, phase: Phase) -> Conversation:
+    """The record in the next phase of a start."""
+    return advance(start.conversation, phase, why=REQUESTED, now=start.house.clock.now())
+
+
+def made(value: T | None) -> T:
+    """`value`, which an earlier step must have made."""
+    if value is None:
+        raise ValueError("the steps ran out of order")
+    return value
+
+
+async def _bundle(start: Provisioning) -> wire.Bundle:
+    return await start.house.effective.bundle(
+        start.conversation.tenant, start.conversation.user, own=start.conversation
+    )
+
+
+def _client(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:
+    return start.house.clients.open(made(start.endpoint).origin, made(start.keys).inner)

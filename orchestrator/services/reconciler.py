@@ -1,0 +1,76 @@
+"""The reconciler: compare what the engine runs with what the records want, and remove what nobody owns.
+
+It never starts anything: a record whose runtime is gone is found by its own round (`tending.py`). It removes only what
+carries this installation's label, only after having seen it unowned twice, and only when the engine answered.
+"""
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
+from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable
+from orchestrator.drivers.base import Driver, Handle
+from orchestrator.services.provisioning import Expose, runtime_name
+from orchestrator.state.base import Conversations
+
+log = structlog.get_logger(__name__)
+#: Above every fence that a lease can have: what no record knows, no lease can protect.
+UNOWNED_FENCE = 2**53
+
+
+class Reconciler:
+    """One `tick` looks at everything once."""
+
+    def __init__(
+        self, installation: str, driver: Driver, conversations: Conversations, expose: Expose, *, period: float = 10.0
+    ) -> None:
+        self._installation = installation
+        self._driver = driver
+        self._conversations = conversations
+        self._expose = expose
+        self._period = period
+        self._suspects: set[str] = set()
+
+    async def run(self) -> None:
+        """Until cancelled: a tick, then a pause."""
+        while True:
+            try:
+                await self.tick()
+            except (DriverUnavailable, StoreUnavailable) as exc:
+                log.warning("reconciler.skipped", problem=exc.message)
+            await anyio.sleep(self._period)
+
+    async def tick(self) -> int:
+        """Answers how many runtimes it removed. A second tick with nothing changed makes no mutating engine call."""
+        suspects: set[str] = set()
+        removed = 0
+        for handle in await self._driver.list(self._installation):
+            labels = handle.labels
+            record = await self._conversations.get(labels.tenant, labels.conversation)
+            if _owned(handle, record):
+                if record is not None and record.phase is Phase.READY:
+                    self._expose(record)
+            elif handle.name in self._suspects:
+                removed += await self._remove(handle)
+            else:
+                suspects.add(handle.name)
+        self._suspects = suspects
+        return removed
+
+    async def _remove(self, handle: Handle) -> int:
+        try:
+            await self._driver.destroy(handle, fence=UNOWNED_FENCE)
+        except NestorError as exc:
+            log.warning("orphan.not_removed", name=handle.name, problem=exc.message)
+            return 0
+        log.warning("orphan.removed", name=handle.name, tenant=handle.labels.tenant)
+        return 1
+
+
+def _owned(handle: Handle, record: Conversation | None) -> bool:
+    """Whether the record still wants this runtime. A start under way owns what it has claimed: its phase says so."""
+    if record is None or record.runtime is None:
+        return False
+    if record.phase in (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING):
+        return handle.labels.generation >= record.runtime.generation
+    return record.phase in LIVE_PHASES and handle.name == runtime_name(record, record.runtime.generation)

@@ -1,0 +1,109 @@
+"""A saga: steps with undo, logged before they run. `provisioning.py` has the steps, this file runs them.
+
+A step that may have run is undone, whether or not it answered. Every do and undo can run twice. An undo that fails is
+`stuck`: the log keeps it with a message, and whoever claims the conversation next tries again.
+"""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+import anyio
+import structlog
+
+from orchestrator.domain.errors import LeaseLost, NestorError
+from orchestrator.state.base import Lease, SagaLog
+
+log = structlog.get_logger(__name__)
+C = TypeVar("C")
+UNWIND_SECONDS = 30.0
+
+
+async def _nothing(_context: object) -> None:
+    """The undo of a step that another step's undo covers."""
+
+
+def _no_note(_context: object) -> str:
+    return ""
+
+
+@dataclass(frozen=True)
+class Step(Generic[C]):
+    """One act. `note` is what undo needs after a crash and is known before the act, such as the name it will claim."""
+
+    name: str
+    do: Callable[[C], Awaitable[None]]
+    undo: Callable[[C, str], Awaitable[None]] | None = None
+    note: Callable[[C], str] = _no_note
+
+
+class StepFailed(Exception):
+    """A step raised; the cause is the failure itself. Carries the step's name for whoever tells the user."""
+
+    def __init__(self, step: str, cause: BaseException) -> None:
+        super().__init__(step)
+        self.step = step
+        self.cause = cause
+
+
+async def run(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaLog, progress: "Progress") -> None:
+    """Run the steps in order. On any failure, cancellation too, undo what may have run and raise.
+
+    The last step is the commit point: when it is done nothing is undone any more, and what fails after it is raised as
+    it is. Raises `StepFailed` from the failure of a step; cancellation goes through as it is. A lost lease undoes
+    nothing: whoever has the higher fence reads the same log and decides.
+    """
+    current, committed = "", False
+    try:
+        for step in steps:
+            current = step.name
+            await saga.started(lease, step.name, note=step.note(context))
+            await progress.started(step.name)
+            await step.do(context)
+            committed = step is steps[-1]
+            await progress.succeeded(step.name)
+        await saga.clear(lease)
+    except LeaseLost:
+        raise
+    except BaseException as exc:
+        if committed:
+            raise
+        with anyio.move_on_after(UNWIND_SECONDS, shield=True):
+            await progress.failed(current, exc)
+            await unwind(steps, context, lease=lease, saga=saga)
+        if isinstance(exc, Exception):
+            raise StepFailed(current, exc) from exc
+        raise
+
+
+async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaLog) -> bool:
+    """Undo, last first, every step that the log says may have run. True when nothing is left to undo."""
+    by_name = {step.name: step for step in steps}
+    clean = True
+    for name, note, _ in reversed(await saga.attempted(lease.tenant, lease.conversation)):
+        step = by_name.get(name)
+        try:
+            if step is not None and step.undo is not None:
+                await step.undo(context, note)
+            await saga.undone(lease, name)
+        except LeaseLost:
+            raise
+        except Exception as exc:  # noqa: BLE001 - the undo edge: one undo that fails must not keep the others from running
+            clean = False
+            message = exc.message if isinstance(exc, NestorError) else type(exc).__name__
+            log.warning("saga.stuck", step=name, conversation=lease.conversation, problem=message)
+            await saga.stuck(lease, name, message)
+    return clean
+
+
+class Progress:
+    """Hears of each step as it begins and ends. The base class hears nothing."""
+
+    async def started(self, step: str) -> None:
+        """The step is about to run."""
+
+    async def succeeded(self, step: str) -> None:
+        """The step has run."""
+
+    async def failed(self, step: str, failure: BaseException) -> None:
+        """The step raised, or was cancelled."""

@@ -1,0 +1,130 @@
+"""Tenants, users, API keys, and who a key speaks for."""
+
+from collections.abc import Sequence
+from datetime import datetime
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from orchestrator.domain.ids import KeyId, TenantId, UserId, new_uuid
+from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
+from orchestrator.security import session_keys
+from orchestrator.state.base import Page, Tenants
+
+_OPERATOR_ID = KeyId("00000000-0000-4000-8000-000000000001")
+
+
+class Tenancy:
+    """The use cases of operators and of tenants about who there is."""
+
+    def __init__(self, store: Tenants, clock: Clock, *, operator_key: SecretText | None = None) -> None:
+        self._store = store
+        self._clock = clock
+        self._operator_key = operator_key
+
+    async def ensure_operator_key(self) -> SecretText | None:
+        """The operator key to show: a new one at the very first start without a configured one, otherwise None."""
+        if self._operator_key is not None or await self._store.key(_OPERATOR_ID) is not None:
+            return None
+        return await self._mint(KeyKind.OPERATOR, None, None, "operator", ALL_SCOPES, None, id=_OPERATOR_ID)
+
+    async def create_tenant(self, name: str) -> Tenant:
+        tenant = Tenant(TenantId(new_uuid()), name, self._clock.now())
+        await self._store.add_tenant(tenant)
+        return tenant
+
+    async def tenant(self, id: TenantId) -> Tenant:
+        """Raises `NotFound`."""
+        found = await self._store.tenant(id)
+        if found is None:
+            raise NotFound("there is no such tenant")
+        return found
+
+    async def tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
+        return await self._store.list_tenants(cursor=cursor, limit=limit)
+
+    async def create_user(self, tenant: TenantId, name: str, external_id: str | None) -> User:
+        """Idempotent by `external_id`."""
+        await self.tenant(tenant)
+        return await self._store.add_user(User(UserId(new_uuid()), tenant, name, external_id, self._clock.now()))
+
+    async def user(self, tenant: TenantId, id: UserId) -> User:
+        """Raises `NotFound`."""
+        found = await self._store.user(tenant, id)
+        if found is None:
+            raise NotFound("there is no such user")
+        return found
+
+    async def users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
+        await self.tenant(tenant)
+        return await self._store.list_users(tenant, cursor=cursor, limit=limit)
+
+    async def create_key(
+        self,
+        tenant: TenantId,
+        name: str,
+        *,
+        scopes: frozenset[Scope],
+        user: UserId | None,
+        expires_at: datetime | None,
+    ) -> tuple[ApiKey, SecretText]:
+        """A key for the tenant, or for one of its users. The text is shown here and nowhere else, ever."""
+        await self.tenant(tenant)
+        if user is not None:
+            await self.user(tenant, user)
+        if expires_at is not None and expires_at <= self._clock.now():
+            raise InvalidRequest("expires_at is in the past", field="expires_at")
+        kind = KeyKind.USER if user is not None else KeyKind.TENANT
+        id = KeyId(new_uuid())
+        text = await self._mint(kind, tenant, user, name, scopes, expires_at, id=id)
+        stored = await self._store.key(id)
+        if stored is None:
+            raise NotFound("the key was revoked while it was made")
+        return stored, text
+
+    async def keys(self, tenant: TenantId) -> Sequence[ApiKey]:
+        await self.tenant(tenant)
+        return await self._store.list_keys(tenant)
+
+    async def revoke_key(self, tenant: TenantId, id: KeyId) -> None:
+        """At once, on every replica. Raises `NotFound`."""
+        if not await self._store.revoke_key(tenant, id):
+            raise NotFound("there is no such key")
+
+    async def authenticate(self, text: str) -> Caller:
+        """Who sends this key. Raises `Unauthenticated`, in the same words whatever is wrong with the key."""
+        if self._operator_key is not None and self._operator_key.matches(text):
+            return Caller(KeyKind.OPERATOR, None, None, ALL_SCOPES, _OPERATOR_ID)
+        refused = Unauthenticated("the API key is not valid", hint="send a valid key in `Authorization: Bearer`")
+        parsed = session_keys.parse(text)
+        if parsed is None:
+            raise refused
+        kind, id, secret = parsed
+        stored = await self._store.key(KeyId(id))
+        matches = session_keys.matches(secret, stored.secret_hash if stored else session_keys.hash_key(""))
+        if stored is None or not matches or stored.kind != kind or stored.revoked or self._expired(stored):
+            raise refused
+        return Caller(stored.kind, stored.tenant, stored.user, stored.scopes, stored.id, stored.expires_at)
+
+    def _expired(self, key: ApiKey) -> bool:
+        return key.expires_at is not None and key.expires_at <= self._clock.now()
+
+    async def _mint(
+        self,
+        kind: KeyKind,
+        tenant: TenantId | None,
+        user: UserId | None,
+        name: str,
+        scopes: frozenset[Scope],
+        expires_at: datetime | None,
+        *,
+        id: KeyId,
+    ) -> SecretText:
+        text = session_keys.mint(kind, id)
+        parsed = session_keys.parse(text.open())
+        if parsed is None:
+            raise ValueError("a key that was just made must parse")
+        secret_hash = session_keys.hash_secret(parsed[2])
+        key = ApiKey(id, kind, tenant, user, name, secret_hash, scopes, self._clock.now(), expires_at)
+        await self._store.add_key(key)
+        return text

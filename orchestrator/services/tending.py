@@ -1,0 +1,110 @@
+"""What a ready conversation needs from time to time: is its runtime still there, do messages wait, is the log taken.
+
+Called by the worker that holds the conversation's lease, whenever the conversation is due.
+"""
+
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Phase, Reason, Why, advance
+from orchestrator.domain.errors import NestorError, RuntimeNotFound, RuntimeUnreachable
+from orchestrator.domain.ids import message_event_id
+from orchestrator.drivers.base import Condition, ExitCause, Handle, Pausable
+from orchestrator.nested import wire
+from orchestrator.nested.client import Refused
+from orchestrator.services.discretion import discreet
+from orchestrator.services.events import EventLog
+from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.state.base import Inbox, Lease
+
+log = structlog.get_logger(__name__)
+_MESSAGES_A_ROUND = 50
+_ROUND_SECONDS = 60.0  # a runtime that is slow on purpose must not keep a worker from the others
+
+
+class Tending:
+    """One round for one conversation."""
+
+    def __init__(self, house: Surroundings, inbox: Inbox, events: EventLog, *, round_ms: int = 10_000) -> None:
+        self._house = house
+        self._inbox = inbox
+        self._events = events
+        self._round_ms = round_ms
+
+    async def tend(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Milliseconds until the next round; None when the conversation is no longer ready."""
+        handle = await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
+        lost = await self._lost(handle, lease)
+        if lost is not None:
+            await self.give_up(lease, conversation, lost)
+            return None
+        conversation = await self._expose(lease, conversation)
+        try:
+            with anyio.fail_after(_ROUND_SECONDS):
+                delivered_all = await self._deliver(lease, conversation)
+                await self._events.pull(conversation)
+        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+            log.warning("tending.runtime_silent", conversation=conversation.id, problem=problem_of(exc))
+            return 1_000
+        return self._round_ms if delivered_all else 0
+
+    async def _expose(self, lease: Lease, conversation: Conversation) -> Conversation:
+        """Open the runtime's own listener; another port than the recorded one is recorded, so that clients find it."""
+        runtime, port = made(conversation.runtime), self._house.expose(conversation)
+        if port == runtime.public_port:
+            return conversation
+        moved = replace(conversation, runtime=replace(runtime, public_port=port))
+        return await save(self._house.conversations, lease, moved)
+
+    async def give_up(self, lease: Lease, conversation: Conversation, why: Why) -> None:
+        """The runtime is gone: say so, and remove what is left of it. The workspace and the log are kept."""
+        why = await discreet(why, conversation, self._house.effective, self._house.keys)
+        failed = advance(conversation, Phase.FAILED, why=why, now=self._house.clock.now())
+        await save(self._house.conversations, lease, replace(failed, runtime=made(conversation.runtime)))
+        self._house.withdraw(conversation)  # after the record: a route that is asked for now is read from it
+        handle = await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
+        if handle is not None:
+            await self._house.driver.destroy(handle, fence=lease.fence)
+        log.warning("runtime.lost", conversation=conversation.id, reason=why.reason, problem=why.message)
+
+    async def _lost(self, handle: Handle | None, lease: Lease) -> Why | None:
+        """Why there is no runtime any more, or None. One that somebody froze behind our back is let go on."""
+        if handle is None:
+            return Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
+        try:
+            observed = await self._house.driver.inspect(handle)
+        except RuntimeNotFound:
+            return Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
+        if observed.condition is Condition.PAUSED and isinstance(self._house.driver, Pausable):
+            await self._house.driver.unpause(handle, fence=lease.fence)
+            log.warning("runtime.unpaused", name=handle.name)
+        if observed.condition is not Condition.EXITED:
+            return None
+        tail = tuple(await self._house.driver.logs(handle))
+        if observed.cause is ExitCause.OOM:
+            return Why(
+                Reason.OOM, "the runtime ran out of memory", "give it more memory, then start again", True, "", tail
+            )
+        status = "" if observed.exit_code is None else f" (exit status {observed.exit_code})"
+        return Why(Reason.RUNTIME_LOST, f"the runtime ended{status}", "start the conversation again", True, "", tail)
+
+    async def _deliver(self, lease: Lease, conversation: Conversation) -> bool:
+        """Waiting messages, in order, each under an id that the runtime knows again. True when none is left."""
+        waiting = await self._inbox.waiting(conversation.tenant, conversation.id, limit=_MESSAGES_A_ROUND)
+        if not waiting:
+            return True
+        runtime = made(conversation.runtime)
+        key = made(await self._house.keys.inner_key(conversation))
+        async with self._house.clients.open(f"http://{runtime.address}", key) as client:
+            for message in waiting:
+                body = wire.message_body(message.content, message_event_id(conversation.id, message.client_id))
+                await client.post_message(conversation.id, body)
+                await self._inbox.delivered(lease, message.sequence)
+        return len(waiting) < _MESSAGES_A_ROUND
+
+
+def problem_of(failure: BaseException) -> str:
+    """A failure in words that may be logged."""
+    return failure.message if isinstance(failure, NestorError) else type(failure).__name__

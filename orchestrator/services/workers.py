@@ -1,0 +1,125 @@
+"""Workers: claim what is due, and hold its lease for as long as somebody acts on it.
+
+One act a conversation at a time, on any replica. The loop sleeps until something is due or `wake` is called; waking
+only makes it earlier. A lease that cannot be renewed ends the act: whoever holds it next finds the log.
+"""
+
+import anyio
+import structlog
+from anyio.abc import TaskGroup
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import Conversation, Desired
+from orchestrator.domain.errors import LeaseLost, StoreUnavailable
+from orchestrator.services.lifecycle import Lifecycle
+from orchestrator.services.tending import problem_of
+from orchestrator.state.base import Conversations, Lease
+
+log = structlog.get_logger(__name__)
+_LONGEST_SLEEP = 2.0
+_AFTER_FAILURE_MS = 2_000
+
+
+class Workers:
+    """The pool of one replica."""
+
+    def __init__(
+        self,
+        store: Conversations,
+        lifecycle: Lifecycle,
+        clock: Clock,
+        *,
+        owner: str,
+        lease_seconds: float,
+        at_once: int = 16,
+    ) -> None:
+        self._store = store
+        self._lifecycle = lifecycle
+        self._clock = clock
+        self._owner = owner
+        self._lease_ms = int(lease_seconds * 1000)
+        self._slots = anyio.CapacityLimiter(at_once)
+        self._wake = anyio.Event()
+
+    def wake(self) -> None:
+        """Something became due: look now."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Until cancelled. Acts under way are cancelled with it, unwind, and give their leases back."""
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._wake = anyio.Event()
+                try:
+                    await self.tick(tasks)
+                    pause = await self._pause()
+                except StoreUnavailable as exc:
+                    log.warning("workers.store_unavailable", problem=exc.message)
+                    pause = _LONGEST_SLEEP
+                with anyio.move_on_after(pause):
+                    await self._wake.wait()
+
+    async def tick(self, tasks: TaskGroup) -> int:
+        """Claim what is due, as far as there are free slots; answers how many."""
+        free = int(self._slots.available_tokens)
+        if free <= 0:
+            return 0
+        claimed = await self._store.claim_due(self._owner, lease_ms=self._lease_ms, limit=free)
+        for lease, conversation in claimed:
+            tasks.start_soon(self._work, lease, conversation, name=f"work-{conversation.id}")
+        return len(claimed)
+
+    async def _pause(self) -> float:
+        if self._slots.available_tokens <= 0:
+            return _LONGEST_SLEEP
+        due_ms = await self._store.next_due_ms()
+        return _LONGEST_SLEEP if due_ms is None else min(_LONGEST_SLEEP, max(0.02, due_ms / 1000))
+
+    async def _work(self, lease: Lease, conversation: Conversation) -> None:
+        due_in_ms: int | None = _AFTER_FAILURE_MS
+        async with self._slots:
+            try:
+                async with anyio.create_task_group() as tasks:
+                    tasks.start_soon(self._keep, lease, conversation.desired, tasks)
+                    due_in_ms = await self._lifecycle.act(lease, conversation)
+                    tasks.cancel_scope.cancel()
+            except* LeaseLost:
+                log.warning("lease.lost", conversation=conversation.id, fence=lease.fence)
+            except* Exception as group:  # the edge of a loop tick: one conversation must not end the pool
+                for exc in _leaves(group):
+                    log.error("work.failed", conversation=conversation.id, problem=problem_of(exc), exc_info=exc)
+            finally:
+                with anyio.move_on_after(5, shield=True):
+                    await self._settle(lease, due_in_ms)
+        self.wake()
+
+    async def _settle(self, lease: Lease, due_in_ms: int | None) -> None:
+        try:
+            await self._store.settle(lease, due_in_ms=due_in_ms)
+        except StoreUnavailable as exc:  # the lease ends by itself, later
+            log.warning("lease.not_given_back", conversation=lease.conversation, problem=exc.message)
+
+    async def _keep(self, lease: Lease, desired: Desired, tasks: TaskGroup) -> None:
+        """Renew; end the act when the lease is lost, or when a caller wants something else by now."""
+        held_until = self._clock.monotonic() + self._lease_ms / 1000
+        while True:
+            await anyio.sleep(self._lease_ms / 3000)
+            try:
+                if not await self._store.renew(lease, lease_ms=self._lease_ms):
+                    raise LeaseLost("another replica holds the conversation")
+                held_until = self._clock.monotonic() + self._lease_ms / 1000
+                stored = await self._store.get(lease.tenant, lease.conversation)
+            except StoreUnavailable:
+                if self._clock.monotonic() >= held_until:
+                    raise LeaseLost("the lease could not be renewed in time") from None
+                continue
+            if stored is not None and stored.desired is not desired:
+                tasks.cancel_scope.cancel()
+                return
+
+
+def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    found: list[BaseException] = []
+    for item in group.exceptions:
+        found.extend(_leaves(item) if isinstance(item, BaseExceptionGroup) else [item])
+    return found
