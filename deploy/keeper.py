@@ -1,0 +1,69 @@
+"""Holds the runtimes' bridge for a compose project, and takes the runtimes along when the project goes down.
+
+Runtimes are containers that the orchestrator makes, so compose does not know them: `down` would leave them running, and
+could not remove a bridge that is in use. This is a service whose end is the project's end; the orchestrator's is not,
+because it may be replaced while runtimes go on. Standard library only: it runs on the base image as it is.
+"""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import sys
+import urllib.parse
+
+ENGINE = "/var/run/docker.sock"
+RUNTIME = "io.nestor.runtime"
+SECONDS = 30
+GONE = (404, 409)  # gone, or being removed at this moment
+
+
+class Engine(http.client.HTTPConnection):
+    """The engine over its socket."""
+
+    def __init__(self) -> None:
+        super().__init__("engine", timeout=SECONDS)
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self.sock.settimeout(SECONDS)
+        self.sock.connect(ENGINE)
+
+
+def ask(method: str, path: str) -> tuple[int, bytes]:
+    """Status and body of one call."""
+    engine = Engine()
+    try:
+        engine.request(method, path)
+        answer = engine.getresponse()
+        return answer.status, answer.read()
+    finally:
+        engine.close()
+
+
+def runtimes(bridge: str) -> list[str]:
+    """The ids of all runtimes on the bridge, running or not."""
+    filters = urllib.parse.quote(json.dumps({"network": [bridge], "label": [RUNTIME]}))
+    status, body = ask("GET", f"/containers/json?all=1&filters={filters}")
+    if status != 200:
+        raise OSError(f"the engine answered {status} to a list of containers")
+    return [str(container["Id"]) for container in json.loads(body)]
+
+
+def main() -> int:
+    bridge = os.environ["BRIDGE"]
+    signals = {signal.SIGTERM, signal.SIGINT}
+    signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    print(f"keeper: holds {bridge}")
+    signal.sigwait(signals)
+    failed = 0
+    for id in runtimes(bridge):
+        status, _ = ask("DELETE", f"/containers/{id}?force=1&v=1")
+        failed += status >= 400 and status not in GONE
+        print(f"keeper: removed {id[:12]}: {status}")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
