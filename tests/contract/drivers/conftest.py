@@ -1,0 +1,140 @@
+"""A house for each driver: the driver itself, a second one as after a restart, and a way to kill a runtime."""
+
+import json
+import os
+import signal
+import sys
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import anyio
+import pytest
+from support import containers
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.docker import DockerDriver
+from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.process import ProcessDriver
+
+STANDIN = Path(__file__).with_name("standin_server.py")
+
+
+def new_spec(**changes) -> RuntimeSpec:
+    conversation = str(uuid.uuid4())
+    labels = {
+        "installation": "here",
+        "tenant": TenantId(str(uuid.uuid4())),
+        "conversation": ConversationId(conversation),
+        "runtime": RuntimeId(str(uuid.uuid4())),
+        "generation": 1,
+    }
+    given = {name: changes.pop(name) for name in list(changes) if name in labels}
+    return RuntimeSpec(name=f"nestor-{conversation}-g1", labels=OwnerLabels(**{**labels, **given}), **changes)
+
+
+async def alive(endpoint: Endpoint, *, timeout: float = 2.0) -> bool:
+    """Whether something answers `/alive`, asked with the bytes that any HTTP server understands."""
+    with anyio.move_on_after(timeout):
+        try:
+            async with await anyio.connect_tcp(endpoint.host, endpoint.port) as stream:
+                await stream.send(b"GET /alive HTTP/1.1\r\nHost: runtime\r\nConnection: close\r\n\r\n")
+                return b" 200 " in await stream.receive()
+        except (OSError, anyio.EndOfStream, anyio.BrokenResourceError):
+            return False
+    return False
+
+
+async def until(condition: Callable[[], Awaitable[bool]]) -> None:
+    """Wait for `condition`, twenty seconds at most."""
+    with anyio.fail_after(20):
+        while not await condition():
+            await anyio.sleep(0.02)
+
+
+@dataclass
+class House:
+    driver: FakeDriver | ProcessDriver | DockerDriver
+    second: Callable[
+        [], FakeDriver | ProcessDriver | DockerDriver
+    ]  #: a driver on the same engine, as a restarted orchestrator has
+    kill: Callable[[Handle], None]  #: end a runtime from outside, as the kernel would
+    new_spec: Callable[..., RuntimeSpec] = new_spec
+    alive: Callable[..., Awaitable[bool]] = alive
+    until: Callable[..., Awaitable[None]] = until
+    labels: list[OwnerLabels] = field(default_factory=list)  #: whose volumes an engine would keep after the test
+
+    async def started(self, **changes) -> tuple[Handle, Endpoint]:
+        """A runtime that answers."""
+        spec = self.new_spec(**changes)
+        await self.driver.ensure_volume(spec.labels, fence=1)
+        handle = await self.driver.create(spec, fence=1)
+        endpoint = await self.driver.start(handle, fence=1, init_key=SecretText("init-key"))
+        await until(lambda: alive(endpoint))
+        return handle, endpoint
+
+
+def _kill_process(folder: Path) -> Callable[[Handle], None]:
+    def kill(handle: Handle) -> None:
+        claim = json.loads((folder / "runtimes" / handle.name / "claim.json").read_text())
+        os.kill((claim["init"] or claim["server"])["pid"], signal.SIGKILL)
+
+    return kill
+
+
+def process_house(folder: Path, *, namespaces: bool) -> House:
+    def make() -> ProcessDriver:
+        return ProcessDriver(folder, command=[sys.executable, str(STANDIN)], namespaces=namespaces)
+
+    driver = make()
+    assert driver.capabilities.isolated == namespaces, (
+        "this host gives no namespaces: install the package bubblewrap and allow user namespaces. "
+        f"The driver says: {driver._namespace_trouble}"
+    )
+    return House(driver, make, _kill_process(folder))
+
+
+async def docker_house(folder: Path) -> House:
+    installation = str(uuid.uuid4())
+
+    def make() -> DockerDriver:
+        return DockerDriver(folder, installation=installation, image=containers.standin_image())
+
+    driver = make()
+    found = await driver.fingerprint()
+    assert found.usable, found.message
+    labels: list[OwnerLabels] = []
+
+    def new_labelled_spec(**changes) -> RuntimeSpec:
+        spec = new_spec(**changes)
+        labels.append(spec.labels)
+        return spec
+
+    return House(driver, make, lambda handle: containers.kill(handle.reference), new_labelled_spec, labels=labels)
+
+
+CONTAINERS = pytest.param("containers", marks=pytest.mark.docker)
+
+
+@pytest.fixture(params=["fake", "plain processes", "processes in namespaces", CONTAINERS])
+async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
+    if request.param == "fake":
+        engine = FakeEngine()
+        house = House(FakeDriver(engine), lambda: FakeDriver(engine), lambda one: engine.crash(one.name))
+    elif request.param == "containers":
+        house, engine = await docker_house(tmp_path / "data"), None
+    else:
+        house = process_house(tmp_path / "data", namespaces=request.param == "processes in namespaces")
+        engine = None
+    yield house
+    for installation in ("here", "elsewhere"):
+        for handle in await house.driver.list(installation):
+            await house.driver.destroy(handle, fence=1_000_000)
+    for labels in house.labels:
+        await house.driver.remove_volume(labels, fence=1_000_000)
+    await house.driver.close()
+    if engine is not None:
+        await engine.shut_down()

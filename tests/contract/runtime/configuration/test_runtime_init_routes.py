@@ -1,0 +1,144 @@
+"""A dormant runtime: what it refuses, how both sides prove themselves, and how it wakes exactly once."""
+
+import asyncio
+import hashlib
+import hmac
+import os
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+from pydantic import SecretStr
+
+from runtime.settings import RuntimeSettings
+
+pytestmark = pytest.mark.anyio
+Configure = Callable[..., RuntimeSettings]
+Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+INIT_KEY = SecretStr("one-time-init-key")
+HEADERS = {"X-Init-API-Key": INIT_KEY.get_secret_value()}
+
+
+@pytest.fixture
+async def dormant(configure: Configure, serve: Serve) -> Any:
+    async with serve(configure(session_api_keys=[], secret_key=None), init_key=INIT_KEY, key=None) as client:
+        yield client
+
+
+async def init(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
+    return await client.post("/api/init", headers=HEADERS, json={"session_api_keys": ["inner"], **body})
+
+
+async def test_dormant_it_is_alive_but_serves_nothing(dormant: httpx.AsyncClient) -> None:
+    assert {(await dormant.get(path)).status_code for path in ("/alive", "/health", "/server_info")} == {200}
+    ready = await dormant.get("/ready")
+    assert (ready.status_code, ready.json()["status"]) == (503, "dormant")
+    for method, path in (("GET", "/api/settings"), ("POST", "/api/conversations"), ("GET", "/api/unknown")):
+        answer = await dormant.request(method, path)
+        expected = {"detail": "Runtime is dormant: waiting for POST /api/init"}
+        assert (answer.status_code, answer.json()) == (503, expected)
+
+
+async def test_it_writes_nothing_while_dormant(dormant: httpx.AsyncClient, tmp_path: Path) -> None:
+    await dormant.get("/ready")
+    assert not os.listdir(tmp_path)
+
+
+async def test_it_proves_that_it_holds_the_init_key(dormant: httpx.AsyncClient) -> None:
+    answer = await dormant.get("/api/init", headers={"X-Init-Nonce": "n-1"})
+    proof = hmac.new(INIT_KEY.get_secret_value().encode(), b"runtime|n-1", hashlib.sha256).hexdigest()
+    assert answer.json() == {"state": "dormant", "error": None, "proof": proof}
+    assert (await dormant.get("/api/init")).json() == {"state": "dormant", "error": None}
+    assert (await dormant.get("/api/init", headers={"X-Init-Nonce": "n" * 300})).status_code == 400
+
+
+async def test_init_configures_and_wakes_it(dormant: httpx.AsyncClient) -> None:
+    answer = await init(
+        dormant,
+        secret_key="sealing",
+        generation=4,
+        public_urls=["https://runtime.example.org"],
+        allow_set_conversation_id=True,
+        allow_http_hosts=["git.internal"],
+        webhooks=[],
+        env=None,
+    )
+    assert (answer.status_code, answer.json()) == (200, {"state": "ready", "error": None})
+    assert (await dormant.get("/ready")).status_code == 200
+    keyed = {"X-Session-API-Key": "inner", "X-Generation": "4"}
+    assert (await dormant.get("/api/settings", headers=keyed)).status_code == 200
+    assert (await dormant.get("/api/settings")).status_code == 401
+    assert (await dormant.get("/api/settings", headers={**keyed, "X-Generation": "3"})).status_code == 409
+    assert (await dormant.get("/api/init")).json()["state"] == "ready"
+    sealed = await dormant.get("/api/settings", headers={**keyed, "X-Expose-Secrets": "encrypted"})
+    assert sealed.status_code == 200
+
+
+@pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": "wrong"}, {"X-Session-API-Key": "one-time-init-key"}])
+async def test_a_wrong_init_key_is_401_and_changes_nothing(dormant: httpx.AsyncClient, headers: dict[str, str]) -> None:
+    answer = await dormant.post("/api/init", headers=headers, json={"session_api_keys": ["inner"]})
+    assert (answer.status_code, answer.json()) == (401, {"detail": "Unauthorized"})
+    assert (await dormant.get("/api/init")).json()["state"] == "dormant"
+
+
+async def test_a_second_init_is_400_and_the_init_key_is_forgotten(dormant: httpx.AsyncClient) -> None:
+    await init(dormant)
+    assert (await init(dormant, session_api_keys=["thief"])).status_code == 400
+    assert (await dormant.get("/api/settings", headers={"X-Session-API-Key": "thief"})).status_code == 401
+    assert (await dormant.get("/api/init", headers={"X-Init-Nonce": "n"})).json()["proof"] is None
+
+
+async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None:
+    answers = await asyncio.gather(*(init(dormant, session_api_keys=[f"key-{n}"]) for n in range(4)))
+    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {"unknown": 1},
+        {"session_api_keys": []},
+        {"session_api_keys": ["  "]},
+        {"session_api_keys": "hidden-value"},
+        {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/"}]},
+        {"session_api_keys": ["k"], "env": {"A": "hidden-value"}},
+        {"session_api_keys": ["k"], "max_concurrent_runs": 0},
+        {"session_api_keys": ["k"], "generation": "hidden-value"},
+    ],
+)
+async def test_a_bad_init_body_is_422_without_its_values(dormant: httpx.AsyncClient, body: dict[str, Any]) -> None:
+    answer = await dormant.post("/api/init", headers=HEADERS, json=body)
+    assert answer.status_code == 422
+    assert "hidden-value" not in answer.text
+    assert (await dormant.get("/api/init")).json()["state"] == "dormant"
+
+
+async def test_a_failed_init_is_500_and_can_be_repeated(configure: Configure, serve: Serve, tmp_path: Path) -> None:
+    blocked = tmp_path / "persistence"
+    blocked.write_text("a file where a directory must be")
+    async with serve(configure(session_api_keys=[]), init_key=INIT_KEY, key=None) as client:
+        answer = await init(client)
+        assert (answer.status_code, answer.json()["detail"]) == (500, "Internal Server Error")
+        status = (await client.get("/api/init")).json()
+        assert status["state"] == "dormant"
+        assert answer.json()["error_id"] in status["error"]
+        assert "persistence" not in answer.text + status["error"]
+        blocked.unlink()
+        assert (await init(client)).status_code == 200
+
+
+async def test_a_runtime_that_is_not_deferred_has_no_init(client: httpx.AsyncClient) -> None:
+    assert (await client.get("/api/init")).status_code == 404
+    assert (await init(client)).status_code == 400
+
+
+async def test_deferred_init_by_environment_takes_the_secret_key_as_init_key(
+    configure: Configure, serve: Serve
+) -> None:
+    settings = configure(session_api_keys=[], deferred_init=True, secret_key=INIT_KEY.get_secret_value())
+    async with serve(settings, key=None) as client:
+        assert (await client.get("/api/settings")).status_code == 503
+        assert (await init(client)).status_code == 200

@@ -1,0 +1,167 @@
+"""`docker compose up` from this checkout, as the README says it: up, used, down and up again, and nothing left."""
+
+import os
+import secrets
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import httpx
+import pytest
+from support import containers
+from support.docker_nestor import Client, container_of, talking_to
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
+
+GATEWAY = "10.213.8.1"
+
+
+@dataclass
+class Project:
+    """A compose project of this test's own, beside one that a person may have up."""
+
+    name: str
+    url: str
+    environment: dict[str, str]
+
+    @property
+    def operator_key(self) -> str:
+        return self.environment["NESTOR_OPERATOR_KEY"]
+
+    def compose(self, *arguments: str) -> str:
+        done = subprocess.run(
+            ["docker", "compose", "--project-name", self.name, *arguments],
+            cwd=containers.REPOSITORY,
+            env={**os.environ, **self.environment},
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    def left(self) -> list[str]:
+        """What the engine has of this project, images apart."""
+        named = f"name={self.name}"
+        found = containers.docker("ps", "--all", "--format", "{{.Names}}", "--filter", named).split()
+        found += containers.docker(
+            "ps", "--all", "--format", "{{.Names}}", "--filter", f"network={self.name}_runtimes"
+        ).split()
+        found += containers.docker("volume", "ls", "--format", "{{.Name}}", "--filter", named).split()
+        return found + containers.docker("network", "ls", "--format", "{{.Name}}", "--filter", named).split()
+
+
+@pytest.fixture
+def project() -> Iterator[Project]:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environment = {
+        "NESTOR_OPERATOR_KEY": secrets.token_urlsafe(32),
+        "NESTOR_PORT": str(port),
+        "NESTOR_RUNTIME_SUBNET": "10.213.8.0/22",
+        "NESTOR_RUNTIME_GATEWAY": GATEWAY,
+    }
+    project = Project(f"nestor-test-{secrets.token_hex(4)}", f"http://127.0.0.1:{port}", environment)
+    try:
+        yield project
+    finally:
+        project.compose("down", "--volumes")
+
+
+async def test_up_used_down_and_up_again_and_nothing_left(project: Project, record_property):
+    began = time.monotonic()
+    project.compose("up", "--detach", "--build", "--wait")
+    record_property("seconds_to_up", round(time.monotonic() - began, 1))
+    async with talking_to(project.url, project.operator_key, gateway=GATEWAY) as nestor:
+        key = await nestor.tenant()
+        conversation = await nestor.conversation(key)
+        id = conversation["id"]
+        events = await nestor.run(key, id, say("before"))
+        events = await settled(nestor, key, id, events)
+
+        container = containers.inspect("container", container_of(id))["Id"]
+        project.compose("restart", "orchestrator")
+        await up(project)
+        assert containers.inspect("container", container_of(id))["Id"] == container
+        found = await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=200)
+        assert found["phase"] == "ready"
+
+        project.compose("down")
+        assert sorted(project.left()) == [
+            f"{project.name}_data",
+            f"{project.name}_redis",
+            f"{project.name}_redis-socket",
+        ]
+        assert not containers.docker("ps", "--all", "--quiet", "--filter", f"label=io.nestor.conversation={id}")
+
+        project.compose("up", "--detach", "--wait")
+        listed = await nestor.call("GET", "/api/v2/conversations", key, status=200)
+        assert [item["id"] for item in listed["items"]] == [id]
+        assert await nestor.events(key, id) == events
+        await nestor.until(key, id, "failed", past="ready")
+        await nestor.call("POST", f"/api/v2/conversations/{id}/start", key, status=202)
+        await nestor.until(key, id, "ready", past="failed")
+        assert containers.docker("exec", container_of(id), "cat", "/workspace/said") == "before\n"
+    project.compose("down", "--volumes")
+    assert project.left() == []
+
+
+async def test_the_demo_runs_against_it(project: Project):
+    project.compose("up", "--detach", "--build", "--wait")
+    command = [sys.executable, "-m", "orchestrator", "demo", "--plain", "--url", project.url]
+    done = subprocess.run(
+        [*command, "--operator-key", project.operator_key],
+        cwd=containers.REPOSITORY,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("pushed ") == 3
+
+
+async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
+    project.compose("up", "--detach", "--build", "--wait")
+    socket_path = "/var/run/docker.sock"
+    holders = set()
+    for service in ("redis", "keeper", "orchestrator"):
+        shown = containers.inspect("container", f"{project.name}-{service}-1")
+        assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert shown["HostConfig"]["ReadonlyRootfs"] is True, service
+        assert not shown["HostConfig"]["PortBindings"], service
+        if any(mount["Source"] == socket_path for mount in shown["Mounts"]):
+            holders.add(service)
+    assert holders == {"keeper", "orchestrator"}
+    processes = containers.docker("top", f"{project.name}-orchestrator-1", "-eo", "pid,uid,args").splitlines()[1:]
+    users = {line.split()[1] for line in processes if "docker-init" not in line}
+    assert users == {"10001"}, processes
+
+
+def say(text: str) -> dict[str, object]:
+    return {"tool": "terminal", "args": {"command": f"echo {text} | tee /workspace/said", "summary": "Say it"}}
+
+
+async def settled(nestor: Client, key: str, id: str, events: list[dict[str, object]]) -> list[dict[str, object]]:
+    """The log once nothing is added to it any more."""
+    while len(now := await nestor.events(key, id)) != len(events):
+        events = now
+    return now
+
+
+async def up(project: Project) -> None:
+    deadline = time.monotonic() + 60
+    async with httpx.AsyncClient(trust_env=False) as http:
+        while time.monotonic() < deadline:
+            try:
+                if (await http.get(f"{project.url}/ready")).status_code == 200:
+                    return
+            except httpx.HTTPError:
+                pass
+    raise AssertionError("the orchestrator did not come back")

@@ -1,0 +1,120 @@
+"""Conversations after their start: messages, events, lists, stop, delete, and a runtime that is lost."""
+
+import anyio
+import pytest
+from support.orchestrators import Nestor
+
+pytestmark = pytest.mark.anyio
+
+
+async def ready(nestor: Nestor, key: str, **body: object) -> dict[str, object]:
+    record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json=body, status=200)
+    assert record["phase"] == "ready", record
+    return record
+
+
+async def events(nestor: Nestor, key: str, id: object, **query: object) -> dict[str, object]:
+    return await nestor.call("GET", f"/api/v2/conversations/{id}/events", key, params=query, status=200)
+
+
+def said_by_user(page: dict[str, object]) -> list[str]:
+    found = [item["event"] for item in page["items"] if item["event"]["source"] == "user"]
+    return [event["llm_message"]["content"][0]["text"] for event in found]
+
+
+async def test_messages_reach_the_agent_in_order_and_once(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key))["id"]
+    path = f"/api/v2/conversations/{id}/messages"
+    for number in (1, 2, 2, 3):
+        body = {"content": f"message {number}", "client_id": f"c{number}"}
+        answer = await nestor.call("POST", path, key, json=body, status=202)
+        assert (answer["id"], answer["sequence"]) == (f"c{number}", number)
+    with anyio.fail_after(10):
+        while len(texts := said_by_user(await events(nestor, key, id))) < 3:
+            await anyio.sleep(0.02)
+    assert texts == ["message 1", "message 2", "message 3"]
+
+
+async def test_events_are_numbered_from_one_and_paged(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key, initial_message="first"))["id"]
+    page = await events(nestor, key, id, limit=1)
+    assert [item["sequence"] for item in page["items"]] == [1]
+    assert page["next_page_id"] == "1"
+    following = await events(nestor, key, id, after=page["next_page_id"])
+    assert all(item["sequence"] > 1 for item in following["items"])
+    assert following["next_page_id"] is None
+
+
+async def test_events_are_readable_after_the_runtime_was_stopped(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key, initial_message="first"))["id"]
+    before = await events(nestor, key, id)
+    await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=202)
+    stopped = await nestor.until(key, id, "stopped")
+    assert stopped["runtime"]["url"] is None
+    assert nestor.engine.runtimes == {}
+    assert len(nestor.engine.volumes) == 1, "the workspace is kept"
+    assert (await events(nestor, key, id))["items"] == before["items"]
+
+
+async def test_a_stopped_conversation_starts_again_with_its_session_key(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    first = await ready(nestor, key, initial_message="first")
+    await nestor.call("POST", f"/api/v2/conversations/{first['id']}/stop", key, status=202)
+    await nestor.until(key, first["id"], "stopped")
+    path = f"/api/v2/conversations/{first['id']}/start?wait=ready&timeout=20"
+    second = await nestor.call("POST", path, key, status=200)
+    assert second["phase"] == "ready"
+    assert second["runtime"]["session_key"] == first["runtime"]["session_key"]
+    assert second["runtime"]["id"] == first["runtime"]["id"]
+
+
+async def test_delete_leaves_nothing(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key))["id"]
+    await nestor.call("DELETE", f"/api/v2/conversations/{id}", key, status=202)
+    with anyio.fail_after(10):
+        while (await nestor.http.get(f"/api/v2/conversations/{id}", headers=nestor.as_(key))).status_code != 404:
+            await anyio.sleep(0.02)
+    assert (nestor.engine.runtimes, nestor.engine.volumes) == ({}, {})
+
+
+async def test_delete_during_a_start_ends_the_start(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    nestor.engine.script.hang("POST", "/api/settings", times=1)
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+    await nestor.until(key, accepted["id"], "configuring")
+    await nestor.call("DELETE", f"/api/v2/conversations/{accepted['id']}", key, status=202)
+    with anyio.fail_after(15):
+        while (
+            await nestor.http.get(f"/api/v2/conversations/{accepted['id']}", headers=nestor.as_(key))
+        ).status_code != 404:
+            await anyio.sleep(0.05)
+    assert (nestor.engine.runtimes, nestor.engine.volumes) == ({}, {})
+
+
+async def test_a_runtime_that_dies_is_told_with_a_reason(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key))["id"]
+    (name,) = nestor.engine.runtimes
+    nestor.engine.crash(name)
+    await nestor.call(
+        "POST", f"/api/v2/conversations/{id}/messages", key, json={"content": "are you there"}, status=202
+    )
+    record = await nestor.until(key, id, "failed")
+    assert record["reason"] == "runtime_lost"
+    assert record["retryable"] is True
+    assert nestor.engine.runtimes == {}
+
+
+async def test_lists_are_newest_first_and_paged(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    ids = [(await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202))["id"] for _ in range(3)]
+    first = await nestor.call("GET", "/api/v2/conversations?limit=2", key, status=200)
+    second = await nestor.call("GET", f"/api/v2/conversations?limit=2&page_id={first['next_page_id']}", key, status=200)
+    assert [item["id"] for item in first["items"] + second["items"]] == ids[::-1]
+    assert second["next_page_id"] is None
+    for id in ids:
+        await nestor.until(key, id, "ready")

@@ -1,0 +1,135 @@
+"""A start through the API: the order of the configuration calls, their bodies, and what a failure of each leaves."""
+
+import pytest
+from support.orchestrators import Nestor
+
+pytestmark = pytest.mark.anyio
+
+
+async def configured(nestor: Nestor) -> str:
+    key = await nestor.ready_tenant()
+    provider = {"token": "ghp_token_of_the_tests", "host": "http://127.0.0.1:9", "user_id": "7"}
+    await nestor.call("PUT", "/api/v2/git-providers/github", key, json=provider, status=200)
+    await nestor.call("PUT", "/api/v2/secrets/DEPLOY_KEY", key, json={"value": "deploy-value"}, status=200)
+    return key
+
+
+async def test_configuration_is_pushed_in_order_and_then_the_conversation(nestor: Nestor) -> None:
+    key = await configured(nestor)
+    body = {"initial_message": "hello", "secrets": {"ONLY_HERE": "here"}}
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json=body, status=202)
+    assert (accepted["phase"], accepted["status"]) == ("pending", "starting")
+    record = await nestor.until(key, accepted["id"], "ready", "failed")
+    assert record["phase"] == "ready", record
+
+    posts = [(path, body) for path, body in nestor.engine.script.posts() if path != "/api/init"]
+    assert [path for path, _ in posts] == [
+        "/api/settings",
+        "/api/add-git-providers",
+        "/api/secrets",
+        "/api/conversations",
+    ]
+    settings, providers, secrets, conversation = (body for _, body in posts)
+    assert settings == {
+        "agent": "CodeActAgent",
+        "llm_model": "openai/scripted",
+        "llm_api_key": "sk-model-key-of-the-tests",
+    }
+    github = {"token": "ghp_token_of_the_tests", "host": "http://127.0.0.1:9", "user_id": "7"}
+    assert providers == {"provider_tokens": {"github": github}}
+    assert secrets == {"secrets": {"DEPLOY_KEY": "deploy-value", "ONLY_HERE": "here"}}
+    assert conversation == {"conversation_id": accepted["id"], "initial_user_msg": "hello"}
+
+    operation = await nestor.ended(key, record["operation"])
+    assert operation["state"] == "succeeded"
+    assert [stage["name"] for stage in operation["stages"]] == [
+        "volume", "create", "start", "alive", "init", "settings", "providers", "secrets", "converse", "publish",
+    ]  # fmt: skip
+    assert all(stage["state"] == "succeeded" and stage["seconds"] is not None for stage in operation["stages"])
+
+
+@pytest.mark.parametrize(
+    ("path", "step"),
+    [("/api/settings", "settings"), ("/api/add-git-providers", "providers"), ("/api/secrets", "secrets")],
+)
+async def test_a_500_on_a_configuration_call_aborts_the_start(nestor: Nestor, path: str, step: str) -> None:
+    key = await configured(nestor)
+    nestor.engine.script.fail("POST", path, 500, times=None)
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+    record = await nestor.until(key, accepted["id"], "ready", "failed")
+
+    assert (record["phase"], record["status"], record["step"]) == ("failed", "failed", step)
+    assert record["reason"] == "config_rejected"
+    assert f"POST {path} was answered 500" in record["message"]
+    assert record["hint"]
+    assert record["retryable"] is True
+    assert nestor.engine.runtimes == {}, "the runtime is destroyed"
+    assert nestor.engine.volumes == {}, "a conversation that was never ready has no workspace to keep"
+    operation = await nestor.ended(key, record["operation"])
+    assert operation["state"] == "failed"
+    assert {stage["name"]: stage["state"] for stage in operation["stages"]}[step] == "failed"
+
+
+async def test_a_failed_conversation_starts_again_when_asked(nestor: Nestor) -> None:
+    key = await configured(nestor)
+    nestor.engine.script.fail("POST", "/api/secrets", 500, times=1)
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json={"initial_message": "hi"}, status=202)
+    failed = await nestor.until(key, accepted["id"], "failed")
+    again = await nestor.call("POST", f"/api/v2/conversations/{accepted['id']}/start", key, status=202)
+    assert again["operation"] != failed["operation"]
+    ready = await nestor.until(key, accepted["id"], "ready")
+    assert ready["runtime"]["generation"] > failed["runtime"]["generation"]
+
+
+async def test_a_runtime_that_ends_at_once_is_told_with_its_last_lines(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    nestor.engine.script.die("GET", "/alive", times=None)
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+    record = await nestor.until(key, accepted["id"], "failed")
+    assert (record["step"], record["reason"]) == ("alive", "image_start")
+    assert record["log_tail"]
+
+
+async def test_the_same_id_joins_the_start_under_way(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    body = {"id": "7d9f0f2f5f1e4a3c8d3b2a1908f7e6d5"}
+    first = await nestor.call("POST", "/api/v2/conversations", key, json=body, status=202)
+    second = await nestor.call("POST", "/api/v2/conversations", key, json=body, status=202)
+    assert first["id"] == second["id"] == "7d9f0f2f-5f1e-4a3c-8d3b-2a1908f7e6d5"
+    assert first["operation"] == second["operation"]
+    await nestor.until(key, first["id"], "ready")
+    assert len(nestor.engine.runtimes) == 1
+
+
+async def test_an_idempotency_key_replays_the_first_answer(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    headers = nestor.as_(key) | {"Idempotency-Key": "k-1"}
+    first = await nestor.http.post("/api/v2/conversations", headers=headers, json={"title": "one"})
+    second = await nestor.http.post("/api/v2/conversations", headers=headers, json={"title": "one"})
+    other = await nestor.http.post("/api/v2/conversations", headers=headers, json={"title": "two"})
+    assert (first.status_code, second.status_code, other.status_code) == (202, 202, 422)
+    assert first.json() == second.json()
+    assert second.headers["idempotency-replayed"] == "true"
+    assert "idempotency-replayed" not in first.headers
+
+
+async def test_wait_answers_when_it_is_ready_and_408_when_the_time_is_over(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)
+    assert record["phase"] == "ready"
+    assert record["runtime"]["session_key"]
+    nestor.engine.script.hang("POST", "/api/settings", times=1)
+    problem = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=0.2", key, json={}, status=408)
+    assert problem["code"] == "wait_elapsed"
+
+
+async def test_a_runtime_that_repeats_what_it_was_told_is_not_believed_to_be_discreet(nestor: Nestor) -> None:
+    key = await configured(nestor)
+    said = "no: deploy-value, and in the log as well"
+    nestor.engine.script.fail("POST", "/api/secrets", 422, times=None, body={"error": said})
+    accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+    record = await nestor.until(key, accepted["id"], "failed")
+    assert "and in the log as well" in record["message"]
+    assert "deploy-value" not in str(record)
+    operation = await nestor.ended(key, record["operation"])
+    assert "deploy-value" not in str(operation)

@@ -1,0 +1,308 @@
+"""What a hostile or broken client may try at the front: every case on the API path and on a runtime's path."""
+
+import asyncio
+import re
+import time
+
+import pytest
+
+from orchestrator.proxy.limits import FrontLimits
+
+pytestmark = pytest.mark.anyio
+
+API = "/api/v2/echo"
+STATUS = re.compile(rb"HTTP/1\.1 \d\d\d ")
+POST = "POST {} HTTP/1.1\r\nHost: h\r\n{}"
+FRAMING = {
+    "two lengths": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "two equal lengths": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
+    "list of lengths": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 3, 3\r\n\r\nabc",
+    "signed length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: +3\r\n\r\nabc",
+    "hexadecimal length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 0x3\r\n\r\nabc",
+    "empty length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: \r\n\r\nabc",
+    "length and chunks": POST + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunks and length": POST + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
+    "unknown encoding": "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: x\r\n\r\n",
+    "two encodings in one": "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+    "chunked twice": POST + "Transfer-Encoding: chunked\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked then identity": "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: chunked, identity\r\n\r\n0\r\n\r\n",
+    "chunked with a tail": "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: chunked;a\r\n\r\n0\r\n\r\n",
+    "encoding in HTTP/1.0": "POST {} HTTP/1.0\r\nHost: h\r\n{}Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "space before colon": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length : 3\r\n\r\nabc",
+    "folded line": "GET {} HTTP/1.1\r\nHost: h\r\n{}X-A: b\r\n c\r\n\r\n",
+    "bare line feed": "GET {} HTTP/1.1\r\nHost: h\r\n{}X-A: b\nX-C: d\r\n\r\n",
+    "line feeds only": "GET {} HTTP/1.1\nHost: h\n{}\n\n",
+    "bare carriage return": "GET {} HTTP/1.1\r\nHost: h\r\n{}X-A: b\rX-C: d\r\n\r\n",
+    "NUL in a value": "GET {} HTTP/1.1\r\nHost: h\r\n{}X-A: b\0c\r\n\r\n",
+    "NUL in a name": "GET {} HTTP/1.1\r\nHost: h\r\n{}X\0A: b\r\n\r\n",
+    "line without colon": "GET {} HTTP/1.1\r\nHost: h\r\n{}nonsense\r\n\r\n",
+    "empty name": "GET {} HTTP/1.1\r\nHost: h\r\n{}: value\r\n\r\n",
+    "two hosts": "GET {} HTTP/1.1\r\nHost: h\r\nHost: g\r\n{}\r\n",
+    "no host": "GET {} HTTP/1.1\r\n{}\r\n",
+    "empty host": "GET {} HTTP/1.1\r\nHost: \r\n{}\r\n",
+    "host with a path": "GET {} HTTP/1.1\r\nHost: h/api\r\n{}\r\n",
+    "host with a user": "GET {} HTTP/1.1\r\nHost: a@h\r\n{}\r\n",
+    "absolute form": "GET http://h{} HTTP/1.1\r\nHost: h\r\n{}\r\n",
+    "fragment": "GET {}#x HTTP/1.1\r\nHost: h\r\n{}\r\n",
+    "high bytes in the target": "GET {}\xe9 HTTP/1.1\r\nHost: h\r\n{}\r\n",
+    "space in the target": "GET {} x HTTP/1.1\r\nHost: h\r\n{}\r\n",
+    "HTTP/2 by name": "GET {} HTTP/2.0\r\nHost: h\r\n{}\r\n",
+    "HTTP/0.9": "GET {}\r\n{}\r\n",
+    "the credential twice": "GET {} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: a\r\n{}\r\n",
+    "two bearers": "GET {} HTTP/1.1\r\nHost: h\r\nAuthorization: Bearer a\r\nAuthorization: Bearer b\r\n{}\r\n",
+    "upgrade with a body": (
+        "GET {} HTTP/1.1\r\nHost: h\r\n{}Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc"
+    ),
+    "upgrade by POST": "POST {} HTTP/1.1\r\nHost: h\r\n{}Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
+}
+BODIES = {
+    "bad chunk size": "x\r\nabc\r\n0\r\n\r\n",
+    "negative chunk size": "-3\r\nabc\r\n0\r\n\r\n",
+    "huge chunk size": "fffffffffffffffff\r\nabc",
+    "chunk longer than its size": "2\r\nabc\r\n0\r\n\r\n",
+    "chunks by line feed": "3\nabc\n0\n\n",
+    "chunk size after a space": " 3\r\nabc\r\n0\r\n\r\n",
+}
+
+
+async def paths(rig, recorder):
+    route = rig.publish(recorder["port"])
+    key = f"X-Session-API-Key: {rig.session_key}\r\n"
+    return [(API, key), (f"/runtimes/{route.runtime}/x", key)]
+
+
+@pytest.mark.parametrize("name", FRAMING)
+async def test_an_ambiguous_head_is_refused_and_the_connection_closed(rig, recorder, name):
+    for path, key in await paths(rig, recorder):
+        got = await rig.talk(
+            FRAMING[name].format(path, key).encode("latin-1") + b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n"
+        )
+        assert got.startswith(b"HTTP/1.1 400 "), (path, got)
+        assert len(STATUS.findall(got)) == 1
+        assert b"connection: close" in got
+        assert rig.session_key.encode() not in got
+    assert recorder["requests"] == []
+
+
+@pytest.mark.parametrize("name", BODIES)
+async def test_a_body_that_cannot_be_read_ends_the_request(rig, name):
+    seen = []
+
+    async def serve(reader, writer):
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        seen.append(await reader.read())
+
+    route = rig.publish(await rig.raw(serve))
+    key = f"X-Session-API-Key: {rig.session_key}\r\n"
+    for path in (API, f"/runtimes/{route.runtime}/x"):
+        head = f"POST {path} HTTP/1.1\r\nHost: h\r\n{key}Transfer-Encoding: chunked\r\n\r\n"
+        got = await rig.talk((head + BODIES[name]).encode() + b"GET /smuggled HTTP/1.1\r\nHost: h\r\n\r\n")
+        assert got.startswith(b"HTTP/1.1 400 "), (path, got)
+        assert len(STATUS.findall(got)) == 1
+    assert all(b"smuggled" not in data for data in seen)
+    assert all(not data.endswith(b"0\r\n\r\n") for data in seen[1:2])
+    await rig.eventually(lambda: not rig.server.server_state.tasks)
+
+
+async def test_trailers_reach_nobody(rig):
+    seen = asyncio.Queue()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        seen.put_nowait(await reader.readuntil(b"0\r\n\r\n"))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    route = rig.publish(await rig.raw(serve))
+    body = "3\r\nabc\r\n0\r\nX-Session-API-Key: t\r\nHost: t\r\n\r\n"
+    key = f"X-Session-API-Key: {rig.session_key}\r\nTransfer-Encoding: chunked\r\n\r\n"
+    got = await rig.talk(f"POST /runtimes/{route.runtime}/ HTTP/1.1\r\nHost: h\r\n{key}{body}".encode(), until=b"ok")
+    assert got.startswith(b"HTTP/1.1 200")
+    assert await seen.get() == b"3\r\nabc\r\n0\r\n\r\n"
+    got = await rig.talk(f"POST {API} HTTP/1.1\r\nHost: h\r\n{key}{body}".encode(), until=b"}")
+    assert got.endswith(b'{"size":3}')
+
+
+async def test_pipelined_requests_of_the_api_are_answered_in_order(rig):
+    one = b"POST /api/v2/echo HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n%b"
+    got = await rig.talk(b"".join(one % (n, b"x" * n) for n in (1, 2, 3)), until=b'{"size":3}')
+    assert [got.index(b'{"size":%d}' % n) for n in (1, 2, 3)] == sorted(
+        got.index(b'{"size":%d}' % n) for n in (1, 2, 3)
+    )
+
+
+async def test_a_request_pipelined_behind_a_runtimes_is_not_answered_and_the_connection_closes(rig, recorder):
+    for first, second in await mixed(rig, recorder):
+        got = await rig.talk(first + second)
+        assert got.count(b"HTTP/1.1 200 OK") == 1, got
+        assert b"nestor" in got or got.endswith(b"ok")
+        await asyncio.sleep(0)
+    assert len(recorder["requests"]) == 2
+
+
+async def mixed(rig, recorder):
+    route = rig.publish(recorder["port"])
+    end = f" HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
+    proxied, api = f"GET /runtimes/{route.runtime}/x{end}".encode(), f"GET /api/v2/hello{end}".encode()
+    return [(proxied, proxied), (proxied, api), (api, proxied)]
+
+
+async def test_bytes_after_connection_close_are_no_request(rig, recorder):
+    for path, key in await paths(rig, recorder):
+        end = f" HTTP/1.1\r\nHost: h\r\n{key}Connection: close\r\n\r\n"
+        target = path.replace("echo", "hello")
+        got = await rig.talk(f"GET {target}{end}GET {target}{end}".encode())
+        assert got.count(b"HTTP/1.1 200 OK") == 1, got
+    assert len(recorder["requests"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("head", "status"),
+    [
+        ("GET {}?" + "a" * 8192 + " HTTP/1.1\r\nHost: h\r\n{}\r\n", 414),
+        ("GET {} HTTP/1.1\r\nHost: h\r\n{}X-A: " + "a" * 16384 + "\r\n\r\n", 431),
+        (
+            "GET {} HTTP/1.1\r\nHost: h\r\n{}"
+            + "X-A: "
+            + "a" * 200
+            + "\r\n" * 1
+            + ("X-B: " + "a" * 200 + "\r\n") * 90
+            + "\r\n",
+            431,
+        ),
+        ("GET {} HTTP/1.1\r\nHost: h\r\n{}" + "a: b\r\n" * 100 + "\r\n", 431),
+    ],
+    ids=["target", "one line", "all lines", "many lines"],
+)
+async def test_an_oversize_head_is_refused(rig, recorder, head, status):
+    for path, key in await paths(rig, recorder):
+        got = await rig.talk(head.format(path, key).encode())
+        assert got.startswith(b"HTTP/1.1 %d " % status), got
+    assert recorder["requests"] == []
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        "GET / HTTP/1.1\r\nHost: h\r\nX-A: ",
+        "GET / HTTP/1.1\r\nHost: h\r\nX",
+        "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: chunked\r\n\r\n0\r\nX-A: ",
+        "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: chunked\r\n\r\n1;",
+    ],
+    ids=["value", "name", "trailer", "chunk extension"],
+)
+async def test_a_line_without_end_is_refused_before_it_fills_the_memory(rig, recorder, start):
+    for path, key in await paths(rig, recorder):
+        got = await rig.talk(start.format(path, key).encode() + b"a" * 1_000_000)
+        assert got.startswith(b"HTTP/1.1 431 "), got
+
+
+async def test_slow_clients_are_sent_away_while_others_are_served(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(head_seconds=0.4, idle_seconds=0.8, body_idle_seconds=0.4))
+    slow = [await asyncio.open_connection("127.0.0.1", rig.port) for _ in range(100)]
+    for number, (_, writer) in enumerate(slow):
+        writer.write(b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\nX-A" if number % 2 else b"")
+    began = time.monotonic()
+    got = await rig.talk(b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+    assert got.startswith(b"HTTP/1.1 200 OK")
+    assert time.monotonic() - began < 1
+    async with asyncio.timeout(10):
+        answers = [await reader.read() for reader, _ in slow]
+    assert {answer[:13] for answer in answers[1::2]} == {b"HTTP/1.1 408 "}
+    assert set(answers[0::2]) == {b""}
+    for _, writer in slow:
+        writer.close()
+
+
+async def test_a_head_that_drips_is_408(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(head_seconds=0.4))
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    answer = asyncio.ensure_future(reader.read(13))
+    async with asyncio.timeout(5):
+        for byte in b"GET / HTTP/1.1\r\nHost: " + b"h" * 10_000:
+            if answer.done():
+                break
+            writer.write(bytes([byte]))
+            await asyncio.sleep(0.01)
+        assert await answer == b"HTTP/1.1 408 "
+    writer.close()
+
+
+@pytest.mark.parametrize("path", [API, "/runtimes/{}/x"])
+async def test_a_body_that_stalls_is_408(bare_rig, path):
+    rig = bare_rig
+    await rig.open(FrontLimits(head_seconds=0.4, body_idle_seconds=0.4))
+    ended = asyncio.Event()
+
+    async def serve(reader, writer):
+        await reader.readuntil(b"\r\n\r\n")
+        await reader.read()
+        ended.set()
+
+    route = rig.publish(await rig.raw(serve))
+    head = f"POST {path.format(route.runtime)} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n"
+    got = await rig.talk(f"{head}Content-Length: 10\r\n\r\nabc".encode())
+    assert got.startswith(b"HTTP/1.1 408 ")
+    if path != API:
+        await asyncio.wait_for(ended.wait(), 5)
+    await rig.eventually(lambda: not rig.server.server_state.tasks)
+
+
+async def test_a_runtime_that_never_answers_is_given_up(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(head_seconds=0.4, answer_idle_seconds=0.5))
+
+    async def serve(reader, writer):
+        await reader.read()
+
+    route = rig.publish(await rig.raw(serve))
+    head = f"GET /runtimes/{route.runtime}/ HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
+    assert (await rig.talk(head.encode(), until=b"}")).startswith(b"HTTP/1.1 504 ")
+
+
+async def test_guessing_runtimes_is_slowed_down(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(unknown_per_second=5))
+    statuses = []
+    for number in range(30):
+        head = f"GET /runtimes/{number:032x}/ HTTP/1.1\r\nHost: h\r\n\r\n"
+        statuses.append((await rig.talk(head.encode(), until=b"}"))[9:12])
+    assert statuses[:5] == [b"404"] * 5
+    assert b"429" in statuses
+    assert rig.loads < 30
+
+
+async def test_a_runtime_has_a_bounded_number_of_connections(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(connections_per_runtime=3))
+
+    async def serve(reader, writer):
+        await reader.read()
+
+    route = rig.publish(await rig.raw(serve))
+    head = f"GET /runtimes/{route.runtime}/ HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
+    waiting = [await asyncio.open_connection("127.0.0.1", rig.port) for _ in range(3)]
+    for _, writer in waiting:
+        writer.write(head.encode())
+    await rig.eventually(lambda: len(rig.context.upstreams.open_for(route.runtime)) == 3)
+    assert (await rig.talk(head.encode(), until=b"}")).startswith(b"HTTP/1.1 503 ")
+    for _, writer in waiting:
+        writer.close()
+    await rig.eventually(lambda: not rig.context.upstreams.open_for(route.runtime))
+
+
+async def test_cut_connections_leave_nothing_behind(rig, recorder):
+    route = rig.publish(recorder["port"])
+    head = (
+        f"GET /runtimes/{route.runtime}/ HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n".encode()
+    )
+    for number in range(200):
+        _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(head[: number % len(head)] if number % 2 else head)
+        await writer.drain()
+        writer.transport.abort()
+    await rig.eventually(lambda: not rig.server.server_state.connections)
+    rig.context.upstreams.close_idle(route.runtime)
+    assert rig.context.upstreams.open_for(route.runtime) == ()
+    assert not rig.server.server_state.tasks

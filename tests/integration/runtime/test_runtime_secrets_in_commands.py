@@ -1,0 +1,135 @@
+"""Secrets reach the commands that name them and nothing else."""
+
+import base64
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.routing import Route
+
+from orchestrator.demo.loopback import serving
+from orchestrator.demo.model_server import ScriptedModel
+from tests.support.runtimes import KEY, MODEL_KEY, Runtime, runtime_at, terminal
+
+pytestmark = pytest.mark.anyio
+
+STATIC, STORED, REMOTE = "value-static-1234", "value-stored-1234", "value-remote-1234"
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    async with ScriptedModel(required_key=MODEL_KEY) as model, runtime_at(tmp_path, model.base_url) as made:
+        body = {"name": "STORED", "value": STORED, "description": "a stored one"}
+        assert (await made.http.put("/api/settings/secrets", json=body)).status_code == 200
+        yield made
+
+
+async def test_each_kind_of_secret_is_there_when_named_and_hidden_in_what_leaves(runtime: Runtime) -> None:
+    own = f"{runtime.url}/api/settings/secrets/"
+    secrets: dict[str, Any] = {
+        "PLAIN": {"kind": "StaticSecret", "value": STATIC, "description": "given"},
+        "STORED": {"kind": "LookupSecret", "url": f"{own}STORED", "headers": {"X-Session-API-Key": KEY}},
+        "MISSING": {"kind": "LookupSecret", "url": f"{own}NOBODY"},
+    }
+    encoded = base64.b64encode(STORED.encode()).decode()
+    script = [
+        terminal("echo ${PLAIN} $STORED [$MISSING]; env | grep -c -e ^PLAIN= -e ^STORED= -e ^MISSING="),
+        terminal('env | grep -c value-; test -z "$OTHER" && echo none'),
+        terminal('printf %s "$STORED" | base64'),
+        terminal("echo $STORED > kept; echo done"),
+        {"tool": "file_editor", "args": {"command": "view", "path": str(runtime.folder / "work" / "kept")}},
+        terminal("cat kept; cat absent-$PLAIN"),
+        {"tool": "finish", "args": {"message": f"it was {STATIC}"}},
+    ]
+    id = await runtime.start(script, secrets=secrets)
+    await runtime.finish(id)
+    outputs = await runtime.outputs(id)
+    assert outputs[0] == "<secret-hidden> <secret-hidden> []\n3"
+    assert outputs[1] == "0\nnone"
+    assert outputs[2] == encoded  # only the value itself and its quoted forms are known
+    assert "<secret-hidden>" in outputs[4]
+    assert outputs[5].count("<secret-hidden>") == 2
+    log = json.dumps([event for event in await runtime.events(id) if event.get("source") != "user"])
+    info = (await runtime.http.get(f"/api/conversations/{id}")).text
+    for value in (STATIC, STORED, MODEL_KEY, KEY):
+        assert value not in log
+        assert value not in info
+    folder = runtime.folder / "conversations"
+    for file in folder.rglob("*"):
+        if file.is_file() and file.name != "events.jsonl":
+            content = file.read_bytes()
+            assert not any(value.encode() in content for value in (STATIC, STORED, MODEL_KEY, KEY)), file
+    sources = json.loads(info)["secret_registry"]["secret_sources"]
+    assert sources["PLAIN"] == {"description": "given", "value": None, "kind": "StaticSecret"}
+    assert sources["STORED"]["headers"] == {}
+
+
+async def test_secrets_can_be_added_later_in_three_forms_and_live_through_a_restart(
+    tmp_path: Path, runtime: Runtime
+) -> None:
+    id = await runtime.start()
+    update = {
+        "A_KEY": "plain-a-value",
+        "B_KEY": {"value": "plain-b-value"},
+        "C_KEY": {"kind": "StaticSecret", "value": "cc-c"},
+    }
+    assert (await runtime.http.post(f"/api/conversations/{id}/secrets", json={"secrets": update})).json() == {
+        "success": True
+    }
+    for wrong in ({"A": 5}, {"1A": "x"}, {"A": {"kind": "Other"}}):
+        answer = await runtime.http.post(f"/api/conversations/{id}/secrets", json={"secrets": wrong})
+        assert answer.status_code == 422
+        assert "input" not in answer.json()["detail"][0]
+    command = 'echo "$A_KEY,$B_KEY,$C_KEY" | tr a-z A-Z'
+    await runtime.say(id, [terminal(command)])
+    await runtime.until(id)
+    assert await runtime.outputs(id) == ["PLAIN-A-VALUE,PLAIN-B-VALUE,CC-C"]
+
+
+async def test_lookups_on_other_hosts_are_bounded(runtime: Runtime) -> None:
+    seen: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        seen.append(request.headers.get("x-key", ""))
+        match request.path_params["name"]:
+            case "good":
+                return PlainTextResponse(REMOTE)
+            case "large":
+                return PlainTextResponse("x" * 70_000)
+            case "moved":
+                return RedirectResponse("/good")
+            case _:
+                return Response(b"\xff\xfe", 200)
+
+    app = Starlette(routes=[Route("/{name}", answer)])
+    async with serving(app, host="127.0.0.1", port=0) as origin:
+        names = ("good", "large", "moved", "binary")
+        secrets = {
+            name.upper(): {"kind": "LookupSecret", "url": f"{origin}/{name}", "headers": {"X-Key": "header-value-1"}}
+            for name in names
+        }
+        id = await runtime.start([terminal('echo "[$GOOD][$LARGE][$MOVED][$BINARY]"')], secrets=secrets)
+        await runtime.finish(id)
+    assert await runtime.outputs(id) == ["[<secret-hidden>][][][]"]
+    assert seen == ["header-value-1"] * 4
+
+
+async def test_encrypted_values_are_opened_and_unreadable_ones_refused(runtime: Runtime) -> None:
+    await runtime.http.patch("/api/settings", json={"agent_settings_diff": {"llm": {"api_key": MODEL_KEY}}})
+    exposed = (await runtime.http.get("/api/settings", headers={"X-Expose-Secrets": "encrypted"})).json()
+    token = exposed["agent_settings"]["llm"]["api_key"]
+    assert token.startswith("gAAAAA")
+    script = [terminal('test "$S" = plain-text-value && echo same')]
+    secrets = {"S": {"kind": "StaticSecret", "value": "plain-text-value"}}
+    id = await runtime.start(script, llm={"api_key": token}, secrets=secrets, secrets_encrypted=True)
+    await runtime.finish(id)
+    assert await runtime.outputs(id) == ["same"]
+    broken = runtime.body(llm={"api_key": token[:-4] + "AAAA"}, secrets_encrypted=True)
+    refused = await runtime.http.post("/api/conversations", json=broken)
+    assert refused.status_code == 422
+    assert token[:20] not in refused.text

@@ -1,0 +1,157 @@
+"""An orchestrator as a process of its own, started as a person starts it, and killed as a machine kills it."""
+
+import json
+import os
+import select
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+OPERATOR_KEY = "operator-key-of-the-tests-0123456789"
+
+
+class OrchestratorProcess:
+    """One life of `nestor up` over a data folder; `start` it again after `kill`."""
+
+    def __init__(self, data_dir: Path, *, driver: str = "process", **variables: str) -> None:
+        self.data_dir = data_dir
+        self.log = data_dir.parent / f"{data_dir.name}.log"
+        self._driver = driver
+        self._variables = variables
+        self._process: subprocess.Popen[bytes] | None = None
+        self.url = ""
+        self.port = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None
+        return self._process.pid
+
+    def start(self) -> "OrchestratorProcess":
+        command = [sys.executable, "-m", "orchestrator", "up", "--json", "--port", str(self.port)]
+        command += ["--data-dir", str(self.data_dir), "--driver", self._driver]
+        environment = {
+            "PATH": os.environ["PATH"],
+            "HOME": os.environ.get("HOME", "/"),
+            "NESTOR_OPERATOR_KEY": OPERATOR_KEY,
+            "NESTOR_VERIFY_GIT_TOKENS": "0",
+            "NESTOR_LEASE_SECONDS": "2",
+            "NESTOR_LOG_FORMAT": "json",
+            **self._variables,
+        }
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+        assert self._process.stdout is not None
+        ready, _, _ = select.select([self._process.stdout], [], [], 40)
+        line = self._process.stdout.readline() if ready else b""
+        assert line, f"the orchestrator did not start:\n{self.log.read_text()[-3000:]}"
+        self.url = json.loads(line)["url"]
+        self.port = int(self.url.rsplit(":", 1)[1])
+        return self
+
+    def kill(self) -> None:
+        """SIGKILL: no chance to tidy up."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait(10)
+        assert self._process.stdout is not None
+        self._process.stdout.close()
+
+    def end(self) -> int:
+        """SIGTERM; answers the exit status."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGTERM)
+        try:
+            return self._process.wait(40)
+        finally:
+            assert self._process.stdout is not None
+            self._process.stdout.close()
+
+    def call(self, method: str, path: str, key: str = OPERATOR_KEY, *, status: int | None = None, **more: Any) -> Any:
+        response = httpx.request(
+            method, self.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False, **more
+        )
+        if status is not None:
+            assert response.status_code == status, response.text
+        return response.json() if response.content else None
+
+    def tenant(self, name: str, model_url: str, model_key: str = "sk-model-key-of-the-tests") -> str:
+        """The key of a new tenant whose conversations use the scripted model."""
+        tenant = self.call("POST", "/api/v2/tenants", json={"name": name}, status=201)
+        path = f"/api/v2/tenants/{tenant['id']}/api-keys"
+        key: str = self.call("POST", path, json={"name": "k"}, status=201)["key"]
+        llm = {"model": "openai/scripted", "api_key": model_key, "base_url": model_url, "num_retries": 0}
+        self.call("PATCH", "/api/v2/settings", key, json={"agent_settings": {"llm": llm}}, status=200)
+        return key
+
+    def conversation(self, key: str, id: str) -> dict[str, Any]:
+        record: dict[str, Any] = self.call("GET", f"/api/v2/conversations/{id}", key, status=200)
+        return record
+
+    def until(self, key: str, id: str, *phases: str, seconds: float = 60) -> dict[str, Any]:
+        """The record, as soon as its phase is one of `phases`."""
+        return wait_for(lambda: (r := self.conversation(key, id))["phase"] in phases and r, seconds)
+
+    def until_stage(self, key: str, operation: str, stage: str, seconds: float = 30) -> None:
+        """Until that stage of the operation runs."""
+
+        def running() -> bool:
+            stages = self.call("GET", f"/api/v2/operations/{operation}", key, status=200)["stages"]
+            return {item["name"]: item["state"] for item in stages}[stage] == "running"
+
+        wait_for(running, seconds, pause=0.005)
+
+    def claims(self) -> set[str]:
+        """The names of the runtimes that the driver's folder knows."""
+        folder = self.data_dir / "runtimes"
+        return {item.name for item in folder.iterdir() if item.is_dir()} if folder.exists() else set()
+
+    def processes(self) -> list[int]:
+        """Processes of ours that name the data folder, or carry one of its runtimes, besides the orchestrator."""
+        needle = str(self.data_dir).encode()
+        found = []
+        for entry in Path("/proc").iterdir():
+            if not entry.name.isdigit() or int(entry.name) in (os.getpid(), self._process.pid if self._process else 0):
+                continue
+            try:
+                if needle in (entry / "cmdline").read_bytes() or needle in (entry / "environ").read_bytes():
+                    found.append(int(entry.name))
+            except OSError:
+                continue
+        return found
+
+
+def wait_for(condition: Callable[[], Any], seconds: float = 30, *, pause: float = 0.02) -> Any:
+    """What `condition` answers, as soon as that is true; fails after `seconds`."""
+    deadline = time.monotonic() + seconds
+    while True:
+        value = condition()
+        if value:
+            return value
+        assert time.monotonic() < deadline, f"not within {seconds} seconds: last was {value!r}"
+        time.sleep(pause)
+
+
+@contextmanager
+def orchestrator_at(data_dir: Path, **variables: str) -> Iterator[OrchestratorProcess]:
+    """An orchestrator that leaves nothing behind, whatever the test did to it."""
+    process = OrchestratorProcess(data_dir, **variables)
+    try:
+        yield process.start()
+    finally:
+        if process._process is not None and process._process.poll() is None:
+            process.end()
+        # What a killed one left running is taken over and removed by an ephemeral one.
+        process._variables["NESTOR_EPHEMERAL"] = "1"
+        process.port = 0
+        process.start()
+        status = process.end()
+        assert status == 0
+        assert process.processes() == []
