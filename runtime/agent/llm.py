@@ -45,7 +45,7 @@ def _library() -> Any:
         warnings.filterwarnings("ignore", message=r"Items? .* using the `ReadOnly` qualifier", category=UserWarning)
         warnings.filterwarnings("ignore", module=r"litellm(\.|$)")
         # It makes a provider's coroutine in a thread; a call that is cancelled just then drops it. Nothing is lost.
-        warnings.filterwarnings("ignore", message=r"coroutine '.*completion.*' was never awaited", category=RuntimeWarning)
+        warnings.filterwarnings("ignore", message=r"coroutine '.*completion.*' was never", category=RuntimeWarning)
         # The library reads this at import; without it, it would fetch a price map from the network.
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
         library: Any = importlib.import_module("litellm")
