@@ -67,6 +67,11 @@ class OrchestratorSettings(BaseSettings):
     """Comma list of hosts to which a git token may go over plain http, beside loopback."""
     lease_seconds: float = Field(default=15.0, gt=0.2, le=600)
     """How long a replica owns a conversation without renewing. Three renewals fit, so one lost call is harmless."""
+    idle_pause_seconds: float = Field(default=1800.0, ge=0, le=31_536_000)
+    """Seconds without use after which a runtime is paused, where the tenant's settings say nothing; 0 for never. An
+    agent at work and an open socket are use."""
+    idle_pause_max_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
+    """The longest time that a tenant, a user or a request may choose instead; 0 for any."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
     verify_git_tokens: bool = True

@@ -10,6 +10,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.git_tokens import TokenCheck
+from orchestrator.services.idleness import Idleness
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.tenancy import Tenancy
@@ -24,6 +25,7 @@ class Services:
     layers: Layers
     effective: Effective
     conversations: ConversationService
+    idleness: Idleness
     keys: KeyRing
     sealer: Sealer
     store: Store

@@ -87,6 +87,27 @@ async def start(
     return await _accepted(services, owner, started, response, wait, timeout)
 
 
+@router.post("/conversations/{conversation}/pause", status_code=202)
+async def pause(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
+    paused = await services.conversations.pause(owner.tenant, owner.user, _id(conversation))
+    return await _accepted(services, owner, paused, response, None, 0)
+
+
+@router.post("/conversations/{conversation}/resume", status_code=202)
+async def resume(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
+    resumed = await services.conversations.resume(owner.tenant, owner.user, _id(conversation))
+    return await _accepted(services, owner, resumed, response, wait, timeout)
+
+
 @router.post("/conversations/{conversation}/stop", status_code=202)
 async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start."""
@@ -202,6 +223,7 @@ async def _until_ready(services: Services, owner: Owner, conversation: Conversat
 
 async def _render(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
     """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
-    shown = conversation.phase is Phase.READY and Scope.WRITE in owner.caller.scopes
+    shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
     key = await services.keys.session_key(conversation) if shown else None
-    return schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
+    out = schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
+    return out | {"idle": schemas.idle_out(await services.idleness.rest(conversation))}

@@ -13,6 +13,7 @@ from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.operation import Operation
 from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
+from orchestrator.services.idleness import Rest
 
 #: The public status: the phase collapsed (outer-api.md 7).
 STATUS_OF: Mapping[Phase, str] = {
@@ -110,12 +111,18 @@ class ConversationSettingsBody(BaseModel):
     security_analyzer: str | None = None
 
 
+class LimitsBody(Body):
+    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it."""
+
+    idle_pause_seconds: float | None = Field(default=None, ge=0, le=31_536_000, allow_inf_nan=False)
+
+
 class SettingsBody(Body):
     """A merge patch: what is absent stays, null removes."""
 
     agent_settings: AgentSettingsBody | None = None
     conversation_settings: ConversationSettingsBody | None = None
-    limits: dict[str, Any] | None = None
+    limits: LimitsBody | None = None
 
     def change(self) -> dict[str, Any]:
         """The patch as plain data, with exactly the fields that were sent."""
@@ -131,6 +138,10 @@ class ProviderBody(Body):
     token: str | None = None
     host: str | None = None
     user_id: Annotated[str, StringConstraints(max_length=200)] | None = None
+
+
+#: the phases in which a conversation's runtime has an address and a session key
+ADDRESSED = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
 
 class ConversationBody(Body):
@@ -192,8 +203,8 @@ def settings_out(document: Mapping[str, Any], origin: Mapping[str, str] | None =
 
 
 def conversation_out(conversation: Conversation, *, url: str | None, session_key: SecretText | None) -> dict[str, Any]:
-    """The native record. The runtime's address and key are there while it is ready."""
-    ready = conversation.phase is Phase.READY
+    """The native record. The runtime's address and key are there while it is ready or paused."""
+    ready = conversation.phase in ADDRESSED
     runtime = conversation.runtime
     why = conversation.why
     return {
@@ -228,6 +239,17 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "created_at": rfc3339(conversation.created_at),
         "updated_at": rfc3339(conversation.updated_at),
         "phase_since": rfc3339(conversation.phase_since),
+    }
+
+
+def idle_out(rest: Rest | None) -> dict[str, Any] | None:
+    """When a ready conversation will be paused unless it is used; null in every other phase."""
+    if rest is None:
+        return None
+    return {
+        "pause_after_seconds": rest.after_seconds or None,
+        "unused_since": rfc3339(rest.since),
+        "pauses_at": rfc3339(rest.pauses_at) if rest.pauses_at else None,
     }
 
 

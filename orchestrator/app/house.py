@@ -20,26 +20,30 @@ from orchestrator.app.routing import Routes
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Misconfigured, StoreUnavailable
-from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Driver
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.process import ProcessDriver
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.proxy.cache import RouteCache
+from orchestrator.proxy.route import Found, Wake
 from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
 from orchestrator.security.session_keys import check_operator_key
+from orchestrator.services.activity import Activity
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.git_tokens import Probe, TokenCheck
+from orchestrator.services.idleness import Idleness, IdlePolicy
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.reconciler import Reconciler
+from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
 from orchestrator.services.workers import Workers
@@ -57,6 +61,8 @@ class House:
     store: RedisStore
     driver: Driver
     routes: RouteCache
+    wake: Wake
+    activity: Activity
     ports: PublicPorts
     workers: Workers
     reconciler: Reconciler
@@ -140,7 +146,9 @@ async def _furnish(
     keys = KeyRing(envelope)
     clients = RuntimeClients()
     events = EventLog(store.events, clients, keys)
-    ports, cache = PublicPorts(), RouteCache(Routes(store.conversations, keys).load)
+    routes = Routes(store.conversations, keys)
+    ports, cache = PublicPorts(), RouteCache(routes.load)
+    activity = Activity(store.conversations)
     runtime_url = _runtime_url(settings, public_url)
 
     def withdraw(conversation: Conversation) -> None:
@@ -163,7 +171,19 @@ async def _furnish(
         alive_seconds=min(60.0, settings.start_timeout / 2),
     )
     tending = Tending(surroundings, store.inbox, events)
-    lifecycle = Lifecycle(surroundings, store, tending, events, start_timeout=settings.start_timeout)
+    idleness = Idleness(
+        store.conversations,
+        effective,
+        activity,
+        clients,
+        keys,
+        clock,
+        IdlePolicy(default=settings.idle_pause_seconds, cap=settings.idle_pause_max_seconds),
+    )
+    suspension = Suspension(surroundings, store, tending, events, idleness)
+    lifecycle = Lifecycle(
+        surroundings, store, tending, events, suspension, idleness, start_timeout=settings.start_timeout
+    )
     workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
     conversations = ConversationService(
         store, effective, overrides, events, clock, wake=workers.wake, images=settings.images
@@ -173,6 +193,7 @@ async def _furnish(
         layers=layers,
         effective=effective,
         conversations=conversations,
+        idleness=idleness,
         keys=keys,
         sealer=envelope,
         store=store,
@@ -188,6 +209,8 @@ async def _furnish(
         store=store,
         driver=driver,
         routes=cache,
+        wake=lambda runtime: _woken(cache, routes, runtime, conversations),
+        activity=activity,
         ports=ports,
         workers=workers,
         reconciler=Reconciler(installation, driver, store.conversations, ports.expose),
@@ -269,6 +292,12 @@ async def _probe(settings: OrchestratorSettings) -> AsyncIterator[Probe | None]:
                 return None
 
         yield ask
+
+
+async def _woken(cache: RouteCache, routes: Routes, runtime: RuntimeId, service: ConversationService) -> Found:
+    found = await routes.wake(runtime, service.wake)
+    cache.invalidate(runtime)  # what is cached says that it sleeps
+    return found
 
 
 def _forget(cache: RouteCache, conversation: Conversation) -> None:

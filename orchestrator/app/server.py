@@ -24,7 +24,6 @@ from orchestrator.drivers.base import Prunable
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.ports import listen_for_runtime
 from orchestrator.proxy.protocol import front_protocol
-from orchestrator.proxy.route import Route
 from orchestrator.security.redaction import Redactor
 from orchestrator.services.reconciler import UNOWNED_FENCE
 from orchestrator.settings import OrchestratorSettings
@@ -99,6 +98,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
+            tasks.start_soon(house.activity.run)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])
@@ -114,15 +114,13 @@ def _front(settings: OrchestratorSettings, house: House) -> FrontContext:
         resolve=house.routes.resolve,
         known=house.routes.known,
         invalidate=house.routes.invalidate,
-        touch=_untracked,
+        touch=lambda route: house.activity.touch(route.tenant, route.conversation),
+        wake=house.wake,
         domain=settings.domain,
     )
     house.routes.subscribe(front.recheck)
+    house.activity.watch(front.upstreams.in_use)
     return front
-
-
-def _untracked(_route: Route) -> None:
-    """Nothing is reaped for being idle yet, so nobody needs to know what is used."""
 
 
 def _origin(host: str, port: int) -> str:

@@ -9,7 +9,7 @@ import asyncio
 from typing import Protocol
 
 from orchestrator.domain.errors import RuntimeUnreachable
-from orchestrator.domain.ids import RuntimeId
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.upstream import UpstreamConnection
@@ -102,6 +102,15 @@ class Upstreams:
     def open_for(self, runtime: RuntimeId) -> tuple[RouteUser, ...]:
         """What is open towards `runtime` now."""
         return tuple(self._open.get(runtime, ()))
+
+    def in_use(self) -> set[tuple[TenantId, ConversationId]]:
+        """The conversations towards which a request or a socket is open now."""
+        users = (user for users in self._open.values() for user in users)
+        return {
+            (user.route.tenant, user.route.conversation)
+            for user in users
+            if not (isinstance(user, UpstreamConnection) and user.idle)
+        }
 
     def close_idle(self, runtime: RuntimeId) -> None:
         """Close the connections to `runtime` that carry nothing."""

@@ -1,4 +1,4 @@
-"""The use cases about conversations: ask for one, look at it, talk to it, stop it, delete it.
+"""The use cases about conversations: ask for one, look at it, talk to it, pause it, stop it, delete it.
 
 What is asked for is stored before the answer goes out; the work itself is done by `workers.py`.
 """
@@ -12,6 +12,7 @@ from orchestrator.domain.conversation import (
     Conversation,
     Desired,
     Phase,
+    Reason,
     RuntimeRecord,
     StartRequest,
 )
@@ -26,6 +27,9 @@ from orchestrator.state.base import Message, Page, Store, StoredEvent
 
 WAITING_MESSAGES = 1_000
 _TRIES = 8
+_STARTS = frozenset({"start", "resume"})
+_BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
+_PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
 
 @dataclass(frozen=True)
@@ -37,6 +41,12 @@ class Wanted:
     overrides: Overrides
     title: str | None
     labels: Mapping[str, str]
+
+
+def may_wake(conversation: Conversation) -> bool:
+    """Whether using it brings it back: policy put it to rest, and nobody wants it to stay there."""
+    at_rest = conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED)
+    return at_rest and conversation.desired is Desired.RUNNING and conversation.why.reason in _BY_POLICY
 
 
 class ConversationService:
@@ -103,10 +113,12 @@ class ConversationService:
         return await self._store.conversations.list(tenant, user=user, cursor=cursor, limit=limit)
 
     async def start(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
-        """Bring a stopped or failed conversation back; one that runs, or is on its way, is answered as it is."""
+        """Bring a stopped, failed or paused conversation back; one that runs or is on its way is answered as it is."""
         present = await self.get(tenant, user, id)
         if await self.is_starting(present):
             return present
+        if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
+            return await self._resume(tenant, user, id)
 
         def change(present: Conversation) -> Conversation | None:
             if present.desired is Desired.DELETED:
@@ -118,6 +130,42 @@ class ConversationService:
             return None
 
         return await self._change(tenant, user, id, change, "start", STAGES)
+
+    async def pause(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+        """Freeze the runtime until somebody resumes it. Paused already: nothing to do, but a pause by policy becomes
+        one that stays. Raises `Conflict` where there is nothing to pause."""
+
+        def change(present: Conversation) -> Conversation | None:
+            if present.desired is Desired.DELETED:
+                raise NotFound("there is no such conversation")
+            if present.desired is Desired.PAUSED:
+                return None
+            if present.desired is not Desired.RUNNING or present.phase not in _PAUSABLE:
+                raise Conflict(f"the conversation is {present.phase}", hint="only one that is ready can be paused")
+            return replace(present, desired=Desired.PAUSED, operation=OperationId(new_uuid()))
+
+        return await self._change(tenant, user, id, change, "pause", ())
+
+    async def resume(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+        """Bring a paused conversation back, whoever paused it; else as `start`."""
+        return await self.start(tenant, user, id)
+
+    async def wake(self, tenant: TenantId, id: ConversationId) -> None:
+        """For a use of it that arrived: resume what policy put to rest. What a caller paused or stopped stays so."""
+        present = await self.get(tenant, None, id)
+        if may_wake(present) and not await self.is_starting(present):
+            with suppress(Conflict):  # it changes by itself, quickly
+                await self.start(tenant, None, id)
+
+    async def _resume(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+        def change(present: Conversation) -> Conversation | None:
+            if present.desired is Desired.DELETED:
+                raise NotFound("there is no such conversation")
+            if present.phase not in (Phase.PAUSING, Phase.PAUSED) and present.desired is not Desired.PAUSED:
+                return None
+            return replace(present, desired=Desired.RUNNING, operation=OperationId(new_uuid()))
+
+        return await self._change(tenant, user, id, change, "resume", ())
 
     async def stop(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Remove the runtime, keep workspace and log. Stopped or failed already: nothing to do, unless a start was
@@ -158,6 +206,8 @@ class ConversationService:
             tenant, id, client_id=client_id or new_uuid(), content=content, limit=WAITING_MESSAGES
         )
         self._wake()
+        if conversation.phase is Phase.STOPPED:
+            await self.wake(tenant, id)
         return message
 
     async def events(
@@ -231,11 +281,11 @@ class ConversationService:
             await self._store.operations.finish(tenant, operation, OperationState.FAILED)
 
     async def is_starting(self, present: Conversation) -> bool:
-        """Whether a start was asked for that has not ended, also one that no worker has begun."""
+        """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""
         if present.operation is None or present.desired is not Desired.RUNNING:
             return False
         operation = await self._store.operations.get(present.tenant, present.operation)
-        return operation is not None and operation.kind == "start" and operation.state is OperationState.RUNNING
+        return operation is not None and operation.kind in _STARTS and operation.state is OperationState.RUNNING
 
     async def _after(self, changed: Conversation) -> Conversation:
         return (await self._store.conversations.get(changed.tenant, changed.id)) or changed

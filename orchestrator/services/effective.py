@@ -46,6 +46,14 @@ class Effective:
         settings, _origin = merge(documents)
         return Bundle(settings=settings, providers=list(providers.values()), secrets=secrets)
 
+    async def settings(self, own: Conversation) -> dict[str, Any]:
+        """The merged settings of one conversation alone. Raises as `bundle`."""
+        documents: list[tuple[str, Mapping[str, Any]]] = [("operator", self._operator)]
+        for name, owner in _layers_of(own.user):
+            documents.append((name, (await self._layers.settings.read(own.tenant, owner))[0]))
+        documents.append(("request", (await self._overrides.open(own)).settings))
+        return merge(documents)[0]
+
     async def explain(self, tenant: TenantId, user: UserId | None) -> tuple[dict[str, Any], dict[str, str]]:
         """The effective settings and, for each leaf, the layer it came from."""
         documents: list[tuple[str, Mapping[str, Any]]] = [("operator", self._operator)]

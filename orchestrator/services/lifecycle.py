@@ -1,4 +1,4 @@
-"""What is done to a conversation that is due: start it, tend it, stop it, or delete it, under its lease."""
+"""What is done to a conversation that is due: start it, tend it, pause it, stop it, or delete it, under its lease."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -15,8 +15,10 @@ from orchestrator.services import saga
 from orchestrator.services.discretion import discreet
 from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
+from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
 from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.suspension import PAUSED_BY_CALLER, PAUSED_FOR_IDLING, SUSPENDED, Suspension
 from orchestrator.services.tending import Tending, problem_of
 from orchestrator.state.base import Lease, Store
 
@@ -33,8 +35,18 @@ class Lifecycle:
     """Chooses and does the next act. Answers when the conversation is due again, None for not until asked."""
 
     def __init__(
-        self, house: Surroundings, store: Store, tending: Tending, events: EventLog, *, start_timeout: float
+        self,
+        house: Surroundings,
+        store: Store,
+        tending: Tending,
+        events: EventLog,
+        suspension: Suspension,
+        idleness: Idleness,
+        *,
+        start_timeout: float,
     ) -> None:
+        self._suspension = suspension
+        self._idleness = idleness
         self._house = house
         self._store = store
         self._tending = tending
@@ -47,11 +59,15 @@ class Lifecycle:
             return await self._delete(lease, conversation)
         if conversation.desired is Desired.RUNNING and await self._wants_start(conversation):
             return await self._start(lease, conversation)
-        if conversation.desired is Desired.RUNNING and conversation.phase is Phase.READY:
-            await self._end_start(lease, conversation)
-            return await self._tending.tend(lease, conversation)
         if conversation.desired is Desired.STOPPED and conversation.phase in LIVE_PHASES | {Phase.PENDING}:
             return await self._stop(lease, conversation)
+        if conversation.phase in SUSPENDED:
+            return await self._suspension.act(lease, conversation)
+        if conversation.desired is Desired.PAUSED and conversation.phase is Phase.READY:
+            return await self._pause(lease, conversation, PAUSED_BY_CALLER)
+        if conversation.desired is Desired.RUNNING and conversation.phase is Phase.READY:
+            await self._end_start(lease, conversation)
+            return await self._tend(lease, conversation)
         return await self._rest(lease, conversation)
 
     async def _rest(self, lease: Lease, conversation: Conversation) -> int | None:
@@ -64,6 +80,25 @@ class Lifecycle:
         if conversation.desired is Desired.STOPPED:
             await self._finish(conversation, OperationState.SUCCEEDED)
         return None
+
+    async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:
+        """A round; and a pause, when nobody uses the conversation and its settings say so."""
+        due_in_ms = await self._tending.tend(lease, conversation)
+        if not due_in_ms:
+            return due_in_ms
+        present = await self._store.conversations.get(lease.tenant, lease.conversation)
+        left = await self._idleness.seconds_left(present) if present is not None else None
+        if present is None or left is None:
+            return due_in_ms
+        if left > 0:
+            return min(due_in_ms, int(left * 1000) + 50)
+        return await self._pause(lease, present, PAUSED_FOR_IDLING)
+
+    async def _pause(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
+        """In place; a driver that cannot do that stops the runtime instead."""
+        if self._suspension.can_pause:
+            return await self._suspension.pause(lease, conversation, why)
+        return await self._stop(lease, conversation, why)
 
     async def _end_start(self, lease: Lease, conversation: Conversation) -> None:
         """End the start of a conversation that is ready, if a crash came between its commit point and its end."""
@@ -145,7 +180,7 @@ class Lifecycle:
             else _STUCK_RETRY_MS
         )
 
-    async def _stop(self, lease: Lease, conversation: Conversation) -> int | None:
+    async def _stop(self, lease: Lease, conversation: Conversation, why: Why = REQUESTED_STOP) -> int | None:
         if conversation.phase is Phase.READY:
             await self._last_pull(conversation)
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
@@ -153,7 +188,7 @@ class Lifecycle:
             await start.store(advance(conversation, Phase.STOPPING, why=conversation.why, now=self._house.clock.now()))
         if not await self._remove_runtime(start):
             return _STUCK_RETRY_MS
-        await start.store(advance(start.conversation, Phase.STOPPED, why=REQUESTED_STOP, now=self._house.clock.now()))
+        await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         return None
 

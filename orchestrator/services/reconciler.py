@@ -16,6 +16,8 @@ from orchestrator.state.base import Conversations
 log = structlog.get_logger(__name__)
 #: Above every fence that a lease can have: what no record knows, no lease can protect.
 UNOWNED_FENCE = 2**53
+#: A paused runtime keeps its address: who uses it there wakes it.
+_LISTENING = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
 
 class Reconciler:
@@ -48,7 +50,7 @@ class Reconciler:
             labels = handle.labels
             record = await self._conversations.get(labels.tenant, labels.conversation)
             if _owned(handle, record):
-                if record is not None and record.phase is Phase.READY:
+                if record is not None and record.phase in _LISTENING:
                     self._expose(record)
             elif handle.name in self._suspects:
                 removed += await self._remove(handle)

@@ -198,6 +198,15 @@ class Conversations(Protocol):
         """Milliseconds until something is due (0: now), None when nothing is. May be early."""
         ...
 
+    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
+        """Note that it is in use now (store clock). Not a change of the record: version and due time stay. One that is
+        gone is fine."""
+        ...
+
+    async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
+        """Milliseconds since the last `touch`; None when there was none, or it is gone."""
+        ...
+
     async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
         """Runtime id -> conversation, outside of the tenant's slot; written before the record, dangling is harmless."""
         ...

@@ -100,6 +100,13 @@ class RedisConversations(RedisLeases):
         if not await self._funnel.one(call, durable=True):
             raise lease_lost(lease)
 
+    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
+        await self._funnel.one(run("conversation_touch", (TenantKeys(tenant).conversation(id),)))
+
+    async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
+        unused = await self._funnel.one(run("conversation_unused", (TenantKeys(tenant).conversation(id),)))
+        return None if unused < 0 else int(unused)
+
     async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
         await self._funnel.one(
             command("HSET", keys.route(runtime), "tenant", tenant, "conversation", conversation), durable=True

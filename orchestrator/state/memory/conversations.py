@@ -114,6 +114,15 @@ class MemoryConversations:
         times = [place.due_ms for place in self._shelf.places.values() if place.due_ms is not None]
         return max(0, min(times) - self._shelf.now_ms()) if times else None
 
+    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
+        place = self._shelf.places.get((tenant, id))
+        if place is not None:
+            place.used_ms = self._shelf.now_ms()
+
+    async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
+        place = self._shelf.places.get((tenant, id))
+        return None if place is None or place.used_ms is None else max(0, self._shelf.now_ms() - place.used_ms)
+
     async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
         self._routes[runtime] = (tenant, conversation)
 

@@ -19,6 +19,7 @@ class Place:
     owner: str | None = None
     until_ms: int = 0
     poked: bool = False
+    used_ms: int | None = None
     saga: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     events: list[StoredEvent] = field(default_factory=list)

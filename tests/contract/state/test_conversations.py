@@ -240,3 +240,22 @@ async def test_operations_outlive_the_conversation_but_not_for_ever(house: House
         everything = [key.decode() for key in await house.raw.keys("t:*")]
         assert len(everything) == 1
         assert 0 < await house.raw.pttl(everything[0]) <= 24 * 3600 * 1000
+
+
+async def test_a_use_is_noted_without_changing_the_record(house: House) -> None:
+    stored = await house.store.conversations.create(a_conversation(), live_limit=None)
+    assert await house.other.conversations.unused_ms(stored.tenant, stored.id) is None
+    await house.store.conversations.touch(stored.tenant, stored.id)
+    first = await house.other.conversations.unused_ms(stored.tenant, stored.id)
+    assert first is not None
+    await anyio.sleep(0.02)
+    later = await house.other.conversations.unused_ms(stored.tenant, stored.id)
+    assert later is not None
+    assert later > first >= 0
+    assert await house.store.conversations.get(stored.tenant, stored.id) == stored
+
+
+async def test_a_use_of_what_is_gone_leaves_nothing(house: House) -> None:
+    before = await house.size()
+    await house.store.conversations.touch(TenantId(new_uuid()), ConversationId(new_uuid()))
+    assert await house.size() == before

@@ -97,7 +97,7 @@ async def test_an_expiry_that_cannot_be_told_is_refused_and_breaks_no_list(nesto
 async def test_an_if_match_that_was_never_given_fails_the_precondition(nestor: Nestor, tag: str) -> None:
     key = await nestor.ready_tenant()
     headers = nestor.as_(key) | {"If-Match": tag.encode("latin-1")}
-    answer = await nestor.http.patch("/api/v2/settings", headers=headers, json={"limits": {"a": 1}})
+    answer = await nestor.http.patch("/api/v2/settings", headers=headers, json={"limits": {"idle_pause_seconds": 1}})
     assert answer.status_code == 412
 
 

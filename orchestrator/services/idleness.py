@@ -1,0 +1,114 @@
+"""Whether a ready conversation is idle: nobody has used it for as long as its settings allow, and its agent rests.
+
+The time is the setting `limits.idle_pause_seconds` of the request, the user or the tenant, else the operator's, and
+never more than the operator's cap. 0 means never.
+"""
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from orchestrator.domain.clock import Clock
+from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.nested.client import Refused, RuntimeClients
+from orchestrator.services.activity import Activity
+from orchestrator.services.effective import Effective
+from orchestrator.services.keys import KeyRing
+from orchestrator.state.base import Conversations
+
+SETTING = "idle_pause_seconds"
+_AT_WORK = "running"
+
+
+@dataclass(frozen=True)
+class IdlePolicy:
+    """What the operator allows; seconds, 0 for never (`default`) and for no cap (`cap`)."""
+
+    default: float = 1800.0
+    cap: float = 0.0
+
+    def seconds(self, asked: float | None) -> float:
+        """How long a conversation that asks for `asked` seconds may be idle; 0 for ever."""
+        wanted = self.default if asked is None else asked
+        if self.cap and (not wanted or wanted > self.cap):
+            return self.cap
+        return wanted
+
+
+@dataclass(frozen=True)
+class Rest:
+    """How a ready conversation stands: unused since `since`; paused at `pauses_at` unless somebody or its agent is
+    active until then, None for never."""
+
+    after_seconds: float
+    since: datetime
+    pauses_at: datetime | None
+
+
+class Idleness:
+    """Reads the activity, and asks the runtime only when everything else says that it is idle."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        effective: Effective,
+        activity: Activity,
+        clients: RuntimeClients,
+        keys: KeyRing,
+        clock: Clock,
+        policy: IdlePolicy,
+    ) -> None:
+        self._conversations = conversations
+        self._effective = effective
+        self._activity = activity
+        self._clients = clients
+        self._keys = keys
+        self._clock = clock
+        self._policy = policy
+
+    async def rest(self, conversation: Conversation) -> Rest | None:
+        """For showing; None while the conversation is not ready."""
+        if conversation.phase is not Phase.READY:
+            return None
+        after = self._policy.seconds(await self._asked(conversation))
+        since = await self._since(conversation)
+        return Rest(after, since, since + timedelta(seconds=after) if after else None)
+
+    async def seconds_left(self, conversation: Conversation) -> float | None:
+        """Until it is to be paused: 0 for now, None for never. A running agent is activity, an open socket is too."""
+        rest = await self.rest(conversation)
+        if rest is None or rest.pauses_at is None:
+            return None
+        left = (rest.pauses_at - self._clock.now()).total_seconds()
+        if left > 0:
+            return left
+        if self.is_used(conversation) or await self._is_at_work(conversation):
+            await self._conversations.touch(conversation.tenant, conversation.id)
+            return rest.after_seconds
+        return 0.0
+
+    def is_used(self, conversation: Conversation) -> bool:
+        """Whether a client uses it at this moment, as far as this replica knows. Never waits."""
+        return self._activity.is_used(conversation.tenant, conversation.id)
+
+    async def _since(self, conversation: Conversation) -> datetime:
+        unused = await self._conversations.unused_ms(conversation.tenant, conversation.id)
+        if unused is None:
+            return conversation.phase_since
+        return max(conversation.phase_since, self._clock.now() - timedelta(milliseconds=unused))
+
+    async def _asked(self, conversation: Conversation) -> float | None:
+        limits = (await self._effective.settings(conversation)).get("limits")
+        asked = limits.get(SETTING) if isinstance(limits, dict) else None
+        return float(asked) if isinstance(asked, int | float) and asked >= 0 else None
+
+    async def _is_at_work(self, conversation: Conversation) -> bool:
+        """Whether the agent runs. One that cannot be asked is taken to: its own round finds out what is wrong."""
+        runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
+        if runtime is None or key is None:
+            return True
+        try:
+            async with self._clients.open(f"http://{runtime.address}", key) as client:
+                return (await client.conversation(conversation.id)).get("execution_status") == _AT_WORK
+        except (RuntimeUnreachable, Refused):
+            return True

@@ -1,0 +1,167 @@
+"""Pausing a ready conversation in place and bringing it back: the runtime is frozen, its address and keys stay.
+
+Two kinds. Paused by a caller (`desired` is paused): stays so until somebody resumes it. Paused by policy (`desired` is
+still running, the reason says which policy): whoever uses it wakes it, by an operation "resume" or a waiting message.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.errors import NotFound, RuntimeNotFound, RuntimeUnreachable
+from orchestrator.domain.operation import OperationState
+from orchestrator.drivers.base import Condition, Handle, Pausable
+from orchestrator.nested.client import Refused
+from orchestrator.services.events import EventLog
+from orchestrator.services.idleness import Idleness
+from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.tending import Tending, problem_of
+from orchestrator.state.base import Lease, Store
+
+log = structlog.get_logger(__name__)
+SUSPENDED = frozenset({Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
+PAUSED_BY_CALLER = Why(Reason.REQUESTED, "paused by a caller", "resume it to go on")
+PAUSED_FOR_IDLING = Why(Reason.IDLE, "nobody used it and its agent rested", "use it, and it goes on", retryable=True)
+_IN_USE = Why(Reason.REQUESTED, "in use")
+_GONE = Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
+_SILENT = Why(
+    Reason.HEALTH_TIMEOUT,
+    "the runtime did not answer after its pause",
+    "start the conversation again",
+    retryable=True,
+)
+_LOOK_MS = 60_000  # how often somebody looks whether a paused runtime is still there
+_PULL_SECONDS = 20.0
+_ALIVE_SECONDS = 20.0
+
+
+class Suspension:
+    """Each act is idempotent: what a crash broke off is done again by the next holder of the lease."""
+
+    def __init__(
+        self, house: Surroundings, store: Store, tending: Tending, events: EventLog, idleness: Idleness
+    ) -> None:
+        self._house = house
+        self._store = store
+        self._tending = tending
+        self._events = events
+        self._idleness = idleness
+
+    @property
+    def can_pause(self) -> bool:
+        """Whether the driver can; otherwise a pause is a stop."""
+        return isinstance(self._house.driver, Pausable) and self._house.driver.capabilities.pause
+
+    async def act(self, lease: Lease, conversation: Conversation) -> int | None:
+        """What is due for a conversation in one of the phases `SUSPENDED`."""
+        if conversation.phase is Phase.PAUSING:
+            return await self.pause(lease, conversation, conversation.why)
+        if conversation.phase is Phase.RESUMING or await self._is_wanted(conversation):
+            return await self._resume(lease, conversation)
+        return await self._stay(lease, conversation)
+
+    async def pause(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
+        """Freeze the runtime of a ready conversation, or finish to. Nothing of its log is left to be pulled."""
+        if conversation.phase is Phase.READY:
+            await self._pull(conversation)
+            conversation = await self._to(lease, conversation, Phase.PAUSING, why)
+            if why.reason is Reason.IDLE and self._idleness.is_used(conversation):
+                await self._to(lease, conversation, Phase.READY, _IN_USE)
+                return 0  # somebody came in the last moment; the route was never withdrawn
+        self._house.published(conversation)  # requests from now on find it paused, and wake it
+        handle, driver = await self._handle(conversation), self._house.driver
+        if handle is None or not isinstance(driver, Pausable):
+            return await self._lose(lease, conversation, _GONE)
+        try:
+            await driver.pause(handle, fence=lease.fence)
+        except RuntimeNotFound:
+            return await self._lose(lease, conversation, _GONE)
+        conversation = await self._to(lease, conversation, Phase.PAUSED, why)
+        self._house.published(conversation)
+        log.info("runtime.paused", conversation=conversation.id, reason=why.reason)
+        return 0
+
+    async def _stay(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Paused and to stay so. Who asked for the pause last is what is told."""
+        handle = await self._handle(conversation)
+        if handle is None or (await self._condition(handle)) in (None, Condition.EXITED):
+            return await self._lose(lease, conversation, _GONE)
+        if conversation.desired is Desired.PAUSED:
+            if conversation.why.reason is not Reason.REQUESTED:
+                held = replace(conversation, why=PAUSED_BY_CALLER, updated_at=self._house.clock.now())
+                conversation = await save(self._house.conversations, lease, held)
+                self._house.published(conversation)
+            await self._finish(conversation, OperationState.SUCCEEDED)
+        return _LOOK_MS
+
+    async def _resume(self, lease: Lease, conversation: Conversation) -> int | None:
+        if conversation.phase is Phase.PAUSED:
+            conversation = await self._to(lease, conversation, Phase.RESUMING, conversation.why)
+        handle, driver = await self._handle(conversation), self._house.driver
+        if handle is None or not isinstance(driver, Pausable):
+            return await self._lose(lease, conversation, _GONE)
+        try:
+            endpoint = await driver.unpause(handle, fence=lease.fence)
+        except RuntimeNotFound:
+            return await self._lose(lease, conversation, _GONE)
+        runtime = replace(made(conversation.runtime), address=f"{endpoint.host}:{endpoint.port}")
+        conversation = replace(conversation, runtime=runtime)
+        if not await self._answers(conversation):
+            return await self._lose(lease, conversation, _SILENT)
+        conversation = await self._to(lease, conversation, Phase.READY, Why(Reason.REQUESTED, "resumed"))
+        self._house.published(conversation)
+        if conversation.desired is Desired.RUNNING:
+            await self._finish(conversation, OperationState.SUCCEEDED)
+        log.info("runtime.resumed", conversation=conversation.id)
+        return 0  # at once: messages may be waiting
+
+    async def _is_wanted(self, conversation: Conversation) -> bool:
+        if conversation.desired is not Desired.RUNNING:
+            return False
+        if await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1):
+            return True
+        if conversation.operation is None:
+            return False
+        operation = await self._store.operations.get(conversation.tenant, conversation.operation)
+        return operation is not None and operation.kind == "resume" and operation.state is OperationState.RUNNING
+
+    async def _answers(self, conversation: Conversation) -> bool:
+        key = made(await self._house.keys.inner_key(conversation))
+        async with self._house.clients.open(f"http://{made(conversation.runtime).address}", key) as client:
+            with anyio.move_on_after(_ALIVE_SECONDS):
+                await client.wait_alive()
+                return True
+        return False
+
+    async def _lose(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
+        await self._tending.give_up(lease, conversation, why)
+        await self._finish(conversation, OperationState.FAILED)
+        return None
+
+    async def _handle(self, conversation: Conversation) -> Handle | None:
+        return await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
+
+    async def _condition(self, handle: Handle) -> Condition | None:
+        try:
+            return (await self._house.driver.inspect(handle)).condition
+        except RuntimeNotFound:
+            return None
+
+    async def _to(self, lease: Lease, conversation: Conversation, phase: Phase, why: Why) -> Conversation:
+        moved = advance(conversation, phase, why=why, now=self._house.clock.now())
+        return await save(self._house.conversations, lease, moved)
+
+    async def _pull(self, conversation: Conversation) -> None:
+        try:
+            with anyio.fail_after(_PULL_SECONDS):
+                await self._events.pull(conversation)
+        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+            log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
+
+    async def _finish(self, conversation: Conversation, state: OperationState) -> None:
+        if conversation.operation is not None:
+            with suppress(NotFound):  # it ended more than a day ago
+                await self._store.operations.finish(conversation.tenant, conversation.operation, state)
