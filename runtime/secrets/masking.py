@@ -1,19 +1,18 @@
 """Replaces the values of live secrets in everything that leaves the runtime: events, files of output, errors.
 
-One `Mask` belongs to a conversation and learns every value that became live in it. Besides the value itself its
-JSON-escaped and shell-quoted forms are replaced, because tool arguments and traces of a shell show those. Knows nothing
-of where a text goes.
+One `Mask` belongs to a conversation and learns every value that became live in it. `spellings` says in which forms a
+value is looked for. Knows nothing of where a text goes.
 """
 
 from __future__ import annotations
 
-import json
 import re
-import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, SecretStr
+
+from runtime.secrets.spellings import Spelling, spellings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -25,7 +24,7 @@ class Mask:
 
     def __init__(self) -> None:
         self._known: set[str] = set()
-        self._forms: set[str] = set()
+        self._spellings: set[Spelling] = set()
         self._pattern: re.Pattern[str] | None = None
 
     def add(self, values: Iterable[SecretStr]) -> None:
@@ -34,14 +33,14 @@ class Mask:
         if not new:
             return
         self._known |= new
-        self._forms.update(*map(_forms, new))
-        longest_first = sorted(self._forms, key=len, reverse=True)
-        self._pattern = re.compile("|".join(map(re.escape, longest_first))) if longest_first else None
+        self._spellings.update(*map(spellings, new))
+        longest_first = sorted(self._spellings, key=lambda spelling: spelling.longest, reverse=True)
+        self._pattern = re.compile("|".join(one.pattern for one in longest_first)) if longest_first else None
 
     @property
     def longest(self) -> int:
-        """Length of the longest form, for those who cut a text before they can mask it."""
-        return max(map(len, self._forms), default=0)
+        """Length of the longest spelling, for those who cut a text before they can mask it."""
+        return max((spelling.longest for spelling in self._spellings), default=0)
 
     def text(self, text: str) -> str:
         """The text with every live value replaced."""
@@ -67,16 +66,3 @@ class Mask:
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
         return value
-
-
-def _forms(value: str) -> set[str]:
-    """How the value may appear. Output of a terminal lacks the blanks and line ends around it."""
-    stripped = value.strip()
-    if not stripped:
-        return set()
-    plain = {value, stripped, stripped.replace("\r\n", "\n")}
-    escaped = {json.dumps(form)[1:-1] for form in plain} | {
-        json.dumps(form, ensure_ascii=False)[1:-1] for form in plain
-    }
-    quoted = {shlex.quote(form) for form in plain} | {form.replace("'", "'\\''") for form in plain}
-    return plain | escaped | quoted

@@ -51,7 +51,7 @@ async def test_each_kind_of_secret_is_there_when_named_and_hidden_in_what_leaves
     outputs = await runtime.outputs(id)
     assert outputs[0] == "<secret-hidden> <secret-hidden> []\n3"
     assert outputs[1] == "0\nnone"
-    assert outputs[2] == encoded  # only the value itself and its quoted forms are known
+    assert (outputs[2], encoded[:8] in outputs[2]) == ("<secret-hidden>", False)
     assert "<secret-hidden>" in outputs[4]
     assert outputs[5].count("<secret-hidden>") == 2
     log = json.dumps([event for event in await runtime.events(id) if event.get("source") != "user"])
