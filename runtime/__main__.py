@@ -19,7 +19,6 @@ from types import FrameType
 from typing import NoReturn
 
 import structlog
-import uvicorn
 import uvloop
 from fastapi import FastAPI
 
@@ -27,11 +26,10 @@ from runtime import logs
 from runtime.app import build_app
 from runtime.boot import InitKey, key_from_descriptor, key_from_file
 from runtime.listening import CannotListen, inherited, is_private, listen, port_of
+from runtime.serving import Server, configuration
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
 
 PR_SET_DUMPABLE = 4
-#: how long open requests may still run after SIGTERM before they are cut
-GRACE_SECONDS = 5
 OPEN_TO_ALL = (
     "refusing to listen on an address that others can reach without any key: set OH_SESSION_API_KEYS_0, "
     "or NESTOR_RUNTIME_ALLOW_OPEN=1 if everyone may use this server"
@@ -111,17 +109,7 @@ def _harden() -> None:
 
 
 def _serve(app: FastAPI, listening: socket.socket) -> int:
-    config = uvicorn.Config(
-        app,
-        loop="uvloop",
-        http="httptools",
-        ws="websockets-sansio",
-        log_config=None,
-        access_log=False,  # its lines hold query strings, and those hold keys
-        server_header=False,
-        timeout_graceful_shutdown=GRACE_SECONDS,
-    )
-    server = uvicorn.Server(config)
+    server = Server(configuration(app), alone=True)
     name = listening.getsockname()
     structlog.get_logger().info("runtime.listening", address=name if isinstance(name, str) else f"{name[0]}:{name[1]}")
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:

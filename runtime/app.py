@@ -6,16 +6,32 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from fastapi import APIRouter, Depends, FastAPI
+from fastapi import Depends, FastAPI
 from pydantic import SecretStr
 
-from runtime.api import conversations, errors, events, health, init, older, secrets, settings, sockets
+from runtime.api import (
+    control,
+    conversations,
+    errors,
+    events,
+    health,
+    init,
+    older,
+    secrets,
+    session_socket,
+    settings,
+    sockets,
+)
 from runtime.api.cors import CrossOrigin
 from runtime.api.dependencies import require_session_key
 from runtime.api.gate import Gate
+from runtime.api.hot import HotRoutes
 from runtime.boot import InitKey
 from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
+
+#: below /api and behind the key. What is asked most comes first: a route is looked for in this order
+KEYED = (events, conversations, settings, secrets, older, control)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:
@@ -27,23 +43,19 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
     app.state.runtime = state
     app.include_router(health.router)
-    app.include_router(_api())
+    app.include_router(init.router, prefix="/api")
+    for module in KEYED:
+        # Straight into the application: every router around another one looks through all routes once more.
+        app.include_router(module.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(sockets.router)
+    app.include_router(session_socket.router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(Gate, state=state, routes=app.router.routes)
     app.add_middleware(errors.ErrorEdge)
     app.add_middleware(CrossOrigin, state=state)
+    app.add_middleware(HotRoutes, state=state)
     return app
-
-
-def _api() -> APIRouter:
-    api = APIRouter(prefix="/api")
-    api.include_router(init.router)
-    keyed = (settings, secrets, older, conversations, events)
-    for module in keyed:
-        api.include_router(module.router, dependencies=[Depends(require_session_key)])
-    return api
 
 
 def _init_key(configuration: RuntimeSettings, given: InitKey | SecretStr | None) -> InitKey | None:

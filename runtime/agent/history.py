@@ -7,7 +7,7 @@ follows, so a user's message that came while tools ran stands behind their answe
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from typing import Any, TypeAlias
 
 from runtime.events.actions import Observation, TerminalObservation
@@ -19,6 +19,7 @@ from runtime.events.models import (
     MessageEvent,
     ObservationEvent,
     SystemPromptEvent,
+    UserRejectObservation,
 )
 
 ChatMessage: TypeAlias = dict[str, Any]
@@ -27,7 +28,8 @@ ChatMessage: TypeAlias = dict[str, Any]
 class History:
     """Grows by events. `unanswered` is the number of user messages that the model has not answered yet."""
 
-    def __init__(self, events: Iterable[Event], *, most_characters: int) -> None:
+    def __init__(self, events: Iterable[Event], *, most_characters: int, blocked: Container[str] = ()) -> None:
+        self._blocked = blocked
         self._messages: list[ChatMessage] = []
         self._late: list[ChatMessage] = []
         self._open_calls: set[str] = set()
@@ -56,7 +58,9 @@ class History:
         match event:
             case SystemPromptEvent():
                 self._messages.append({"role": "system", "content": _system_text(event)})
-            case MessageEvent(source="user"):
+            case MessageEvent() if event.id in self._blocked:
+                return  # a hook keeps it from the model
+            case MessageEvent(source="user" | "environment" | "hook"):
                 self.unanswered += 1
                 self._late.append(self._user_message(event))
                 self._release_late()
@@ -69,6 +73,8 @@ class History:
                 self._add_answer(event.tool_call_id, self._cut(_observation_text(event.observation)))
             case AgentErrorEvent():
                 self._add_answer(event.tool_call_id, self._cut(event.error))
+            case UserRejectObservation():
+                self._add_answer(event.tool_call_id, self._cut(f"Not done, it was rejected: {event.rejection_reason}"))
             case _:
                 return  # states, pauses and errors of the conversation are not for the model
 

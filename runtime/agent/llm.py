@@ -142,8 +142,6 @@ class Model:
             "seed": llm.seed,
             "timeout": llm.timeout,
             "extra_body": llm.litellm_extra_body or None,
-            "input_cost_per_token": llm.input_cost_per_token,
-            "output_cost_per_token": llm.output_cost_per_token,
             "reasoning_effort": self._reasoning_effort(library),
             "tools": list(tools) or None,
         }
@@ -172,7 +170,10 @@ class Model:
     def _reply(self, library: Any, collected: Collected, *, latency: float) -> Reply:
         price = _price(library, self._settings.model)
         usage = _usage(collected.usage, self._settings.model, collected.response_id, price)
-        cost = collected.cost if collected.cost is not None else _cost(usage, price, self._settings)
+        # Prices of one's own are counted here: the library would keep them for every later call of that model.
+        own = self._settings.input_cost_per_token is not None or self._settings.output_cost_per_token is not None
+        told = None if own else collected.cost
+        cost = told if told is not None else _cost(usage, price, self._settings)
         return Reply(
             text=collected.text,
             tool_calls=collected.tool_calls,

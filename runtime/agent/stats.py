@@ -84,6 +84,11 @@ class Stats(Record):
         metrics.response_latencies = [*metrics.response_latencies, latest][-_KEPT:]
         metrics.token_usages = [*metrics.token_usages, usage][-_KEPT:]
 
+    @property
+    def cost(self) -> float:
+        """What all of it has cost, in US dollars."""
+        return sum(metrics.accumulated_cost for metrics in self.usage_to_metrics.values())
+
     def compact(self) -> dict[str, Any]:
         """Sums only: the value of a `stats` state event."""
         lists = {"costs", "response_latencies", "token_usages"}

@@ -6,15 +6,16 @@ one method of the service and renders what it returns.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 from pydantic import Field, field_validator
 
-from runtime.api.answers import ConversationId, refusals
+from runtime.api.answers import ConversationId, json_text, refusals
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import json_object, refused, validated
@@ -52,7 +53,7 @@ async def _start_newer(state: RuntimeState, body: Mapping[str, Any], *, include_
         answer = conversation.shown(include_skills=include_skills)
         if created:
             answer["runtime_info"] = None
-        if created and wanted.initial_message is not None:
+        if created and wanted.initial_message is not None and conversation.has_message:
             await service.run(conversation.id)
     return JSONResponse(answer, 201 if created else 200)
 
@@ -70,7 +71,7 @@ async def _start_older(state: RuntimeState, body: Mapping[str, Any]) -> JSONResp
     try:
         with refusals():
             conversation, created = await makes.create(wanted)
-            if created and conversation.record.last_user_message_id is not None:
+            if created and conversation.has_message:
                 await state.conversations.run(conversation.id)
     except InvalidRepository as error:
         raise refused("repository", str(error)) from None
@@ -88,13 +89,17 @@ async def search(
     status: Status | None = None,
     sort_order: SortOrder = SortOrder.CREATED_AT_DESC,
     include_skills: bool = False,
-) -> JSONResponse:
+) -> Response:
     try:
         found = page(state.conversations.records(), page_id=page_id, limit=limit, status=status, order=sort_order)
     except UnknownPage as error:
         raise HTTPException(400, str(error)) from None
     folders = state.conversations.folders
-    items = [shown(record, folders.path(record.id), include_skills=include_skills) for record in found.records]
+    if not include_skills:
+        listed = b",".join(record.shown_json(folders.path(record.id)) for record in found.records)
+        following = json.dumps(found.next_id.hex if found.next_id else None).encode()
+        return json_text(b'{"items":[' + listed + b'],"next_page_id":' + following + b"}")
+    items = [shown(record, folders.path(record.id), include_skills=True) for record in found.records]
     return JSONResponse({"items": items, "next_page_id": found.next_id.hex if found.next_id else None})
 
 
@@ -105,11 +110,19 @@ async def count(state: StateDependency, status: Status | None = None) -> int:
 
 
 @router.get("/{conversation_id}")
-async def get(state: StateDependency, conversation_id: ConversationId, include_skills: bool = False) -> JSONResponse:
+async def get(state: StateDependency, conversation_id: ConversationId, include_skills: bool = False) -> Response:
     """ConversationInfo, with the older record's fields beside it."""
     with refusals():
         conversation = await state.conversations.get(conversation_id)
-    return JSONResponse({**conversation.shown(include_skills=include_skills), **_older_fields(conversation)})
+    if not include_skills:
+        return json_text(conversation_json(conversation))
+    return JSONResponse({**conversation.shown(include_skills=True), **_older_fields(conversation)})
+
+
+def conversation_json(conversation: Conversation) -> bytes:
+    """The body of `get` without skills."""
+    older = json.dumps(_older_fields(conversation)).encode()  # none of these has a name that the record has
+    return conversation.record.shown_json(conversation.folder)[:-1] + b"," + older[1:]
 
 
 @router.delete("/{conversation_id}")

@@ -16,7 +16,10 @@ KEY_HEADER = "X-Session-API-Key"
 _key_header = APIKeyHeader(name=KEY_HEADER, auto_error=False)
 
 
-def runtime_state(connection: HTTPConnection) -> RuntimeState:
+# Both are coroutines although they wait for nothing: a plain function would cost two hops between threads a request.
+
+
+async def runtime_state(connection: HTTPConnection) -> RuntimeState:
     """The state of this application, for HTTP and WebSocket routes."""
     state: RuntimeState = connection.app.state.runtime
     return state
@@ -25,7 +28,7 @@ def runtime_state(connection: HTTPConnection) -> RuntimeState:
 StateDependency = Annotated[RuntimeState, Depends(runtime_state)]
 
 
-def require_session_key(state: StateDependency, key: Annotated[str | None, Security(_key_header)] = None) -> None:
+async def require_session_key(state: StateDependency, key: Annotated[str | None, Security(_key_header)] = None) -> None:
     """Let the request pass with a session key, or when none is configured; else 401."""
     if not state.session_keys.accepts(key):
         raise HTTPException(401, "Unauthorized")

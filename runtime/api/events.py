@@ -5,9 +5,11 @@ Pages are sent as the log has them, without being parsed.
 
 from __future__ import annotations
 
+import asyncio
 import json
+from collections.abc import Callable
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
@@ -29,11 +31,13 @@ from runtime.state import RuntimeState
 
 router = APIRouter(prefix="/conversations/{conversation_id}", tags=["Events"])
 
+Asked = ParamSpec("Asked")
+Answer = TypeVar("Answer")
 SortOrder = Literal["TIMESTAMP", "TIMESTAMP_DESC"]
 _ids: TypeAdapter[list[str]] = TypeAdapter(list[str])
 
 
-def _filter(
+async def _filter(
     kind: str | None = None,
     source: str | None = None,
     body: str | None = None,
@@ -59,7 +63,9 @@ async def search(
         conversation = await state.conversations.get(conversation_id)
     descending = sort_order == "TIMESTAMP_DESC"
     try:
-        page = page_of_events(conversation.events, wanted, page_id=page_id, limit=limit, descending=descending)
+        page = await _reading(
+            wanted, page_of_events, conversation.events, wanted, page_id=page_id, limit=limit, descending=descending
+        )
     except BadPage:
         raise HTTPException(400, "page_id names no event of this conversation; start again without it") from None
     following = json.dumps(str(page.next_id) if page.next_id else None).encode()
@@ -70,7 +76,16 @@ async def search(
 async def count(state: StateDependency, conversation_id: ConversationId, wanted: FilterDependency) -> int:
     with refusals():
         conversation = await state.conversations.get(conversation_id)
-    return count_events(conversation.events, wanted)
+    return await _reading(wanted, count_events, conversation.events, wanted)
+
+
+async def _reading(
+    wanted: Filter, read: Callable[Asked, Answer], /, *arguments: Asked.args, **more: Asked.kwargs
+) -> Answer:
+    """Look in the index here, which takes no time; a search for words may read the whole log, in a thread."""
+    if wanted.body is None:
+        return read(*arguments, **more)
+    return await asyncio.to_thread(read, *arguments, **more)
 
 
 @router.get("/events/{event_id}")

@@ -3,7 +3,7 @@
 import sys
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse
+from fastapi.responses import JSONResponse, Response
 
 from runtime.api.dependencies import StateDependency
 from runtime.api.errors import DORMANT
@@ -14,6 +14,8 @@ router = APIRouter(tags=["Server"])
 #: clients of the contract match both
 TITLE = "OpenHands Agent Server"
 VERSION = "1.58.0"
+HEALTHY = b'{"status":"ok"}'
+READY = b'{"status":"ready"}'
 #: only what is there; clients switch features on by these names
 CAPABILITIES = ("idempotent_conversation_create_v1",)
 USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
@@ -21,15 +23,15 @@ USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
 
 @router.get("/alive")
 @router.get("/health")
-async def health() -> JSONResponse:
-    return JSONResponse({"status": "ok"})
+async def health() -> Response:
+    return Response(HEALTHY, media_type="application/json")
 
 
 @router.get("/ready")
-async def ready(state: StateDependency) -> JSONResponse:
+async def ready(state: StateDependency) -> Response:
     match state.stage:
         case Stage.READY:
-            return JSONResponse({"status": "ready"})
+            return Response(READY, media_type="application/json")
         case Stage.INITIALIZING:
             return JSONResponse({"status": "initializing", "message": "Server is still initializing"}, 503)
         case Stage.DORMANT:

@@ -71,7 +71,10 @@ def requested_exposure(header: str | None) -> Exposure:
 
 
 def settings_answer(state: RuntimeState, record: SettingsRecord, exposure: Exposure) -> JSONResponse:
-    """The record as the wire shows it. Raises EncryptionUnavailable for the encrypted exposure without a key."""
+    """The record as the wire shows it. Raises EncryptionUnavailable for the encrypted exposure without a key.
+
+    Depends on the record alone, and on the git providers for an older one: `runtime.api.hot` keeps the redacted form.
+    """
     shown = render(record, exposure, state.cipher)
     del shown["older"]
     shown["llm_api_key_is_set"] = record.agent_settings.llm.api_key is not None

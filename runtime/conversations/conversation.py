@@ -8,7 +8,7 @@ written between two awaits is one step for everybody else.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 from uuid import UUID, uuid4
@@ -19,14 +19,18 @@ from runtime.agent.history import History
 from runtime.agent.prompt import dynamic_context, system_prompt
 from runtime.agent.reply import Reply
 from runtime.agent.tools.base import Toolbox
+from runtime.conversations.bounds import bounded
+from runtime.conversations.broadcast import Broadcast, event_payload, transient_payload
 from runtime.conversations.folder import Folders
 from runtime.conversations.live_secrets import LiveSecrets
 from runtime.conversations.record import ConversationRecord, full_state, shown
+from runtime.conversations.saving import Saving
 from runtime.conversations.status import ENDED, Status, advance
+from runtime.events import frames
 from runtime.events.actions import FinishAction
 from runtime.events.clock import utc_now
 from runtime.events.content import Message, TextContent, text_of
-from runtime.events.feed import Closing, Feed, Subscription
+from runtime.events.feed import GONE, Audience, Closing, Feed, Subscription
 from runtime.events.log import EventLog
 from runtime.events.models import (
     ActionEvent,
@@ -44,8 +48,6 @@ from runtime.secrets.sources import LookupSecret, StaticSecret
 log = structlog.get_logger()
 E = TypeVar("E", bound=EventBase)
 
-#: clients take frames of up to 1 MiB; a larger event is read over REST
-_MOST_FRAME_BYTES = 1_000_000
 _TITLE_CHARACTERS = 60
 
 
@@ -68,12 +70,11 @@ class Conversation:
         self.mask = secrets.mask
         self.toolbox = toolbox
         self.feed = Feed()
+        self.broadcast = Broadcast(self.feed)
         self.pause_requested = asyncio.Event()
         self.folder = folders.path(record.id)
-        self._folders = folders
         self._on_activity = on_activity
-        self._saving = asyncio.Lock()
-        self._writing: asyncio.Future[None] | None = None
+        self._saving = Saving(lambda: self.record, folders=folders, events=events)
         self._history: History | None = None
 
     @property
@@ -84,6 +85,12 @@ class Conversation:
     def status(self) -> Status:
         return self.record.execution_status
 
+    @property
+    def has_message(self) -> bool:
+        """Whether the last message is one that the agent may answer."""
+        last = self.record.last_user_message_id
+        return last is not None and last not in self.record.blocked_messages
+
     # -- showing
 
     def shown(self, *, include_skills: bool = False) -> dict[str, Any]:
@@ -92,15 +99,27 @@ class Conversation:
 
     def subscribe(self) -> Subscription:
         """A socket's view: the whole state first, then everything that is sent. Raises TooManySubscribers."""
-        return self.feed.subscribe(self._state_frame())
+        subscription = self.feed.subscribe()
+        state = self._state_event()
+        subscription.put(event_payload(compact(state), state.id))
+        return subscription
+
+    def subscribe_session(self, after_seq: int | None) -> Subscription:
+        """The same for the session protocol: what will be sent again, the whole state. Raises TooManySubscribers."""
+        subscription = self.feed.subscribe(Audience.SESSION)
+        last = len(self.events) - 1 if len(self.events) else None
+        subscription.put(frames.sync(from_seq=after_seq, through_seq=last))
+        subscription.put(transient_payload(compact(self._state_event())))
+        return subscription
 
     def publish_full_state(self) -> None:
         """Tell every socket the whole state; at the end of a run, never in the middle of one."""
-        self._send(self._state_frame())
+        if len(self.feed):
+            self.send_live(self._state_event())
 
-    def _state_frame(self) -> bytes:
-        value = full_state(self.record, self.folder)
-        return compact(self.live(ConversationStateUpdateEvent, key="full_state", value=value))
+    def _state_event(self) -> ConversationStateUpdateEvent:
+        value = bounded(full_state(self.record, self.folder))
+        return self.live(ConversationStateUpdateEvent, key="full_state", value=value)
 
     # -- events
 
@@ -110,7 +129,7 @@ class Conversation:
         State updates hang on the tree but are no part of it: the next event has the same parent.
         """
         event = kind(
-            id=str(event_id or uuid4()),
+            id=str(event_id or self._written(kind, fields) or uuid4()),
             timestamp=self.events.next_timestamp(),
             parent_id=self.record.leaf_event_id,
             **fields,
@@ -122,8 +141,13 @@ class Conversation:
         self.record.updated_at = utc_now()
         self._notice(event)
         self._on_activity()
-        self._send(line)
+        self.broadcast.stored(len(self.events) - 1, event.id, line)
         return event
+
+    def _written(self, kind: type[EventBase], fields: Mapping[str, Any]) -> str | None:
+        """The id under which the text of this answer was sent while it was written."""
+        answer = kind is ActionEvent or (kind is MessageEvent and fields.get("source") == "agent")
+        return self.broadcast.item if answer else None
 
     def live(self, kind: type[E], **fields: Any) -> E:
         """Make an event that is not stored."""
@@ -131,7 +155,7 @@ class Conversation:
 
     def send_live(self, event: Event) -> None:
         """Send an event that is not stored."""
-        self._send(compact(event))
+        self.broadcast.live(event, events=len(self.events))
 
     def tell_state(self, key: str, value: Any) -> None:
         """Store and send a state update."""
@@ -140,6 +164,8 @@ class Conversation:
     def move(self, to: Status) -> None:
         """Go to another status and say so. Raises IllegalMove."""
         self.record.execution_status = advance(self.status, to)
+        if to is not Status.RUNNING:
+            self.broadcast.abort(to.value)
         self.tell_state("execution_status", to.value)
 
     async def settle(self) -> None:
@@ -148,17 +174,11 @@ class Conversation:
 
     async def save(self) -> None:
         """Write the record as it is now. Raises OSError."""
-        async with self._saving:
-            copy = self.record.model_copy(deep=True)
-            # A cancelled run must not leave a thread that writes into a folder being removed: `close` waits for it.
-            self._writing = asyncio.ensure_future(asyncio.to_thread(self._folders.write, copy))
-            await asyncio.shield(self._writing)
+        await self._saving.now()
 
-    def _send(self, frame: bytes) -> None:
-        if len(frame) > _MOST_FRAME_BYTES:
-            log.warning("event.too_large_for_sockets", conversation=str(self.id), bytes=len(frame))
-            return
-        self.feed.publish(frame)
+    def save_soon(self) -> None:
+        """Write the record within a second: enough for what the log has already."""
+        self._saving.soon()
 
     def _notice(self, event: StoredEvent) -> None:
         """Keep what is asked for often and would have to be searched for."""
@@ -169,19 +189,28 @@ class Conversation:
 
     # -- messages
 
-    async def receive(self, message: Message, *, event_id: UUID | None = None, sender: str | None = None) -> bool:
+    async def receive(
+        self,
+        message: Message,
+        *,
+        event_id: UUID | None = None,
+        sender: str | None = None,
+        extended: Sequence[TextContent] = (),
+    ) -> bool:
         """Add a user's message; False when `event_id` is known already, so that a repeat has no effect.
 
         On disk when this returns. A running agent reads it in its next step.
         """
         known = event_id is not None and self.events.contains(event_id)
         if not known:
-            self._add_message(message, event_id, sender)
+            self._add_message(message, event_id, sender, extended)
+            self.save_soon()
         await self.settle()
-        await self.save()
         return not known
 
-    def _add_message(self, message: Message, event_id: UUID | None, sender: str | None) -> None:
+    def _add_message(
+        self, message: Message, event_id: UUID | None, sender: str | None, extended: Sequence[TextContent]
+    ) -> None:
         self.ensure_system_prompt()
         context = self.record.agent.agent_context
         suffix = context.user_message_suffix if context is not None else None
@@ -190,13 +219,13 @@ class Conversation:
             event_id=event_id,
             source="user",
             llm_message=message,
-            extended_content=[TextContent(text=suffix)] if suffix else [],
+            extended_content=[*([TextContent(text=suffix)] if suffix else []), *extended],
             sender=sender,
         )
         self.record.last_user_message_id = event.id
         self.tell_state("last_user_message_id", event.id)
         if self.record.title is None:
-            self.record.title = self.mask.text(_title(message)) or None
+            self.record.title = self.mask.text(title_of(message)) or None
         if self.status in ENDED:
             self.move(Status.IDLE)
         if self._history is not None:
@@ -255,12 +284,11 @@ class Conversation:
         """End sockets, shell and log. The run must be over. Idempotent."""
         self.feed.close(closing)
         await self.toolbox.close()
-        if self._writing is not None:
-            await asyncio.wait({self._writing})
+        await self._saving.close(write=closing is not GONE)
         self.events.close()
 
 
-def _title(message: Message) -> str:
+def title_of(message: Message) -> str:
     """The first line of the first message, cut at a word."""
     text = text_of(message.content).strip()
     line = text.splitlines()[0].strip() if text else ""

@@ -14,6 +14,7 @@ from uuid import UUID
 import structlog
 
 from runtime.conversations.record import ConversationRecord
+from runtime.events.log import LOG_NAME
 from runtime.store.cipher import Cipher
 from runtime.store.exposure import Exposure, Opening, render
 from runtime.store.files import private_directory, sync_directory, write_atomic
@@ -63,6 +64,13 @@ class Folders:
         if opening.unreadable:
             log.error("conversation.secrets_unreadable", conversation=str(conversation_id), values=opening.unreadable)
         return record
+
+    def is_behind(self, record: ConversationRecord) -> bool:
+        """Whether the log has something that the record does not know: a crash came between the two."""
+        try:
+            return (self.path(record.id) / LOG_NAME).stat().st_size != record.log_bytes
+        except FileNotFoundError:
+            return False
 
     def remove(self, conversation_id: UUID) -> None:
         """Remove all of it; the record first, so that half a removal is not found again. Raises OSError. Idempotent."""

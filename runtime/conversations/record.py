@@ -6,15 +6,18 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from runtime.agent.stats import Stats
+from runtime.agent.stuck import StuckThresholds
 from runtime.conversations.definition import AgentDefinition
+from runtime.conversations.hooks import HookConfig
 from runtime.conversations.status import Status
 from runtime.events.clock import utc_now, zulu
 from runtime.secrets.sources import LookupSecret, SecretSource, StaticSecret
@@ -50,9 +53,16 @@ class ConversationRecord(BaseModel):
     agent: AgentDefinition
     max_iterations: int = Field(default=500, ge=1)
     stuck_detection: bool = True
+    stuck_thresholds: StuckThresholds = Field(default_factory=StuckThresholds)
+    max_budget_per_run: float | None = None
     execution_status: Status = Status.IDLE
     confirmation_policy: dict[str, Any] = Field(default_factory=lambda: {"kind": "NeverConfirm"})
     security_analyzer: dict[str, Any] | None = None
+    hook_config: HookConfig | None = None
+    #: by event id, why a hook kept it from being done or answered
+    blocked_actions: dict[str, str] = Field(default_factory=dict)
+    blocked_messages: dict[str, str] = Field(default_factory=dict)
+    session_begun: bool = False  #: the hooks were told
     secrets: dict[str, SecretSource] = Field(default_factory=dict)
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
     tags: dict[str, str] = Field(default_factory=dict)
@@ -64,6 +74,37 @@ class ConversationRecord(BaseModel):
     origin: Origin | None = None
     created_at: datetime = Field(default_factory=utc_now)
     updated_at: datetime = Field(default_factory=utc_now)
+    #: how far the log went when this was written; what is behind it the record does not know yet
+    log_events: int = 0
+    log_bytes: int = 0
+    _version: int = PrivateAttr(default=0)
+    _shown_json: tuple[int, bytes] | None = PrivateAttr(default=None)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        super().__setattr__(name, value)
+        if not name.startswith("_"):
+            self.touch()
+
+    @property
+    def version(self) -> int:
+        """Another number after every change, so that what was made of the record can be kept."""
+        return self._version
+
+    def touch(self) -> None:
+        """Whoever changes something inside of a field calls this; to give a field another value is noticed."""
+        self._version += 1
+
+    def shown_json(self, folder: Path) -> bytes:
+        """`shown` without skills as JSON, made anew only after a change."""
+        if self._shown_json is None or self._shown_json[0] != self._version:
+            text = json.dumps(shown(self, folder, include_skills=False), ensure_ascii=False, separators=(",", ":"))
+            self._shown_json = (self._version, text.encode())
+        return self._shown_json[1]
+
+
+def hooks_shown(record: ConversationRecord) -> dict[str, Any] | None:
+    """The hooks as clients name their fields."""
+    return None if record.hook_config is None else record.hook_config.model_dump(mode="json", by_alias=True)
 
 
 def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> dict[str, Any]:
@@ -82,14 +123,14 @@ def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> 
         "security_analyzer": record.security_analyzer,
         "activated_knowledge_skills": [],
         "invoked_skills": [],
-        "blocked_actions": {},
-        "blocked_messages": {},
+        "blocked_actions": record.blocked_actions,
+        "blocked_messages": record.blocked_messages,
         "last_user_message_id": record.last_user_message_id,
         "leaf_event_id": record.leaf_event_id,
         "stats": record.stats.model_dump(),
         "secret_registry": {"secret_sources": {name: _source(found) for name, found in record.secrets.items()}},
         "agent_state": {},
-        "hook_config": None,
+        "hook_config": hooks_shown(record),
         "title": record.title,
         "metrics": None,
         "created_at": zulu(record.created_at),
@@ -125,8 +166,8 @@ def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
         "activated_knowledge_skills": [],
         "activated_path_rules": [],
         "invoked_skills": [],
-        "blocked_actions": {},
-        "blocked_messages": {},
+        "blocked_actions": record.blocked_actions,
+        "blocked_messages": record.blocked_messages,
         "last_user_message_id": record.last_user_message_id,
         "leaf_event_id": record.leaf_event_id,
         "head_is_empty": False,

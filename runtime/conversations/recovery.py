@@ -7,11 +7,14 @@ A tool call without an answer gets one, because its effects are unknown and a mo
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 
 import structlog
 
-from runtime.conversations.conversation import Conversation
+from runtime.conversations.conversation import Conversation, title_of
 from runtime.conversations.status import Status
+from runtime.events.actions import FinishAction
+from runtime.events.content import text_of
 from runtime.events.log import EventLog
 from runtime.events.models import (
     ActionEvent,
@@ -22,6 +25,7 @@ from runtime.events.models import (
     MessageEvent,
     ObservationEvent,
     StoredEvent,
+    UserRejectObservation,
     parse,
 )
 
@@ -33,11 +37,12 @@ _BROKEN_OFF = ErrorClassification(kind="transient", retryable=True, user_action=
 
 async def recover(conversation: Conversation) -> None:
     """Bring the record up to the log and end a run that a crash broke off. Raises OSError. Idempotent."""
-    _catch_up(conversation)
+    if _catch_up(conversation):
+        conversation.save_soon()
     if conversation.status is not Status.RUNNING:
         return
     log.warning("run.broken_off", conversation=str(conversation.id))
-    for action in _unanswered(conversation.events):
+    for action in unanswered(conversation.events):
         conversation.emit(
             AgentErrorEvent,
             tool_name=action.tool_name,
@@ -56,30 +61,41 @@ async def recover(conversation: Conversation) -> None:
     await conversation.save()
 
 
-def _catch_up(conversation: Conversation) -> None:
-    """Leaf, last message and status as the end of the log has them."""
+def _catch_up(conversation: Conversation) -> bool:
+    """Let the record know what the log has beyond it; False when that was nothing."""
+    record, events = conversation.record, conversation.events
+    known = record.log_events if record.log_events <= len(events) else 0
+    for start in range(known, len(events), _BLOCK):
+        for line in events.lines(start, start + _BLOCK):
+            _learn(conversation, parse(line))
+    behind = known < len(events)
+    record.log_events, record.log_bytes = len(events), events.index.end
+    return behind
+
+
+def _learn(conversation: Conversation, event: StoredEvent) -> None:
     record = conversation.record
-    missing = {"leaf", "message", "status"}
-    for event in _backwards(conversation.events):
-        if "leaf" in missing and not isinstance(event, ConversationStateUpdateEvent):
-            record.leaf_event_id = event.id
-            missing.discard("leaf")
-        if "message" in missing and isinstance(event, MessageEvent) and event.source == "user":
-            record.last_user_message_id = event.id
-            missing.discard("message")
-        if "status" in missing and isinstance(event, ConversationStateUpdateEvent) and event.key == "execution_status":
+    record.updated_at = datetime.fromisoformat(event.timestamp)
+    if isinstance(event, ConversationStateUpdateEvent):
+        if event.key == "execution_status":
             record.execution_status = Status(event.value)
-            missing.discard("status")
-        if not missing:
-            return
+        return
+    record.leaf_event_id = event.id
+    if isinstance(event, MessageEvent) and event.source == "user":
+        record.last_user_message_id = event.id
+        record.title = record.title or conversation.mask.text(title_of(event.llm_message)) or None
+    elif isinstance(event, MessageEvent):
+        record.final_response = text_of(event.llm_message.content)
+    elif isinstance(event, ActionEvent) and isinstance(event.action, FinishAction):
+        record.final_response = event.action.message
 
 
-def _unanswered(events: EventLog) -> list[ActionEvent]:
+def unanswered(events: EventLog) -> list[ActionEvent]:
     """Tool calls at the end of the log that nothing answered, oldest first."""
     answered: set[str] = set()
     found: list[ActionEvent] = []
     for event in _backwards(events):
-        if isinstance(event, ObservationEvent | AgentErrorEvent):
+        if isinstance(event, ObservationEvent | AgentErrorEvent | UserRejectObservation):
             answered.add(event.tool_call_id)
         elif isinstance(event, ActionEvent) and event.tool_call_id not in answered:
             found.append(event)

@@ -1,32 +1,56 @@
 """The run of a conversation: started, watched to its end, and told to everybody when it is over.
 
-`Runner` owns the task of one conversation's run. Whatever way a run ends, the conversation leaves the status `running`,
-its sockets get one whole state after the last event, and the reason of a failure is an event.
+`Runner` owns the task of one conversation's run, and the acts that wait for somebody's leave after it. Whatever way a
+run ends, the conversation leaves the status `running`, its sockets get one whole state after the last event, and the
+reason of a failure is an event.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import structlog
 
 from runtime.agent.history import History
 from runtime.agent.llm import Model
-from runtime.agent.loop import Ending, Run
+from runtime.agent.loop import Ending, Run, Step
 from runtime.agent.reply import ModelError
+from runtime.agent.stuck import Repetition
+from runtime.agent.tools.base import InvalidCall
 from runtime.configuration.record import LlmSettings
 from runtime.conversations.conversation import Conversation
+from runtime.conversations.gate import ConversationGate
+from runtime.conversations.recovery import unanswered
 from runtime.conversations.status import Status
 from runtime.conversations.tools import unknown_tools
-from runtime.events.models import ConversationErrorEvent, ErrorClassification, parse
+from runtime.events.content import Message, text_of
+from runtime.events.models import (
+    ActionEvent,
+    AgentErrorEvent,
+    ConversationErrorEvent,
+    ErrorClassification,
+    InterruptEvent,
+    UserRejectObservation,
+    parse,
+)
+from runtime.secrets.masking import HIDDEN
 
 log = structlog.get_logger()
 
 _CONFIG = ErrorClassification(kind="config", retryable=False, user_action="settings")
 _LIMIT = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
+_BUDGET = ErrorClassification(kind="quota", retryable=True, user_action="settings")
+_BROKEN_OFF = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
+_TIDY_SECONDS = 0.3
+_INTERRUPTED = "Interrupted by the user while this tool ran. What it did until then is unknown: check before repeating."
+_NOT_KEPT = (
+    "This act waited for leave over a restart, and it holds a hidden value that is not kept in the log: call it again."
+)
+MESSAGE_INSTEAD = "The user sent a message instead of an answer."
 
 
 class AlreadyRunning(Exception):
@@ -41,38 +65,109 @@ class Verdict:
     code: str | None = None
     detail: str = ""
     classification: ErrorClassification | None = None
+    interrupted: bool = False
 
 
 class Runner:
     """Starts and ends the runs of one conversation, one at a time."""
 
-    def __init__(self, conversation: Conversation, *, llm: Callable[[], LlmSettings]) -> None:
+    def __init__(
+        self,
+        conversation: Conversation,
+        *,
+        llm: Callable[[], LlmSettings],
+        environment: Callable[[], Mapping[str, str]],
+    ) -> None:
         self._conversation = conversation
         self._llm = llm
+        self._environment = environment
         self._task: asyncio.Task[None] | None = None
+        self._interrupted = False
+        self._pending: list[Step] = []
+
+    # -- what may be asked for
+
+    async def submit(self, message: Message, *, event_id: UUID | None = None) -> bool:
+        """Add a user's message, on disk when this returns; False when it is not to be answered: its `event_id` is known
+        already, or a hook keeps it from the model."""
+        conversation = self._conversation
+        if event_id is not None and conversation.events.contains(event_id):
+            return False
+        hooks = conversation.record.hook_config
+        if hooks is None or not hooks.user_prompt_submit:
+            return await conversation.receive(message, event_id=event_id)
+        conversation.ensure_system_prompt()
+        event_id = event_id or uuid4()
+        blocked, contexts = await self._gate().submitted(text_of(message.content), str(event_id))
+        if blocked is not None:
+            kept = {**conversation.record.blocked_messages, str(event_id): conversation.mask.text(blocked)}
+            conversation.record.blocked_messages = kept
+        new = await conversation.receive(message, event_id=event_id, extended=contexts)
+        return new and blocked is None
 
     def start(self) -> None:
-        """Begin a run; its status is `running` when this returns. Raises AlreadyRunning, OSError."""
+        """Begin a run; its status is `running` when this returns. Acts that waited for leave are done first.
+
+        Raises AlreadyRunning, OSError.
+        """
         conversation = self._conversation
         if conversation.status is Status.RUNNING:
             raise AlreadyRunning
         conversation.ensure_system_prompt()
         conversation.pause_requested.clear()
+        pending = self._waiting() if conversation.status is Status.WAITING_FOR_CONFIRMATION else []
+        self._pending, self._interrupted = [], False
         conversation.move(Status.RUNNING)
-        self._task = asyncio.create_task(self._run(), name=f"run {conversation.id}")
+        self._task = asyncio.create_task(self._run(pending), name=f"run {conversation.id}")
+
+    async def reject(self, reason: str) -> None:
+        """Refuse the acts that wait for leave, on disk when this returns. None wait: nothing happens."""
+        conversation = self._conversation
+        if conversation.status is not Status.WAITING_FOR_CONFIRMATION:
+            return
+        for event in unanswered(conversation.events):
+            conversation.emit(
+                UserRejectObservation,
+                tool_name=event.tool_name,
+                tool_call_id=event.tool_call_id,
+                rejection_reason=conversation.mask.text(reason),
+                action_id=event.id,
+            )
+        self._pending = []
+        conversation.move(Status.IDLE)
+        conversation.publish_full_state()
+        await conversation.settle()
+        await conversation.save()
+
+    async def interrupt(self) -> None:
+        """Break off what the agent does now, also in the middle of an answer or a command; it is paused when this
+        returns. Without effect when no run goes on."""
+        if self._conversation.status is not Status.RUNNING or self._task is None:
+            return
+        self._interrupted = True
+        self._task.cancel()
+        await asyncio.gather(self._task, return_exceptions=True)
 
     async def cancel(self) -> None:
-        """Break off a run that goes on. What it had stored stays; a later load tells that it was broken off."""
+        """Break off a run that goes on, for good. What it had stored stays; a later load says that it was."""
+        self._interrupted = False
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
 
-    async def _run(self) -> None:
+    async def end_session(self) -> None:
+        """Tell the hooks that the conversation is over."""
+        hooks = self._conversation.record.hook_config
+        if hooks is not None and hooks.session_end:
+            await self._gate().session("SessionEnd")
+
+    # -- the task
+
+    async def _run(self, pending: Sequence[Step]) -> None:
         conversation = self._conversation
         try:
-            await conversation.save()
-            verdict = await self._work()
+            verdict = await self._verdict(pending)
             conversation.join(None)
             self._tell(verdict)
             await conversation.settle()
@@ -84,9 +179,26 @@ class Runner:
         finally:
             conversation.join(None)
 
+    async def _verdict(self, pending: Sequence[Step]) -> Verdict:
+        conversation = self._conversation
+        try:
+            await conversation.save()
+            return await self._work(pending)
+        except asyncio.CancelledError:
+            task = asyncio.current_task()
+            if not self._interrupted or task is None:
+                raise
+            task.uncancel()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_TIDY_SECONDS):
+                    await conversation.toolbox.interrupt()
+            return Verdict(Status.PAUSED, interrupted=True)
+
     def _tell(self, verdict: Verdict) -> None:
         """In one step: the error, the status, and the whole state as the last frame of the run."""
         conversation = self._conversation
+        if verdict.interrupted:
+            self._tell_interrupt()
         if verdict.code is not None:
             conversation.emit(
                 ConversationErrorEvent,
@@ -97,10 +209,23 @@ class Runner:
         conversation.move(verdict.status)
         conversation.publish_full_state()
 
-    async def _work(self) -> Verdict:
+    def _tell_interrupt(self) -> None:
+        """Every call that was broken off gets an answer: a model needs one, and so does who reads the log."""
+        conversation = self._conversation
+        for event in unanswered(conversation.events):
+            conversation.emit(
+                AgentErrorEvent,
+                tool_name=event.tool_name,
+                tool_call_id=event.tool_call_id,
+                error=_INTERRUPTED,
+                classification=_BROKEN_OFF,
+            )
+        conversation.emit(InterruptEvent)
+
+    async def _work(self, pending: Sequence[Step]) -> Verdict:
         conversation = self._conversation
         try:
-            return await self._to_verdict()
+            return await self._to_verdict(pending)
         except ModelError as error:
             conversation.secrets.refresh_mask()
             return Verdict(Status.ERROR, error.code, error.detail, error.classification)
@@ -110,13 +235,14 @@ class Runner:
             internal = ErrorClassification(kind="internal", retryable=True, user_action="retry", error_id=error_id)
             return Verdict(Status.ERROR, "InternalError", f"The run failed inside the runtime ({error_id}).", internal)
 
-    async def _to_verdict(self) -> Verdict:
-        conversation = self._conversation
-        unknown = unknown_tools(conversation.record.agent)
+    async def _to_verdict(self, pending: Sequence[Step]) -> Verdict:
+        conversation, record = self._conversation, self._conversation.record
+        unknown = unknown_tools(record.agent)
         if unknown:
             return Verdict(Status.ERROR, "ToolNotFound", f"This runtime has no tool named {unknown[0]!r}.", _CONFIG)
-        llm = self._llm()
+        llm, gate = self._llm(), self._gate()
         conversation.secrets.refresh_mask()
+        await self._begin_session(gate)
         history = await self._read_history(llm.max_message_chars)
         conversation.join(history)
         run = Run(
@@ -124,32 +250,67 @@ class Runner:
             history=history,
             model=Model(llm),
             toolbox=conversation.toolbox,
-            max_iterations=conversation.record.max_iterations,
+            gate=gate,
+            repetition=Repetition(record.stuck_thresholds) if record.stuck_detection else None,
+            max_iterations=record.max_iterations,
+            concurrency=record.agent.tool_concurrency_limit or 1,
+            pending=pending,
         )
         return await self._ended(run)
+
+    async def _begin_session(self, gate: ConversationGate) -> None:
+        record = self._conversation.record
+        if record.hook_config is not None and not record.session_begun:
+            record.session_begun = True
+            await gate.session("SessionStart")
 
     async def _read_history(self, most_characters: int) -> History:
         """The whole log, read in a thread; what came meanwhile is added in the same step in which this returns."""
         events = self._conversation.events
         count = len(events)
+        blocked = self._conversation.record.blocked_messages
         history = await asyncio.to_thread(
-            lambda: History(map(parse, events.lines(0, count)), most_characters=most_characters)
+            lambda: History(map(parse, events.lines(0, count)), most_characters=most_characters, blocked=blocked)
         )
         for line in events.lines(count, len(events)):
             history.add(parse(line))
         return history
 
     async def _ended(self, run: Run) -> Verdict:
-        conversation = self._conversation
+        conversation, record = self._conversation, self._conversation.record
         while True:
             ending = await run.to_end()
             await conversation.settle()
             # From here to the new status nothing waits, so neither message nor pause falls between run and end.
-            if ending is Ending.ITERATIONS:
-                limit = conversation.record.max_iterations
-                detail = f"The agent used up its {limit} iterations without ending the turn."
-                return Verdict(Status.ERROR, "MaxIterationsReached", detail, _LIMIT)
+            match ending:
+                case Ending.ITERATIONS:
+                    detail = f"The agent used up its {record.max_iterations} iterations without ending the turn."
+                    return Verdict(Status.ERROR, "MaxIterationsReached", detail, _LIMIT)
+                case Ending.BUDGET:
+                    detail = f"The run has cost the ${record.max_budget_per_run:.4f} that it may cost."
+                    return Verdict(Status.ERROR, "MaxBudgetReached", detail, _BUDGET)
+                case Ending.STUCK:
+                    return Verdict(Status.STUCK)
+                case Ending.ASKING:
+                    self._pending = run.pending
+                    return Verdict(Status.WAITING_FOR_CONFIRMATION)
             if ending is Ending.PAUSED or conversation.pause_requested.is_set():
                 return Verdict(Status.PAUSED)
             if not run.history.unanswered:
                 return Verdict(Status.FINISHED)
+
+    def _gate(self) -> ConversationGate:
+        return ConversationGate(self._conversation, environment=self._environment())
+
+    def _waiting(self) -> list[Step]:
+        """The acts that wait for leave; after a restart as the log has them."""
+        return self._pending or [self._restored(event) for event in unanswered(self._conversation.events)]
+
+    def _restored(self, event: ActionEvent) -> Step:
+        arguments = event.tool_call.arguments
+        if HIDDEN in arguments:
+            return Step(event=event, call=None, refusal=_NOT_KEPT)
+        try:
+            return Step(event=event, call=self._conversation.toolbox.check(event.tool_name, arguments), refusal="")
+        except InvalidCall as invalid:
+            return Step(event=event, call=None, refusal=str(invalid))

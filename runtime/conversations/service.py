@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
@@ -25,7 +26,7 @@ from runtime.conversations.folder import Folders
 from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
 from runtime.conversations.record import ConversationRecord, Origin
 from runtime.conversations.recovery import recover
-from runtime.conversations.runs import AlreadyRunning, Runner
+from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning, Runner
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status, advance
 from runtime.conversations.tools import shell_environment, toolbox_for
@@ -96,9 +97,9 @@ class ConversationService:
         """Read every record, serve git credentials, end runs that a crash broke off. Raises OSError."""
         await self._credentials.start()
         records = await asyncio.to_thread(self._read_records)
-        self._records = {record.id: record for record in records}
-        for record in records:
-            if record.execution_status is Status.RUNNING:
+        self._records = {record.id: record for record, _ in records}
+        for record, is_behind in records:
+            if is_behind or record.execution_status is Status.RUNNING:
                 await self._open(record)
 
     async def stop(self) -> None:
@@ -142,7 +143,7 @@ class ConversationService:
             await self._prepare_directory(Path(request.workspace.working_dir), holds_clone=holds_clone)
             conversation = await self._make(_record(conversation_id, request, origin))
             if request.initial_message is not None:
-                await conversation.receive(request.initial_message.message)
+                await self._opened[conversation.id].runner.submit(request.initial_message.message)
             self._warm_up()
             return conversation, True
 
@@ -160,6 +161,11 @@ class ConversationService:
     def records(self) -> Sequence[ConversationRecord]:
         """All of them, in no order."""
         return list(self._records.values())
+
+    def opened(self, conversation_id: UUID) -> Conversation | None:
+        """The conversation when it is in memory; None says nothing about whether it exists."""
+        found = self._opened.get(conversation_id)
+        return found.conversation if found is not None else None
 
     async def run(self, conversation_id: UUID) -> None:
         """Start the agent; it is `running` when this returns.
@@ -181,8 +187,10 @@ class ConversationService:
         Raises ConversationNotFound; CapacityFull, with the message stored. A running agent takes the message up.
         """
         opened = await self._find(conversation_id)
-        new = await opened.conversation.receive(given.message, event_id=event_id)
-        if new and run and opened.conversation.status is not Status.RUNNING:
+        if run and opened.conversation.status is Status.WAITING_FOR_CONFIRMATION:
+            await opened.runner.reject(MESSAGE_INSTEAD)  # words are not leave
+        to_answer = await opened.runner.submit(given.message, event_id=event_id)
+        if to_answer and run and opened.conversation.status is not Status.RUNNING:
             await self.run(conversation_id)
 
     async def pause(self, conversation_id: UUID) -> None:
@@ -191,11 +199,41 @@ class ConversationService:
         conversation.request_pause()
         await conversation.settle()
 
+    async def interrupt(self, conversation_id: UUID) -> None:
+        """Break off what the agent does now; without effect when it does nothing. Raises ConversationNotFound."""
+        await (await self._find(conversation_id)).runner.interrupt()
+
+    async def respond(self, conversation_id: UUID, *, accept: bool, reason: str) -> None:
+        """Give or refuse leave for the acts that wait for it; nothing waits: nothing happens.
+
+        Raises ConversationNotFound, CapacityFull (then they still wait).
+        """
+        opened = await self._find(conversation_id)
+        if opened.conversation.status is not Status.WAITING_FOR_CONFIRMATION:
+            return
+        if accept:
+            await self.run(conversation_id)
+        else:
+            await opened.runner.reject(reason)
+
+    async def set_confirmation_policy(self, conversation_id: UUID, policy: Mapping[str, Any]) -> None:
+        """From the next act on. On disk when this returns. Raises ConversationNotFound."""
+        conversation = await self.get(conversation_id)
+        conversation.record.confirmation_policy = dict(policy)
+        await conversation.save()
+
+    async def set_security_analyzer(self, conversation_id: UUID, analyzer: Mapping[str, Any] | None) -> None:
+        """From the next answer of the model on. On disk when this returns. Raises ConversationNotFound."""
+        conversation = await self.get(conversation_id)
+        conversation.record.security_analyzer = None if analyzer is None else dict(analyzer)
+        await conversation.save()
+
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
         async with self._locked(conversation_id):
             opened = await self._find(conversation_id)
             await opened.runner.cancel()
+            await opened.runner.end_session()
             record = opened.conversation.record
             record.execution_status = advance(record.execution_status, Status.DELETING)
             self._opened.pop(conversation_id, None)
@@ -239,11 +277,15 @@ class ConversationService:
             ),
             on_activity=self._on_activity,
         )
-        opened = Opened(conversation, Runner(conversation, llm=lambda: self._llm_of(record)))
+        runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self._agent_environment)
+        opened = Opened(conversation, runner)
         self._opened[record.id] = opened
         secrets.refresh_mask()
         await recover(conversation)
         return opened
+
+    def _agent_environment(self) -> Mapping[str, str]:
+        return {**shell_environment(), **self.git_environment()}
 
     def _llm_of(self, record: ConversationRecord) -> LlmSettings:
         """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""
@@ -251,8 +293,10 @@ class ConversationService:
             return record.agent.llm
         return self._settings_store.read().agent_settings.llm
 
-    def _read_records(self) -> list[ConversationRecord]:
-        return [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
+    def _read_records(self) -> list[tuple[ConversationRecord, bool]]:
+        """Each with whether its log has gone on without it."""
+        records = [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
+        return [(record, self.folders.is_behind(record)) for record in records]
 
     async def _prepare_directory(self, directory: Path, *, holds_clone: bool) -> None:
         """Make it, and a repository in it when it is in none, as the contract has it; not around a clone."""
@@ -295,7 +339,10 @@ def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None)
         agent=request.agent,
         max_iterations=request.max_iterations,
         stuck_detection=request.stuck_detection,
-        confirmation_policy=request.confirmation_policy,
+        stuck_thresholds=request.stuck_detection_thresholds,
+        max_budget_per_run=request.max_budget_per_run,
+        confirmation_policy=request.confirmation_policy.model_dump(),
+        hook_config=request.hook_config,
         security_analyzer=request.security_analyzer,
         secrets=dict(request.secrets),
         tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},

@@ -13,8 +13,11 @@ from uuid import UUID
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from runtime.agent.stuck import StuckThresholds
 from runtime.configuration.record import AgentSettings
 from runtime.conversations.definition import AgentDefinition, from_settings
+from runtime.conversations.hooks import HookConfig
+from runtime.conversations.policies import ConfirmationPolicy, NeverConfirm
 from runtime.conversations.record import WorkspaceRecord
 from runtime.events.content import Content, Message
 from runtime.secrets.names import check_name
@@ -70,8 +73,11 @@ class StartRequest(BaseModel):
     initial_message: GivenMessage | None = None
     max_iterations: int = Field(default=500, ge=1)
     stuck_detection: bool = True
-    confirmation_policy: dict[str, Any] = Field(default_factory=lambda: {"kind": "NeverConfirm"})
+    stuck_detection_thresholds: StuckThresholds = Field(default_factory=StuckThresholds)
+    max_budget_per_run: float | None = Field(default=None, gt=0, allow_inf_nan=False)
+    confirmation_policy: ConfirmationPolicy = Field(default_factory=lambda: NeverConfirm(kind="NeverConfirm"))
     security_analyzer: dict[str, Any] | None = None
+    hook_config: HookConfig | None = None
     secrets: dict[str, GivenSource] = Field(default_factory=dict)
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
     client_tools: list[dict[str, Any]] = Field(default_factory=list)
@@ -101,13 +107,6 @@ class StartRequest(BaseModel):
         for name in secrets:
             check_name(name)
         return secrets
-
-    @field_validator("confirmation_policy")
-    @classmethod
-    def _policy(cls, policy: dict[str, Any]) -> dict[str, Any]:
-        if policy.get("kind") != "NeverConfirm":
-            raise ValueError("only the NeverConfirm policy is available")
-        return {"kind": "NeverConfirm"}
 
     @field_validator("security_analyzer", mode="before")
     @classmethod

@@ -15,22 +15,27 @@ from uuid import UUID
 import structlog
 
 from runtime.events.clock import micros_of, text_of_micros, utc_now
-from runtime.events.index import RECORD_BYTES, Entry, Index, unpack
+from runtime.events.index import RECORD_BYTES, Damaged, Entry, Index
 from runtime.events.models import SOURCES, STORED_KINDS, StoredEvent, compact, parse_object
 
 log = structlog.get_logger()
 
+LOG_NAME = "events.jsonl"
 _CHUNK_BYTES = 1 << 20
 _OPEN_FLAGS = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
 
 
+class DuplicateEvent(ValueError):
+    """The log has an event of this id; it keeps the first."""
+
+
 class EventLog:
-    """Opened for one conversation. Not for use by several threads or processes at a time."""
+    """Opened for one conversation by one process. Appending is for one thread; others may read meanwhile."""
 
     def __init__(self, folder: Path) -> None:
         """Open or make the log of this folder. Raises OSError; repairs a torn tail and a stale index."""
         self._folder = folder
-        self._file = os.open(folder / "events.jsonl", _OPEN_FLAGS, 0o600)
+        self._file = os.open(folder / LOG_NAME, _OPEN_FLAGS, 0o600)
         self._index_file = os.open(folder / "events.index", _OPEN_FLAGS, 0o600)
         self._index_writable = True
         self.index = Index()
@@ -51,8 +56,10 @@ class EventLog:
     def append(self, event: StoredEvent) -> bytes:
         """Store the event; returns its line. Survives the end of this process; `sync` makes it survive a power cut.
 
-        Raises OSError when the disk is full; then nothing of the event is stored.
+        Raises DuplicateEvent; OSError when the disk is full. In both cases nothing of the event is stored.
         """
+        if self.contains(UUID(event.id)):
+            raise DuplicateEvent(event.id)
         line = compact(event)
         self._write(line + b"\n")
         entry = _entry_of(event, end=self.index.end + len(line) + 1)
@@ -65,11 +72,19 @@ class EventLog:
         os.fdatasync(self._file)
 
     def contains(self, event_id: UUID) -> bool:
-        return self.index.number(event_id) is not None
+        return self.number(event_id) is not None
+
+    def number(self, event_id: UUID) -> int | None:
+        """The event's place in the log, from 0; None when it is not there."""
+        try:
+            return self.index.number(event_id)
+        except Damaged:
+            self._rebuild()
+            return self.index.number(event_id)
 
     def line(self, event_id: UUID) -> bytes | None:
         """The event's JSON, None when there is none."""
-        number = self.index.number(event_id)
+        number = self.number(event_id)
         return None if number is None else self.lines(number, number + 1)[0]
 
     def lines(self, first: int, last: int) -> list[bytes]:
@@ -77,8 +92,21 @@ class EventLog:
         last = min(last, len(self.index))
         if first >= last:
             return []
+        try:
+            return self._lines(first, last)
+        except Damaged:
+            self._rebuild()
+            return self._lines(first, min(last, len(self.index))) if first < len(self.index) else []
+
+    def _lines(self, first: int, last: int) -> list[bytes]:
         start, end = self.index.span(first, last)
-        return self._read(start, end).split(b"\n")[:-1]
+        if not 0 <= start < end <= self.index.end:
+            raise Damaged
+        # With the byte before: it must end the event before.
+        lines = self._read(start - 1, end).split(b"\n") if start else [b"", *self._read(0, end).split(b"\n")]
+        if lines[0] or lines[-1] or len(lines) != last - first + 2:
+            raise Damaged
+        return lines[1:-1]
 
     def _write(self, content: bytes) -> None:
         try:
@@ -110,40 +138,58 @@ class EventLog:
         return b"".join(parts)
 
     def _load(self) -> None:
+        """Take the index when it is whole and its end fits; what else may be wrong is found when it is used."""
         size = os.fstat(self._file).st_size
         index_size = os.fstat(self._index_file).st_size
-        for entry in unpack(os.pread(self._index_file, index_size, 0)):
-            if not self.index.end < entry.end <= size:
-                break
-            self.index.add(entry)
-        if not self._index_fits():
+        self.index = Index(self._read_index(index_size))
+        while len(self.index) and self.index.end > size:  # of a log that was cut
+            self.index.cut(len(self.index) - 1)
+        if self.index.has_hole or not self._end_fits():
             self.index = Index()
         indexed = len(self.index)
         self._index_rest(size)
         if not indexed == len(self.index) == index_size / RECORD_BYTES:
             self._rewrite_index()
 
-    def _index_fits(self) -> bool:
+    def _rebuild(self) -> None:
+        log.warning("events.index_damaged", effect="made anew from the log")
+        self.index = Index()
+        self._index_rest(os.fstat(self._file).st_size)
+        self._rewrite_index()
+
+    def _read_index(self, size: int) -> bytes:
+        content = bytearray()
+        while part := os.pread(self._index_file, size - len(content), len(content)):
+            content += part
+        return bytes(content)
+
+    def _end_fits(self) -> bool:
         """Whether the last indexed event is where the index says: the file may belong to another log."""
         number = len(self.index) - 1
         if number < 0:
             return True
-        line = self._read(*self.index.span(number, number + 1))
-        return line.endswith(b"\n") and str(self.index.id_at(number)).encode() in line[:80]
+        start, end = self.index.span(number, number + 1)
+        if not start < end:
+            return False
+        line = self._read(start, end)
+        return line.endswith(b"\n") and line.count(b"\n") == 1 and str(self.index.id_at(number)).encode() in line[:80]
 
     def _index_rest(self, size: int) -> None:
         """Index what the file has beyond the index, and move aside what is not a whole event."""
-        base = self.index.end
-        rest = self._read(base, size)
-        position = 0
-        while (cut := rest.find(b"\n", position)) >= 0:
-            try:
-                self.index.add(_entry_of_line(rest[position:cut], end=base + cut + 1))
-            except (ValueError, KeyError):
-                break
-            position = cut + 1
-        if position < len(rest):
-            self._move_aside(rest[position:])
+        rest = b""
+        while (at := self.index.end + len(rest)) < size:
+            rest += self._read(at, min(at + _CHUNK_BYTES, size))
+            base, position = self.index.end, 0
+            while (cut := rest.find(b"\n", position)) >= 0:
+                try:
+                    self.index.add(_entry_of_line(rest[position:cut], end=base + cut + 1))
+                except (ValueError, KeyError, TypeError):
+                    self._move_aside(self._read(self.index.end, size))
+                    return
+                position = cut + 1
+            rest = rest[position:]
+        if rest:
+            self._move_aside(rest)
 
     def _move_aside(self, torn: bytes) -> None:
         log.warning("events.torn_tail", bytes=len(torn), moved_to="events.torn")
@@ -153,14 +199,7 @@ class EventLog:
 
     def _rewrite_index(self) -> None:
         os.ftruncate(self._index_file, 0)
-        for first in range(0, len(self.index), 1000):
-            last = min(first + 1000, len(self.index))
-            end = self.index.span(first, last)[0]
-            packed = bytearray()
-            for line in self.lines(first, last):
-                end += len(line) + 1
-                packed += _entry_of_line(line, end=end).pack()
-            self._write_index(bytes(packed))
+        self._write_index(self.index.packed())
 
 
 def _entry_of(event: StoredEvent, *, end: int) -> Entry:

@@ -16,6 +16,8 @@ from runtime.events.actions import Action, Observation
 from runtime.events.content import AnyThinkingBlock, Closed, Message, TextContent, ToolCall
 
 Source = Literal["agent", "user", "environment", "hook"]
+Risk = Literal["UNKNOWN", "LOW", "MEDIUM", "HIGH"]
+HookPoint = Literal["PreToolUse", "PostToolUse", "UserPromptSubmit", "SessionStart", "SessionEnd", "Stop"]
 
 
 class EventBase(Closed):
@@ -78,7 +80,7 @@ class ActionEvent(EventBase):
     tool_call_id: str
     tool_call: ToolCall
     llm_response_id: str
-    security_risk: Literal["UNKNOWN", "LOW", "MEDIUM", "HIGH"] = "UNKNOWN"
+    security_risk: Risk = "UNKNOWN"
     critic_result: None = None
     summary: str | None = None
     kind: Literal["ActionEvent"] = "ActionEvent"
@@ -130,6 +132,69 @@ class PauseEvent(EventBase):
     kind: Literal["PauseEvent"] = "PauseEvent"
 
 
+class InterruptEvent(EventBase):
+    source: Source = "user"
+    kind: Literal["InterruptEvent"] = "InterruptEvent"
+
+
+class UserRejectObservation(EventBase):
+    """A pending act that was refused: by the user, or by a hook."""
+
+    source: Source = "environment"
+    tool_name: str
+    tool_call_id: str
+    rejection_reason: str = "User rejected the action."
+    rejection_source: Literal["user", "hook"] = "user"
+    action_id: str
+    kind: Literal["UserRejectObservation"] = "UserRejectObservation"
+
+
+class CondensationRequest(EventBase):
+    source: Source = "environment"
+    kind: Literal["CondensationRequest"] = "CondensationRequest"
+
+
+class Condensation(EventBase):
+    """From here on the model sees `summary` at `summary_offset` instead of the forgotten events."""
+
+    source: Source = "environment"
+    forgotten_event_ids: list[str] = Field(default_factory=list)
+    summary: str | None = None
+    summary_offset: int | None = Field(default=None, ge=0)
+    llm_response_id: str
+    kind: Literal["Condensation"] = "Condensation"
+
+
+class HookExecutionEvent(EventBase):
+    source: Source = "hook"
+    hook_event_type: HookPoint
+    hook_command: str
+    tool_name: str | None = None
+    success: bool
+    blocked: bool = False
+    exit_code: int
+    stdout: str = ""
+    stderr: str = ""
+    reason: str | None = None
+    additional_context: str | None = None
+    error: str | None = None
+    action_id: str | None = None
+    message_id: str | None = None
+    hook_input: dict[str, Any] | None = None
+    kind: Literal["HookExecutionEvent"] = "HookExecutionEvent"
+
+
+class LLMCompletionLogEvent(EventBase):
+    """One call of a model as it was made; only when the model's settings ask for it."""
+
+    source: Source = "environment"
+    filename: str
+    log_data: str
+    model_name: str = "unknown"
+    usage_id: str = "default"
+    kind: Literal["LLMCompletionLogEvent"] = "LLMCompletionLogEvent"
+
+
 class StreamingDeltaEvent(EventBase):
     """A piece of the answer while it is being written; sent live, never stored."""
 
@@ -157,6 +222,12 @@ StoredEvent: TypeAlias = (
     | ConversationErrorEvent
     | ConversationStateUpdateEvent
     | PauseEvent
+    | InterruptEvent
+    | UserRejectObservation
+    | CondensationRequest
+    | Condensation
+    | HookExecutionEvent
+    | LLMCompletionLogEvent
 )
 Event: TypeAlias = StoredEvent | StreamingDeltaEvent | ServerErrorEvent
 
@@ -170,6 +241,12 @@ STORED_KINDS: tuple[str, ...] = (
     "ConversationErrorEvent",
     "ConversationStateUpdateEvent",
     "PauseEvent",
+    "InterruptEvent",
+    "UserRejectObservation",
+    "CondensationRequest",
+    "Condensation",
+    "HookExecutionEvent",
+    "LLMCompletionLogEvent",
 )
 SOURCES: tuple[Source, ...] = ("agent", "user", "environment", "hook")
 

@@ -6,9 +6,10 @@ return.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from uuid import UUID
 
 from runtime.events.clock import micros_of
@@ -46,16 +47,15 @@ def page(log: EventLog, wanted: Filter, *, page_id: UUID | None, limit: int, des
     """Up to `limit` events, beginning with `page_id` when given. Raises BadPage."""
     first, last = _bounds(log, wanted)
     if page_id is not None:
-        start = log.index.number(page_id)
+        start = log.number(page_id)
         if start is None:
             raise BadPage
         if descending:
             last = min(last, start + 1)
         else:
             first = max(first, start)
-    numbers = range(last - 1, first - 1, -1) if descending else range(first, last)
     found: list[bytes] = []
-    for number, line in _matching(log, wanted, numbers, block=limit + 1):
+    for number, line in _matching(log, wanted, first, last, block=limit + 1, descending=descending):
         if len(found) == limit:
             return Page(found, log.index.id_at(number))
         found.append(line)
@@ -63,12 +63,19 @@ def page(log: EventLog, wanted: Filter, *, page_id: UUID | None, limit: int, des
 
 
 def count(log: EventLog, wanted: Filter) -> int:
-    """How many events match."""
+    """How many events match. Reads events only when words are searched for."""
     first, last = _bounds(log, wanted)
     if wanted.body is not None:
-        return sum(1 for _ in _matching(log, wanted, range(first, last), block=_BLOCK))
+        return sum(1 for _ in _matching(log, wanted, first, last, block=_BLOCK, descending=False))
     kind, source = _kind_code(wanted.kind), _source_code(wanted.source)
-    return sum(1 for number in range(first, last) if log.index.matches(number, kind=kind, source=source))
+    if kind is not None and source is not None:
+        pairs = zip(log.index.kinds(first, last), log.index.sources(first, last), strict=True)
+        return sum(map((kind, source).__eq__, pairs))
+    if kind is not None:
+        return log.index.kinds(first, last).count(kind)
+    if source is not None:
+        return log.index.sources(first, last).count(source)
+    return max(0, last - first)
 
 
 def _bounds(log: EventLog, wanted: Filter) -> tuple[int, int]:
@@ -77,18 +84,45 @@ def _bounds(log: EventLog, wanted: Filter) -> tuple[int, int]:
     return first, last
 
 
-def _matching(log: EventLog, wanted: Filter, numbers: range, *, block: int) -> Iterator[tuple[int, bytes]]:
-    kind, source = _kind_code(wanted.kind), _source_code(wanted.source)
-    for position in range(0, len(numbers), block):
-        hits = [n for n in numbers[position : position + block] if log.index.matches(n, kind=kind, source=source)]
-        if not hits:
-            continue
-        low = min(hits)
-        lines = log.lines(low, max(hits) + 1)
-        for number in hits:
-            line = lines[number - low]
+def _matching(
+    log: EventLog, wanted: Filter, first: int, last: int, *, block: int, descending: bool
+) -> Iterator[tuple[int, bytes]]:
+    hits = _hits(log, wanted, first, last, descending=descending)
+    while numbers := list(islice(hits, block)):
+        for number, line in zip(numbers, _read(log, numbers), strict=True):
             if wanted.body is None or _says(line, wanted.body):
                 yield number, line
+
+
+def _hits(log: EventLog, wanted: Filter, first: int, last: int, *, descending: bool) -> Iterator[int]:
+    """The numbers of the events whose kind and source are wanted, found in the index."""
+    kind, source = _kind_code(wanted.kind), _source_code(wanted.source)
+    if kind is None and wanted.body is not None:
+        kind = _kind_code("MessageEvent")  # nothing else has words to search
+    if kind is None and source is None:
+        yield from range(last - 1, first - 1, -1) if descending else range(first, last)
+        return
+    column, code = (log.index.kinds, kind) if kind is not None else (log.index.sources, source)
+    other = log.index.sources(first, last) if kind is not None and source is not None else None
+    codes, needle = column(first, last), bytes((code or 0,))
+    at = codes.rfind(needle) if descending else codes.find(needle)
+    while at >= 0:
+        if other is None or other[at] == source:
+            yield first + at
+        at = codes.rfind(needle, 0, at) if descending else codes.find(needle, at + 1)
+
+
+def _read(log: EventLog, numbers: Sequence[int]) -> list[bytes]:
+    """The events of these numbers, in their order, neighbours in one read."""
+    lines: dict[int, bytes] = {}
+    rising = sorted(numbers)
+    start = 0
+    for position in range(1, len(rising) + 1):
+        if position == len(rising) or rising[position] != rising[position - 1] + 1:
+            run = range(rising[start], rising[position - 1] + 1)
+            lines.update(zip(run, log.lines(run.start, run.stop), strict=True))
+            start = position
+    return [lines[number] for number in numbers]
 
 
 def _kind_code(kind: str | None) -> int | None:

@@ -16,11 +16,11 @@ from typing import Any
 
 import anyio
 import httpx
-import uvicorn
 import websockets
 from pydantic import SecretStr
 
 from runtime.app import build_app
+from runtime.serving import Server, configuration
 from runtime.settings import RuntimeSettings
 
 KEY = "session-key-of-the-runtime-tests"
@@ -29,7 +29,7 @@ SECRET_KEY = "sealing-key-of-the-runtime-tests"
 ENDED = ("finished", "error", "paused", "stuck")
 
 
-class _Server(uvicorn.Server):
+class _Server(Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Any:
         yield
@@ -172,8 +172,7 @@ async def runtime_at(folder: Path, model_url: str = "http://127.0.0.1:1/v1", **s
                 **settings,
             }
         )
-        config = uvicorn.Config(build_app(chosen), log_config=None, access_log=False, timeout_graceful_shutdown=1)
-        server = _Server(config)
+        server = _Server(configuration(build_app(chosen), grace=1))
         task = asyncio.create_task(server.serve(sockets=[listener]))
         try:
             with anyio.fail_after(20):

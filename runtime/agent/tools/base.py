@@ -10,13 +10,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
 
 from pydantic import ValidationError
 
 from runtime.events.actions import Action, Observation
 from runtime.events.content import Closed
-from runtime.events.models import ToolAnnotations, ToolDescription
+from runtime.events.models import Risk, ToolAnnotations, ToolDescription
 
 _COMMON: Mapping[str, Any] = {
     "summary": {"type": "string", "description": "What this call does, in about ten words, for the person watching."},
@@ -38,6 +38,7 @@ class Call:
 
     action: Action
     summary: str | None
+    risk: Risk = "UNKNOWN"  #: the model's own judgement
 
 
 class Tool(Protocol):
@@ -58,6 +59,14 @@ class Tool(Protocol):
 
     async def close(self) -> None:
         """End what the tool keeps running. Idempotent."""
+
+
+@runtime_checkable
+class Interruptible(Protocol):
+    """A tool whose work goes on when the call that waits for it is cancelled."""
+
+    async def interrupt(self) -> None:
+        """Stop that work; the tool stays usable. Nothing runs: fine."""
 
 
 class Toolbox:
@@ -85,7 +94,7 @@ class Toolbox:
             raise InvalidCall(f"Tool '{name}' not found. Available: {self.names}")
         given = _parse(name, arguments)
         summary = given.pop("summary", None)
-        given.pop("security_risk", None)
+        risk = given.pop("security_risk", None)
         try:
             # A `kind` of the model's own would be an argument like any other, and is refused as one.
             action = tool.action_class.model_validate(given) if "kind" not in given else None
@@ -93,11 +102,26 @@ class Toolbox:
             raise InvalidCall(_told(name, error, given)) from None
         if action is None:
             raise InvalidCall(f"Error validating tool '{name}': 'kind' is not an argument")
-        return Call(action=action, summary=summary if isinstance(summary, str) and summary else None)  # type: ignore[arg-type]  # each action_class is one of the Action union
+        return Call(
+            action=action,  # type: ignore[arg-type]  # each action_class is one of the Action union
+            summary=summary if isinstance(summary, str) and summary else None,
+            risk=risk if risk in get_args(Risk) else "UNKNOWN",
+        )
 
     async def run(self, name: str, action: Action) -> Observation:
         """Run a checked call."""
         return await self._tools[name].run(action)
+
+    def may_overlap(self, name: str) -> bool:
+        """Whether calls of this tool may run beside others: it only reads, or keeps everything to itself."""
+        tool = self._tools.get(name)
+        return tool is not None and tool.annotations.readOnlyHint
+
+    async def interrupt(self) -> None:
+        """Stop what a call that was broken off left running, without ending the tools. Idempotent."""
+        for tool in self._tools.values():
+            if isinstance(tool, Interruptible):
+                await tool.interrupt()
 
     async def close(self) -> None:
         """End what the tools keep running. Idempotent."""

@@ -15,6 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Protocol
 
+import structlog
+
 from runtime.agent.terminal.keys import keys_for
 from runtime.agent.terminal.screen import Taken, clean
 from runtime.agent.terminal.shell import Busy, Outcome, Shell, ShellBroken
@@ -24,10 +26,13 @@ from runtime.events.models import ToolAnnotations
 from runtime.secrets.masking import Mask
 from runtime.store.files import private_directory
 
+log = structlog.get_logger()
+
 DEFAULT_SECONDS = 120.0
 _MOST_SECONDS = 3600.0
 _INPUT_SECONDS = 30.0
 _QUIET_SECONDS = 1.0
+_INTERRUPT_SECONDS = 0.25
 _MOST_CHARACTERS = 30_000
 
 
@@ -85,6 +90,17 @@ class TerminalTool:
         except (ShellBroken, OSError) as error:
             return self._failed(action, f"The shell cannot run this: {error}")
         return await asyncio.to_thread(self._observe, action, outcome, note)
+
+    async def interrupt(self) -> None:
+        """C-c to the command that runs. One that ignores it runs on, and the next call is told so."""
+        shell = self._shell
+        if shell is None or not shell.running or shell.ended:
+            return
+        try:
+            await shell.send(keys_for("C-c"))
+            await shell.wait(timeout=_INTERRUPT_SECONDS)
+        except (ShellBroken, OSError):
+            log.info("terminal.interrupt_not_taken")
 
     async def close(self) -> None:
         self._closed = True

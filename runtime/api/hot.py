@@ -1,0 +1,86 @@
+"""The few requests that clients make all the time, answered before the framework sees them.
+
+Only plain ones: a GET without query, body, origin or special header, by a caller with the key, of a runtime that is
+ready. Whatever is different in any way goes the usual way, so nothing is decided here twice; and the bytes are those
+that the usual route makes, kept as long as what they show has not changed.
+"""
+
+from __future__ import annotations
+
+from uuid import UUID
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from runtime.api.conversations import conversation_json
+from runtime.api.health import HEALTHY, READY
+from runtime.api.settings import settings_answer
+from runtime.configuration.record import SettingsRecord
+from runtime.state import RuntimeState, Stage
+from runtime.store.exposure import Exposure
+
+_CONVERSATIONS = "/api/conversations/"
+_ID_LENGTHS = (len(_CONVERSATIONS) + 32, len(_CONVERSATIONS) + 36)
+#: with one of these the answer may be another one
+_SPECIAL = frozenset(
+    (b"origin", b"x-expose-secrets", b"x-generation", b"content-length", b"transfer-encoding", b"expect")
+)
+_OPEN = {"/health": HEALTHY, "/alive": HEALTHY}
+
+
+class HotRoutes:
+    """Outermost, in front of the middleware."""
+
+    def __init__(self, app: ASGIApp, *, state: RuntimeState) -> None:
+        self._app = app
+        self._state = state
+        self._settings: tuple[SettingsRecord, bytes] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        body = self._answer(scope) if scope["type"] == "http" else None
+        if body is None:
+            await self._app(scope, receive, send)
+            return
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+        if scope["path"] == "/api/settings":
+            headers.append((b"cache-control", b"no-store"))
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _answer(self, scope: Scope) -> bytes | None:
+        if scope["method"] != "GET" or scope["query_string"] or self._state.settings.root_path:
+            return None
+        path: str = scope["path"]
+        keyed = path == "/api/settings" or (path.startswith(_CONVERSATIONS) and len(path) in _ID_LENGTHS)
+        if not keyed and path not in _OPEN and path != "/ready":
+            return None
+        key = None
+        for name, value in scope["headers"]:
+            if name in _SPECIAL:
+                return None
+            if name == b"x-session-api-key":
+                key = value
+        if path in _OPEN:
+            return _OPEN[path]
+        if self._state.stage is not Stage.READY:
+            return None
+        if path == "/ready":
+            return READY
+        if not self._state.session_keys.accepts(key.decode("latin-1") if key is not None else None):
+            return None
+        return self._settings_json() if path == "/api/settings" else self._conversation_json(path)
+
+    def _settings_json(self) -> bytes | None:
+        record = self._state.settings_store.read()
+        if record.older is not None:
+            return None  # shows the git providers too
+        if self._settings is None or self._settings[0] is not record:
+            # A change makes another record, so the same one has the same answer.
+            self._settings = (record, bytes(settings_answer(self._state, record, Exposure.REDACTED).body))
+        return self._settings[1]
+
+    def _conversation_json(self, path: str) -> bytes | None:
+        try:
+            conversation = self._state.conversations.opened(UUID(path[len(_CONVERSATIONS) :]))
+        except ValueError:
+            return None
+        return conversation_json(conversation) if conversation is not None else None
