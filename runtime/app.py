@@ -10,17 +10,24 @@ from fastapi import Depends, FastAPI
 from pydantic import SecretStr
 
 from runtime.api import (
+    bash,
+    bash_socket,
     control,
     conversations,
     errors,
     events,
+    files,
+    git,
     health,
     init,
     older,
+    scoped,
     secrets,
     session_socket,
     settings,
     sockets,
+    unavailable,
+    workspace,
 )
 from runtime.api.cors import CrossOrigin
 from runtime.api.dependencies import require_session_key
@@ -47,7 +54,14 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     for module in KEYED:
         # Straight into the application: every router around another one looks through all routes once more.
         app.include_router(module.router, prefix="/api", dependencies=[Depends(require_session_key)])
+    for machine in (bash, files, git):
+        for prefix in ("/api", "/api/conversations/{conversation_id}"):
+            app.include_router(machine.router, prefix=prefix, dependencies=[Depends(require_session_key)])
+    app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
+    app.include_router(workspace.router, prefix="/api")
+    app.include_router(unavailable.router)
     app.include_router(sockets.router)
+    app.include_router(bash_socket.router)
     app.include_router(session_socket.router)
     errors.install(app)
     # The last one added is the outermost.

@@ -69,6 +69,8 @@ class RuntimeSettings(BaseModel):
     #: where the older conversation body works; the newer one names its own directory
     workspace_path: Path = Path("workspace/project")
     bash_events_dir: Path = Path("workspace/bash_events")
+    #: how long finished commands are kept; None: as long as there is room
+    bash_events_retention_seconds: float | None = None
     conversation_worktree_root: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / "agent-server-worktrees"
     )

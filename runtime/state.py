@@ -19,6 +19,9 @@ from pydantic import SecretStr
 from runtime.boot import InitKey
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.service import ConversationService
+from runtime.machine.commands import Commands
+from runtime.machine.files import Boundaries
+from runtime.secrets.masking import Mask
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
@@ -71,6 +74,20 @@ class SessionKeys:
         given = (candidate or "").encode(errors="surrogatepass")
         return any([hmac.compare_digest(given, key) for key in self._keys])  # noqa: C419 # a generator would stop early
 
+    def ticket(self) -> str | None:
+        """What a browser keeps instead of a key, to read workspace files; None when no key is configured. It is good
+        for as long as the key that it was made from."""
+        return _ticket(self._keys[0]) if self._keys else None
+
+    def accepts_ticket(self, candidate: str | None) -> bool:
+        """Whether this is the ticket of a key."""
+        given = (candidate or "").encode(errors="surrogatepass")
+        return any([hmac.compare_digest(given, _ticket(key).encode()) for key in self._keys])  # noqa: C419
+
+
+def _ticket(key: bytes) -> str:
+    return hmac.new(key, b"workspace files, read only", "sha256").hexdigest()
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -81,6 +98,8 @@ class Parts:
     secret_store: SecretStore
     git_providers: GitProviderStore
     conversations: ConversationService
+    commands: Commands
+    boundaries: Boundaries
 
 
 class RuntimeState:
@@ -121,6 +140,14 @@ class RuntimeState:
         return self._live.conversations
 
     @property
+    def commands(self) -> Commands:
+        return self._live.commands
+
+    @property
+    def boundaries(self) -> Boundaries:
+        return self._live.boundaries
+
+    @property
     def _live(self) -> Parts:
         if self._parts is None:
             raise Dormant
@@ -142,6 +169,7 @@ class RuntimeState:
         parts = await asyncio.to_thread(_open, settings)
         try:
             await parts.conversations.start()
+            await parts.commands.open()
         except BaseException:
             await parts.conversations.stop()
             raise
@@ -177,6 +205,7 @@ class RuntimeState:
     async def stop(self) -> None:
         """End runs and shells. Idempotent; does nothing in a dormant runtime."""
         if self._parts is not None:
+            await self._parts.commands.close()
             await self._parts.conversations.stop()
 
 
@@ -193,4 +222,31 @@ def _open(settings: RuntimeSettings) -> Parts:
         secret_store=secret_store,
         git_providers=git_providers,
     )
-    return Parts(cipher, settings_store, secret_store, git_providers, conversations)
+    commands = Commands(
+        settings.bash_events_dir,
+        directory=settings.workspace_path,
+        environment=conversations.agent_environment,
+        mask=_StoredValues(settings_store, secret_store, git_providers).hide,
+        retention_seconds=settings.bash_events_retention_seconds,
+    )
+    boundaries = Boundaries(private=[directory.resolve()])
+    return Parts(cipher, settings_store, secret_store, git_providers, conversations, commands, boundaries)
+
+
+class _StoredValues:
+    """Hides what the user of this runtime has stored, as it is at that moment, and whatever it was before."""
+
+    def __init__(self, settings: SettingsStore, secrets: SecretStore, providers: GitProviderStore) -> None:
+        self._settings = settings
+        self._secrets = secrets
+        self._providers = providers
+        self._mask = Mask()
+
+    def hide(self, text: str) -> str:
+        found = [
+            self._settings.read().agent_settings.llm.api_key,
+            *(provider.token for provider in self._providers.all().values()),
+            *(self._secrets.get(entry.name) for entry in self._secrets.entries()),
+        ]
+        self._mask.add(value for value in found if value is not None)
+        return self._mask.text(text)

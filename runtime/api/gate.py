@@ -4,6 +4,8 @@ Pure ASGI and outside of the routes, so that nothing is read or parsed for a cal
 key again through `require_session_key`; WebSockets have the contract's own first-frame rule in `runtime.api.sockets`.
 """
 
+import re
+
 from fastapi.responses import JSONResponse
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
@@ -28,6 +30,10 @@ CONFIGURATION_PATHS = (
 #: a message may carry images
 OTHER_LIMIT = 32 * MEBIBYTE
 TOO_LARGE = "Request body is too large: the limit of this route is {limit} bytes"
+#: passed on to the disk as it comes: the disk is the limit
+UPLOAD_LIMIT = 1 << 40
+#: reads of workspace files, which a browser may do with a ticket: the route looks at it
+_TICKETED = re.compile(r"/api/conversations/[^/]+/workspace(/.*)?")
 #: WebSocket close code "try again later"
 TRY_AGAIN_LATER = 1013
 
@@ -66,7 +72,8 @@ class Gate:
             return JSONResponse({"detail": DORMANT}, 503, headers={"Retry-After": "1"})
         if scope["type"] == "websocket":
             return None
-        if guarded and not self._state.session_keys.accepts(headers.get(KEY_HEADER)) and self._is_route(scope):
+        keyed = guarded and _TICKETED.fullmatch(path) is None
+        if keyed and not self._state.session_keys.accepts(headers.get(KEY_HEADER)) and self._is_route(scope):
             return JSONResponse({"detail": "Unauthorized"}, 401)
         return self._size_refusal(headers, _limit(path))
 
@@ -109,4 +116,6 @@ def route_path(scope: Scope) -> str:
 
 
 def _limit(path: str) -> int:
+    if path.endswith("/file/upload"):
+        return UPLOAD_LIMIT
     return CONFIGURATION_LIMIT if path.startswith(CONFIGURATION_PATHS) else OTHER_LIMIT

@@ -89,7 +89,7 @@ def event_payload(line: bytes, event_id: str) -> bytes:
     """The event for the event socket, or word of it when it is larger than a client takes."""
     if len(line) <= frames.LARGEST_EVENT:
         return line
-    log.warning("event.too_large_for_sockets", event=event_id, bytes=len(line))
+    log.warning("event.too_large_for_sockets", event_id=event_id, bytes=len(line))
     detail = f"Event {event_id} has {len(line)} bytes, more than a frame may have; read it over REST"
     now = utc_now().isoformat(timespec="microseconds")
     return compact(ServerErrorEvent(id=str(uuid4()), timestamp=now, code=_TOO_LARGE, detail=detail))

@@ -277,14 +277,15 @@ class ConversationService:
             ),
             on_activity=self._on_activity,
         )
-        runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self._agent_environment)
+        runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self.agent_environment)
         opened = Opened(conversation, runner)
         self._opened[record.id] = opened
         secrets.refresh_mask()
         await recover(conversation)
         return opened
 
-    def _agent_environment(self) -> Mapping[str, str]:
+    def agent_environment(self) -> Mapping[str, str]:
+        """What a process of the agent starts with; nothing of the server's own."""
         return {**shell_environment(), **self.git_environment()}
 
     def _llm_of(self, record: ConversationRecord) -> LlmSettings:

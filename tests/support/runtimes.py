@@ -110,9 +110,11 @@ class Runtime:
         return [item["content"][0]["text"] for item in await self.observations(conversation)]
 
     @asynccontextmanager
-    async def socket(self, conversation: str, query: str = "", *, key: str | None = KEY) -> AsyncIterator["Frames"]:
+    async def socket(
+        self, conversation: str, query: str = "", *, key: str | None = KEY, kind: str = "events"
+    ) -> AsyncIterator["Frames"]:
         """An authenticated socket by the first frame."""
-        address = self.url.replace("http", "ws", 1) + f"/sockets/events/{conversation}{query}"
+        address = self.url.replace("http", "ws", 1) + f"/sockets/{kind}/{conversation}{query}"
         async with websockets.connect(address) as connection:
             if key is not None:
                 await connection.send(json.dumps({"type": "auth", "session_api_key": key}))
@@ -167,6 +169,7 @@ async def runtime_at(folder: Path, model_url: str = "http://127.0.0.1:1/v1", **s
                 "persistence_dir": folder / "persistence",
                 "conversations_path": folder / "conversations",
                 "workspace_path": folder / "project",
+                "bash_events_dir": folder / "bash_events",
                 "internal_server_url": f"http://127.0.0.1:{port}",
                 "listen_port": port,
                 **settings,

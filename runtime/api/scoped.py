@@ -1,0 +1,53 @@
+"""The runtime of one conversation, as a client sees it that thinks of one runtime each (contract 4.5, 7.5).
+
+This server is that runtime, for all of its conversations: it is there as long as this answers.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import APIRouter, Header, HTTPException
+from fastapi.responses import JSONResponse
+
+from runtime.api.answers import NOT_FOUND, ConversationId, refusals
+from runtime.api.dependencies import StateDependency
+
+router = APIRouter(prefix="/conversations/{conversation_id}/runtime", tags=["Conversations"])
+
+_AVAILABLE = {"runtime_status": "available", "can_resume": True, "runtime_error": None}
+
+
+@router.get("")
+async def get(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    with refusals():
+        state.conversations.record(conversation_id)
+    return JSONResponse(_AVAILABLE)
+
+
+@router.post("/reprovision")
+async def reprovision(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    """Nothing has to be made anew: who answers is the runtime."""
+    return await get(state, conversation_id)
+
+
+@router.post("/credentials")
+async def credentials(
+    state: StateDependency,
+    conversation_id: ConversationId,
+    x_session_api_key: Annotated[str | None, Header()] = None,
+) -> JSONResponse:
+    """The key that opens this conversation's runtime: the caller's own. 404 where no key is configured."""
+    with refusals():
+        state.conversations.record(conversation_id)
+    if x_session_api_key is None:
+        raise HTTPException(404, NOT_FOUND)
+    return JSONResponse({"session_api_key": x_session_api_key})
+
+
+@router.delete("")
+async def release(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
+    """A runtime that serves all conversations cannot be released for one: 404, which clients ignore."""
+    with refusals():
+        state.conversations.record(conversation_id)
+    raise HTTPException(404, "This server runs its conversations itself: there is no runtime to release")

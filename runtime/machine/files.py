@@ -1,0 +1,151 @@
+"""Files of the machine for callers with the runtime's key (contract 7.2): read, written whole or not at all, listed.
+
+Any absolute path may be named, since the container is the boundary; what the runtime itself keeps (sealed keys and
+secrets) is not given out. Only regular files are opened: a pipe or a device would keep its reader for ever. Blocking:
+call these in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+_MOST_CHARACTERS = 4096
+
+
+class BadPath(Exception):
+    """The path cannot be used for this; the text is told to the caller."""
+
+
+class Missing(BadPath):
+    """There is nothing at the path."""
+
+
+@dataclass(frozen=True)
+class Boundaries:
+    """`private`: folders whose content is never read or written here."""
+
+    private: Sequence[Path] = ()
+
+    def checked(self, text: str) -> Path:
+        """The path, when it may be used. Raises BadPath."""
+        if "\0" in text or len(text) > _MOST_CHARACTERS:
+            raise BadPath("Path must be valid")
+        path = Path(text)
+        if not path.is_absolute():
+            raise BadPath("Path must be absolute")
+        try:
+            real = path.resolve()
+        except (OSError, RuntimeError):
+            raise BadPath("Path cannot be resolved") from None
+        if any(real == folder or folder in real.parents for folder in self.private):
+            raise BadPath("Path belongs to the runtime itself")
+        return path
+
+
+def regular(path: Path) -> os.stat_result:
+    """The state of a file that can be read. Raises Missing, BadPath."""
+    try:
+        found = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        raise Missing("File not found") from None
+    except OSError as error:
+        raise BadPath(f"File cannot be read: {error.strerror}") from None
+    if not stat.S_ISREG(found.st_mode):
+        raise BadPath("Path is not a file")
+    if not os.access(path, os.R_OK):
+        raise BadPath("File cannot be read: Permission denied")
+    return found
+
+
+def make_directory(path: Path) -> None:
+    """With its parents; there already: fine. Raises BadPath."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except FileExistsError:
+        raise BadPath("Path exists and is not a directory") from None
+    except OSError as error:
+        raise BadPath(f"Directory cannot be made: {error.strerror}") from None
+
+
+class Incoming:
+    """A file on its way: it appears under its name when it is whole. Used once, with `with`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._descriptor = -1
+        self._temporary = ""
+
+    def __enter__(self) -> Incoming:
+        """Raises BadPath."""
+        if self.path.is_dir():
+            raise BadPath("Path is a directory")
+        make_directory(self.path.parent)
+        try:
+            self._descriptor, self._temporary = tempfile.mkstemp(dir=self.path.parent, prefix=".upload-")
+        except OSError as error:
+            raise BadPath(f"File cannot be written: {error.strerror}") from None
+        return self
+
+    def write(self, piece: bytes) -> None:
+        """Raises BadPath when the disk is full."""
+        view = memoryview(piece)
+        try:
+            while view:
+                view = view[os.write(self._descriptor, view) :]
+        except OSError as error:
+            raise BadPath(f"File cannot be written: {error.strerror}") from None
+        self.size += len(piece)
+
+    def keep(self) -> None:
+        """Give it its name, with the mode of the file that it replaces. Raises BadPath."""
+        try:
+            mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o644
+            os.fchmod(self._descriptor, mode)
+            os.replace(self._temporary, self.path)
+        except OSError as error:
+            raise BadPath(f"File cannot be written: {error.strerror}") from None
+        self._temporary = ""
+
+    def __exit__(self, *_: object) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        if self._temporary:
+            with suppress(OSError):
+                os.unlink(self._temporary)
+
+
+def subdirectories(path: Path, *, hidden: bool) -> list[tuple[str, str]]:
+    """Name and path of each, in order. Raises Missing, BadPath."""
+    try:
+        with os.scandir(path) as entries:
+            found = [entry.name for entry in entries if _is_directory(entry)]
+    except FileNotFoundError:
+        raise Missing("Directory not found") from None
+    except OSError as error:
+        raise BadPath(f"Directory cannot be read: {error.strerror}") from None
+    return [(name, str(path / name)) for name in sorted(found) if hidden or not name.startswith(".")]
+
+
+def tree(path: Path) -> Iterator[Path]:
+    """Every regular file below, links not followed."""
+    for place, folders, names in os.walk(path):
+        folders.sort()
+        for name in sorted(names):
+            file = Path(place, name)
+            with suppress(OSError):
+                if stat.S_ISREG(file.lstat().st_mode):
+                    yield file
+
+
+def _is_directory(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:
+        return False

@@ -1,0 +1,200 @@
+"""What changed in a repository, for callers with the runtime's key (contract 7.3). Real git, told to run nothing.
+
+A repository's own configuration may name programs (hooks, monitors, text converters, external diffs), and whoever
+writes into the workspace can write one: every call switches them off. Blocking: call these in a thread.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+_SECONDS = 60.0
+_MOST_BYTES = 64 << 20
+_LARGEST_FILE = 1 << 20
+_REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@{}^~-]{0,250}")
+_SHA = re.compile(r"[0-9a-fA-F]{4,64}")
+_QUIET = (
+    *("-c", "core.fsmonitor=false"),
+    *("-c", "core.hooksPath=/dev/null"),
+    *("-c", "core.pager=cat"),
+    *("-c", "core.quotePath=false"),
+    *("-c", "protocol.allow=never"),
+)
+_STATUS = {"A": "ADDED", "M": "UPDATED", "T": "UPDATED", "U": "UPDATED", "D": "DELETED"}
+
+
+class GitFailed(Exception):
+    """The text is told to the caller."""
+
+
+@dataclass(frozen=True)
+class Repository:
+    """The working tree that holds a path."""
+
+    root: Path
+    environment: Mapping[str, str]
+
+    @classmethod
+    def around(cls, path: Path, environment: Mapping[str, str]) -> Repository:
+        """Raises GitFailed when the path is in none."""
+        folder = path if path.is_dir() else path.parent
+        if not folder.is_dir():
+            raise GitFailed("Path not found")
+        try:
+            root = _git(folder, environment, "rev-parse", "--show-toplevel")
+        except GitFailed:
+            raise GitFailed("Path is not in a git repository") from None
+        return cls(Path(os.fsdecode(root.rstrip(b"\n"))), environment)
+
+    def base(self, ref: str | None) -> str:
+        """What to compare with: `ref`, else where the work left the default branch of origin, else the last commit."""
+        if ref is not None:
+            return self._commit(ref)
+        for start in ("origin/HEAD", "origin/main", "origin/master"):
+            try:
+                return self._line("merge-base", "HEAD", start)
+            except GitFailed:
+                continue
+        return self._commit("HEAD")
+
+    def changes(self, folder: Path, ref: str | None) -> list[dict[str, str]]:
+        """Changed, new and removed files below the folder, paths relative to it; a rename is both of the last two."""
+        base = self.base(ref)
+        tracked = _git(folder, self.environment, *_DIFF, "--name-status", "-z", "--relative", base, "--", ".")
+        new = _git(folder, self.environment, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
+        found = dict(_pairs(tracked))
+        found |= {name: "ADDED" for name in _names(new) if found.get(name) != "UPDATED"}
+        return [{"status": status, "path": name} for name, status in sorted(found.items())]
+
+    def diff(self, path: Path, ref: str | None) -> dict[str, str | None]:
+        """One file before and after; null where it did not or does not exist."""
+        relative = os.path.relpath(path.parent.resolve() / path.name, self.root)
+        try:
+            original = _git(self.root, self.environment, "show", "--no-textconv", f"{self.base(ref)}:{relative}")
+        except GitFailed:
+            original = None
+        modified = _content(path)
+        if original is None and modified is None:
+            raise GitFailed("File not found, now or before")
+        return {"modified": _text(modified), "original": _text(original)}
+
+    def commits(self, limit: int) -> dict[str, object]:
+        """The last ones, newest first."""
+        shape = "%H%x00%h%x00%s%x00%an%x00%cI%x1e"
+        try:
+            said = _git(self.root, self.environment, "log", f"--max-count={limit + 1}", f"--format={shape}", "HEAD")
+        except GitFailed:
+            return {"commits": [], "has_more": False}  # there is none yet
+        rows = [row.strip(b"\n").split(b"\0") for row in said.split(b"\x1e") if row.strip()]
+        names = ("sha", "short_sha", "subject", "author", "timestamp")
+        found = [dict(zip(names, (field.decode(errors="replace") for field in row), strict=True)) for row in rows]
+        return {"commits": found[:limit], "has_more": len(found) > limit}
+
+    def commit_changes(self, sha: str) -> list[dict[str, str]]:
+        """What one commit changed against its first parent."""
+        if not _SHA.fullmatch(sha):
+            raise GitFailed("Not a commit id")
+        commit = self._commit(sha)
+        try:
+            before = self._commit(f"{commit}^1")
+        except GitFailed:
+            before = self._empty_tree()
+        said = _git(self.root, self.environment, *_DIFF, "--name-status", "-z", before, commit)
+        return [{"status": status, "path": name} for name, status in sorted(_pairs(said))]
+
+    def patch(self, ref: str | None) -> bytes:
+        """Everything that is not in the base as one patch, new files included. Nothing of the repository is changed."""
+        base = self.base(ref)
+        index = Path(_line(_git(self.root, self.environment, "rev-parse", "--git-path", "nestor-index")))
+        index = index if index.is_absolute() else self.root / index
+        aside = {**self.environment, "GIT_INDEX_FILE": str(index)}
+        try:
+            _git(self.root, aside, "read-tree", base)
+            _git(self.root, aside, "add", "--all", "--", ".")
+            return _git(self.root, aside, *_DIFF, "--binary", "--cached", base)
+        finally:
+            index.unlink(missing_ok=True)
+
+    def _commit(self, ref: str) -> str:
+        if not _REF.fullmatch(ref):
+            raise GitFailed(f"{ref[:80]!r} is not a ref")
+        try:
+            return self._line("rev-parse", "--verify", "--quiet", "--end-of-options", f"{ref}^{{commit}}")
+        except GitFailed:
+            if ref == "HEAD":
+                return self._empty_tree()
+            raise GitFailed(f"There is no commit {ref[:80]!r}") from None
+
+    def _empty_tree(self) -> str:
+        return self._line("hash-object", "-t", "tree", "/dev/null")
+
+    def _line(self, *arguments: str) -> str:
+        return _line(_git(self.root, self.environment, *arguments))
+
+
+_DIFF: Sequence[str] = ("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color")
+
+
+def _git(folder: Path, environment: Mapping[str, str], *arguments: str) -> bytes:
+    process = subprocess.Popen(
+        ["git", "--no-pager", "--no-optional-locks", *_QUIET, "-C", str(folder), *arguments],
+        env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        close_fds=True,
+        start_new_session=True,
+    )
+    try:
+        output, said = process.communicate(timeout=_SECONDS)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise GitFailed(f"git did not finish within {_SECONDS:.0f} seconds") from None
+    if process.returncode != 0:
+        words = said.decode(errors="replace").strip().rpartition("\n")[2]
+        raise GitFailed(words[:300] or f"git ended with status {process.returncode}")
+    if len(output) > _MOST_BYTES:
+        raise GitFailed("There is more than can be answered")
+    return output
+
+
+def _line(output: bytes) -> str:
+    return os.fsdecode(output.rstrip(b"\n"))
+
+
+def _names(output: bytes) -> list[str]:
+    return [name.decode(errors="replace") for name in output.split(b"\0") if name]
+
+
+def _pairs(output: bytes) -> list[tuple[str, str]]:
+    """Name and status of each changed file."""
+    words = _names(output)
+    return [(name, _STATUS.get(letter[:1], "UPDATED")) for letter, name in zip(words[::2], words[1::2], strict=True)]
+
+
+def _content(path: Path) -> bytes | None:
+    try:
+        if path.is_symlink():
+            return os.fsencode(os.readlink(path))
+        if not path.is_file():
+            return None
+        if path.stat().st_size > _LARGEST_FILE:
+            raise GitFailed("File is larger than 1 MiB")
+        return path.read_bytes()
+    except OSError as error:
+        raise GitFailed(f"File cannot be read: {error.strerror}") from None
+
+
+def _text(content: bytes | None) -> str | None:
+    if content is None:
+        return None
+    if len(content) > _LARGEST_FILE:
+        raise GitFailed("File is larger than 1 MiB")
+    return content.decode(errors="replace").removesuffix("\n")
