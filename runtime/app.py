@@ -12,6 +12,7 @@ from pydantic import SecretStr
 from runtime.api import (
     bash,
     bash_socket,
+    branches,
     control,
     conversations,
     errors,
@@ -38,7 +39,7 @@ from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control)
+KEYED = (events, conversations, settings, secrets, older, control, branches)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

@@ -24,6 +24,8 @@ from runtime.events.models import (
 
 ChatMessage: TypeAlias = dict[str, Any]
 
+_ABANDONED = "There is no result: the conversation was taken back to before this ended."
+
 
 class History:
     """Grows by events. `unanswered` is the number of user messages that the model has not answered yet."""
@@ -53,6 +55,11 @@ class History:
         """The events of the answer are added."""
         self._asking = False
         self._release_late()
+
+    def abandon_calls(self) -> None:
+        """Answer every call that nothing will answer any more: model APIs take no history with open calls."""
+        for call_id in list(self._open_calls):
+            self._add_answer(call_id, _ABANDONED)
 
     def add(self, event: Event) -> None:
         match event:

@@ -232,8 +232,8 @@ class Conversation:
             self._history.add(event)
 
     def ensure_system_prompt(self) -> None:
-        """Every log begins with the system prompt; it is made when the first message or run comes."""
-        if len(self.events):
+        """Every branch begins with the system prompt; it is made when the first message or run comes."""
+        if self.record.leaf_event_id is not None:
             return
         self.secrets.refresh_mask()
         agent = self.record.agent

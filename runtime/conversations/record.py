@@ -72,6 +72,14 @@ class ConversationRecord(BaseModel):
     leaf_event_id: str | None = None
     final_response: str = ""
     origin: Origin | None = None
+    parent_conversation_id: UUID | None = None
+    sub_conversation_ids: list[UUID] = Field(default_factory=list)
+    forked_from_conversation_id: UUID | None = None
+    forked_from_event_id: str | None = None
+    #: whether somebody went back to an earlier event: then not every event of the log is on the way to the last one
+    branched: bool = False
+    own_llm: bool = False  #: its model was chosen for it, whatever the stored settings say
+    client_tools: list[dict[str, Any]] = Field(default_factory=list)
     created_at: datetime = Field(default_factory=utc_now)
     updated_at: datetime = Field(default_factory=utc_now)
     #: how far the log went when this was written; what is behind it the record does not know yet
@@ -135,17 +143,17 @@ def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> 
         "metrics": None,
         "created_at": zulu(record.created_at),
         "updated_at": zulu(record.updated_at),
-        "forked_from_conversation_id": None,
-        "forked_from_event_id": None,
-        "parent_conversation_id": None,
-        "sub_conversation_ids": [],
+        "forked_from_conversation_id": _text(record.forked_from_conversation_id),
+        "forked_from_event_id": record.forked_from_event_id,
+        "parent_conversation_id": _text(record.parent_conversation_id),
+        "sub_conversation_ids": [str(child) for child in record.sub_conversation_ids],
         "tags": record.tags,
         "current_model_id": None,
         "available_models": [],
         "supports_runtime_model_switch": False,
         "launched_agent_profile": None,
         "agent": agent,
-        "client_tools": [],
+        "client_tools": record.client_tools,
         "tool_module_qualnames": record.tool_module_qualnames,
         "runtime_info": {"runtime_status": "available", "can_resume": True, "runtime_error": None},
     }
@@ -170,7 +178,7 @@ def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
         "blocked_messages": record.blocked_messages,
         "last_user_message_id": record.last_user_message_id,
         "leaf_event_id": record.leaf_event_id,
-        "head_is_empty": False,
+        "head_is_empty": record.branched and record.leaf_event_id is None,
         "stats": record.stats.model_dump(),
         "secret_registry": {"secret_sources": {name: _source(found) for name, found in record.secrets.items()}},
         "tags": record.tags,
@@ -179,6 +187,10 @@ def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
     if state["agent"]["agent_context"] is not None:
         state["agent"]["agent_context"]["skills"] = []  # they can be larger than a frame may be
     return {key: _without_nulls(value) for key, value in state.items() if value is not None}
+
+
+def _text(id: UUID | None) -> str | None:
+    return None if id is None else str(id)
 
 
 def _source(source: StaticSecret | LookupSecret) -> dict[str, Any]:

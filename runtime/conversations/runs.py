@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
@@ -22,6 +22,7 @@ from runtime.agent.reply import ModelError
 from runtime.agent.stuck import Repetition
 from runtime.agent.tools.base import InvalidCall
 from runtime.configuration.record import LlmSettings
+from runtime.conversations.branch import branch
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.gate import ConversationGate
 from runtime.conversations.recovery import unanswered
@@ -34,6 +35,7 @@ from runtime.events.models import (
     ConversationErrorEvent,
     ErrorClassification,
     InterruptEvent,
+    StoredEvent,
     UserRejectObservation,
     parse,
 )
@@ -244,6 +246,8 @@ class Runner:
         conversation.secrets.refresh_mask()
         await self._begin_session(gate)
         history = await self._read_history(llm.max_message_chars)
+        if not pending:
+            history.abandon_calls()  # of a branch that ends in the middle of an act
         conversation.join(history)
         run = Run(
             journal=conversation,
@@ -268,10 +272,16 @@ class Runner:
         """The whole log, read in a thread; what came meanwhile is added in the same step in which this returns."""
         events = self._conversation.events
         count = len(events)
-        blocked = self._conversation.record.blocked_messages
-        history = await asyncio.to_thread(
-            lambda: History(map(parse, events.lines(0, count)), most_characters=most_characters, blocked=blocked)
-        )
+        record = self._conversation.record
+        blocked, leaf = record.blocked_messages, record.leaf_event_id if record.branched else None
+
+        def read() -> History:
+            known: Iterable[StoredEvent] = map(parse, events.lines(0, count))
+            if record.branched:
+                known = branch(list(known), leaf)
+            return History(known, most_characters=most_characters, blocked=blocked)
+
+        history = await asyncio.to_thread(read)
         for line in events.lines(count, len(events)):
             history.add(parse(line))
         return history

@@ -23,6 +23,7 @@ from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.definition import modules_of
 from runtime.conversations.folder import Folders
+from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
 from runtime.conversations.record import ConversationRecord, Origin
 from runtime.conversations.recovery import recover
@@ -30,6 +31,7 @@ from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning, Runner
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status, advance
 from runtime.conversations.tools import shell_environment, toolbox_for
+from runtime.events.clock import utc_now
 from runtime.events.feed import GONE, STOPPING
 from runtime.events.log import EventLog
 from runtime.git.clone import CloneFailed, ensure_repository
@@ -48,6 +50,10 @@ GIT_USER_EMAIL = "agent@nestor.invalid"
 
 class ConversationNotFound(Exception):
     """No conversation of this runtime has this id."""
+
+
+class IdTaken(Exception):
+    """A conversation with this id exists."""
 
 
 class CapacityFull(Exception):
@@ -139,9 +145,14 @@ class ConversationService:
                 return await self.get(conversation_id), False
             if request.initial_message is not None:
                 self._check_capacity()
+            self._check_parent(request)
             holds_clone = origin is not None and origin.repository is not None
             await self._prepare_directory(Path(request.workspace.working_dir), holds_clone=holds_clone)
             conversation = await self._make(_record(conversation_id, request, origin))
+            if request.parent_conversation_id is not None:
+                parent = await self.get(request.parent_conversation_id)
+                parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, conversation_id]
+                await parent.save()
             if request.initial_message is not None:
                 await self._opened[conversation.id].runner.submit(request.initial_message.message)
             self._warm_up()
@@ -228,6 +239,78 @@ class ConversationService:
         conversation.record.security_analyzer = None if analyzer is None else dict(analyzer)
         await conversation.save()
 
+    async def change(self, conversation_id: UUID, *, title: str | None, tags: dict[str, str] | None) -> None:
+        """Another title, other tags; None leaves what is there. On disk when this returns. ConversationNotFound."""
+        conversation = await self.get(conversation_id)
+        if title is not None:
+            conversation.record.title = title
+        if tags is not None:
+            conversation.record.tags = tags
+        conversation.record.updated_at = utc_now()
+        await conversation.save()
+
+    async def switch_llm(self, conversation_id: UUID, llm: LlmSettings) -> None:
+        """Another model from the next run on. On disk when this returns. Raises ConversationNotFound."""
+        conversation = await self.get(conversation_id)
+        record = conversation.record
+        record.agent = record.agent.model_copy(update={"llm": llm})
+        record.own_llm = True
+        conversation.secrets.refresh_mask()
+        await conversation.save()
+
+    async def navigate(self, conversation_id: UUID, event_id: UUID | None) -> Conversation:
+        """Go on from an earlier event, or from the beginning; nothing of the log is lost. On disk when this returns.
+
+        Raises ConversationNotFound, AlreadyRunning, UnknownEvent.
+        """
+        opened = await self._find(conversation_id)
+        conversation = opened.conversation
+        if conversation.status in (Status.RUNNING, Status.WAITING_FOR_CONFIRMATION):
+            raise AlreadyRunning
+        if event_id is not None and not conversation.events.contains(event_id):
+            raise UnknownEvent
+        conversation.record.leaf_event_id = str(event_id) if event_id is not None else None
+        conversation.record.branched = True
+        await conversation.save()
+        return conversation
+
+    async def fork(
+        self,
+        conversation_id: UUID,
+        *,
+        new_id: UUID | None,
+        title: str | None,
+        tags: dict[str, str] | None,
+        reset_metrics: bool,
+        from_event_id: UUID | None,
+    ) -> Conversation:
+        """A copy up to an event, at rest. Raises ConversationNotFound, UnknownEvent, IdTaken, OSError; then nothing
+        is left."""
+        source = await self.get(conversation_id)
+        id = new_id or uuid4()
+        async with self._locked(id):
+            if id in self._records:
+                raise IdTaken
+            number = source.events.index.number(from_event_id) if from_event_id is not None else len(source.events) - 1
+            if number is None:
+                raise UnknownEvent
+            record = forked(
+                source.record,
+                id,
+                title=title,
+                tags=tags,
+                reset_metrics=reset_metrics,
+                from_event_id=str(from_event_id) if from_event_id is not None else None,
+            )
+            try:
+                await asyncio.to_thread(copy_log, source.events, number + 1, self.folders, record)
+                self._records[id] = record
+                return (await self._open(record)).conversation
+            except BaseException:
+                self._records.pop(id, None)
+                await asyncio.to_thread(self.folders.remove, id)
+                raise
+
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
         async with self._locked(conversation_id):
@@ -238,10 +321,17 @@ class ConversationService:
             record.execution_status = advance(record.execution_status, Status.DELETING)
             self._opened.pop(conversation_id, None)
             self._records.pop(conversation_id, None)
+            await self._forget_child(record)
             await opened.conversation.close(GONE)
             await asyncio.to_thread(self.folders.remove, conversation_id)
 
     # -- inside
+
+    async def _forget_child(self, record: ConversationRecord) -> None:
+        parent = self._records.get(record.parent_conversation_id) if record.parent_conversation_id else None
+        if parent is not None and record.id in parent.sub_conversation_ids:
+            parent.sub_conversation_ids = [child for child in parent.sub_conversation_ids if child != record.id]
+            await asyncio.to_thread(self.folders.write, parent)
 
     async def _find(self, conversation_id: UUID) -> Opened:
         record = self.record(conversation_id)
@@ -290,7 +380,7 @@ class ConversationService:
 
     def _llm_of(self, record: ConversationRecord) -> LlmSettings:
         """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""
-        if record.origin is None:
+        if record.origin is None or record.own_llm:
             return record.agent.llm
         return self._settings_store.read().agent_settings.llm
 
@@ -309,6 +399,16 @@ class ConversationService:
             raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
         except CloneFailed as error:
             raise WorkspaceUnusable(f"git init failed in {directory}: {error}") from error
+
+    def _check_parent(self, request: StartRequest) -> None:
+        """Raises WorkspaceUnusable."""
+        if request.parent_conversation_id is None:
+            return
+        parent = self._records.get(request.parent_conversation_id)
+        if parent is None:
+            raise WorkspaceUnusable("parent_conversation_id names no conversation")
+        if parent.workspace.working_dir != request.workspace.working_dir:
+            raise WorkspaceUnusable("a child works in the working directory of its parent")
 
     def _check_capacity(self) -> None:
         running = sum(opened.conversation.status is Status.RUNNING for opened in self._opened.values())
@@ -348,5 +448,8 @@ def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None)
         secrets=dict(request.secrets),
         tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
         tags=request.tags,
+        title=request.title,
+        client_tools=request.client_tools,
+        parent_conversation_id=request.parent_conversation_id,
         origin=origin,
     )

@@ -29,6 +29,14 @@ _TAG_CHARACTERS = 256
 _KEPT_ANALYZERS = ("LLMSecurityAnalyzer",)
 
 
+def checked_tags(tags: dict[str, str]) -> dict[str, str]:
+    """The tags themselves. Raises ValueError saying the rule."""
+    for key, text in tags.items():
+        if not _TAG.fullmatch(key) or len(text) > _TAG_CHARACTERS:
+            raise ValueError(f"tag keys are lower-case letters and digits, values up to {_TAG_CHARACTERS} characters")
+    return tags
+
+
 def as_source(value: object) -> object:
     """A secret may be given as its value, as {"value": ...}, or as a source with its kind."""
     if isinstance(value, str):
@@ -82,6 +90,7 @@ class StartRequest(BaseModel):
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
     client_tools: list[dict[str, Any]] = Field(default_factory=list)
     tags: dict[str, str] = Field(default_factory=dict)
+    title: str | None = Field(default=None, min_length=1, max_length=500)
     worktree: bool = False
     parent_conversation_id: UUID | None = None
     conversation_runtime: Literal["local"] | None = None
@@ -117,14 +126,9 @@ class StartRequest(BaseModel):
     @field_validator("tags")
     @classmethod
     def _tags(cls, tags: dict[str, str]) -> dict[str, str]:
-        for key, text in tags.items():
-            if not _TAG.fullmatch(key) or len(text) > _TAG_CHARACTERS:
-                raise ValueError(
-                    f"tag keys are lower-case letters and digits, values up to {_TAG_CHARACTERS} characters"
-                )
-        return tags
+        return checked_tags(tags)
 
-    @field_validator("client_tools", "worktree", "parent_conversation_id")
+    @field_validator("client_tools", "worktree")
     @classmethod
     def _not_here(cls, value: Any) -> Any:
         if value:

@@ -1,0 +1,172 @@
+"""Routes that change what a conversation is: name, model, branch, copies, children (contract 4.5)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from fastapi import APIRouter, HTTPException, Query
+from fastapi.responses import JSONResponse
+from pydantic import Field, StringConstraints, field_validator
+
+from runtime.api.answers import ConversationId, refusals
+from runtime.api.bodies import Body
+from runtime.api.dependencies import StateDependency
+from runtime.api.parsing import refused
+from runtime.configuration.record import LlmSettings
+from runtime.conversations.forking import UnknownEvent
+from runtime.conversations.service import ConversationNotFound, IdTaken
+from runtime.conversations.start import GivenMessage, StartRequest, checked_tags
+from runtime.events.content import TextContent
+
+router = APIRouter(prefix="/conversations", tags=["Conversations"])
+
+_DONE = {"success": True}
+_MOST_IDS = 99
+Title = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+
+
+class _Tagged(Body):
+    title: Title | None = None
+    tags: dict[str, str] | None = None
+
+    @field_validator("tags")
+    @classmethod
+    def _tags(cls, tags: dict[str, str] | None) -> dict[str, str] | None:
+        return None if tags is None else checked_tags(tags)
+
+
+class Change(_Tagged):
+    """What is absent stays; tags are replaced as a whole."""
+
+
+class Fork(_Tagged):
+    id: UUID | None = None
+    reset_metrics: bool = True
+    from_event_id: UUID | None = None
+
+
+class Navigate(Body):
+    """The event to go on from; null for the beginning."""
+
+    event_id: UUID | None
+
+
+class Child(Body):
+    task: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
+    title: Title | None = None
+    isolation: Literal["worktree", "shared"] = "shared"
+
+
+class SwitchLlm(Body):
+    llm: LlmSettings
+
+
+class Plugin(Body):
+    plugin_ref: str = Field(max_length=4096)
+
+
+@router.get("")
+async def several(state: StateDependency, ids: Annotated[list[UUID], Query(max_length=_MOST_IDS)]) -> JSONResponse:
+    """The conversations of these ids, in this order; null for a miss."""
+    found: list[Any] = []
+    for id in ids:
+        try:
+            conversation = await state.conversations.get(id)
+        except ConversationNotFound:
+            found.append(None)
+        else:
+            found.append(conversation.shown())
+    return JSONResponse(found)
+
+
+@router.patch("/{conversation_id}")
+async def change(state: StateDependency, conversation_id: ConversationId, body: Change) -> JSONResponse:
+    with refusals():
+        await state.conversations.change(conversation_id, title=body.title, tags=body.tags)
+    return JSONResponse(_DONE)
+
+
+@router.post("/{conversation_id}/fork")
+async def fork(state: StateDependency, conversation_id: ConversationId, body: Fork) -> JSONResponse:
+    """A copy with the log up to an event, in the same working directory."""
+    try:
+        with refusals():
+            made = await state.conversations.fork(
+                conversation_id,
+                new_id=body.id,
+                title=body.title,
+                tags=body.tags,
+                reset_metrics=body.reset_metrics,
+                from_event_id=body.from_event_id,
+            )
+    except IdTaken:
+        raise HTTPException(409, "A conversation with this id exists") from None
+    except UnknownEvent:
+        raise HTTPException(404, "Event not found") from None
+    return JSONResponse(made.shown(), 201)
+
+
+@router.post("/{conversation_id}/navigate")
+async def navigate(state: StateDependency, conversation_id: ConversationId, body: Navigate) -> JSONResponse:
+    """Go on from an earlier event; the events after it stay in the log, on a branch of their own."""
+    try:
+        with refusals():
+            conversation = await state.conversations.navigate(conversation_id, body.event_id)
+    except UnknownEvent:
+        raise HTTPException(404, "Event not found") from None
+    return JSONResponse(conversation.shown())
+
+
+@router.post("/{conversation_id}/children")
+async def child(state: StateDependency, conversation_id: ConversationId, body: Child) -> JSONResponse:
+    """A conversation for a part of the work, begun at once, in the same working directory."""
+    if body.isolation == "worktree":
+        raise refused("isolation", "working trees of their own are not available here: use shared")
+    with refusals():
+        parent = state.conversations.record(conversation_id)
+        wanted = StartRequest.model_construct(
+            **{
+                **_defaults(),
+                "workspace": parent.workspace,
+                "agent": parent.agent,
+                "parent_conversation_id": parent.id,
+                "initial_message": GivenMessage(content=[TextContent(text=body.task)]),
+                "secrets": parent.secrets,
+                "max_iterations": parent.max_iterations,
+                "title": body.title,
+            }
+        )
+        made, _ = await state.conversations.create(wanted)
+        answer = {
+            "conversation_id": str(made.id),
+            "parent_conversation_id": str(parent.id),
+            "status": made.status.value,
+            "title": made.record.title,
+            "url": None,
+            "workspace": made.record.workspace.working_dir,
+            "isolation": body.isolation,
+        }
+        await state.conversations.run(made.id)
+    return JSONResponse(answer, 201)
+
+
+@router.post("/{conversation_id}/switch_llm")
+async def switch_llm(state: StateDependency, conversation_id: ConversationId, body: SwitchLlm) -> JSONResponse:
+    """Another model from the next run on."""
+    with refusals():
+        await state.conversations.switch_llm(conversation_id, body.llm)
+    return JSONResponse(_DONE)
+
+
+@router.post("/{conversation_id}/load_plugin")
+async def load_plugin(state: StateDependency, conversation_id: ConversationId, body: Plugin) -> JSONResponse:
+    """Plugins bring code of others into the agent; this runtime loads none."""
+    with refusals():
+        state.conversations.record(conversation_id)
+    raise HTTPException(400, "Plugins are not available in this runtime")
+
+
+def _defaults() -> dict[str, Any]:
+    optional = {name: field for name, field in StartRequest.model_fields.items() if not field.is_required()}
+    return {name: field.get_default(call_default_factory=True) for name, field in optional.items()}
