@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from pydantic import SecretStr
 
 from runtime.api import (
+    asking,
     bash,
     bash_socket,
     branches,
@@ -39,7 +40,7 @@ from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control, branches)
+KEYED = (events, conversations, settings, secrets, older, control, branches, asking)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

@@ -16,7 +16,7 @@ from typing import Any, Protocol, TypeVar
 
 from runtime.agent.history import History
 from runtime.agent.llm import Model
-from runtime.agent.reply import AskingAbandoned, Reply
+from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
 from runtime.agent.stuck import Repetition, acted, refused
 from runtime.agent.tools.base import Call, InvalidCall, Toolbox
 from runtime.events.actions import FinishAction, Observation, ThinkAction
@@ -70,6 +70,9 @@ class Journal(Protocol):
     async def on_reply(self, reply: Reply) -> None:
         """Count what the answer cost, store it, tell it."""
 
+    def join(self, history: History | None) -> None:
+        """From now on messages go to this history as well."""
+
     async def settle(self) -> None:
         """Wait until what was emitted survives a power cut."""
 
@@ -105,6 +108,24 @@ class Gate(Protocol):
         """Whether the run has cost as much as it may."""
 
 
+class Memory(Protocol):
+    """Who keeps the history within bounds."""
+
+    @property
+    def can_condense(self) -> bool:
+        """Whether there is a way to."""
+
+    @property
+    def too_long(self) -> bool:
+        """Whether it has to be condensed before the model is asked."""
+
+    async def condense(self, *, hard: bool = False) -> bool:
+        """Condense; False when nothing can be forgotten."""
+
+    async def read(self) -> History:
+        """The history as it is now."""
+
+
 class Run:
     """One run; used once. `pending` are acts that waited for leave and have it now."""
 
@@ -116,6 +137,7 @@ class Run:
         model: Model,
         toolbox: Toolbox,
         gate: Gate,
+        memory: Memory,
         repetition: Repetition | None,
         max_iterations: int,
         concurrency: int = 1,
@@ -126,6 +148,7 @@ class Run:
         self._model = model
         self._toolbox = toolbox
         self._gate = gate
+        self._memory = memory
         self._repetition = repetition
         self._iterations_left = max_iterations
         self._concurrency = max(1, concurrency)
@@ -154,14 +177,11 @@ class Run:
     async def _ask(self) -> Ending | None:
         if self._repetition is not None and self.history.unanswered:
             self._repetition.began_anew()
+        if self._memory.too_long and await self._memory.condense():
+            await self._reread()
         self.history.asking()
         try:
-            reply = await self._model.ask(
-                self.history.messages(),
-                self._toolbox.schemas(),
-                on_delta=self._on_delta,
-                abandon=self._journal.pause_requested,
-            )
+            reply = await self._reply()
         except AskingAbandoned:
             self.history.answered()
             return Ending.PAUSED
@@ -174,6 +194,35 @@ class Run:
         self.history.answered()
         await self._journal.settle()  # what is about to be done is on disk before it has effects
         return await self._weigh(steps)
+
+    async def _reply(self) -> Reply:
+        """The model's answer. When it can take no more, the history is condensed and it is asked once again."""
+        try:
+            return await self._call()
+        except ModelError as error:
+            if error.code != CONTEXT_EXCEEDED or not self._memory.can_condense:
+                raise
+            self.history.answered()
+            if not await self._memory.condense(hard=True):
+                raise
+        await self._reread()
+        self.history.asking()
+        return await self._call()
+
+    async def _call(self) -> Reply:
+        return await self._model.ask(
+            self.history.messages(),
+            self._toolbox.schemas(),
+            on_delta=self._on_delta,
+            abandon=self._journal.pause_requested,
+        )
+
+    async def _reread(self) -> None:
+        unanswered = self.history.unanswered
+        self.history = await self._memory.read()
+        self.history.abandon_calls()
+        self.history.unanswered = max(unanswered, 0)
+        self._journal.join(self.history)
 
     async def _given_back(self) -> Ending | None:
         """The turn is over, unless a message came meanwhile: that is answered in this run, not left for the next. Or

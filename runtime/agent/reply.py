@@ -8,6 +8,9 @@ from runtime.agent.stats import TokenUsage
 from runtime.events.content import AnyThinkingBlock, ToolCall
 from runtime.events.models import ErrorClassification
 
+#: the code of a ModelError that says that the history is too long for the model
+CONTEXT_EXCEEDED = "LLMContextWindowExceedError"
+
 
 @dataclass(frozen=True)
 class Reply:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 from uuid import UUID
 
 from runtime.conversations.record import ConversationRecord
@@ -34,10 +35,10 @@ def page(
     records: Sequence[ConversationRecord], *, page_id: UUID | None, limit: int, status: Status | None, order: SortOrder
 ) -> Page:
     """Up to `limit` records, beginning with `page_id` when given. Raises UnknownPage."""
-    wanted = [record for record in records if status is None or record.execution_status is status]
+    wanted = [record for record in records if record.execution_status is status] if status else list(records)
     by_update = order in {SortOrder.UPDATED_AT, SortOrder.UPDATED_AT_DESC}
     wanted.sort(
-        key=lambda record: (record.updated_at if by_update else record.created_at, record.id),
+        key=attrgetter("updated_at" if by_update else "created_at", "id"),
         reverse=order in {SortOrder.CREATED_AT_DESC, SortOrder.UPDATED_AT_DESC},
     )
     first = 0

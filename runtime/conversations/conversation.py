@@ -76,6 +76,7 @@ class Conversation:
         self._on_activity = on_activity
         self._saving = Saving(lambda: self.record, folders=folders, events=events)
         self._history: History | None = None
+        self.shown_events = 0  #: how many events the model is shown, as far as somebody counted
 
     @property
     def id(self) -> UUID:
@@ -140,6 +141,7 @@ class Conversation:
             self.record.leaf_event_id = event.id
         self.record.updated_at = utc_now()
         self._notice(event)
+        self.shown_events += 1
         self._on_activity()
         self.broadcast.stored(len(self.events) - 1, event.id, line)
         return event

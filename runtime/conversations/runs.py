@@ -9,22 +9,21 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from uuid import UUID, uuid4
 
 import structlog
 
-from runtime.agent.history import History
 from runtime.agent.llm import Model
 from runtime.agent.loop import Ending, Run, Step
 from runtime.agent.reply import ModelError
 from runtime.agent.stuck import Repetition
 from runtime.agent.tools.base import InvalidCall
 from runtime.configuration.record import LlmSettings
-from runtime.conversations.branch import branch
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.gate import ConversationGate
+from runtime.conversations.memory import ConversationMemory
 from runtime.conversations.recovery import unanswered
 from runtime.conversations.status import Status
 from runtime.conversations.tools import unknown_tools
@@ -35,9 +34,7 @@ from runtime.events.models import (
     ConversationErrorEvent,
     ErrorClassification,
     InterruptEvent,
-    StoredEvent,
     UserRejectObservation,
-    parse,
 )
 from runtime.secrets.masking import HIDDEN
 
@@ -81,6 +78,7 @@ class Runner:
         environment: Callable[[], Mapping[str, str]],
     ) -> None:
         self._conversation = conversation
+        self.memory = ConversationMemory(conversation, llm=llm)
         self._llm = llm
         self._environment = environment
         self._task: asyncio.Task[None] | None = None
@@ -245,7 +243,7 @@ class Runner:
         llm, gate = self._llm(), self._gate()
         conversation.secrets.refresh_mask()
         await self._begin_session(gate)
-        history = await self._read_history(llm.max_message_chars)
+        history = await self.memory.read()
         if not pending:
             history.abandon_calls()  # of a branch that ends in the middle of an act
         conversation.join(history)
@@ -255,6 +253,7 @@ class Runner:
             model=Model(llm),
             toolbox=conversation.toolbox,
             gate=gate,
+            memory=self.memory,
             repetition=Repetition(record.stuck_thresholds) if record.stuck_detection else None,
             max_iterations=record.max_iterations,
             concurrency=record.agent.tool_concurrency_limit or 1,
@@ -267,24 +266,6 @@ class Runner:
         if record.hook_config is not None and not record.session_begun:
             record.session_begun = True
             await gate.session("SessionStart")
-
-    async def _read_history(self, most_characters: int) -> History:
-        """The whole log, read in a thread; what came meanwhile is added in the same step in which this returns."""
-        events = self._conversation.events
-        count = len(events)
-        record = self._conversation.record
-        blocked, leaf = record.blocked_messages, record.leaf_event_id if record.branched else None
-
-        def read() -> History:
-            known: Iterable[StoredEvent] = map(parse, events.lines(0, count))
-            if record.branched:
-                known = branch(list(known), leaf)
-            return History(known, most_characters=most_characters, blocked=blocked)
-
-        history = await asyncio.to_thread(read)
-        for line in events.lines(count, len(events)):
-            history.add(parse(line))
-        return history
 
     async def _ended(self, run: Run) -> Verdict:
         conversation, record = self._conversation, self._conversation.record

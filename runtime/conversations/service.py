@@ -214,6 +214,20 @@ class ConversationService:
         """Break off what the agent does now; without effect when it does nothing. Raises ConversationNotFound."""
         await (await self._find(conversation_id)).runner.interrupt()
 
+    async def ask(self, conversation_id: UUID, question: str) -> str:
+        """The agent's answer to a question beside its work. Raises ConversationNotFound, ModelError, NoAnswer."""
+        return await (await self._find(conversation_id)).runner.memory.answer(question)
+
+    async def condense(self, conversation_id: UUID) -> None:
+        """Condense now, or before the next step of a running agent.
+
+        Raises ConversationNotFound, NoCondenser, ModelError.
+        """
+        opened = await self._find(conversation_id)
+        opened.runner.memory.request()
+        if opened.conversation.status is not Status.RUNNING:
+            await opened.runner.memory.condense()
+
     async def respond(self, conversation_id: UUID, *, accept: bool, reason: str) -> None:
         """Give or refuse leave for the acts that wait for it; nothing waits: nothing happens.
 
