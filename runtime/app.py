@@ -14,6 +14,7 @@ from runtime.api import (
     bash,
     bash_socket,
     branches,
+    catalogue,
     control,
     conversations,
     errors,
@@ -23,6 +24,7 @@ from runtime.api import (
     health,
     init,
     older,
+    profiles,
     scoped,
     secrets,
     session_socket,
@@ -40,7 +42,7 @@ from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control, branches, asking)
+KEYED = (events, conversations, settings, secrets, older, control, branches, asking, profiles, catalogue)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

@@ -12,11 +12,13 @@ import time
 import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import structlog
 from pydantic import SecretStr
 
 from runtime.boot import InitKey
+from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.service import ConversationService
 from runtime.machine.commands import Commands
@@ -97,6 +99,7 @@ class Parts:
     settings_store: SettingsStore
     secret_store: SecretStore
     git_providers: GitProviderStore
+    profiles: ProfileStore
     conversations: ConversationService
     commands: Commands
     boundaries: Boundaries
@@ -134,6 +137,10 @@ class RuntimeState:
     @property
     def git_providers(self) -> GitProviderStore:
         return self._live.git_providers
+
+    @property
+    def profiles(self) -> ProfileStore:
+        return self._live.profiles
 
     @property
     def conversations(self) -> ConversationService:
@@ -215,6 +222,7 @@ def _open(settings: RuntimeSettings) -> Parts:
     settings_store = SettingsStore(directory, cipher)
     secret_store = SecretStore(directory, cipher)
     git_providers = GitProviderStore(directory, cipher)
+    profiles = ProfileStore(directory, cipher)
     conversations = ConversationService(
         settings=settings,
         cipher=cipher,
@@ -229,8 +237,15 @@ def _open(settings: RuntimeSettings) -> Parts:
         mask=_StoredValues(settings_store, secret_store, git_providers).hide,
         retention_seconds=settings.bash_events_retention_seconds,
     )
-    boundaries = Boundaries(private=[directory.resolve()])
-    return Parts(cipher, settings_store, secret_store, git_providers, conversations, commands, boundaries)
+    boundaries = Boundaries(private=_own_folders(settings))
+    return Parts(cipher, settings_store, secret_store, git_providers, profiles, conversations, commands, boundaries)
+
+
+def _own_folders(settings: RuntimeSettings) -> list[Path]:
+    """What callers' file routes do not open: unless the workspace itself is in it, which must stay readable."""
+    workspace = settings.workspace_path.resolve()
+    others = (settings.conversations_path.resolve(), settings.bash_events_dir.resolve())
+    return [settings.persistence_dir.resolve(), *(folder for folder in others if folder not in workspace.parents)]
 
 
 class _StoredValues:

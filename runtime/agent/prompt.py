@@ -35,7 +35,12 @@ def system_prompt(own: str | None) -> str:
 
 
 def dynamic_context(
-    *, directory: Path, secrets: Mapping[str, str | None], repository: str | None, suffix: str | None
+    *,
+    directory: Path,
+    secrets: Mapping[str, str | None],
+    repository: str | None,
+    suffix: str | None,
+    skills: str | None = None,
 ) -> str:
     """What is true of this conversation only: where it works, which secrets there are, what its owner adds."""
     parts = [f"Your working directory is {directory}."]
@@ -48,6 +53,8 @@ def dynamic_context(
             "These secrets are environment variables of a terminal command whose text has their name:\n"
             + "\n".join(lines)
         )
+    if skills:
+        parts.append(skills)
     if suffix:
         parts.append(suffix)
     return "\n\n".join(parts)

@@ -16,12 +16,13 @@ from runtime.api.dependencies import runtime_state
 from runtime.api.socket_auth import NOT_READY, admit, close, is_late_auth, json_frame, receive_text, refuse, send
 from runtime.events.clock import utc_now, zulu
 from runtime.events.feed import SLOW_READER, Closing
-from runtime.machine.commands import Record
+from runtime.machine.commands import Record, size
 from runtime.state import Dormant, RuntimeState
 
 router = APIRouter()
 
 _MOST_WAITING = 1000
+_MOST_CHARACTERS_WAITING = 16 << 20
 MOST_LISTENERS = 50
 _TOO_MANY = Closing(1013, "Too many listeners")
 
@@ -45,13 +46,11 @@ async def _serve(socket: WebSocket, state: RuntimeState, *, resend: bool) -> Non
     except Dormant:
         await close(socket, NOT_READY)
         return
-    waiting: asyncio.Queue[Record] = asyncio.Queue(_MOST_WAITING)
+    waiting = _Waiting()
     too_slow = asyncio.Event()
 
     def hear(event: Record) -> None:
-        try:
-            waiting.put_nowait(event)
-        except asyncio.QueueFull:
+        if not waiting.put(event):
             too_slow.set()
 
     if commands.listeners >= MOST_LISTENERS:
@@ -74,7 +73,28 @@ async def _serve(socket: WebSocket, state: RuntimeState, *, resend: bool) -> Non
             await asyncio.gather(reader, writer, slow, return_exceptions=True)
 
 
-async def _write(socket: WebSocket, past: list[Record], waiting: asyncio.Queue[Record]) -> None:
+class _Waiting:
+    """What one listener has still to take, bounded in number and in size."""
+
+    def __init__(self) -> None:
+        self._events: asyncio.Queue[Record] = asyncio.Queue(_MOST_WAITING)
+        self._characters = 0
+
+    def put(self, event: Record) -> bool:
+        """False when it is too much: then the event is not kept."""
+        if self._events.full() or self._characters > _MOST_CHARACTERS_WAITING:
+            return False
+        self._characters += size(event)
+        self._events.put_nowait(event)
+        return True
+
+    async def get(self) -> Record:
+        event = await self._events.get()
+        self._characters -= size(event)
+        return event
+
+
+async def _write(socket: WebSocket, past: list[Record], waiting: _Waiting) -> None:
     for event in past:
         await send(socket, json.dumps(event).encode())
     while True:

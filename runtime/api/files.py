@@ -37,7 +37,7 @@ async def upload(request: Request, state: StateDependency, place: PlaceDependenc
         incoming = Incoming(target)
         with incoming:
             await receive_file(request, incoming.write)
-            incoming.keep()
+            await asyncio.to_thread(incoming.keep)
     except BadUpload as error:
         raise refused("file", str(error)) from None
     except BadPath as error:
@@ -113,7 +113,7 @@ async def archive(
 
     def make() -> tuple[bytes, Path]:
         repository = Repository.around(folder, environment)
-        return repository.patch(base_ref), repository.root
+        return repository.patch(base_ref, without=state.boundaries.private), repository.root
 
     try:
         patch, root = await asyncio.to_thread(make)
@@ -163,6 +163,8 @@ def _write_tar(pipe: io.BufferedWriter, folder: Path, state: StateDependency) ->
         for file in _given_out(folder, state):
             try:
                 archive.add(file, arcname=str(file.relative_to(folder)), recursive=False)
+            except BrokenPipeError:
+                raise
             except OSError:
                 continue  # gone, or not readable: the rest is worth having
 

@@ -57,7 +57,7 @@ class HotRoutes:
         for name, value in scope["headers"]:
             if name in _SPECIAL:
                 return None
-            if name == b"x-session-api-key":
+            if name == b"x-session-api-key" and key is None:  # of several the first counts, as everywhere
                 key = value
         if path in _OPEN:
             return _OPEN[path]

@@ -7,11 +7,11 @@ request asked for.
 from typing import Annotated, Any
 
 import structlog
-from fastapi import APIRouter, Header, HTTPException
+from fastapi import APIRouter, Header, HTTPException, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from runtime.api.bodies import Body
+from runtime.api.bodies import Body, check_json
 from runtime.api.dependencies import StateDependency
 from runtime.configuration.merge import SettingsInvalid, merged, merged_map
 from runtime.configuration.older import flat_fields
@@ -24,6 +24,7 @@ log = structlog.get_logger()
 router = APIRouter(tags=["Settings"])
 
 ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+McpKey = Annotated[str, Path(min_length=1, max_length=200)]
 ProfileId = Annotated[str, Field(pattern=r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$")]
 
 EXPOSURES = {
@@ -97,29 +98,31 @@ async def get_settings(
 def patch_settings(state: StateDependency, update: SettingsUpdate) -> JSONResponse:
     if update.empty:
         raise HTTPException(400, NOTHING_GIVEN)
-    _refuse_unknown_profiles(update)
+    _refuse_unknown_profiles(state, update)
     try:
-        changed = state.settings_store.change(lambda record: _changed(record, update, state.cipher))
+        changed = state.settings_store.change(
+            lambda record: _changed(_with_profile(state, record, update), update, state.cipher)
+        )
     except SettingsInvalid as exc:
         # `detail` is the contract's; `errors` says which field, for whoever has to mend the request.
         return JSONResponse({"detail": str(exc), "errors": exc.problems}, 422)
     return settings_answer(state, changed, Exposure.REDACTED)
 
 
-def _refuse_unknown_profiles(update: SettingsUpdate) -> None:
-    """This runtime has no profiles, so every name is unknown; only clearing is possible."""
-    named = {
-        "Profile": update.active_profile,
-        "Agent profile": update.active_agent_profile_id,
-        "Meta profile": update.active_meta_profile,
-    }
-    for kind, name in named.items():
+def _refuse_unknown_profiles(state: RuntimeState, update: SettingsUpdate) -> None:
+    """Agent profiles and meta profiles do not exist here, so each of their names is unknown and can only be cleared."""
+    if update.active_profile is not None and update.active_profile not in state.profiles.all():
+        raise HTTPException(404, f"Profile '{update.active_profile}' not found")
+    for kind, name in (
+        ("Agent profile", update.active_agent_profile_id),
+        ("Meta profile", update.active_meta_profile),
+    ):
         if name is not None:
             raise HTTPException(404, f"{kind} '{name}' not found")
 
 
 def _changed(record: SettingsRecord, update: SettingsUpdate, cipher: Cipher) -> SettingsRecord:
-    changes: dict[str, Any] = dict.fromkeys(update.cleared)
+    changes: dict[str, Any] = {name: getattr(update, name) for name in update.cleared}
     if update.agent_settings_diff is not None:
         changes["agent_settings"] = merged(record.agent_settings, update.agent_settings_diff, cipher)
     if update.conversation_settings_diff is not None:
@@ -128,3 +131,50 @@ def _changed(record: SettingsRecord, update: SettingsUpdate, cipher: Cipher) -> 
     if update.misc_settings_diff is not None:
         changes["misc_settings"] = merged_map(record.misc_settings, update.misc_settings_diff)
     return record.model_copy(update=changes)
+
+
+def _with_profile(state: RuntimeState, record: SettingsRecord, update: SettingsUpdate) -> SettingsRecord:
+    """The profile that becomes the active one brings its model, unless the request brings one."""
+    if update.active_profile is None or "llm" in (update.agent_settings_diff or {}):
+        return record
+    agent_settings = record.agent_settings.model_copy(update={"llm": state.profiles.get(update.active_profile)})
+    return record.model_copy(update={"agent_settings": agent_settings})
+
+
+@router.post("/settings/mcp/{settings_key}")
+def add_mcp_server(state: StateDependency, settings_key: McpKey, server: dict[str, Any]) -> JSONResponse:
+    """A new MCP server in the settings: 409 when the name is taken."""
+    return _mcp(state, settings_key, server, exists=False, status=201)
+
+
+@router.patch("/settings/mcp/{settings_key}")
+def change_mcp_server(state: StateDependency, settings_key: McpKey, server: dict[str, Any]) -> JSONResponse:
+    """Change one: 404 when there is none."""
+    return _mcp(state, settings_key, server, exists=True)
+
+
+@router.delete("/settings/mcp/{settings_key}")
+def remove_mcp_server(state: StateDependency, settings_key: McpKey) -> JSONResponse:
+    return _mcp(state, settings_key, None, exists=True)
+
+
+def _mcp(
+    state: RuntimeState, key: str, server: dict[str, Any] | None, *, exists: bool, status: int = 200
+) -> JSONResponse:
+    check_json(server)
+    update = SettingsUpdate(agent_settings_diff={"mcp_config": {key: server}})
+
+    def change(record: SettingsRecord) -> SettingsRecord:
+        if (key in record.agent_settings.mcp_config) is not exists:
+            if exists:
+                raise HTTPException(404, f"MCP server '{key[:80]}' not found")
+            raise HTTPException(409, f"MCP server '{key[:80]}' already exists")
+        return _changed(record, update, state.cipher)
+
+    try:
+        changed = state.settings_store.change(change)
+    except SettingsInvalid as exc:
+        return JSONResponse({"detail": str(exc), "errors": exc.problems}, 422)
+    answer = settings_answer(state, changed, Exposure.REDACTED)
+    answer.status_code = status
+    return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
@@ -20,7 +21,7 @@ class BadUpload(Exception):
 
 
 async def receive_file(request: Request, take: Callable[[bytes], None]) -> None:
-    """Give every piece of the field `file` to `take`. Raises BadUpload, and what `take` raises."""
+    """Give every piece of the field `file` to `take`, in a thread. Raises BadUpload, and what `take` raises."""
     kind, options = parse_options_header(request.headers.get("content-type", ""))
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
@@ -29,7 +30,7 @@ async def receive_file(request: Request, take: Callable[[bytes], None]) -> None:
     parser = MultipartParser(boundary, reader.callbacks)
     try:
         async for piece in _pieces(request):
-            parser.write(piece)
+            await asyncio.to_thread(parser.write, piece)
         parser.finalize()
     except MultipartParseError:
         raise BadUpload("the body is not a complete multipart body") from None

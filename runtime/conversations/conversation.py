@@ -44,6 +44,8 @@ from runtime.events.models import (
     compact,
 )
 from runtime.secrets.sources import LookupSecret, StaticSecret
+from runtime.skills.loader import Skill
+from runtime.skills.telling import always, triggered
 
 log = structlog.get_logger()
 E = TypeVar("E", bound=EventBase)
@@ -63,7 +65,10 @@ class Conversation:
         secrets: LiveSecrets,
         toolbox: Toolbox,
         on_activity: Callable[[], None],
+        skills: Callable[[], Sequence[Skill]] = tuple,
     ) -> None:
+        self._find_skills = skills
+        self._skills: Sequence[Skill] | None = None
         self.record = record
         self.events = events
         self.secrets = secrets
@@ -91,6 +96,13 @@ class Conversation:
         """Whether the last message is one that the agent may answer."""
         last = self.record.last_user_message_id
         return last is not None and last not in self.record.blocked_messages
+
+    @property
+    def skills(self) -> Sequence[Skill]:
+        """Those of the agent and its workspace, read when they are first needed."""
+        if self._skills is None:
+            self._skills = self._find_skills()
+        return self._skills
 
     # -- showing
 
@@ -216,12 +228,17 @@ class Conversation:
         self.ensure_system_prompt()
         context = self.record.agent.agent_context
         suffix = context.user_message_suffix if context is not None else None
+        called = triggered(self.skills, text_of(message.content), known=self.record.activated_skills)
+        told = [TextContent(text=f"This may help ({skill.name}):\n\n{skill.content}") for skill in called]
+        if called:
+            self.record.activated_skills = [*self.record.activated_skills, *(skill.name for skill in called)]
         event = self.emit(
             MessageEvent,
             event_id=event_id,
             source="user",
             llm_message=message,
-            extended_content=[*([TextContent(text=suffix)] if suffix else []), *extended],
+            activated_skills=[skill.name for skill in called],
+            extended_content=[*([TextContent(text=suffix)] if suffix else []), *told, *extended],
             sender=sender,
         )
         self.record.last_user_message_id = event.id
@@ -245,6 +262,7 @@ class Conversation:
             secrets=self.secrets.descriptions(),
             repository=self.record.origin.repository if self.record.origin else None,
             suffix=agent.agent_context.system_message_suffix if agent.agent_context is not None else None,
+            skills=always(self.skills),
         )
         self.emit(
             SystemPromptEvent,

@@ -62,6 +62,7 @@ class ConversationRecord(BaseModel):
     #: by event id, why a hook kept it from being done or answered
     blocked_actions: dict[str, str] = Field(default_factory=dict)
     blocked_messages: dict[str, str] = Field(default_factory=dict)
+    activated_skills: list[str] = Field(default_factory=list)
     session_begun: bool = False  #: the hooks were told
     secrets: dict[str, SecretSource] = Field(default_factory=dict)
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
@@ -129,7 +130,7 @@ def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> 
         "execution_status": record.execution_status.value,
         "confirmation_policy": record.confirmation_policy,
         "security_analyzer": record.security_analyzer,
-        "activated_knowledge_skills": [],
+        "activated_knowledge_skills": record.activated_skills,
         "invoked_skills": [],
         "blocked_actions": record.blocked_actions,
         "blocked_messages": record.blocked_messages,
@@ -171,7 +172,7 @@ def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
         "execution_status": record.execution_status.value,
         "confirmation_policy": record.confirmation_policy,
         "security_analyzer": record.security_analyzer,
-        "activated_knowledge_skills": [],
+        "activated_knowledge_skills": record.activated_skills,
         "activated_path_rules": [],
         "invoked_skills": [],
         "blocked_actions": record.blocked_actions,

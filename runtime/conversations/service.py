@@ -40,6 +40,7 @@ from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup
 from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
+from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
 from runtime.store.cipher import Cipher
 
 log = structlog.get_logger()
@@ -380,6 +381,7 @@ class ConversationService:
                 output_directory=folder / "observations",
             ),
             on_activity=self._on_activity,
+            skills=lambda: _skills(record),
         )
         runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self.agent_environment)
         opened = Opened(conversation, runner)
@@ -445,6 +447,20 @@ class ConversationService:
         finally:
             if not lock.locked() and self._locks.get(conversation_id) is lock:
                 del self._locks[conversation_id]
+
+
+def _skills(record: ConversationRecord) -> list[Skill]:
+    """What the agent was given, and what lies in its workspace where the workspace is its user's project. Blocks for
+    the length of a few small files, once a conversation."""
+    context = record.agent.agent_context
+    given = [skill for one in (context.skills if context is not None else []) if (skill := skill_of(one)) is not None]
+    own = user_skills(Path.home()) if context is not None and context.load_user_skills else []
+    project: list[Skill] = []
+    if record.origin is not None:
+        root = Path(record.workspace.working_dir)
+        name = (record.origin.repository or "").rstrip("/").rpartition("/")[2].removesuffix(".git")
+        project = project_skills(root / name if name else root)
+    return list({skill.name: skill for skill in (*own, *project, *given)}.values())
 
 
 def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None) -> ConversationRecord:

@@ -39,9 +39,10 @@ class Entry:
 class Index:
     """Entries in the order of the log. Times never decrease, which the log sees to."""
 
-    def __init__(self, content: bytes = b"") -> None:
-        """From what a file holds; a torn last record is left out."""
-        self._records = bytearray(content[: len(content) - len(content) % RECORD_BYTES])
+    def __init__(self, content: bytearray | None = None) -> None:
+        """From what a file holds, which is the index's own from now on; a torn last record is left out."""
+        self._records = bytearray() if content is None else content
+        del self._records[len(self._records) - len(self._records) % RECORD_BYTES :]
         self._numbers: list[bytearray] | None = None
 
     def __len__(self) -> int:

@@ -157,11 +157,15 @@ class EventLog:
         self._index_rest(os.fstat(self._file).st_size)
         self._rewrite_index()
 
-    def _read_index(self, size: int) -> bytes:
-        content = bytearray()
-        while part := os.pread(self._index_file, size - len(content), len(content)):
-            content += part
-        return bytes(content)
+    def _read_index(self, size: int) -> bytearray:
+        """Straight into the memory where it stays."""
+        content = bytearray(size)
+        free, read = memoryview(content), 0
+        while read < size and (part := os.preadv(self._index_file, [free[read:]], read)):
+            read += part
+        free.release()
+        del content[read:]
+        return content
 
     def _end_fits(self) -> bool:
         """Whether the last indexed event is where the index says: the file may belong to another log."""

@@ -89,10 +89,20 @@ async def ensure_repository(directory: Path, environment: Mapping[str, str]) -> 
 
 
 def _ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
-    try:
-        _run(["git", "-C", str(directory), "rev-parse", "--git-dir"], environment, _LOCAL_SECONDS)
-    except CloneFailed:
-        _run(["git", "-C", str(directory), "init", "--quiet"], environment, _LOCAL_SECONDS)
+    if _may_be_in_one(directory):  # a look costs less than asking git, and most new directories are in none
+        try:
+            _run(["git", "-C", str(directory), "rev-parse", "--git-dir"], environment, _LOCAL_SECONDS)
+        except CloneFailed:
+            pass
+        else:
+            return
+    _run(["git", "-C", str(directory), "init", "--quiet"], environment, _LOCAL_SECONDS)
+
+
+def _may_be_in_one(directory: Path) -> bool:
+    """Whether this or a directory above has what git looks for: `.git`, or the parts of a bare repository."""
+    resolved = directory.resolve()
+    return any((place / ".git").exists() or (place / "HEAD").exists() for place in (resolved, *resolved.parents))
 
 
 def _run(command: list[str], environment: Mapping[str, str], seconds: float) -> str:

@@ -21,6 +21,7 @@ from uuid import uuid4
 import structlog
 
 from runtime.events.clock import utc_now, zulu
+from runtime.machine.guard import Guard
 from runtime.machine.process import Command
 from runtime.store.files import private_directory
 
@@ -31,6 +32,8 @@ Listener = Callable[[Record], None]
 
 CHUNK_CHARACTERS = 1 << 20
 KEPT_CHARACTERS = 64 << 20
+#: of one command: what came first goes first, also while it runs
+KEPT_OF_ONE = 16 << 20
 KEPT_COMMANDS = 10_000
 _LOST = "The runtime stopped while this command ran."
 
@@ -76,6 +79,7 @@ class Commands:
         self._characters = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._listeners: set[Listener] = set()
+        self._guard = Guard()
 
     async def open(self) -> None:
         """Read what an earlier life kept. Raises OSError."""
@@ -88,6 +92,7 @@ class Commands:
         await asyncio.gather(*(kept.running.stop() for kept in self._kept.values() if kept.running is not None))
         if self._tasks:
             await asyncio.wait(self._tasks, timeout=10)
+        await asyncio.to_thread(self._guard.close)
 
     # -- what callers do
 
@@ -172,7 +177,7 @@ class Commands:
                 size = 0
                 self._output(kept, pieces, None)
 
-        running = Command(take)
+        running = Command(take, self._guard)
         try:
             if directory == self._directory:
                 await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
@@ -203,17 +208,22 @@ class Commands:
             "id": uuid4().hex,
             "timestamp": zulu(utc_now()),
             "command_id": kept.command["id"],
-            "order": len(kept.outputs),
+            "order": kept.outputs[-1]["order"] + 1 if kept.outputs else 0,
             "exit_code": status,
             "stdout": texts["stdout"] or None,
             "stderr": texts["stderr"] or None,
             "kind": "BashOutput",
         }
         kept.outputs.append(event)
-        grown = len(texts["stdout"]) + len(texts["stderr"])
+        grown = size(event)
         kept.characters += grown
         self._characters += grown
         self._by_event[event["id"]] = event
+        while kept.characters > KEPT_OF_ONE and len(kept.outputs) > 1:
+            first = kept.outputs.pop(0)
+            kept.characters -= size(first)
+            self._characters -= size(first)
+            del self._by_event[first["id"]]
         self._tell(event)
 
     def _tell(self, event: Record) -> None:
@@ -287,16 +297,21 @@ def _read(path: Path) -> Kept | None:
             "id": uuid4().hex,
             "timestamp": zulu(utc_now()),
             "command_id": kept.command["id"],
-            "order": len(kept.outputs),
+            "order": kept.outputs[-1]["order"] + 1 if kept.outputs else 0,
             "exit_code": -1,
             "stdout": None,
             "stderr": _LOST,
             "kind": "BashOutput",
         }
         kept.outputs.append(lost)
-    kept.characters = sum(len(event.get("stdout") or "") + len(event.get("stderr") or "") for event in kept.outputs)
+    kept.characters = len(kept.command["command"]) + sum(size(event) for event in kept.outputs)
     kept.done.set()
     return kept
+
+
+def size(event: Record) -> int:
+    """In characters of output."""
+    return len(event.get("stdout") or "") + len(event.get("stderr") or "")
 
 
 def _when(event: Record) -> float:

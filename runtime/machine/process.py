@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runtime.agent.terminal.strays import kill_marked
+from runtime.machine.guard import Guard
 
 TIMED_OUT = -1
 STOPPED = -signal.SIGTERM
@@ -31,8 +32,9 @@ OnText = Callable[[str, str], None]  #: "stdout" or "stderr", and what came
 class Command:
     """Started once. Single event loop."""
 
-    def __init__(self, on_text: OnText) -> None:
+    def __init__(self, on_text: OnText, guard: Guard) -> None:
         self._on_text = on_text
+        self._guard = guard
         self._mark = secrets.token_hex(16)
         self._process: subprocess.Popen[bytes] | None = None
         self._decoders: dict[int, tuple[str, codecs.IncrementalDecoder]] = {}
@@ -56,6 +58,11 @@ class Command:
 
     async def wait(self, seconds: float) -> int:
         """Its exit status, `TIMED_OUT` after so many seconds (nothing of it runs then), `STOPPED` when it was."""
+        status = await self._status(seconds)
+        await asyncio.to_thread(self._guard.forget, self._mark)
+        return status
+
+    async def _status(self, seconds: float) -> int:
         try:
             async with asyncio.timeout(seconds):
                 await self._ended.wait()
@@ -91,6 +98,7 @@ class Command:
         await self._ended.wait()
 
     def _spawn(self, command: str, directory: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
+        self._guard.watch(self._mark)
         return subprocess.Popen(
             ["/bin/bash", "-c", command],
             cwd=directory,

@@ -10,6 +10,8 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +27,8 @@ _QUIET = (
     *("-c", "core.pager=cat"),
     *("-c", "core.quotePath=false"),
     *("-c", "protocol.allow=never"),
+    *("-c", "log.showSignature=false"),
+    *("-c", "diff.ignoreSubmodules=dirty"),
 )
 _STATUS = {"A": "ADDED", "M": "UPDATED", "T": "UPDATED", "U": "UPDATED", "D": "DELETED"}
 
@@ -39,6 +43,7 @@ class Repository:
 
     root: Path
     environment: Mapping[str, str]
+    filters: Sequence[str]
 
     @classmethod
     def around(cls, path: Path, environment: Mapping[str, str]) -> Repository:
@@ -50,7 +55,7 @@ class Repository:
             root = _git(folder, environment, "rev-parse", "--show-toplevel")
         except GitFailed:
             raise GitFailed("Path is not in a git repository") from None
-        return cls(Path(os.fsdecode(root.rstrip(b"\n"))), environment)
+        return cls(Path(os.fsdecode(root.rstrip(b"\n"))), environment, _without_filters(folder, environment))
 
     def base(self, ref: str | None) -> str:
         """What to compare with: `ref`, else where the work left the default branch of origin, else the last commit."""
@@ -66,7 +71,7 @@ class Repository:
     def changes(self, folder: Path, ref: str | None) -> list[dict[str, str]]:
         """Changed, new and removed files below the folder, paths relative to it; a rename is both of the last two."""
         base = self.base(ref)
-        tracked = _git(folder, self.environment, *_DIFF, "--name-status", "-z", "--relative", base, "--", ".")
+        tracked = self._git(*_DIFF, "--name-status", "-z", "--relative", base, "--", ".", folder=folder)
         new = _git(folder, self.environment, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
         found = dict(_pairs(tracked))
         found |= {name: "ADDED" for name in _names(new) if found.get(name) != "UPDATED"}
@@ -108,18 +113,22 @@ class Repository:
         said = _git(self.root, self.environment, *_DIFF, "--name-status", "-z", before, commit)
         return [{"status": status, "path": name} for name, status in sorted(_pairs(said))]
 
-    def patch(self, ref: str | None) -> bytes:
-        """Everything that is not in the base as one patch, new files included. Nothing of the repository is changed."""
+    def patch(self, ref: str | None, *, without: Sequence[Path] = ()) -> bytes:
+        """Everything that is not in the base as one patch, new files included. Nothing is staged.
+
+        What is below the folders `without` is left out, whatever the repository says is its working tree.
+        """
+        root = self.root.resolve()
+        if any(root == folder or folder in root.parents for folder in without):
+            raise GitFailed("The repository's files belong to the runtime itself")
+        inner = [folder.relative_to(root) for folder in without if root in folder.parents]
         base = self.base(ref)
-        index = Path(_line(_git(self.root, self.environment, "rev-parse", "--git-path", "nestor-index")))
-        index = index if index.is_absolute() else self.root / index
-        aside = {**self.environment, "GIT_INDEX_FILE": str(index)}
-        try:
-            _git(self.root, aside, "read-tree", base)
-            _git(self.root, aside, "add", "--all", "--", ".")
-            return _git(self.root, aside, *_DIFF, "--binary", "--cached", base)
-        finally:
-            index.unlink(missing_ok=True)
+        with tempfile.TemporaryDirectory(prefix="nestor-index-") as aside:
+            environment = {**self.environment, "GIT_INDEX_FILE": str(Path(aside, "index"))}
+            self._git("read-tree", base, environment=environment)
+            excluded = [f":(exclude,top,literal){folder}" for folder in inner]
+            self._git("add", "--all", "--", ".", *excluded, environment=environment)
+            return self._git(*_DIFF, "--binary", "--cached", base, environment=environment)
 
     def _commit(self, ref: str) -> str:
         if not _REF.fullmatch(ref):
@@ -137,31 +146,63 @@ class Repository:
     def _line(self, *arguments: str) -> str:
         return _line(_git(self.root, self.environment, *arguments))
 
+    def _git(self, *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> bytes:
+        """With the repository's filters off: for what reads files of the working tree."""
+        return _git(folder or self.root, environment or self.environment, *self.filters, *arguments)
 
-_DIFF: Sequence[str] = ("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color")
+
+_DIFF: Sequence[str] = (
+    *("diff", "--no-ext-diff", "--no-textconv", "--no-renames", "--no-color"),
+    "--ignore-submodules=dirty",
+)
+
+
+def _without_filters(folder: Path, environment: Mapping[str, str]) -> Sequence[str]:
+    """Options that turn off each filter that is configured: git has none that turns off all of them."""
+    try:
+        named = _names(_git(folder, environment, "config", "-z", "--name-only", "--get-regexp", r"^filter\."))
+    except GitFailed:
+        return ()  # there are none
+    drivers = {name.removeprefix("filter.").rpartition(".")[0] for name in named}
+    if any("=" in driver or "\n" in driver for driver in drivers):
+        raise GitFailed("The repository configures a filter whose name cannot be used")
+    settings = ("clean=", "smudge=", "process=", "required=false")
+    return [word for driver in sorted(drivers) for one in settings for word in ("-c", f"filter.{driver}.{one}")]
 
 
 def _git(folder: Path, environment: Mapping[str, str], *arguments: str) -> bytes:
-    process = subprocess.Popen(
-        ["git", "--no-pager", "--no-optional-locks", *_QUIET, "-C", str(folder), *arguments],
-        env={**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        close_fds=True,
-        start_new_session=True,
-    )
-    try:
-        output, said = process.communicate(timeout=_SECONDS)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.communicate()
-        raise GitFailed(f"git did not finish within {_SECONDS:.0f} seconds") from None
-    if process.returncode != 0:
-        words = said.decode(errors="replace").strip().rpartition("\n")[2]
-        raise GitFailed(words[:300] or f"git ended with status {process.returncode}")
+    words = ["git", "--no-pager", "--no-optional-locks", *_QUIET, "-C", str(folder), *arguments]
+    quiet = {**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
+    with tempfile.TemporaryFile() as said:
+        process = subprocess.Popen(
+            words, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        )
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            os.killpg(process.pid, signal.SIGKILL)
+
+        limit = threading.Timer(_SECONDS, end)
+        limit.start()
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        with process.stdout:
+            output = process.stdout.read(_MOST_BYTES + 1)
+            if len(output) > _MOST_BYTES:
+                process.kill()
+        # The limit ends before the process is reaped, so that no other process can have its number.
+        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
+        limit.cancel()
+        limit.join()
+        status = process.wait()
+        said.seek(0)
+        complaint = said.read(1 << 16).decode(errors="replace").strip().rpartition("\n")[2]
+    if late.is_set():
+        raise GitFailed(f"git did not finish within {_SECONDS:.0f} seconds")
     if len(output) > _MOST_BYTES:
-        raise GitFailed("There is more than can be answered")
+        raise GitFailed(f"There is more than the {_MOST_BYTES >> 20} MiB that can be answered")
+    if status != 0:
+        raise GitFailed(complaint[:300] or f"git ended with status {status}")
     return output
 
 

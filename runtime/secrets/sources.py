@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 from collections.abc import Mapping
+from importlib import import_module
 from typing import Annotated, ClassVar, Literal
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
-import httpx
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
@@ -134,6 +134,10 @@ def _is_loopback(host: str | None) -> bool:
 
 
 async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
+    # Few runtimes ever fetch, so the client is imported here, and in a thread because it takes its time.
+    await asyncio.to_thread(import_module, "httpx")
+    import httpx
+
     plain = {name: value.get_secret_value() for name, value in headers.items()}
     body = bytearray()
     try:

@@ -1,0 +1,303 @@
+"""What a runtime costs beside the stock agent server of the same release: both in one run, in turns, medians.
+
+    python bench/runtime.py [--peer PYTHON] [--rounds 5] [--rows boot,request,frames,growth,log,turn] [--json FILE]
+
+PYTHON is an interpreter that has `openhands-agent-server` (scripts/install --sdk makes `.venv-sdk`). Trust the ratios,
+not the times: the machine does other things too. A row whose ratio is above its target ends in `*`, and so does the
+program, with status 1.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from listeners import event_to_frame, work_folder
+from servers import Client, Kind, Server, free_port, leave, ours, peer, serving
+
+HERE = Path(__file__).parent
+MESSAGE = {"role": "user", "content": [{"type": "text", "text": "x" * 200}], "run": False}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table. `base` is what `value` is compared with: the peer, or ours when small."""
+
+    name: str
+    base: float
+    value: float
+    unit: str
+    target: float
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        return self.value / self.base if self.base else float("nan")
+
+
+def start_body(server: Server, name: str, model: str) -> dict[str, Any]:
+    llm = {"model": "openai/scripted", "api_key": "k", "base_url": model, "usage_id": "agent", "num_retries": 0}
+    return {
+        "agent": {"kind": "Agent", "llm": llm, "tools": []},
+        "workspace": {"kind": "LocalWorkspace", "working_dir": work_folder(server, name)},
+    }
+
+
+def create(client: Client, server: Server, name: str, model: str = "http://127.0.0.1:1/v1") -> str:
+    return str(client.json("POST", "/api/conversations", start_body(server, name, model))["id"])
+
+
+def quiet(servers: Iterable[Server], seconds: float = 60) -> None:
+    """Wait until no server works any more: after the first conversation ours imports the model library."""
+    until = time.monotonic() + seconds
+    for server in servers:
+        calm = 0
+        while calm < 3 and time.monotonic() < until:
+            before = server.cpu()
+            time.sleep(0.3)
+            calm = calm + 1 if server.cpu() - before < 0.02 else 0
+
+
+def spent(server: Server, count: int, action: Callable[[], object]) -> float:
+    """CPU microseconds of the server for one call of many."""
+    before = server.cpu()
+    for _ in range(count):
+        action()
+    return (server.cpu() - before) / count * 1e6
+
+
+def boot(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    walls: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    cpus: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    idle: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    for _ in range(rounds):
+        for kind in kinds:
+            server = Server(kind)
+            try:
+                wall, cpu = server.start()
+                walls[kind.name].append(wall * 1000)
+                cpus[kind.name].append(cpu * 1000)
+                time.sleep(2)  # what goes on after /ready belongs to the idle state
+                idle[kind.name].append(server.pss())
+            finally:
+                server.stop()
+    yield pair("start to /ready, wall", walls, "ms", 0.20)
+    yield pair("start to /ready, CPU", cpus, "ms", 0.20)
+    yield pair("memory idle (PSS)", idle, "MiB", 0.20)
+
+
+def requests(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    with contextlib.ExitStack() as stack:
+        servers = {kind.name: stack.enter_context(serving(kind)) for kind in kinds}
+        clients = {name: Client(server) for name, server in servers.items()}
+        ids = {name: create(clients[name], servers[name], "requests") for name in servers}
+        quiet(servers.values())
+        rows: list[tuple[str, int, float, Callable[[str], tuple[str, str, Any]]]] = [
+            ("CPU of GET /health", 300, 0.20, lambda name: ("GET", "/health", None)),
+            ("CPU of GET /api/settings", 200, 0.10, lambda name: ("GET", "/api/settings", None)),
+            ("CPU of GET conversation", 200, 0.15, lambda name: ("GET", f"/api/conversations/{ids[name]}", None)),
+            ("CPU of POST event", 100, 0.15, lambda name: ("POST", f"/api/conversations/{ids[name]}/events", MESSAGE)),
+        ]
+        for title, count, target, request in rows:
+            found: dict[str, list[float]] = {name: [] for name in servers}
+            waits: dict[str, list[float]] = {name: [] for name in servers}
+            for turn in range(rounds + 1):
+                for name, server in servers.items():
+                    method, path, body = request(name)
+                    began = time.perf_counter()
+                    cost = spent(server, count, lambda: clients[name].call(method, path, body))  # noqa: B023
+                    if turn:  # the first one is the warm-up
+                        found[name].append(cost)
+                        waits[name].append((time.perf_counter() - began) / count * 1000)
+            walls = " / ".join(f"{statistics.median(waits[name]):.2f}" for name in servers)
+            yield pair(title, found, "us", target, note=f"ms a request: {walls}")
+        yield idle_cpu(servers)
+
+
+def idle_cpu(servers: dict[str, Server], seconds: float = 10) -> Row:
+    before = {name: server.cpu() for name, server in servers.items()}
+    time.sleep(seconds)
+    found = {name: [(server.cpu() - before[name]) * 1000] for name, server in servers.items()}
+    return pair(f"CPU of {seconds:.0f} s idle", found, "ms", 0.20)
+
+
+def frames(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    with contextlib.ExitStack() as stack:
+        servers = {kind.name: stack.enter_context(serving(kind)) for kind in kinds}
+        clients = {name: Client(server) for name, server in servers.items()}
+        for name, server in servers.items():
+            create(clients[name], server, "first")
+        quiet(servers.values())
+        for sockets in (1, 10, 200):
+            found: dict[str, list[float]] = {name: [] for name in servers}
+            told: dict[str, tuple[int, int]] = dict.fromkeys(servers, (sockets, 0))
+            for turn in range(rounds + 1):
+                for name, server in servers.items():
+                    id = create(clients[name], server, f"frames-{sockets}-{turn}")
+                    times, kept, lost = event_to_frame(server, id, sockets=sockets, messages=20)
+                    told[name] = (min(kept, told[name][0]), lost + told[name][1])
+                    if turn:
+                        found[name] += [seconds * 1000 for seconds in times]
+            note = "served/lost " + " : ".join(f"{kept}/{lost}" for kept, lost in told.values())
+            yield pair(f"event to frame, {sockets} listeners", found, "ms", 0.30, note=note)
+
+
+def growth(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    small: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    large: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    made: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    most = {"ours": 300, "peer": 100}  # the peer's list is 26 ms at 100 already; three hundred would take minutes
+    with contextlib.ExitStack() as stack:
+        servers = {kind.name: stack.enter_context(serving(kind)) for kind in kinds}
+        for name, server in servers.items():
+            client = Client(server)
+            for number in range(10):
+                create(client, server, f"c{number}")
+            quiet([server])
+            path = "/api/conversations/search?limit=10"
+            small[name] = [spent(server, 20, lambda: client.call("GET", path)) for _ in range(rounds + 1)][1:]  # noqa: B023
+            # By tens, because the kernel counts ended children in hundredths of seconds.
+            for first in range(10, most[name], 10):
+                before = server.cpu()
+                for number in range(first, first + 10):
+                    create(client, server, f"c{number}")
+                made[name].append((server.cpu() - before) * 100)
+            large[name] = [spent(server, 20, lambda: client.call("GET", path)) for _ in range(rounds + 1)][1:]  # noqa: B023
+    yield pair("CPU of create conversation", made, "ms", 0.25)
+    yield pair("CPU of a list page of 10, of 10", small, "us", 0.25)
+    grown = {"peer": small["ours"], "ours": large["ours"]}
+    note = f"peer, 100 against 10: {statistics.median(large['peer']) / statistics.median(small['peer']):.2f}"
+    yield pair("the same page, ours, 300 against 10", grown, "us", 1.3, note=note)
+
+
+def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    del kinds  # the peer cannot be filled in the time there is
+    server = Server(ours())
+    try:
+        server.start()
+        client = Client(server)
+        warm = create(client, server, "warm")
+        ids = {"peer": create(client, server, "short"), "ours": create(client, server, "long")}
+        for _ in range(100):
+            client.call("POST", f"/api/conversations/{ids['peer']}/events", MESSAGE)
+        client.close()
+        server.stop(remove=False)
+        folder = next((server.folder / "conversations").glob(ids["ours"].replace("-", "") + "*"), None)
+        folder = folder or server.folder / "conversations" / ids["ours"]
+        subprocess.run([sys.executable, "-P", str(HERE / "long_log.py"), str(folder), "100000"], check=True)
+        server.start()  # takes the events up into the record, as after a crash
+        server.stop(remove=False)
+        server.start()
+        client = Client(server)
+        client.call("GET", f"/api/conversations/{warm}")
+        opening: dict[str, list[float]] = {}
+        for name, id in ids.items():
+            began = time.perf_counter()
+            client.call("GET", f"/api/conversations/{id}/events/search?limit=1")
+            opening[name] = [(time.perf_counter() - began) * 1000]
+        yield pair("opening, 100,000 against 100 events", opening, "ms", 1.3)
+        at = {
+            name: client.json("GET", f"/api/conversations/{id}/events/search?limit=100&sort_order=TIMESTAMP_DESC")[
+                "items"
+            ][-1]["id"]
+            for name, id in ids.items()
+        }
+        titles: list[tuple[str, Callable[[str], tuple[str, Any]]]] = [
+            ("a page of 100", lambda name: (f"/events/search?limit=100&page_id={at[name]}", None)),
+            ("the newest page", lambda name: ("/events/search?limit=100&sort_order=TIMESTAMP_DESC", None)),
+            ("a count", lambda name: ("/events/count", None)),
+            ("POST event", lambda name: ("/events", MESSAGE)),
+        ]
+        for title, request in titles:
+            found: dict[str, list[float]] = {name: [] for name in ids}
+            for turn in range(rounds * 2 + 1):
+                for name, id in ids.items():
+                    path, body = request(name)
+                    method = "GET" if body is None else "POST"
+                    cost = spent(server, 50, lambda: client.call(method, f"/api/conversations/{id}{path}", body))  # noqa: B023
+                    if turn:
+                        found[name].append(cost)
+            yield pair(f"{title}, 100,000 against 100 events", found, "us", 1.3)
+    finally:
+        server.stop()
+
+
+def turn(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
+    memory: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    firsts: dict[str, list[float]] = {kind.name: [] for kind in kinds}
+    port = free_port()
+    model = subprocess.Popen([sys.executable, "-P", "-m", "orchestrator.demo.model_server", "--port", str(port)])
+    try:
+        for number in range(min(rounds, 3)):
+            for kind in kinds:
+                with serving(kind) as server:
+                    client = Client(server)
+                    id = create(client, server, f"turn-{number}", f"http://127.0.0.1:{port}/v1")
+                    body = {**MESSAGE, "content": [{"type": "text", "text": 'SCRIPT:[{"text":"done"}]'}], "run": True}
+                    began = time.perf_counter()
+                    client.call("POST", f"/api/conversations/{id}/events", body)
+                    until = time.monotonic() + 120
+                    while (status := client.json("GET", f"/api/conversations/{id}")["execution_status"]) != "finished":
+                        assert status in ("idle", "running"), status
+                        assert time.monotonic() < until, "the turn did not end"
+                        time.sleep(0.01)
+                    firsts[kind.name].append((time.perf_counter() - began) * 1000)
+                    time.sleep(2)
+                    memory[kind.name].append(server.pss())
+    finally:
+        model.terminate()
+        model.wait()
+    yield pair("memory after one turn (PSS)", memory, "MiB", 0.70)
+    note = "ours imports the model library here, the peer before /ready"
+    yield Row("first turn, wall", median(firsts, "peer"), median(firsts, "ours"), "ms", float("inf"), note)
+
+
+def median(found: dict[str, list[float]], name: str) -> float:
+    return statistics.median(found[name]) if found.get(name) else float("nan")
+
+
+def pair(title: str, found: dict[str, list[float]], unit: str, target: float, *, note: str = "") -> Row:
+    return Row(title, median(found, "peer"), median(found, "ours"), unit, target, note)
+
+
+ROWS = {"boot": boot, "request": requests, "frames": frames, "growth": growth, "log": log_pages, "turn": turn}
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", default=str(HERE.parent / ".venv-sdk/bin/python"), metavar="PYTHON")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, leave)
+    kinds = [peer(options.peer), ours()]
+    if not os.access(options.peer, os.X_OK):
+        parser.error(f"{options.peer} is no interpreter: name one that has the peer with --peer")
+    print(f"{'':38}{'peer':>10}{'ours':>10}  {'':4}{'ratio':>8}{'target':>8}")
+    rows: list[Row] = []
+    for name in options.rows.split(","):
+        for row in ROWS[name](kinds, options.rounds):
+            rows.append(row)
+            mark = "*" if row.ratio > row.target else ""
+            print(
+                f"{row.name:38}{row.base:10.2f}{row.value:10.2f}  {row.unit:4}"
+                f"{row.ratio:8.3f}{row.target:8.2f} {mark} {row.note}",
+                flush=True,
+            )
+    if options.json is not None:
+        options.json.write_text(json.dumps([{**asdict(row), "ratio": row.ratio} for row in rows], indent=1))
+    return int(any(row.ratio > row.target for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,31 @@
+"""Ends commands whose server died; a program of its own, with the standard library only.
+
+`python -I -S watchdog.py STRAYS` reads marks of commands from standard input: `+MARK` when one starts, `-MARK` when it
+has ended. When standard input ends, because the server closed it or was killed, everything with a mark that is left is
+killed by what the file STRAYS knows.
+"""
+
+import runpy
+import signal
+import sys
+
+
+def main() -> None:
+    """Returns when the server is gone and nothing of its commands runs."""
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, signal.SIG_IGN)
+    left: set[str] = set()
+    for line in sys.stdin:
+        mark = line[1:].strip()
+        if line.startswith("+"):
+            left.add(mark)
+        else:
+            left.discard(mark)
+    if left:
+        kill_marked = runpy.run_path(sys.argv[1])["kill_marked"]
+        for mark in left:
+            kill_marked(mark)
+
+
+if __name__ == "__main__":
+    main()
