@@ -379,6 +379,7 @@ class ConversationService:
                 git_environment=self.git_environment(),
                 secrets=secrets,
                 output_directory=folder / "observations",
+                client_tools=record.client_tools,
             ),
             on_activity=self._on_activity,
             skills=lambda: _skills(record),
@@ -479,7 +480,7 @@ def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None)
         tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
         tags=request.tags,
         title=request.title,
-        client_tools=request.client_tools,
+        client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
         parent_conversation_id=request.parent_conversation_id,
         origin=origin,
     )

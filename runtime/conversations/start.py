@@ -11,9 +11,19 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from runtime.agent.stuck import StuckThresholds
+from runtime.agent.tools.client import ClientToolSpec, checked_tools
 from runtime.configuration.record import AgentSettings
 from runtime.conversations.definition import AgentDefinition, from_settings
 from runtime.conversations.hooks import HookConfig
@@ -88,7 +98,9 @@ class StartRequest(BaseModel):
     hook_config: HookConfig | None = None
     secrets: dict[str, GivenSource] = Field(default_factory=dict)
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
-    client_tools: list[dict[str, Any]] = Field(default_factory=list)
+    client_tools: Annotated[list[ClientToolSpec], AfterValidator(checked_tools)] = Field(
+        default_factory=list, max_length=100
+    )
     tags: dict[str, str] = Field(default_factory=dict)
     title: str | None = Field(default=None, min_length=1, max_length=500)
     worktree: bool = False
@@ -128,7 +140,7 @@ class StartRequest(BaseModel):
     def _tags(cls, tags: dict[str, str]) -> dict[str, str]:
         return checked_tags(tags)
 
-    @field_validator("client_tools", "worktree")
+    @field_validator("worktree")
     @classmethod
     def _not_here(cls, value: Any) -> Any:
         if value:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from runtime.agent.tools.base import Tool, Toolbox
 from runtime.agent.tools.basic import FinishTool, TaskTrackerTool, ThinkTool
+from runtime.agent.tools.client import ClientTool, ClientToolSpec
 from runtime.agent.tools.file_editor import FileEditorTool
 from runtime.agent.tools.terminal import CommandSecrets, TerminalTool
 from runtime.conversations.definition import AgentDefinition
@@ -29,6 +31,7 @@ def toolbox_for(
     git_environment: Mapping[str, str],
     secrets: CommandSecrets,
     output_directory: Path,
+    client_tools: Sequence[Mapping[str, Any]] = (),
 ) -> Toolbox:
     """The agent's tools, without those that are unknown. Nothing is started yet."""
     tools: list[Tool] = []
@@ -49,6 +52,7 @@ def toolbox_for(
                 tools.append(TaskTrackerTool())
     defaults: dict[str, Tool] = {"FinishTool": FinishTool(), "ThinkTool": ThinkTool()}
     tools += [defaults[name] for name in agent.include_default_tools if name in defaults]
+    tools += [ClientTool(ClientToolSpec.model_validate(spec)) for spec in client_tools]
     return Toolbox(tools)
 
 

@@ -6,11 +6,23 @@ kinds are the contract's; each action class is also the validator of a tool call
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    StringConstraints,
+    Tag,
+    model_serializer,
+)
 
 from runtime.events.content import Closed, Content
+
+#: the kinds of clients' actions begin with this
+CLIENT_ACTION = "ClientAction_"
 
 
 class TerminalAction(Closed):
@@ -57,9 +69,41 @@ class FinishAction(Closed):
     kind: Literal["FinishAction"] = "FinishAction"
 
 
+class MCPToolAction(Closed):
+    """A call of a tool of an MCP server; `data` holds its arguments."""
+
+    data: dict[str, Any] = Field(default_factory=dict)
+    kind: Literal["MCPToolAction"] = "MCPToolAction"
+
+
+class ClientAction(BaseModel):
+    """A call of a tool that the client defined: its fields are the client's, its kind is named after the tool."""
+
+    model_config = ConfigDict(extra="allow", hide_input_in_errors=True)
+
+    kind: Annotated[str, StringConstraints(pattern=rf"^{CLIENT_ACTION}\w+$")]
+
+    @model_serializer(mode="wrap")
+    def _kind_last(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        fields: dict[str, Any] = handler(self)
+        kind = fields.pop("kind")
+        return {**fields, "kind": kind}
+
+
+def _kind_of(value: Any) -> str | None:
+    kind = value.get("kind") if isinstance(value, dict) else getattr(value, "kind", None)
+    return CLIENT_ACTION if isinstance(kind, str) and kind.startswith(CLIENT_ACTION) else kind
+
+
 Action = Annotated[
-    TerminalAction | FileEditorAction | TaskTrackerAction | ThinkAction | FinishAction,
-    Field(discriminator="kind"),
+    Annotated[TerminalAction, Tag("TerminalAction")]
+    | Annotated[FileEditorAction, Tag("FileEditorAction")]
+    | Annotated[TaskTrackerAction, Tag("TaskTrackerAction")]
+    | Annotated[ThinkAction, Tag("ThinkAction")]
+    | Annotated[FinishAction, Tag("FinishAction")]
+    | Annotated[MCPToolAction, Tag("MCPToolAction")]
+    | Annotated[ClientAction, Tag(CLIENT_ACTION)],
+    Discriminator(_kind_of),
 ]
 
 
@@ -113,7 +157,22 @@ class FinishObservation(ObservationBase):
     kind: Literal["FinishObservation"] = "FinishObservation"
 
 
+class MCPToolObservation(ObservationBase):
+    tool_name: str
+    kind: Literal["MCPToolObservation"] = "MCPToolObservation"
+
+
+class ClientToolObservation(ObservationBase):
+    kind: Literal["ClientToolObservation"] = "ClientToolObservation"
+
+
 Observation = Annotated[
-    TerminalObservation | FileEditorObservation | TaskTrackerObservation | ThinkObservation | FinishObservation,
+    TerminalObservation
+    | FileEditorObservation
+    | TaskTrackerObservation
+    | ThinkObservation
+    | FinishObservation
+    | MCPToolObservation
+    | ClientToolObservation,
     Field(discriminator="kind"),
 ]

@@ -49,10 +49,23 @@ class ToolDescription(Closed):
     title: str
 
 
+class ClientToolDescription(ToolDescription):
+    """A tool that the client carries out."""
+
+    client_tool_name: str
+    input_schema: dict[str, Any]
+
+
+class MCPToolDescription(ToolDescription):
+    """A tool of an MCP server, with the server's own words for it."""
+
+    mcp_tool: dict[str, Any]
+
+
 class SystemPromptEvent(EventBase):
     source: Source = "agent"
     system_prompt: TextContent
-    tools: list[ToolDescription]
+    tools: list[ClientToolDescription | MCPToolDescription | ToolDescription]
     dynamic_context: TextContent | None = None
     kind: Literal["SystemPromptEvent"] = "SystemPromptEvent"
 

@@ -10,12 +10,11 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, get_args, runtime_checkable
+from typing import Any, Protocol, get_args, runtime_checkable
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from runtime.events.actions import Action, Observation
-from runtime.events.content import Closed
 from runtime.events.models import Risk, ToolAnnotations, ToolDescription
 
 _COMMON: Mapping[str, Any] = {
@@ -44,15 +43,22 @@ class Call:
 class Tool(Protocol):
     """One tool of one conversation; it may keep state between calls."""
 
-    name: ClassVar[str]
-    description: ClassVar[str]
+    @property
+    def name(self) -> str: ...
+    @property
+    def description(self) -> str: ...
     #: JSON schema of the arguments
-    properties: ClassVar[Mapping[str, Any]]
-    required: ClassVar[Sequence[str]]
+    @property
+    def properties(self) -> Mapping[str, Any]: ...
+    @property
+    def required(self) -> Sequence[str]: ...
     #: the client's class names of tool, action and observation begin with this
-    kind: ClassVar[str]
-    action_class: ClassVar[type[Closed]]
-    annotations: ClassVar[ToolAnnotations]
+    @property
+    def kind(self) -> str: ...
+    @property
+    def action_class(self) -> type[BaseModel]: ...
+    @property
+    def annotations(self) -> ToolAnnotations: ...
 
     async def run(self, action: Any) -> Observation:
         """Do it. A failure that the model can react to is an observation with `is_error`, not an exception."""
@@ -67,6 +73,17 @@ class Interruptible(Protocol):
 
     async def interrupt(self) -> None:
         """Stop that work; the tool stays usable. Nothing runs: fine."""
+
+
+@runtime_checkable
+class Foreign(Protocol):
+    """A tool whose arguments somebody else describes: it makes the action itself."""
+
+    def action(self, arguments: Mapping[str, Any]) -> BaseModel:
+        """Raises ValueError naming what does not fit."""
+
+    def describe(self) -> ToolDescription:
+        """As SystemPromptEvent announces it."""
 
 
 class Toolbox:
@@ -93,13 +110,19 @@ class Toolbox:
         if tool is None:
             raise InvalidCall(f"Tool '{name}' not found. Available: {self.names}")
         given = _parse(name, arguments)
-        summary = given.pop("summary", None)
-        risk = given.pop("security_risk", None)
+        # A tool of somebody else may have arguments of these names itself.
+        summary = given.pop("summary", None) if "summary" not in tool.properties else None
+        risk = given.pop("security_risk", None) if "security_risk" not in tool.properties else None
         try:
-            # A `kind` of the model's own would be an argument like any other, and is refused as one.
-            action = tool.action_class.model_validate(given) if "kind" not in given else None
+            if isinstance(tool, Foreign):
+                action = tool.action(given)
+            else:
+                # A `kind` of the model's own would be an argument like any other, and is refused as one.
+                action = tool.action_class.model_validate(given) if "kind" not in given else None
         except ValidationError as error:
             raise InvalidCall(_told(name, error, given)) from None
+        except ValueError as error:
+            raise InvalidCall(f"Error validating tool '{name}': {error}") from None
         if action is None:
             raise InvalidCall(f"Error validating tool '{name}': 'kind' is not an argument")
         return Call(
@@ -147,7 +170,7 @@ def _told(name: str, error: ValidationError, given: Mapping[str, Any]) -> str:
 def _schema(tool: Tool) -> dict[str, Any]:
     parameters = {
         "type": "object",
-        "properties": {**tool.properties, **_COMMON},
+        "properties": {**_COMMON, **tool.properties},
         "required": list(tool.required),
     }
     function = {"name": tool.name, "description": tool.description, "parameters": parameters}
@@ -155,6 +178,8 @@ def _schema(tool: Tool) -> dict[str, Any]:
 
 
 def _describe(tool: Tool) -> ToolDescription:
+    if isinstance(tool, Foreign):
+        return tool.describe()
     return ToolDescription(
         description=tool.description,
         action_type=f"{tool.kind}Action",
