@@ -113,6 +113,7 @@ class Toolbox:
         # A tool of somebody else may have arguments of these names itself.
         summary = given.pop("summary", None) if "summary" not in tool.properties else None
         risk = given.pop("security_risk", None) if "security_risk" not in tool.properties else None
+        action: BaseModel | None
         try:
             if isinstance(tool, Foreign):
                 action = tool.action(given)
@@ -128,7 +129,7 @@ class Toolbox:
         return Call(
             action=action,  # type: ignore[arg-type]  # each action_class is one of the Action union
             summary=summary if isinstance(summary, str) and summary else None,
-            risk=risk if risk in get_args(Risk) else "UNKNOWN",
+            risk=risk if risk in get_args(Risk) else "UNKNOWN",  # type: ignore[arg-type]  # it is one of them
         )
 
     async def run(self, name: str, action: Action) -> Observation:
