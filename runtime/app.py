@@ -23,6 +23,7 @@ from runtime.api import (
     git,
     health,
     init,
+    mcp,
     older,
     profiles,
     scoped,
@@ -42,7 +43,7 @@ from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control, branches, asking, profiles, catalogue)
+KEYED = (events, conversations, settings, secrets, older, control, branches, asking, profiles, catalogue, mcp)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

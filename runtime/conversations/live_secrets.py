@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import SecretStr
 
+from runtime.configuration.record import McpServer
 from runtime.conversations.record import ConversationRecord
 from runtime.secrets.masking import Mask
 from runtime.secrets.names import is_clean_text
@@ -75,6 +76,7 @@ class LiveSecrets:
             value
             for value in (
                 record.agent.llm.api_key,
+                *(value for server in record.agent.mcp_config.values() for value in secrets_of(server)),
                 *(source.value for source in self.sources().values() if isinstance(source, StaticSecret)),
                 *(provider.token for provider in self._user.providers.all().values()),
                 *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
@@ -91,3 +93,11 @@ def _usable(value: SecretStr | None) -> str:
     """What an environment variable can hold."""
     text = value.get_secret_value() if value is not None else ""
     return text if is_clean_text(text) else ""
+
+
+def secrets_of(server: McpServer) -> list[SecretStr | None]:
+    """What an MCP server is told and nobody else."""
+    auth = server.auth
+    maps = (server.env, server.headers, auth.headers if auth is not None else None)
+    own = [auth.value, auth.password] if auth is not None else []
+    return [*own, *(value for one in maps if one is not None for value in one.values())]

@@ -243,6 +243,7 @@ class Runner:
         llm, gate = self._llm(), self._gate()
         conversation.secrets.refresh_mask()
         await self._begin_session(gate)
+        await conversation.toolbox.connect()
         history = await self.memory.read()
         if not pending:
             history.abandon_calls()  # of a branch that ends in the middle of an act

@@ -12,6 +12,7 @@ from runtime.agent.tools.base import Tool, Toolbox
 from runtime.agent.tools.basic import FinishTool, TaskTrackerTool, ThinkTool
 from runtime.agent.tools.client import ClientTool, ClientToolSpec
 from runtime.agent.tools.file_editor import FileEditorTool
+from runtime.agent.tools.mcp import McpServers
 from runtime.agent.tools.terminal import CommandSecrets, TerminalTool
 from runtime.conversations.definition import AgentDefinition
 
@@ -53,7 +54,12 @@ def toolbox_for(
     defaults: dict[str, Tool] = {"FinishTool": FinishTool(), "ThinkTool": ThinkTool()}
     tools += [defaults[name] for name in agent.include_default_tools if name in defaults]
     tools += [ClientTool(ClientToolSpec.model_validate(spec)) for spec in client_tools]
-    return Toolbox(tools)
+    servers = McpServers(
+        agent.mcp_config,
+        environment={**shell_environment(), **git_environment},
+        pattern=agent.filter_tools_regex,
+    )
+    return Toolbox(tools, servers=servers if servers else None)
 
 
 def shell_environment() -> dict[str, str]:

@@ -86,11 +86,28 @@ class Foreign(Protocol):
         """As SystemPromptEvent announces it."""
 
 
+class Servers(Protocol):
+    """Who has tools outside of this process."""
+
+    async def tools(self, taken: Sequence[str]) -> Sequence[Tool]:
+        """Those that can be had now, under names that are free."""
+
+    async def close(self) -> None:
+        """End them. Idempotent."""
+
+
 class Toolbox:
     """A conversation's tools by name."""
 
-    def __init__(self, tools: Sequence[Tool]) -> None:
+    def __init__(self, tools: Sequence[Tool], *, servers: Servers | None = None) -> None:
         self._tools = {tool.name: tool for tool in tools}
+        self._own = dict(self._tools)
+        self._servers = servers
+
+    async def connect(self) -> None:
+        """Take over the tools that servers have now; before each run. Servers that cannot be reached have none."""
+        if self._servers is not None:
+            self._tools = self._own | {tool.name: tool for tool in await self._servers.tools(list(self._own))}
 
     @property
     def names(self) -> list[str]:
@@ -151,6 +168,8 @@ class Toolbox:
         """End what the tools keep running. Idempotent."""
         for tool in self._tools.values():
             await tool.close()
+        if self._servers is not None:
+            await self._servers.close()
 
 
 def _parse(name: str, arguments: str) -> dict[str, Any]:
