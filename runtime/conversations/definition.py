@@ -11,7 +11,14 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
-from runtime.configuration.record import AgentContext, AgentSettings, LlmSettings, McpServer, ToolChoice
+from runtime.configuration.record import (
+    AgentContext,
+    AgentSettings,
+    CondenserSettings,
+    LlmSettings,
+    McpServer,
+    ToolChoice,
+)
 from runtime.store.exposure import Opening, is_blank_or_mask
 
 DEFAULT_TOOLS = ("terminal", "file_editor", "task_tracker")
@@ -69,6 +76,19 @@ class AgentDefinition(BaseModel):
     tool_concurrency_limit: Annotated[int, Field(ge=1)] = 1
     persona: str | None = None
     kind: Literal["Agent"] = "Agent"
+
+
+def condenser_of(settings: CondenserSettings, llm: LlmSettings) -> dict[str, Any] | None:
+    """The condenser that these settings mean, as the wire has it; None for none."""
+    if not settings.enabled or settings.condenser_kind == "no_op":
+        return None
+    return {
+        "kind": "LLMSummarizingCondenser",
+        "llm": llm.model_copy(update={"usage_id": "condenser"}).model_dump(exclude={"is_subscription"}),
+        "max_size": settings.max_size,
+        "max_tokens": settings.max_tokens,
+        "keep_first": settings.keep_first,
+    }
 
 
 def from_settings(settings: AgentSettings) -> AgentDefinition:

@@ -89,7 +89,11 @@ class ConversationMemory:
         found = cut(shown, spec, down_to=size // 4 if hard else size // 2)
         if found is None:
             return False
-        reply = await self._ask(spec.llm, CONDENSER_USAGE, await asyncio.to_thread(request_for, found.forgotten))
+        # A conversation that follows the stored settings does so here too: its keys may have changed since.
+        follows = conversation.record.origin is not None and not conversation.record.own_llm
+        reply = await self._ask(
+            None if follows else spec.llm, CONDENSER_USAGE, await asyncio.to_thread(request_for, found.forgotten)
+        )
         conversation.emit(
             Condensation,
             forgotten_event_ids=[event.id for event in found.forgotten],

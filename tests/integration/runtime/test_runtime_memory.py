@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -165,3 +166,19 @@ async def test_a_question_is_answered_while_the_agent_works(runtime: Runtime) ->
         status, answer = await post(runtime, id, "ask_agent", {"question": "still there?"})
     assert (status, answer["response"], await runtime.status(id)) == (200, "busy", "running")
     await post(runtime, id, "interrupt")
+
+
+async def test_a_conversation_of_the_older_form_condenses_by_default(runtime: Runtime, model: ScriptedModel) -> None:
+    llm = {"llm_model": "openai/scripted", "llm_api_key": MODEL_KEY, "llm_base_url": model.base_url}
+    assert (await runtime.http.post("/api/settings", json=llm)).status_code == 200
+    made = (await runtime.http.post("/api/conversations", json={"initial_user_msg": "hello"})).json()
+    id = str(UUID(made["conversation_id"]))
+    await runtime.finish(id)
+    shown = (await runtime.http.get(f"/api/conversations/{id}")).json()
+    assert (shown["agent"]["condenser"]["kind"], shown["agent"]["condenser"]["llm"].get("api_key")) == (
+        "LLMSummarizingCondenser",
+        None,
+    )
+    await talk(runtime, id, 4)
+    assert (await post(runtime, id, "condense"))[0] == 200
+    assert len(await runtime.events(id, "Condensation")) == 1
