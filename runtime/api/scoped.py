@@ -37,10 +37,11 @@ async def credentials(
     conversation_id: ConversationId,
     x_session_api_key: Annotated[str | None, Header()] = None,
 ) -> JSONResponse:
-    """The key that opens this conversation's runtime: the caller's own. 404 where no key is configured."""
+    """The key that opens this conversation's runtime: the caller's own. 404 where no key is configured, and under an
+    orchestrator: the key that arrives here then is not the caller's, and the caller must never see it."""
     with refusals():
         state.conversations.record(conversation_id)
-    if x_session_api_key is None:
+    if x_session_api_key is None or state.settings.generation is not None:
         raise HTTPException(404, NOT_FOUND)
     return JSONResponse({"session_api_key": x_session_api_key})
 

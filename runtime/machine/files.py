@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _MOST_CHARACTERS = 4096
+#: what the kernel shows there is about the reader, and that would be this server
+_KERNEL = (Path("/proc"), Path("/sys"), Path("/dev"))
 
 
 class BadPath(Exception):
@@ -43,6 +45,8 @@ class Boundaries:
             real = path.resolve()
         except (OSError, RuntimeError):
             raise BadPath("Path cannot be resolved") from None
+        if any(kernel in (real, *real.parents) for kernel in _KERNEL):
+            raise BadPath("Path is not a file or folder of the disk")
         if any(real == folder or folder in real.parents for folder in self.private):
             raise BadPath("Path belongs to the runtime itself")
         return path

@@ -272,6 +272,16 @@ async def test_what_the_server_keeps_is_not_given_out(runtime: Runtime, tmp_path
         assert answer.status_code == 400
 
 
+@pytest.mark.parametrize("path", ["/proc/self/environ", "/proc/1/cmdline", "/dev/zero", "/sys/kernel"])
+async def test_what_the_kernel_shows_of_the_server_is_not_given_out(runtime: Runtime, path: str) -> None:
+    for route in ("file/download", "file/search_subdirs", "file/archive", "git/changes"):
+        answer = await runtime.http.get(f"/api/{route}", params={"path": path})
+        assert answer.status_code in (400, 404)
+        assert "OH_" not in answer.text
+    answer = await runtime.http.post("/api/file/upload", params={"path": path}, files={"file": b"x"})
+    assert answer.status_code == 400
+
+
 async def test_folders_are_made_and_listed(runtime: Runtime, base: str, tmp_path: Path) -> None:
     for name in ("a/b", "c", ".hidden"):
         answer = await runtime.http.post(f"{base}/file/create_directory", params={"path": str(tmp_path / "d" / name)})
@@ -438,6 +448,13 @@ async def test_the_runtime_of_a_conversation_is_this_one(runtime: Runtime) -> No
     assert (await runtime.http.post(f"{path}/reprovision")).json() == body("04-runtime")
     assert (await runtime.http.post(f"{path}/credentials")).json() == {"session_api_key": KEY}
     assert (await runtime.http.delete(path)).status_code == 404
+
+
+async def test_the_key_between_orchestrator_and_runtime_is_shown_to_nobody(tmp_path: Path) -> None:
+    async with runtime_at(tmp_path, generation=7) as runtime:
+        path = f"/api/conversations/{await runtime.start()}/runtime/credentials"
+        answer = await runtime.http.post(path)
+        assert (answer.status_code, KEY in answer.text) == (404, False)
 
 
 async def test_an_editor_is_not_there(runtime: Runtime) -> None:
