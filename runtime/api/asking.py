@@ -38,7 +38,7 @@ async def ask_agent(state: StateDependency, conversation_id: ConversationId, bod
 
 @router.post("/condense")
 async def condense(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
-    """Put the older part into a summary, now or before the agent's next step."""
+    """Put the older part into a summary, now or before the agent's next step. What it cost is told."""
     try:
         with refusals():
             await state.conversations.condense(conversation_id)

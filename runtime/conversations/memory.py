@@ -101,6 +101,7 @@ class ConversationMemory:
             summary_offset=found.offset,
             llm_response_id=reply.response_id,
         )
+        conversation.tell_state("stats", conversation.record.stats.compact())
         conversation.shown_events = len(shown) - len(found.forgotten) + 1
         await conversation.settle()
         log.info("conversation.condensed", conversation=str(conversation.id), forgotten=len(found.forgotten))

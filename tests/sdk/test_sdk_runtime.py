@@ -151,3 +151,39 @@ def test_every_event_is_the_clients_own(tmp_path: Path, process: RuntimeProcess,
     lines = "".join(json.dumps(event) + "\n" for event in [*items, *whole])
     report = run_client("parse_events.py", stdin=lines)
     assert report == {"count": 2 * len(items), "problems": []}
+
+
+def test_the_remote_workspace_and_everything_that_steers_a_conversation(
+    tmp_path: Path, process: RuntimeProcess, model_url: str
+) -> None:
+    work, scratch = tmp_path / "work", tmp_path / "scratch"
+    work.mkdir()
+    scratch.mkdir()
+    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
+    for command in (("init", "--quiet"), ("commit", "--quiet", "--allow-empty", "-m", "first")):
+        subprocess.run(["git", *identity, *command], cwd=work, check=True)
+    (work / "a").write_text("one\n")
+    (work / "AGENTS.md").write_text("Be brief.\n")
+    subprocess.run(["git", *identity, "add", "."], cwd=work, check=True)
+    subprocess.run(["git", *identity, "commit", "--quiet", "-m", "second"], cwd=work, check=True)
+    (work / "a").write_text("one\ntwo\n")
+    process.start()
+    report = run_client("workspace_and_control.py", process.url, KEY, model_url, MODEL_KEY, str(work), str(scratch))
+    assert report["workspace"] == {
+        "command": [3, "out\n", "err\n"],
+        "late": [-1, True],
+        "files": [True, True, "from the client"],
+        "changes": [["ADDED", "sub/up.txt"], ["UPDATED", "a"]],
+        "diff": ["one", "one\ntwo"],
+        "skills": ["agents"],
+    }
+    assert report["client_tool"] == ["finished", True]
+    assert report["confirmation"] == ["waiting_for_confirmation", "finished", "finished"]
+    assert ((work / "rejected").exists(), (work / "accepted").exists()) == (False, True)
+    assert report["interrupt"] == ["paused", False]
+    assert report["pause"] == ["paused", False]
+    assert report["resumed"] == "finished"
+    assert report["answer"]
+    assert report["fork"] == [True, "finished"]
+    assert {"agent", "ask-agent-llm", "condenser"} <= set(report["usages"])
+    assert {"UserRejectObservation", "InterruptEvent", "PauseEvent", "Condensation"} <= set(report["kinds"])
