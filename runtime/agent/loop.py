@@ -33,7 +33,7 @@ from runtime.events.models import (
     StreamingDeltaEvent,
     UserRejectObservation,
 )
-from runtime.secrets.masking import Mask
+from runtime.secrets.masking import Mask, MaskedStream
 
 E = TypeVar("E", bound=EventBase)
 
@@ -152,6 +152,7 @@ class Run:
         self._repetition = repetition
         self._iterations_left = max_iterations
         self._concurrency = max(1, concurrency)
+        self._content, self._reasoning = MaskedStream(journal.mask), MaskedStream(journal.mask)
         #: what the run ended with before it could be done: Ending.ASKING
         self.pending = list(pending)
 
@@ -210,12 +211,17 @@ class Run:
         return await self._call()
 
     async def _call(self) -> Reply:
-        return await self._model.ask(
+        self._content, self._reasoning = MaskedStream(self._journal.mask), MaskedStream(self._journal.mask)
+        reply = await self._model.ask(
             self.history.messages(),
             self._toolbox.schemas(),
             on_delta=self._on_delta,
             abandon=self._journal.pause_requested,
         )
+        content, reasoning = self._content.rest(), self._reasoning.rest()
+        if content or reasoning:
+            self._stream(content or None, reasoning or None)
+        return reply
 
     async def _reread(self) -> None:
         unanswered = self.history.unanswered
@@ -239,14 +245,15 @@ class Run:
         return None
 
     def _on_delta(self, content: str | None, reasoning: str | None) -> None:
-        mask = self._journal.mask
-        self._journal.send_live(
-            self._journal.live(
-                StreamingDeltaEvent,
-                content=None if content is None else mask.text(content),
-                reasoning_content=None if reasoning is None else mask.text(reasoning),
-            )
-        )
+        shown = None if content is None else self._content.feed(content)
+        thought = None if reasoning is None else self._reasoning.feed(reasoning)
+        # An empty piece is passed on; one that only waits is not.
+        if shown or thought or not (content or reasoning):
+            self._stream(shown, thought)
+
+    def _stream(self, content: str | None, reasoning: str | None) -> None:
+        event = self._journal.live(StreamingDeltaEvent, content=content, reasoning_content=reasoning)
+        self._journal.send_live(event)
 
     def _say(self, reply: Reply) -> None:
         message = Message(

@@ -46,6 +46,18 @@ class Mask:
         """The text with every live value replaced."""
         return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
 
+    def open_end(self, text: str) -> int:
+        """How many characters at the end may be the beginning of a value, so that they cannot be shown yet."""
+        whole = 0  # what is a value already begins no other
+        for match in self._pattern.finditer(text) if self._pattern is not None else ():
+            whole = match.end()
+        text = text[whole:]
+        longest = max(map(len, self._known), default=0)
+        for length in range(min(len(text), longest - 1), 0, -1):
+            if any(value.startswith(text[-length:]) for value in self._known):
+                return length
+        return 0
+
     def model(self, record: Model) -> Model:
         """A record with every free text in it masked; fields of a closed set of words are left alone."""
         changes = {
@@ -66,3 +78,23 @@ class Mask:
         if isinstance(value, list | tuple):
             return [self.tree(item) for item in value]
         return value
+
+
+class MaskedStream:
+    """A text that comes in pieces: a value that is torn over two of them is masked as well."""
+
+    def __init__(self, mask: Mask) -> None:
+        self._mask = mask
+        self._held = ""
+
+    def feed(self, piece: str) -> str:
+        """What can be shown now; what may be the beginning of a value waits for the next piece."""
+        whole = self._held + piece
+        shown = len(whole) - self._mask.open_end(whole)
+        self._held = whole[shown:]
+        return self._mask.text(whole[:shown])
+
+    def rest(self) -> str:
+        """What waited, when no more comes."""
+        held, self._held = self._held, ""
+        return self._mask.text(held)

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
-from runtime.secrets.masking import HIDDEN, Mask
+from runtime.secrets.masking import HIDDEN, Mask, MaskedStream
 
 VALUE = "ghp_aB3/+=xyz with spaces&ümlaut'\""
 around = st.binary(max_size=40)
@@ -77,3 +77,20 @@ def test_the_longest_match_bounds_every_spelling() -> None:
     broken = "\r\n".join(base64.b64encode(VALUE.encode()).decode().rstrip("="))
     assert mask.text(broken) != broken
     assert mask.longest >= len(broken)
+
+
+@given(value=values, before=st.text(max_size=20), after=st.text(max_size=20), data=st.data())
+def test_a_value_torn_over_pieces_is_hidden(value: str, before: str, after: str, data: st.DataObject) -> None:
+    whole = before + value + after
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
+    pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
+    stream = MaskedStream(mask_of(value))
+    shown = "".join([*map(stream.feed, pieces), stream.rest()])
+    assert value not in shown
+    assert HIDDEN in shown
+
+
+def test_what_cannot_be_a_value_is_shown_at_once() -> None:
+    stream = MaskedStream(mask_of("secret-value"))
+    assert [stream.feed(piece) for piece in ("hello ", "wor", "ld s")] == ["hello ", "wor", "ld "]
+    assert (stream.feed("un"), stream.rest()) == ("sun", "")
