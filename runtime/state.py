@@ -21,6 +21,7 @@ from runtime.boot import InitKey
 from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.service import ConversationService
+from runtime.fence import FenceKeeper
 from runtime.machine.commands import Commands
 from runtime.machine.files import Boundaries
 from runtime.secrets.masking import Mask
@@ -103,6 +104,7 @@ class Parts:
     conversations: ConversationService
     commands: Commands
     boundaries: Boundaries
+    fence: FenceKeeper
 
 
 class RuntimeState:
@@ -149,6 +151,10 @@ class RuntimeState:
     @property
     def commands(self) -> Commands:
         return self._live.commands
+
+    @property
+    def fence(self) -> FenceKeeper:
+        return self._live.fence
 
     @property
     def boundaries(self) -> Boundaries:
@@ -238,7 +244,10 @@ def _open(settings: RuntimeSettings) -> Parts:
         retention_seconds=settings.bash_events_retention_seconds,
     )
     boundaries = Boundaries(private=_own_folders(settings))
-    return Parts(cipher, settings_store, secret_store, git_providers, profiles, conversations, commands, boundaries)
+    fence = FenceKeeper(directory)
+    return Parts(
+        cipher, settings_store, secret_store, git_providers, profiles, conversations, commands, boundaries, fence
+    )
 
 
 def _own_folders(settings: RuntimeSettings) -> list[Path]:

@@ -23,8 +23,9 @@ _START_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspa
 
 @dataclass
 class Memory:
-    """What outlives the runtime: settings and conversations with their event logs."""
+    """What outlives the runtime: settings, conversations with their event logs, and the highest fence it saw."""
 
+    fence: int = 0
     settings: dict[str, Any] | None = None
     conversations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
 
@@ -154,6 +155,10 @@ class FakeRuntime:
         generation = request.headers.get("x-generation")
         if generation is not None and generation != str(self._config.get("generation")):
             return Answer(409, {"detail": "generation mismatch"})
+        fence = request.headers.get("x-fence")
+        if fence is not None and int(fence) < self._memory.fence:
+            return Answer(409, {"detail": "stale fence: another holder has come since"})
+        self._memory.fence = max(self._memory.fence, int(fence or 0))
         return None
 
     def _configured(self, request: Request) -> Answer | None:

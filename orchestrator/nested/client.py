@@ -53,10 +53,16 @@ class EventPage:
 class RuntimeClient:
     """Calls to one runtime under its inner key. Made by `RuntimeClients.open` for the length of a piece of work."""
 
-    def __init__(self, http: httpx.AsyncClient, origin: str, inner_key: SecretText) -> None:
+    def __init__(
+        self, http: httpx.AsyncClient, origin: str, inner_key: SecretText, fence: int | None, generation: int | None
+    ) -> None:
         self._http = http
         self._origin = origin
         self._headers = {"X-Session-API-Key": inner_key.open()}
+        if fence is not None:
+            self._headers["X-Fence"] = str(fence)
+        if generation is not None:
+            self._headers["X-Generation"] = str(generation)
 
     async def alive(self) -> bool:
         """Whether `/alive` answers 200 now."""
@@ -166,12 +172,17 @@ class RuntimeClients:
         self._transport = transport
 
     @asynccontextmanager
-    async def open(self, origin: str, inner_key: SecretText) -> AsyncIterator[RuntimeClient]:
-        """A client for the runtime at `origin` (http://host:port); its connections are closed on leaving."""
+    async def open(
+        self, origin: str, inner_key: SecretText, *, fence: int | None = None, generation: int | None = None
+    ) -> AsyncIterator[RuntimeClient]:
+        """A client for the runtime at `origin` (http://host:port); its connections are closed on leaving.
+
+        `fence` and `generation` go with every call: the runtime refuses a lower fence and another generation.
+        """
         async with httpx.AsyncClient(
             transport=self._transport, trust_env=False, limits=httpx.Limits(max_connections=2), follow_redirects=False
         ) as http:
-            yield RuntimeClient(http, origin, inner_key)
+            yield RuntimeClient(http, origin, inner_key, fence, generation)
 
 
 async def _read(response: httpx.Response, call: str) -> bytes:

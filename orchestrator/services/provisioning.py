@@ -339,4 +339,6 @@ async def _bundle(start: Provisioning) -> wire.Bundle:
 
 
 def _client(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:
-    return start.house.clients.open(made(start.endpoint).origin, made(start.keys).inner)
+    return start.house.clients.open(
+        made(start.endpoint).origin, made(start.keys).inner, fence=start.lease.fence, generation=start.generation
+    )

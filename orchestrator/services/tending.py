@@ -97,7 +97,8 @@ class Tending:
             return True
         runtime = made(conversation.runtime)
         key = made(await self._house.keys.inner_key(conversation))
-        async with self._house.clients.open(f"http://{runtime.address}", key) as client:
+        origin = f"http://{runtime.address}"
+        async with self._house.clients.open(origin, key, fence=lease.fence, generation=runtime.generation) as client:
             for message in waiting:
                 body = wire.message_body(message.content, message_event_id(conversation.id, message.client_id))
                 await client.post_message(conversation.id, body)

@@ -4,6 +4,7 @@ Pure ASGI and outside of the routes, so that nothing is read or parsed for a cal
 key again through `require_session_key`; WebSockets have the contract's own first-frame rule in `runtime.api.sockets`.
 """
 
+import asyncio
 import re
 
 from fastapi.responses import JSONResponse
@@ -14,9 +15,11 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.api.dependencies import KEY_HEADER
 from runtime.api.errors import DORMANT
+from runtime.fence import BadFence, StaleFence
 from runtime.state import RuntimeState, Stage
 
 GENERATION_HEADER = "X-Generation"
+FENCE_HEADER = "X-Fence"
 MEBIBYTE = 1024 * 1024
 #: configuration is small; whoever sends more made a mistake or is an attacker
 CONFIGURATION_LIMIT = MEBIBYTE
@@ -39,7 +42,7 @@ TRY_AGAIN_LATER = 1013
 
 
 class Gate:
-    """Refuses, in this order: another generation 409, dormant 503, no key 401, too large 413."""
+    """Refuses, in this order: another generation 409, dormant 503, no key 401, too large 413, a stale fence 409."""
 
     def __init__(self, app: ASGIApp, *, state: RuntimeState, routes: list[BaseRoute]) -> None:
         self._app = app
@@ -52,7 +55,7 @@ class Gate:
             return
         # Known only after init, so it cannot be given to the server at its start.
         scope["root_path"] = self._state.settings.root_path or scope.get("root_path", "")
-        refusal = self._refusal(scope)
+        refusal = self._refusal(scope) or await self._fenced_off(scope)
         if refusal is None:
             await self._app(scope, self._limited(scope, receive), send)
         elif scope["type"] == "http":
@@ -76,6 +79,24 @@ class Gate:
         if keyed and not self._state.session_keys.accepts(headers.get(KEY_HEADER)) and self._is_route(scope):
             return JSONResponse({"detail": "Unauthorized"}, 401)
         return self._size_refusal(headers, _limit(path))
+
+    async def _fenced_off(self, scope: Scope) -> JSONResponse | None:
+        """Why a request with a fence is not served; most carry none. Without a key nobody's fence counts."""
+        headers = Headers(scope=scope)
+        given = headers.get(FENCE_HEADER)
+        if given is None or self._state.stage is not Stage.READY:
+            return None
+        if scope["type"] != "http" or not self._state.session_keys.accepts(headers.get(KEY_HEADER)):
+            return None
+        fence = self._state.fence
+        try:
+            if not fence.is_known(given):
+                await asyncio.to_thread(fence.admit, given)
+        except BadFence:
+            return JSONResponse({"detail": f"{FENCE_HEADER} must be a number"}, 400)
+        except StaleFence:
+            return JSONResponse({"detail": "stale fence: another holder has come since"}, 409)
+        return None
 
     def _is_route(self, scope: Scope) -> bool:
         # Unknown paths are 404 without a key, as the contract has it, so a missing key is only told on real ones.

@@ -22,7 +22,7 @@ _CONVERSATIONS = "/api/conversations/"
 _ID_LENGTHS = (len(_CONVERSATIONS) + 32, len(_CONVERSATIONS) + 36)
 #: with one of these the answer may be another one
 _SPECIAL = frozenset(
-    (b"origin", b"x-expose-secrets", b"x-generation", b"content-length", b"transfer-encoding", b"expect")
+    (b"origin", b"x-expose-secrets", b"x-generation", b"x-fence", b"content-length", b"transfer-encoding", b"expect")
 )
 _OPEN = {"/health": HEALTHY, "/alive": HEALTHY}
 

@@ -133,3 +133,12 @@ async def test_a_runtime_that_repeats_what_it_was_told_is_not_believed_to_be_dis
     assert "deploy-value" not in str(record)
     operation = await nestor.ended(key, record["operation"])
     assert "deploy-value" not in str(operation)
+
+
+async def test_every_call_of_a_start_carries_fence_and_generation(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)
+    sent = [one for one in nestor.engine.script.received if one.method == "POST"]
+    assert sent
+    assert {one.headers.get("x-generation") for one in sent} == {str(record["runtime"]["generation"])}
+    assert all(int(one.headers["x-fence"]) >= record["runtime"]["generation"] for one in sent)
