@@ -263,9 +263,10 @@ async def test_killing_the_orchestrator_at_any_moment_of_a_start_leaves_no_proce
         seen = await place.driver.inspect(handle)
         outcomes.add(seen.condition)
         if seen.condition is not Condition.RUNNING:
-            assert place.marked(handle.name) == []
+            # A child that was cut between fork and exec bears its mark only later, and then sees the end of its pipe.
+            await place.until(lambda name=handle.name: not place.marked(name))
         await place.driver.destroy(handle, fence=2)
-        assert place.marked(handle.name) == []
+        await place.until(lambda name=handle.name: not place.marked(name))
     assert Condition.RUNNING in outcomes, "every start was cut too early to say anything"
     assert len(outcomes) > 1, "every start was cut too late to say anything"
 
