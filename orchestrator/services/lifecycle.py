@@ -71,14 +71,15 @@ class Lifecycle:
         return await self._rest(lease, conversation)
 
     async def _rest(self, lease: Lease, conversation: Conversation) -> int | None:
-        """Nothing is to run and nothing does: undo what was stuck, and end a stop that came before its start began."""
+        """Nothing is to run and nothing does: undo what was stuck, and end what was asked for and cannot be any more: a
+        stop that came before its start began, a resume that came while the runtime was found to be lost."""
         if conversation.phase not in (Phase.STOPPED, Phase.FAILED):
             return None
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if not await saga.unwind(STEPS, start, lease=lease, saga=self._store.saga):
             return _STUCK_RETRY_MS
-        if conversation.desired is Desired.STOPPED:
-            await self._finish(conversation, OperationState.SUCCEEDED)
+        stopped = conversation.desired is Desired.STOPPED
+        await self._finish(conversation, OperationState.SUCCEEDED if stopped else OperationState.FAILED)
         return None
 
     async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:

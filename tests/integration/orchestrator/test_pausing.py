@@ -1,5 +1,7 @@
 """Pause and resume, by a caller and for idling: what is frozen keeps address, keys, messages and log."""
 
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +9,8 @@ import anyio
 import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
-from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
+from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, new_uuid
+from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.drivers.fake import FakeEngine
 from orchestrator.proxy.route import Route, Unavailable
 
@@ -177,6 +180,35 @@ async def test_a_paused_runtime_that_is_gone_is_told_at_the_resume(nestor: Nesto
     lost = await nestor.until(key, id, "failed")
     assert (lost["reason"], lost["retryable"]) == ("runtime_lost", True)
     assert (await nestor.ended(key, lost["operation"]))["state"] == "failed"
+    again = await nestor.call("POST", f"/api/v2/conversations/{id}/start?wait=ready&timeout=20", key, status=200)
+    assert again["phase"] == "ready"
+
+
+async def test_a_resume_that_came_too_late_ends(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key))["id"]
+    for handle in await nestor.house.driver.list(nestor.house.installation):
+        await nestor.house.driver.destroy(handle, fence=2**53)
+    await nestor.call("POST", f"/api/v2/conversations/{id}/messages", key, json={"content": "wake up"}, status=202)
+    await nestor.until(key, id, "failed")
+    store, operation = nestor.house.store, OperationId(new_uuid())
+    place = await store.conversations.route(
+        RuntimeId((await nestor.call("GET", f"/api/v2/conversations/{id}", key))["runtime"]["id"])
+    )
+    assert place is not None
+    now = datetime.now(UTC)
+    await store.operations.create(
+        Operation(operation, *place, "resume", OperationState.RUNNING, (), now, now)  # stored a moment too late
+    )
+    with anyio.fail_after(20):
+        while True:
+            present = await store.conversations.get(*place)
+            assert present is not None
+            asked = replace(present, operation=operation)
+            if await store.conversations.request(asked, expected_version=present.version):
+                break
+    nestor.house.workers.wake()
+    assert (await nestor.ended(key, operation))["state"] == "failed"
     again = await nestor.call("POST", f"/api/v2/conversations/{id}/start?wait=ready&timeout=20", key, status=200)
     assert again["phase"] == "ready"
 
