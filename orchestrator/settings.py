@@ -30,6 +30,8 @@ class OrchestratorSettings(BaseSettings):
     """Everything that Nestor writes: state, key, volumes, logs."""
     driver: Literal["process", "docker", "fake"] = "process"
     """Where runtimes run. `fake` runs no agent: it is for trying out clients."""
+    fake_engine: Path | None = None
+    """Fake driver: the socket of a fake engine that several orchestrators share. Without it each has its own."""
     docker_host: str = "unix:///var/run/docker.sock"
     """Docker driver: where the engine listens."""
     runtime_image: str = "nestor-runtime:latest"

@@ -24,6 +24,7 @@ from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Driver
 from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.proxy.cache import RouteCache
@@ -243,7 +244,7 @@ def _state_url(settings: OrchestratorSettings, own: EmbeddedServer | None) -> st
 async def _driver(settings: OrchestratorSettings, installation: str) -> Driver:
     driver: Driver
     if settings.driver == "fake":
-        driver = FakeDriver()
+        driver = FakeDriver() if settings.fake_engine is None else RemoteFakeDriver(settings.fake_engine)
     elif settings.driver == "docker":
         driver = _docker_driver(settings, installation)
     else:

@@ -56,6 +56,10 @@ class _Runtime:
     lock: anyio.Lock = field(default_factory=anyio.Lock)  #: one verb at a time
     log: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
 
+    @property
+    def alive(self) -> bool:
+        return self.server is not None and self.exit_code is None
+
 
 @dataclass
 class _VerbFault:
@@ -73,6 +77,8 @@ class FakeEngine:
         self.runtimes: dict[str, _Runtime] = {}
         self.volumes: dict[str, _Volume] = {}
         self.readers: set[MemoryObjectSendStream[DriverEvent]] = set()
+        self.starts = 0  #: how many runtimes were ever started
+        self.doubles: list[tuple[str, str]] = []  #: names of two runtimes of one conversation that were alive at once
         self._faults: list[_VerbFault] = []
 
     def fail(self, verb: str, error: NestorError, *, times: int = 1, after: bool = False) -> None:
@@ -97,6 +103,15 @@ class FakeEngine:
             if fault.times > 0 and fault.verb == verb and fault.after == after:
                 fault.times -= 1
                 raise fault.error
+
+    def began(self, runtime: _Runtime) -> None:
+        """Count a start, and note whether another runtime of the same conversation is alive."""
+        self.starts += 1
+        labels = runtime.spec.labels
+        for name, other in self.runtimes.items():
+            same = (other.spec.labels.tenant, other.spec.labels.conversation) == (labels.tenant, labels.conversation)
+            if same and other is not runtime and other.alive:
+                self.doubles.append((name, runtime.spec.name))
 
     def ended(self, runtime: _Runtime, code: int) -> None:
         """Note a death that nobody asked for."""
@@ -166,7 +181,7 @@ class FakeDriver:
     async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
         self.engine.meet("start", after=False)
         async with self._held(handle.name, fence) as runtime:
-            if _runs(runtime):
+            if runtime.alive:
                 self._thaw(runtime)
             else:
                 await self._begin(runtime, init_key)
@@ -179,7 +194,7 @@ class FakeDriver:
         runtime = self._runtime(handle.name)
         if runtime.server is None:
             return Observed(Condition.CREATED)
-        if not _runs(runtime):
+        if not runtime.alive:
             return Observed(Condition.EXITED, exit_code=runtime.exit_code, cause=runtime.cause)
         condition = Condition.PAUSED if runtime.paused else Condition.RUNNING
         return Observed(condition, endpoint=_endpoint(runtime))
@@ -204,14 +219,14 @@ class FakeDriver:
 
     async def pause(self, handle: Handle, *, fence: int) -> None:
         async with self._held(handle.name, fence) as runtime:
-            if runtime.server is None or not _runs(runtime):
+            if runtime.server is None or not runtime.alive:
                 raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot be paused")
             runtime.paused = True
             runtime.server.freeze()
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
         async with self._held(handle.name, fence) as runtime:
-            if not _runs(runtime):
+            if not runtime.alive:
                 raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot go on")
             self._thaw(runtime)
             return _endpoint(runtime)
@@ -259,6 +274,7 @@ class FakeDriver:
         await server.start()
         runtime.server, runtime.paused = server, False
         runtime.exit_code = runtime.cause = None
+        self.engine.began(runtime)
         runtime.log.append(f"fake runtime: listening on {LOOPBACK}:{server.port}")
 
     async def _end(self, runtime: _Runtime) -> None:
@@ -306,10 +322,6 @@ def _raise_fence(runtime: _Runtime, fence: int) -> None:
     if fence < runtime.fence:
         raise StaleFence(f"runtime {runtime.spec.name} was touched under fence {runtime.fence}, this call has {fence}")
     runtime.fence = fence
-
-
-def _runs(runtime: _Runtime) -> bool:
-    return runtime.server is not None and runtime.exit_code is None
 
 
 def _endpoint(runtime: _Runtime) -> Endpoint:

@@ -3,9 +3,11 @@
 import json
 import os
 import signal
+import socket
 import sys
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import DockerDriver
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver
 
 STANDIN = Path(__file__).with_name("standin_server.py")
@@ -119,11 +122,45 @@ async def docker_house(folder: Path) -> House:
 CONTAINERS = pytest.param("containers", marks=pytest.mark.docker)
 
 
-@pytest.fixture(params=["fake", "plain processes", "processes in namespaces", CONTAINERS])
+@asynccontextmanager
+async def engine_process(folder: Path) -> AsyncIterator[Path]:
+    """A fake engine in a process of its own; its socket."""
+    folder.mkdir(parents=True)
+    path = folder / "engine"
+    process = await anyio.open_process([sys.executable, "-m", "orchestrator.drivers.fake_server", str(path)])
+    try:
+        with anyio.fail_after(30):
+            while not (await RemoteFakeDriver(path).fingerprint()).usable:
+                await anyio.sleep(0.02)
+        yield path
+    finally:
+        process.terminate()
+        await process.wait()
+        await process.aclose()
+
+
+def remote_house(path: Path) -> House:
+    def crash(handle: Handle) -> None:
+        with socket.socket(socket.AF_UNIX) as connection:
+            connection.connect(str(path))
+            connection.sendall(json.dumps({"verb": "crash", "name": handle.name}).encode() + b"\n")
+            connection.recv(1024)
+
+    return House(RemoteFakeDriver(path), lambda: RemoteFakeDriver(path), crash)
+
+
+@pytest.fixture(params=["fake", "fake engine elsewhere", "plain processes", "processes in namespaces", CONTAINERS])
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     if request.param == "fake":
         engine = FakeEngine()
         house = House(FakeDriver(engine), lambda: FakeDriver(engine), lambda one: engine.crash(one.name))
+    elif request.param == "fake engine elsewhere":
+        engine = None
+        async with engine_process(tmp_path / "engine") as path:
+            house = remote_house(path)
+            yield house
+            await house.driver.close()
+        return
     elif request.param == "containers":
         house, engine = await docker_house(tmp_path / "data"), None
     else:
