@@ -26,6 +26,7 @@ from runtime import logs
 from runtime.app import build_app
 from runtime.boot import InitKey, key_from_descriptor, key_from_file
 from runtime.listening import CannotListen, inherited, is_private, listen, port_of
+from runtime.reloading import serve_and_reload
 from runtime.serving import Server, configuration
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
 
@@ -40,12 +41,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Serve until a signal. Returns the exit status."""
     signal.signal(signal.SIGTERM, _leave)
     signal.signal(signal.SIGINT, _leave)
-    options = _parser().parse_args(arguments)
+    options = _options(arguments)
     try:
         settings = load(os.environ, directory=Path.cwd())
         server = inherited(options.listen_fd) if options.listen_fd is not None else listen(options.host, options.port)
         settings = _placed(settings, server)
         logs.configure(json_lines=settings.log_json)  # before the key is waited for: that may have something to say
+        if options.reload:
+            _harden()  # the parent has the same environment
+            return serve_and_reload(server)
         init_key = _init_key(options)
         dormant = init_key is not None or settings.deferred_init
         if not (is_private(server) or settings.session_api_keys or dormant or settings.allow_open):
@@ -59,6 +63,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return _serve(app, server)
 
 
+def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.reload and (options.boot_key_fd is not None or options.boot_key_file is not None):
+        parser.error("--reload starts the server several times, and an init key is good for one start")
+    return options
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runtime", description="Agent server for one runtime.")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
@@ -67,6 +79,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--listen-fd", type=int, metavar="N", help="inherited listening socket, instead of host and port"
+    )
+    parser.add_argument(
+        "--reload", action="store_true", help="start anew when a file of the package changes; for development"
     )
     key = parser.add_mutually_exclusive_group()
     key.add_argument(

@@ -31,6 +31,7 @@ from runtime.api import (
     session_socket,
     settings,
     sockets,
+    static,
     unavailable,
     workspace,
 )
@@ -38,6 +39,7 @@ from runtime.api.cors import CrossOrigin
 from runtime.api.dependencies import require_session_key
 from runtime.api.gate import Gate
 from runtime.api.hot import HotRoutes
+from runtime.api.older_paths import OlderPaths
 from runtime.boot import InitKey
 from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
@@ -68,12 +70,15 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     app.include_router(sockets.router)
     app.include_router(bash_socket.router)
     app.include_router(session_socket.router)
+    if not static.mount(app, configuration.static_files_path):
+        app.include_router(static.router)
     errors.install(app)
     # The last one added is the outermost.
     app.add_middleware(Gate, state=state, routes=app.router.routes)
     app.add_middleware(errors.ErrorEdge)
     app.add_middleware(CrossOrigin, state=state)
     app.add_middleware(HotRoutes, state=state)
+    app.add_middleware(OlderPaths, state=state)
     return app
 
 

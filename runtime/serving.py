@@ -111,6 +111,7 @@ def configuration(app: ASGIApp, *, grace: int = GRACE_SECONDS) -> uvicorn.Config
         log_config=None,
         access_log=False,  # its lines hold query strings, and those hold keys
         server_header=False,
+        proxy_headers=False,  # whom to believe is a setting, see runtime.api.gate
         date_header=False,
         timeout_graceful_shutdown=grace,
     )

@@ -1,18 +1,21 @@
 """The operator's configuration of one runtime: the environment and the config file are read here and nowhere else.
 
 `load` is called once by `python -m runtime`; the result is passed to `build_app`. Variables are the contract's (1.4):
-`OH_` and the field in upper case, lists with an index or as JSON, null with `OH_<FIELD>_IS_NONE=1`; the environment
-wins over the file. `OH_` variables of features that this runtime does not have are ignored.
+`OH_` and the field in upper case, in the grammar of `runtime.environment`; the environment wins over the file, field by
+field. `OH_` variables of features that this runtime does not have are ignored.
 """
 
 import json
+import re
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, get_origin
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
+
+from runtime import environment as variables
 
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
@@ -62,6 +65,7 @@ class RuntimeSettings(BaseModel):
     #: decrypt only, tried in order, so that a rotation needs no downtime
     previous_secret_keys: Keys = ()
     allow_cors_origins: Texts = ()
+    #: the whole origin must match
     allow_cors_origin_regex: OptionalText = None
     #: a host name that browsers use to reach this machine from a container
     docker_host_address: OptionalText = None
@@ -74,6 +78,8 @@ class RuntimeSettings(BaseModel):
     conversation_worktree_root: Path = Field(
         default_factory=lambda: Path(tempfile.gettempdir()) / "agent-server-worktrees"
     )
+    #: served below /static without a key, and `/` leads there
+    static_files_path: Path | None = None
     #: settings, secrets and git providers; one a tenant, since servers that share it share settings
     persistence_dir: Path = Field(default_factory=lambda: Path.home() / ".openhands")
     #: more runs at once are answered 429
@@ -81,6 +87,10 @@ class RuntimeSettings(BaseModel):
     conversation_idle_ttl_seconds: Annotated[float, Field(gt=0)] = 1200
     #: the public address; its path becomes the root path
     web_url: OptionalText = None
+    #: believe X-Forwarded-Proto: only behind a proxy that sets it
+    trust_forwarded_headers: bool = False
+    #: where conversations run; a container for each is the orchestrator's part
+    conversation_runtime: Literal["local"] = "local"
     #: base of relative LookupSecret urls; by default this server's own loopback address
     internal_server_url: str = "http://127.0.0.1:8000"
     #: start dormant, with `secret_key` as the init key (the contract's own form; `--boot-key-fd` is the safer one)
@@ -101,6 +111,15 @@ class RuntimeSettings(BaseModel):
     #: the port that this server listens on, set at start; a LookupSecret url to it on loopback is this server's own
     listen_port: int | None = None
 
+    @field_validator("allow_cors_origin_regex")
+    @classmethod
+    def _is_expression(cls, text: str | None) -> str | None:
+        try:
+            re.compile(text or "")
+        except re.error as exc:
+            raise ValueError(f"is not a regular expression: {exc.msg}") from None
+        return text
+
     @property
     def root_path(self) -> str:
         """The path under which the public address serves this runtime; empty for the root."""
@@ -112,11 +131,12 @@ def load(environment: Mapping[str, str], *, directory: Path) -> RuntimeSettings:
 
     Raises InvalidConfiguration, naming what is wrong.
     """
-    values = {**_from_file(environment, directory), **_from_environment(environment)}
+    said = _from_environment(environment)
+    values = variables.merged(_from_file(environment, directory), said)
     if "session_api_keys" not in values and environment.get("SESSION_API_KEY", "").strip():
         values["session_api_keys"] = [environment["SESSION_API_KEY"]]
     fallbacks = (environment.get(name, "") for name in ("SESSION_API_KEY", "OH_SESSION_API_KEYS_0"))
-    if not str(values.get("secret_key") or "").strip():
+    if not str(values.get("secret_key") or "").strip() and said.get("secret_key", "") is not None:
         values["secret_key"] = next((key for key in fallbacks if key.strip()), None)
     try:
         return RuntimeSettings.model_validate(values)
@@ -146,38 +166,10 @@ def _from_file(environment: Mapping[str, str], directory: Path) -> dict[str, Any
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    variables = {f"OH_{name.upper()}": name for name in RuntimeSettings.model_fields if name != "listen_port"}
-    values: dict[str, Any] = {}
-    for variable, name in {**variables, **OTHER_VARIABLES}.items():
-        found = _variable(environment, variable, is_list=get_origin(_annotation(name)) is tuple)
-        if found is not None:
-            values[name] = found[0]
-    return values
-
-
-def _annotation(name: str) -> Any:
-    return RuntimeSettings.model_fields[name].annotation
-
-
-def _variable(environment: Mapping[str, str], variable: str, *, is_list: bool) -> tuple[Any] | None:
-    """The value in a tuple of one, because null is a value too; None when the environment does not say."""
-    if environment.get(f"{variable}_IS_NONE", "").lower() in {"1", "true"}:
-        return (None,)
-    if not is_list:
-        text = environment.get(variable)
-        return None if text is None or not text.strip() else (text,)
-    prefix = f"{variable}_"
-    numbered = sorted(int(key[len(prefix) :]) for key in environment if _is_numbered(key, prefix))
-    if numbered:
-        return ([environment[f"{prefix}{number}"] for number in numbered],)
-    if not environment.get(variable, "").strip():
-        return None
+    names = {name: f"OH_{name.upper()}" for name in RuntimeSettings.model_fields if name != "listen_port"}
     try:
-        return (json.loads(environment[variable]),)
-    except ValueError:
-        raise InvalidConfiguration(f"{variable} must be a JSON list, or use {variable}_0, {variable}_1, ...") from None
-
-
-def _is_numbered(key: str, prefix: str) -> bool:
-    rest = key.removeprefix(prefix)
-    return key.startswith(prefix) and rest.isascii() and rest.isdigit() and str(int(rest)) == rest
+        found = variables.fields(RuntimeSettings, environment, names)
+        others = {name: variable for variable, name in OTHER_VARIABLES.items()}
+        return {**found, **variables.fields(RuntimeSettings, environment, others)}
+    except variables.BadVariable as exc:
+        raise InvalidConfiguration(str(exc)) from None

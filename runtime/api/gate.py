@@ -15,6 +15,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.api.dependencies import KEY_HEADER
 from runtime.api.errors import DORMANT
+from runtime.api.paths import route_path
 from runtime.fence import BadFence, StaleFence
 from runtime.state import RuntimeState, Stage
 
@@ -55,6 +56,8 @@ class Gate:
             return
         # Known only after init, so it cannot be given to the server at its start.
         scope["root_path"] = self._state.settings.root_path or scope.get("root_path", "")
+        if self._state.settings.trust_forwarded_headers:
+            _believe_proxy(scope)
         refusal = self._refusal(scope) or await self._fenced_off(scope)
         if refusal is None:
             await self._app(scope, self._limited(scope, receive), send)
@@ -65,7 +68,7 @@ class Gate:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = Headers(scope=scope)
-        path = route_path(scope)
+        path = route_path(scope, self._state)
         generation = self._state.settings.generation
         asked = headers.get(GENERATION_HEADER)
         if asked is not None and generation is not None and asked.strip() != str(generation):
@@ -110,11 +113,10 @@ class Gate:
         # The body is not read, so the connection cannot carry another request.
         return JSONResponse({"detail": TOO_LARGE.format(limit=limit)}, 413, headers={"Connection": "close"})
 
-    @staticmethod
-    def _limited(scope: Scope, receive: Receive) -> Receive:
+    def _limited(self, scope: Scope, receive: Receive) -> Receive:
         if scope["type"] != "http":
             return receive
-        limit = _limit(route_path(scope))
+        limit = _limit(route_path(scope, self._state))
         received = 0
 
         async def receiving() -> Message:
@@ -129,11 +131,11 @@ class Gate:
         return receiving
 
 
-def route_path(scope: Scope) -> str:
-    """The path without the root path, as the routes see it."""
-    path: str = scope["path"]
-    root: str = scope.get("root_path", "")
-    return path[len(root) :] if root and path.startswith(f"{root}/") else path
+def _believe_proxy(scope: Scope) -> None:
+    """The scheme is what the client used outside."""
+    outside = Headers(scope=scope).get("x-forwarded-proto", "").partition(",")[0].strip().lower()
+    if outside in {"http", "https"}:
+        scope["scheme"] = outside if scope["type"] == "http" else outside.replace("http", "ws")
 
 
 def _limit(path: str) -> int:

@@ -3,10 +3,11 @@
 import sys
 
 from fastapi import APIRouter
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, RedirectResponse, Response
 
 from runtime.api.dependencies import StateDependency
 from runtime.api.errors import DORMANT
+from runtime.api.static import landing
 from runtime.state import RuntimeState, Stage
 
 router = APIRouter(tags=["Server"])
@@ -39,6 +40,14 @@ async def ready(state: StateDependency) -> Response:
 
 
 @router.get("/")
+async def root(state: StateDependency) -> Response:
+    """What this server is, or the way to the operator's static files where there are any."""
+    directory = state.settings.static_files_path
+    if directory is not None and directory.is_dir():
+        return RedirectResponse(landing(directory, state.settings.root_path), 302)
+    return await server_info(state)
+
+
 @router.get("/server_info")
 async def server_info(state: StateDependency) -> JSONResponse:
     return JSONResponse(

@@ -5,12 +5,15 @@ One table, so that nothing of it is a silent 404. What is served elsewhere is no
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Annotated
 
-from fastapi import APIRouter, Depends, HTTPException
+from fastapi import APIRouter, Depends, Header, HTTPException, WebSocket
 from fastapi.responses import JSONResponse
 
-from runtime.api.dependencies import require_session_key
+from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key, runtime_state
+from runtime.api.socket_auth import refuse
+from runtime.state import RuntimeState
 
 _EDITOR = "a VS Code server"
 _PROXY_API = "an OpenAI-compatible endpoint over stored profiles"
@@ -89,28 +92,59 @@ MISSING: Mapping[str, str] = {
 
 _NO_EDITOR = "VSCode is disabled in configuration"
 
-router = APIRouter(dependencies=[Depends(require_session_key)])
+router = APIRouter()
+_keyed = [Depends(require_session_key)]
 
 
-@router.get("/api/vscode/status", tags=["VSCode"])
-@router.get("/api/conversations/{conversation_id}/vscode/status", tags=["VSCode"])
+async def _key_or_bearer(
+    state: StateDependency,
+    key: Annotated[str | None, Header(alias=KEY_HEADER)] = None,
+    authorization: Annotated[str | None, Header()] = None,
+) -> None:
+    """Below /v1 alone a session key may come as a bearer."""
+    scheme, _, bearer = (authorization or "").partition(" ")
+    given = key if key is not None or scheme.lower() != "bearer" else bearer.strip()
+    if not state.session_keys.accepts(given):
+        raise HTTPException(401, "Unauthorized")
+
+
+@router.get("/api/vscode/status", tags=["VSCode"], dependencies=_keyed)
+@router.get("/api/conversations/{conversation_id}/vscode/status", tags=["VSCode"], dependencies=_keyed)
 async def editor_status() -> JSONResponse:
     return JSONResponse({"running": False, "enabled": False, "message": _NO_EDITOR})
 
 
-@router.get("/api/vscode/url", tags=["VSCode"])
-@router.get("/api/conversations/{conversation_id}/vscode/url", tags=["VSCode"])
+@router.get("/api/vscode/url", tags=["VSCode"], dependencies=_keyed)
+@router.get("/api/conversations/{conversation_id}/vscode/url", tags=["VSCode"], dependencies=_keyed)
 async def editor_url() -> None:
     raise HTTPException(503, f"{_NO_EDITOR}: this runtime has no {_EDITOR.removeprefix('a ')}")
 
 
-def _refuse(missing: str) -> object:
-    async def refuse() -> JSONResponse:
-        return JSONResponse({"detail": f"Not implemented here: {missing}"}, 501)
+def _refuse(missing: str) -> Callable[[], Awaitable[JSONResponse]]:
+    async def missing_here() -> JSONResponse:
+        return _answer(missing)
 
-    return refuse
+    return missing_here
+
+
+def _answer(missing: str) -> JSONResponse:
+    return JSONResponse({"detail": f"Not implemented here: {missing}"}, 501)
 
 
 for _line, _missing in MISSING.items():
     *_methods, _path = _line.split()
-    router.add_api_route(_path, _refuse(_missing), methods=_methods, include_in_schema=False)  # type: ignore[arg-type]
+    _guards = [Depends(_key_or_bearer)] if _path.startswith("/v1/") else _keyed
+    router.add_api_route(_path, _refuse(_missing), methods=_methods, dependencies=_guards, include_in_schema=False)
+
+
+@router.websocket("/app-backends/{extension_name}")
+@router.websocket("/app-backends/{extension_name}/{path:path}")
+async def backend_socket(
+    socket: WebSocket, state: Annotated[RuntimeState, Depends(runtime_state)], extension_name: str, path: str = ""
+) -> None:
+    """Refused in the handshake: 403 without the key, else 501."""
+    given = socket.query_params.get("session_api_key") or socket.headers.get(KEY_HEADER)
+    if state.session_keys.accepts(given):
+        await socket.send_denial_response(_answer(_EXTENSIONS))
+    else:
+        await refuse(socket)

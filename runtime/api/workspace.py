@@ -84,7 +84,9 @@ def _inside(root: Path, relative: str) -> tuple[Path, os.stat_result]:
 def _with_cookie(request: Request, state: StateDependency, value: str, seconds: int) -> Response:
     path = f"{state.settings.root_path}/api/conversations"
     parts = [f"{COOKIE}={value}", "HttpOnly", f"Max-Age={seconds}", f"Path={path}"]
-    if request.url.scheme == "https" or request.url.hostname in _LOOPBACK:
+    outside = (state.settings.web_url or "", *state.settings.public_urls)
+    secure = request.url.scheme == "https" or any(url.startswith("https://") for url in outside)
+    if secure or request.url.hostname in _LOOPBACK:
         parts += ["SameSite=none", "Secure", "Partitioned"]
     else:
         parts += ["SameSite=lax"]

@@ -5,7 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import BaseModel
 
+from runtime.environment import BadVariable, merged
+from runtime.environment import fields as environment_fields
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
 
 
@@ -95,3 +98,110 @@ def test_other_variables_are_read_too(tmp_path: Path) -> None:
     assert settings.persistence_dir == Path("/state")
     assert (settings.generation, settings.allow_set_conversation_id) == (7, True)
     assert (settings.public_urls, settings.lookup_secret_hosts) == (("https://one.example.org",), ("secrets.internal",))
+
+
+class Hook(BaseModel):
+    base_url: str
+    headers: dict[str, str] = {}
+    wait: float | None = 1.0
+
+
+class Inner(BaseModel):
+    deep_name: str = ""
+    hook: Hook | None = None
+
+
+class Whole(BaseModel):
+    hooks: list[Hook] = []
+    inner: Inner | None = None
+    flags: tuple[bool, ...] = ()
+    limit: int | None = 3
+    on: bool = False
+
+
+def read(environment: dict[str, str]) -> dict[str, Any]:
+    names = {name: f"OH_{name.upper()}" for name in Whole.model_fields}
+    return Whole.model_validate(environment_fields(Whole, environment, names)).model_dump(exclude_unset=True)
+
+
+@pytest.mark.parametrize(
+    ("environment", "values"),
+    [
+        ({}, {}),
+        ({"OH_LIMIT": " "}, {}),
+        ({"OH_LIMIT": "5"}, {"limit": 5}),
+        ({"OH_LIMIT_IS_NONE": "1"}, {"limit": None}),
+        ({"OH_LIMIT": "5", "OH_LIMIT_IS_NONE": "true"}, {"limit": None}),
+        ({"OH_LIMIT": "5", "OH_LIMIT_IS_NONE": "0"}, {"limit": 5}),
+        *(({"OH_ON": text}, {"on": value}) for text, value in (("1", True), ("true", True), ("0", False))),
+        ({"OH_ON": "False"}, {"on": False}),
+        ({"OH_FLAGS_0": "1", "OH_FLAGS_3": "0"}, {"flags": (True, False)}),
+        ({"OH_FLAGS": "[true]"}, {"flags": (True,)}),
+        ({"OH_HOOKS_0_BASE_URL": "http://a/"}, {"hooks": [{"base_url": "http://a/"}]}),
+        (
+            {"OH_HOOKS_1_BASE_URL": "http://b/", "OH_HOOKS_0": '{"base_url": "http://a/", "headers": {"A": "1"}}'},
+            {"hooks": [{"base_url": "http://a/", "headers": {"A": "1"}}, {"base_url": "http://b/"}]},
+        ),
+        (
+            {"OH_HOOKS_0": '{"base_url": "http://a/", "wait": 2}', "OH_HOOKS_0_WAIT_IS_NONE": "1"},
+            {"hooks": [{"base_url": "http://a/", "wait": None}]},
+        ),
+        ({"OH_HOOKS": '[{"base_url": "http://a/"}]'}, {"hooks": [{"base_url": "http://a/"}]}),
+        (
+            {"OH_INNER_HOOK_BASE_URL": "http://a/", "OH_INNER_DEEP_NAME": "x"},
+            {"inner": {"deep_name": "x", "hook": {"base_url": "http://a/"}}},
+        ),
+        (
+            {"OH_INNER": '{"deep_name": "whole"}', "OH_INNER_DEEP_NAME": "part"},
+            {"inner": {"deep_name": "part"}},
+        ),
+        ({"OH_INNER_IS_NONE": "1", "OH_INNER_DEEP_NAME": "x"}, {"inner": None}),
+    ],
+)
+def test_variables_nest_and_count(environment: dict[str, str], values: dict[str, Any]) -> None:
+    assert read(environment) == values
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"OH_HOOKS": "hidden"}, "OH_HOOKS must be a JSON list, or use OH_HOOKS_0"),
+        ({"OH_HOOKS": "[" * 100_000}, "OH_HOOKS must be a JSON list"),
+        ({"OH_HOOKS_0": '["hidden"]'}, "OH_HOOKS_0 must be a JSON object, or use OH_HOOKS_0_<FIELD>"),
+        ({"OH_HOOKS_0_HEADERS": "hidden"}, "OH_HOOKS_0_HEADERS must be a JSON object"),
+        ({"OH_INNER": "5"}, "OH_INNER must be a JSON object"),
+    ],
+)
+def test_a_wrong_variable_is_named_without_its_value(environment: dict[str, str], told: str) -> None:
+    with pytest.raises(BadVariable, match=told) as caught:
+        read(environment)
+    assert "hidden" not in str(caught.value)
+
+
+def test_objects_of_file_and_environment_are_merged_and_lists_replaced() -> None:
+    below = {"a": {"b": 1, "c": {"d": 2}}, "l": [1, 2], "n": 1}
+    assert merged(below, {"a": {"c": {"e": 3}}, "l": [9], "n": None}) == {
+        "a": {"b": 1, "c": {"d": 2, "e": 3}},
+        "l": [9],
+        "n": None,
+    }
+
+
+def test_a_secret_key_that_is_said_to_be_none_is_none(tmp_path: Path) -> None:
+    environment = {"OH_SECRET_KEY_IS_NONE": "1", "OH_SESSION_API_KEYS_0": "a"}
+    assert load(environment, directory=tmp_path).secret_key is None
+
+
+@pytest.mark.parametrize(
+    ("environment", "told"),
+    [
+        ({"OH_ALLOW_CORS_ORIGIN_REGEX": "("}, "allow_cors_origin_regex: .*not a regular expression"),
+        ({"OH_CONVERSATION_RUNTIME": "docker"}, "conversation_runtime: .*'local'"),
+        ({"OH_TRUST_FORWARDED_HEADERS": "hidden"}, "trust_forwarded_headers"),
+        ({"OH_SESSION_API_KEYS_IS_NONE": "1"}, "session_api_keys"),
+    ],
+)
+def test_what_cannot_be_served_is_refused_at_the_start(environment: dict[str, str], told: str, tmp_path: Path) -> None:
+    with pytest.raises(InvalidConfiguration, match=told) as caught:
+        load(environment, directory=tmp_path)
+    assert "hidden" not in str(caught.value)
