@@ -39,6 +39,11 @@ class Folders:
         private_directory(self._directory)
         return private_directory(self.path(conversation_id))
 
+    def begin(self, record: ConversationRecord) -> None:
+        """The folder of a new conversation, with its record. Raises OSError."""
+        self.make(record.id)
+        self.write(record)
+
     def ids(self) -> list[UUID]:
         """Every conversation that has a record."""
         if not self._directory.is_dir():

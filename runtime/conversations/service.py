@@ -355,8 +355,7 @@ class ConversationService:
 
     async def _make(self, record: ConversationRecord) -> Conversation:
         try:
-            await asyncio.to_thread(self.folders.make, record.id)
-            await asyncio.to_thread(self.folders.write, record)
+            await asyncio.to_thread(self.folders.begin, record)
             self._records[record.id] = record
             return (await self._open(record)).conversation
         except BaseException:
@@ -408,10 +407,15 @@ class ConversationService:
 
     async def _prepare_directory(self, directory: Path, *, holds_clone: bool) -> None:
         """Make it, and a repository in it when it is in none, as the contract has it; not around a clone."""
-        try:
-            await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+        environment = self.agent_environment()
+
+        def prepare() -> None:
+            directory.mkdir(parents=True, exist_ok=True)
             if not holds_clone:
-                await ensure_repository(directory, {**shell_environment(), **self.git_environment()})
+                ensure_repository(directory, environment)
+
+        try:
+            await asyncio.to_thread(prepare)
         except OSError as error:
             raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
         except CloneFailed as error:

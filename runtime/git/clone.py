@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
+from runtime.git import skeleton
 from runtime.git.remotes import Remote
 
 CLONE_SECONDS = 120.0
@@ -83,12 +84,8 @@ def _check_same(remote: Remote, target: Path, environment: Mapping[str, str]) ->
         raise CloneFailed(CloneFailure.UNAVAILABLE, f"{target} is a clone of another repository")
 
 
-async def ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
-    """Make an empty repository in the directory when it is in none. Raises CloneFailed."""
-    await asyncio.to_thread(_ensure_repository, directory, environment)
-
-
-def _ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
+def ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
+    """Make an empty repository in the directory when it is in none. Raises CloneFailed, OSError. Blocks."""
     if _may_be_in_one(directory):  # a look costs less than asking git, and most new directories are in none
         try:
             _run(["git", "-C", str(directory), "rev-parse", "--git-dir"], environment, _LOCAL_SECONDS)
@@ -96,6 +93,8 @@ def _ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
             pass
         else:
             return
+    elif skeleton.make(directory, environment):
+        return
     _run(["git", "-C", str(directory), "init", "--quiet"], environment, _LOCAL_SECONDS)
 
 
