@@ -21,6 +21,7 @@ from runtime.api import (
     events,
     files,
     git,
+    goals,
     health,
     init,
     mcp,
@@ -45,7 +46,7 @@ from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control, branches, asking, profiles, catalogue, mcp)
+KEYED = (events, conversations, settings, secrets, older, control, branches, goals, asking, profiles, catalogue, mcp)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

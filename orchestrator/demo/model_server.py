@@ -75,6 +75,8 @@ class ScriptedModel:
 
     def __init__(self, *, required_key: str | None = None, host: str = "127.0.0.1", port: int = 0) -> None:
         self.required_key = required_key
+        #: answers to calls that bring no tools (a title, a verdict), first come first; before any script
+        self.asides: deque[Step] = deque()
         self.requests: deque[SeenRequest] = deque(maxlen=REMEMBERED_REQUESTS)
         self._host = host
         self._port = port
@@ -129,7 +131,8 @@ class ScriptedModel:
         if refusal := self._refusal(request):
             return refusal
         try:
-            step = next_step(chat.messages, has_tools=bool(chat.tools))
+            aside = self.asides.popleft() if self.asides and not chat.tools else None
+            step = aside or next_step(chat.messages, has_tools=bool(chat.tools))
         except BadScript as exc:
             return _failure(400, str(exc))
         await self._pause(step.sleep)

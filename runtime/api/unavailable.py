@@ -28,17 +28,12 @@ _WORKSPACES = "a list of workspaces"
 _AGENT_PROFILES = "agent profiles"
 _META_PROFILES = "meta profiles"
 
-_GOALS = "goals: send the objective as a message"
-
 #: methods and path -> what is missing
 MISSING: Mapping[str, str] = {
     "GET /v1/models": _PROXY_API,
     "POST /v1/chat/completions": _PROXY_API,
     "POST /v1/responses": _PROXY_API,
     "POST /api/conversations/{id}/switch_acp_model": _ACP,
-    "POST /api/conversations/{id}/goal": _GOALS,
-    "POST /api/conversations/{id}/goal/stop": _GOALS,
-    "POST /api/conversations/{id}/goal/resume": _GOALS,
     "GET /api/git/repositories/search": "searching a git provider's repositories",
     "GET /api/skills/catalog": _SKILLS,
     "POST /api/skills/sync": _SKILLS,

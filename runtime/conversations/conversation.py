@@ -22,6 +22,7 @@ from runtime.agent.tools.base import Toolbox
 from runtime.conversations.bounds import bounded
 from runtime.conversations.broadcast import Broadcast, event_payload, transient_payload
 from runtime.conversations.folder import Folders
+from runtime.conversations.goal import Goal
 from runtime.conversations.live_secrets import LiveSecrets
 from runtime.conversations.record import ConversationRecord, full_state, shown
 from runtime.conversations.saving import Saving
@@ -174,6 +175,11 @@ class Conversation:
     def tell_state(self, key: str, value: Any) -> None:
         """Store and send a state update."""
         self.emit(ConversationStateUpdateEvent, key=key, value=value)
+
+    def tell_goal(self, goal: Goal) -> None:
+        """Where the pursuit of the objective is now."""
+        self.record.goal = goal
+        self.tell_state("goal", self.mask.tree(goal.model_dump()))
 
     def move(self, to: Status) -> None:
         """Go to another status and say so. Raises IllegalMove."""

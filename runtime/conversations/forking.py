@@ -49,6 +49,7 @@ def forked(
             "parent_conversation_id": None,
             "sub_conversation_ids": [],
             "session_begun": False,
+            "goal": None,
             "created_at": now,
             "updated_at": now,
             "log_events": 0,

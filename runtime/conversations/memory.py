@@ -18,6 +18,7 @@ from runtime.agent.reply import Reply
 from runtime.configuration.record import LlmSettings
 from runtime.conversations.branch import branch
 from runtime.conversations.conversation import Conversation
+from runtime.conversations.goal import JUDGE_USAGE, Goal, Judgement, judgement_of, question
 from runtime.events.models import Condensation, CondensationRequest, StoredEvent, parse
 
 log = structlog.get_logger()
@@ -119,6 +120,13 @@ class ConversationMemory:
             raise NoAnswer
         self._conversation.secrets.refresh_mask()
         return self._conversation.mask.text(reply.text)
+
+    async def judge(self, goal: Goal, history: History) -> Judgement:
+        """Whether the conversation so far shows the objective to be reached. Raises ModelError."""
+        reply = await self._ask(None, JUDGE_USAGE, question(goal, as_text(history.messages())))
+        self._conversation.secrets.refresh_mask()
+        self._conversation.tell_state("stats", self._conversation.record.stats.compact())
+        return judgement_of(reply.text)
 
     async def _ask(self, own: LlmSettings | None, usage_id: str, chat: list[dict[str, Any]]) -> Reply:
         llm = (own or self._llm()).model_copy(update={"stream": False, "usage_id": usage_id})

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 from runtime.agent.stats import Stats
 from runtime.agent.stuck import StuckThresholds
 from runtime.conversations.definition import AgentDefinition
+from runtime.conversations.goal import Goal
 from runtime.conversations.hooks import HookConfig
 from runtime.conversations.status import Status
 from runtime.events.clock import utc_now, zulu
@@ -72,6 +73,7 @@ class ConversationRecord(BaseModel):
     last_user_message_id: str | None = None
     leaf_event_id: str | None = None
     final_response: str = ""
+    goal: Goal | None = None  #: the last one, whatever came of it
     origin: Origin | None = None
     parent_conversation_id: UUID | None = None
     sub_conversation_ids: list[UUID] = Field(default_factory=list)

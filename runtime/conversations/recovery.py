@@ -10,8 +10,10 @@ from collections.abc import Iterator
 from datetime import datetime
 
 import structlog
+from pydantic import ValidationError
 
 from runtime.conversations.conversation import Conversation, title_of
+from runtime.conversations.goal import Goal
 from runtime.conversations.status import Status
 from runtime.events.actions import FinishAction
 from runtime.events.content import text_of
@@ -39,8 +41,20 @@ async def recover(conversation: Conversation) -> None:
     """Bring the record up to the log and end a run that a crash broke off. Raises OSError. Idempotent."""
     if _catch_up(conversation):
         conversation.save_soon()
-    if conversation.status is not Status.RUNNING:
-        return
+    broken_off = conversation.status is Status.RUNNING
+    if broken_off:
+        _end_run(conversation)
+    goal = conversation.record.goal
+    # One whose acts wait for leave still waits: it goes on when leave is given.
+    given_up = goal is not None and goal.active and conversation.status is not Status.WAITING_FOR_CONFIRMATION
+    if goal is not None and given_up:
+        conversation.tell_goal(goal.interrupted())
+    if broken_off or given_up:
+        await conversation.settle()
+        await conversation.save()
+
+
+def _end_run(conversation: Conversation) -> None:
     log.warning("run.broken_off", conversation=str(conversation.id))
     for action in unanswered(conversation.events):
         conversation.emit(
@@ -57,8 +71,6 @@ async def recover(conversation: Conversation) -> None:
         classification=_BROKEN_OFF,
     )
     conversation.move(Status.ERROR)
-    await conversation.settle()
-    await conversation.save()
 
 
 def _catch_up(conversation: Conversation) -> bool:
@@ -79,6 +91,8 @@ def _learn(conversation: Conversation, event: StoredEvent) -> None:
     if isinstance(event, ConversationStateUpdateEvent):
         if event.key == "execution_status":
             record.execution_status = Status(event.value)
+        elif event.key == "goal":
+            record.goal = _goal(event)
         return
     record.leaf_event_id = event.id
     if isinstance(event, MessageEvent) and event.source == "user":
@@ -88,6 +102,13 @@ def _learn(conversation: Conversation, event: StoredEvent) -> None:
         record.final_response = text_of(event.llm_message.content)
     elif isinstance(event, ActionEvent) and isinstance(event.action, FinishAction):
         record.final_response = event.action.message
+
+
+def _goal(event: ConversationStateUpdateEvent) -> Goal | None:
+    try:
+        return Goal.model_validate(event.value)
+    except ValidationError:  # of another server that wrote this log
+        return None
 
 
 def unanswered(events: EventLog) -> list[ActionEvent]:

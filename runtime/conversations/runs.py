@@ -15,18 +15,21 @@ from uuid import UUID, uuid4
 
 import structlog
 
+from runtime.agent.history import History
 from runtime.agent.llm import Model
-from runtime.agent.loop import Ending, Run, Step
+from runtime.agent.loop import Run, Step
 from runtime.agent.reply import ModelError
 from runtime.agent.stuck import Repetition
 from runtime.agent.tools.base import InvalidCall
 from runtime.configuration.record import LlmSettings
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.gate import ConversationGate
+from runtime.conversations.goal import Goal
 from runtime.conversations.memory import ConversationMemory
 from runtime.conversations.recovery import unanswered
 from runtime.conversations.status import Status
 from runtime.conversations.tools import unknown_tools
+from runtime.conversations.turns import Turns, Verdict
 from runtime.events.content import Message, text_of
 from runtime.events.models import (
     ActionEvent,
@@ -41,8 +44,7 @@ from runtime.secrets.masking import HIDDEN
 log = structlog.get_logger()
 
 _CONFIG = ErrorClassification(kind="config", retryable=False, user_action="settings")
-_LIMIT = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
-_BUDGET = ErrorClassification(kind="quota", retryable=True, user_action="settings")
+_BLOCKED = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
 _BROKEN_OFF = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
 _TIDY_SECONDS = 0.3
 _INTERRUPTED = "Interrupted by the user while this tool ran. What it did until then is unknown: check before repeating."
@@ -57,14 +59,11 @@ class AlreadyRunning(Exception):
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """The status that a run ends in, and the error that goes with it."""
+class Task:
+    """What a run begins with: acts that have leave now, or a message that it gives the agent itself."""
 
-    status: Status
-    code: str | None = None
-    detail: str = ""
-    classification: ErrorClassification | None = None
-    interrupted: bool = False
+    pending: Sequence[Step] = ()
+    message: Message | None = None
 
 
 class Runner:
@@ -84,6 +83,7 @@ class Runner:
         self._task: asyncio.Task[None] | None = None
         self._interrupted = False
         self._pending: list[Step] = []
+        self._goal_stopped = asyncio.Event()
 
     # -- what may be asked for
 
@@ -113,12 +113,33 @@ class Runner:
         conversation = self._conversation
         if conversation.status is Status.RUNNING:
             raise AlreadyRunning
+        pending = self._waiting() if conversation.status is Status.WAITING_FOR_CONFIRMATION else []
+        self._begin(Task(pending=pending))
+
+    def pursue(self, goal: Goal, message: Message) -> None:
+        """Begin a run that ends when the goal is reached, or given up; `running` when this returns. `message` tells the
+        agent. Acts that wait for leave keep waiting: AlreadyRunning. Raises OSError."""
+        conversation = self._conversation
+        if conversation.status in (Status.RUNNING, Status.WAITING_FOR_CONFIRMATION):
+            raise AlreadyRunning
+        self._begin(Task(message=message))
+        conversation.tell_goal(goal)
+
+    def abandon_goal(self) -> None:
+        """Pursue the goal no longer; the turn that goes on is not broken off. None is under way: nothing happens."""
+        goal = self._conversation.record.goal
+        if goal is not None and goal.active:
+            self._conversation.tell_goal(goal.interrupted())
+            self._goal_stopped.set()
+
+    def _begin(self, task: Task) -> None:
+        conversation = self._conversation
         conversation.ensure_system_prompt()
         conversation.pause_requested.clear()
-        pending = self._waiting() if conversation.status is Status.WAITING_FOR_CONFIRMATION else []
+        self._goal_stopped.clear()
         self._pending, self._interrupted = [], False
         conversation.move(Status.RUNNING)
-        self._task = asyncio.create_task(self._run(pending), name=f"run {conversation.id}")
+        self._task = asyncio.create_task(self._run(task), name=f"run {conversation.id}")
 
     async def reject(self, reason: str) -> None:
         """Refuse the acts that wait for leave, on disk when this returns. None wait: nothing happens."""
@@ -134,6 +155,7 @@ class Runner:
                 action_id=event.id,
             )
         self._pending = []
+        self.abandon_goal()
         conversation.move(Status.IDLE)
         conversation.publish_full_state()
         await conversation.settle()
@@ -164,10 +186,10 @@ class Runner:
 
     # -- the task
 
-    async def _run(self, pending: Sequence[Step]) -> None:
+    async def _run(self, task: Task) -> None:
         conversation = self._conversation
         try:
-            verdict = await self._verdict(pending)
+            verdict = await self._verdict(task)
             conversation.join(None)
             self._tell(verdict)
             await conversation.settle()
@@ -175,20 +197,22 @@ class Runner:
         except Exception:  # the edge of a task that nobody awaits: a full disk must not leave it running for ever
             log.error("run.end_not_stored", conversation=str(conversation.id), exc_info=True)
             conversation.record.execution_status = Status.ERROR
+            if (goal := conversation.record.goal) is not None and goal.active:
+                conversation.record.goal = goal.interrupted()
             conversation.publish_full_state()
         finally:
             conversation.join(None)
 
-    async def _verdict(self, pending: Sequence[Step]) -> Verdict:
+    async def _verdict(self, task: Task) -> Verdict:
         conversation = self._conversation
         try:
             await conversation.save()
-            return await self._work(pending)
+            return await self._work(task)
         except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if not self._interrupted or task is None:
+            current = asyncio.current_task()
+            if not self._interrupted or current is None:
                 raise
-            task.uncancel()
+            current.uncancel()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TIDY_SECONDS):
                     await conversation.toolbox.interrupt()
@@ -206,6 +230,8 @@ class Runner:
                 detail=conversation.mask.text(verdict.detail),
                 classification=verdict.classification,
             )
+        if verdict.status is not Status.WAITING_FOR_CONFIRMATION:
+            self.abandon_goal()
         conversation.move(verdict.status)
         conversation.publish_full_state()
 
@@ -222,10 +248,12 @@ class Runner:
             )
         conversation.emit(InterruptEvent)
 
-    async def _work(self, pending: Sequence[Step]) -> Verdict:
+    async def _work(self, task: Task) -> Verdict:
         conversation = self._conversation
         try:
-            return await self._to_verdict(pending)
+            if task.message is not None and not await self.submit(task.message):
+                return Verdict(Status.ERROR, "GoalBlocked", "A hook keeps the objective from the agent.", _BLOCKED)
+            return await self._to_verdict(task.pending)
         except ModelError as error:
             conversation.secrets.refresh_mask()
             return Verdict(Status.ERROR, error.code, error.detail, error.classification)
@@ -248,48 +276,31 @@ class Runner:
         if not pending:
             history.abandon_calls()  # of a branch that ends in the middle of an act
         conversation.join(history)
-        run = Run(
-            journal=conversation,
-            history=history,
-            model=Model(llm),
-            toolbox=conversation.toolbox,
-            gate=gate,
-            memory=self.memory,
-            repetition=Repetition(record.stuck_thresholds) if record.stuck_detection else None,
-            max_iterations=record.max_iterations,
-            concurrency=record.agent.tool_concurrency_limit or 1,
-            pending=pending,
-        )
-        return await self._ended(run)
+
+        def run(history: History, pending: Sequence[Step] = ()) -> Run:
+            return Run(
+                journal=conversation,
+                history=history,
+                model=Model(llm),
+                toolbox=conversation.toolbox,
+                gate=gate,
+                memory=self.memory,
+                repetition=Repetition(record.stuck_thresholds) if record.stuck_detection else None,
+                max_iterations=record.max_iterations,
+                concurrency=record.agent.tool_concurrency_limit or 1,
+                pending=pending,
+            )
+
+        turns = Turns(conversation, self.memory, goal_stopped=self._goal_stopped, another=run)
+        verdict = await turns.to_end(run(history, pending))
+        self._pending = list(verdict.pending)
+        return verdict
 
     async def _begin_session(self, gate: ConversationGate) -> None:
         record = self._conversation.record
         if record.hook_config is not None and not record.session_begun:
             record.session_begun = True
             await gate.session("SessionStart")
-
-    async def _ended(self, run: Run) -> Verdict:
-        conversation, record = self._conversation, self._conversation.record
-        while True:
-            ending = await run.to_end()
-            await conversation.settle()
-            # From here to the new status nothing waits, so neither message nor pause falls between run and end.
-            match ending:
-                case Ending.ITERATIONS:
-                    detail = f"The agent used up its {record.max_iterations} iterations without ending the turn."
-                    return Verdict(Status.ERROR, "MaxIterationsReached", detail, _LIMIT)
-                case Ending.BUDGET:
-                    detail = f"The run has cost the ${record.max_budget_per_run:.4f} that it may cost."
-                    return Verdict(Status.ERROR, "MaxBudgetReached", detail, _BUDGET)
-                case Ending.STUCK:
-                    return Verdict(Status.STUCK)
-                case Ending.ASKING:
-                    self._pending = run.pending
-                    return Verdict(Status.WAITING_FOR_CONFIRMATION)
-            if ending is Ending.PAUSED or conversation.pause_requested.is_set():
-                return Verdict(Status.PAUSED)
-            if not run.history.unanswered:
-                return Verdict(Status.FINISHED)
 
     def _gate(self) -> ConversationGate:
         return ConversationGate(self._conversation, environment=self._environment())

@@ -24,6 +24,7 @@ from runtime.conversations.conversation import Conversation
 from runtime.conversations.definition import modules_of
 from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
+from runtime.conversations.goal import Goal, opening, reopening
 from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
 from runtime.conversations.record import ConversationRecord, Origin
 from runtime.conversations.recovery import recover
@@ -32,6 +33,7 @@ from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status, advance
 from runtime.conversations.tools import shell_environment, toolbox_for
 from runtime.events.clock import utc_now
+from runtime.events.content import Message
 from runtime.events.feed import GONE, STOPPING
 from runtime.events.log import EventLog
 from runtime.git.clone import CloneFailed, ensure_repository
@@ -55,6 +57,10 @@ class ConversationNotFound(Exception):
 
 class IdTaken(Exception):
     """A conversation with this id exists."""
+
+
+class NoGoal(Exception):
+    """There is no goal that was interrupted, so none can be taken up again."""
 
 
 class CapacityFull(Exception):
@@ -199,11 +205,46 @@ class ConversationService:
         Raises ConversationNotFound; CapacityFull, with the message stored. A running agent takes the message up.
         """
         opened = await self._find(conversation_id)
+        opened.runner.abandon_goal()  # whoever speaks has something else in mind
         if run and opened.conversation.status is Status.WAITING_FOR_CONFIRMATION:
             await opened.runner.reject(MESSAGE_INSTEAD)  # words are not leave
         to_answer = await opened.runner.submit(given.message, event_id=event_id)
         if to_answer and run and opened.conversation.status is not Status.RUNNING:
             await self.run(conversation_id)
+
+    async def start_goal(self, conversation_id: UUID, objective: str, *, max_iterations: int) -> None:
+        """Let the agent pursue an objective, turn after turn; `running` when this returns, and on disk.
+
+        Raises ConversationNotFound, AlreadyRunning (also when acts wait for leave), CapacityFull.
+        """
+        goal = Goal(objective=objective, max_iterations=max_iterations)
+        await self._pursue(await self._find(conversation_id), goal, opening(goal))
+
+    async def resume_goal(self, conversation_id: UUID) -> None:
+        """Take up the last goal, when it was interrupted. Raises NoGoal, and what `start_goal` raises."""
+        opened = await self._find(conversation_id)
+        goal = opened.conversation.record.goal
+        if goal is None or goal.status in ("complete", "capped"):
+            raise NoGoal
+        await self._pursue(opened, goal.resumed(), reopening(goal))
+
+    async def stop_goal(self, conversation_id: UUID) -> None:
+        """Pursue it no longer; the turn under way ends as it would. None is under way: nothing happens.
+
+        Raises ConversationNotFound.
+        """
+        opened = await self._find(conversation_id)
+        opened.runner.abandon_goal()
+        await opened.conversation.settle()
+        await opened.conversation.save()
+
+    async def _pursue(self, opened: Opened, goal: Goal, message: Message) -> None:
+        if opened.conversation.status is Status.RUNNING:
+            raise AlreadyRunning
+        self._check_capacity()
+        self._warm_up()
+        opened.runner.pursue(goal, message)
+        await opened.conversation.settle()
 
     async def pause(self, conversation_id: UUID) -> None:
         """Let the running agent end its step and stop; without effect in any other status. ConversationNotFound."""

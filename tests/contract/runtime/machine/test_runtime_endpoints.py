@@ -18,9 +18,6 @@ ENDPOINTS = [line.split(" ", 2) for line in (Path(__file__).parent / "endpoints.
 SOME_ID = str(UUID(int=7))
 REFUSED = [(method, line.split()[-1]) for line in MISSING for method in line.split()[:-1]]
 
-#: expected of such a server and refused here, with words
-REFUSED_THOUGH_EXPECTED = frozenset(f"/api/conversations/{{id}}/goal{rest}" for rest in ("", "/stop", "/resume"))
-
 
 def concrete(path: str) -> str:
     """The path with something in each of its places."""
@@ -42,11 +39,7 @@ def test_every_endpoint_of_the_list_is_answered() -> None:
 
 
 async def test_what_is_refused_is_optional_and_names_what_is_missing(tmp_path: Path) -> None:
-    optional = {
-        (method, concrete(path))
-        for label, method, path in ENDPOINTS
-        if label == "OPTIONAL" or path in REFUSED_THOUGH_EXPECTED
-    }
+    optional = {(method, concrete(path)) for label, method, path in ENDPOINTS if label == "OPTIONAL"}
     async with runtime_at(tmp_path) as runtime:
         for method, path in REFUSED:
             assert (method, concrete(path)) in optional
