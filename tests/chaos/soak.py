@@ -1,0 +1,70 @@
+"""`scripts/soak`: the scenarios at length. Ledgers of one file add up over runs, so that a long soak may be many.
+
+    scripts/soak races --count 10000 --seed 1 --ledger soak.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from chaos import races
+from chaos.fleet import Fleet, Violation, fleet
+
+Scenario = Callable[[Fleet, int], Awaitable[dict[str, Any]]]
+SCENARIOS: Mapping[str, Scenario] = {
+    "races": lambda fleet, count: races.run(fleet, races=count),
+}
+
+
+async def _soak(scenario: str, count: int, seed: int, lease_seconds: float) -> dict[str, Any]:
+    began = time.monotonic()
+    async with fleet(seed=seed, lease_seconds=lease_seconds) as members:
+        found = await SCENARIOS[scenario](members, count)
+    return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **found}
+
+
+def _sum(total: dict[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
+    """Counts add up; of everything else the runs are kept."""
+    for name, value in found.items():
+        if isinstance(value, Mapping):
+            total[name] = _sum(dict(total.get(name, {})), value)
+        elif name != "seed" and isinstance(value, int | float):
+            total[name] = total.get(name, 0) + value
+    return total
+
+
+def main() -> int:
+    """Exit status 1 on the first broken promise; the seed that shows it is printed."""
+    parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
+    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("--count", type=int, default=200)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--lease-seconds", type=float, default=2.0)
+    parser.add_argument("--ledger", type=Path, help="a JSON file whose counts this run adds to")
+    options = parser.parse_args()
+    try:
+        found = asyncio.run(_soak(options.scenario, options.count, options.seed, options.lease_seconds))
+    except Violation as violation:
+        print(f"VIOLATION (seed {options.seed}): {violation}")
+        return 1
+    print(json.dumps({options.scenario: found}, indent=1))
+    if options.ledger is not None:
+        ledger = json.loads(options.ledger.read_text()) if options.ledger.exists() else {}
+        entry = ledger.setdefault(options.scenario, {"runs": 0, "seeds": []})
+        _sum(entry, found)
+        entry["runs"] += 1
+        entry["seeds"].append(options.seed)
+        options.ledger.write_text(json.dumps(ledger, indent=1))
+        print(f"{options.ledger}: {json.dumps(entry)}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
