@@ -18,6 +18,7 @@ from orchestrator.drivers.fake_http import HEAD_LIMIT_BYTES, Answer, Request, re
 from orchestrator.drivers.fake_script import Fault, Received, Script
 
 LOOPBACK = "127.0.0.1"
+_MOST_SAID = 10_000
 _START_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
 
 
@@ -46,6 +47,7 @@ class FakeRuntime:
         self._server: asyncio.Server | None = None
         self._goes_on = asyncio.Event()
         self._goes_on.set()
+        self.configured: list[str] = []  #: paths of the POSTs that were served since its start, messages left out
         self.port = 0
 
     async def start(self) -> None:
@@ -99,9 +101,11 @@ class FakeRuntime:
         if self._server is None:
             return None
         self._script.received.append(Received(self._name, request.method, request.path, request.headers, request.body))
+        if self._script.pace:
+            await asyncio.sleep(self._script.pace)
         rule = self._script.meets(request.method, request.path)
         if rule is None:
-            return self._served(request)
+            return self._noted(request, self._served(request))
         match rule.fault:
             case Fault.STATUS:
                 return Answer(rule.status, {"detail": "scripted"} if rule.body is None else rule.body)
@@ -113,6 +117,11 @@ class FakeRuntime:
                 self.cut()
                 self._on_death()
         return None
+
+    def _noted(self, request: Request, answer: Answer) -> Answer:
+        if request.method == "POST" and answer.status < 300 and not request.path.endswith("/events"):
+            self.configured.append(request.path)
+        return answer
 
     def _served(self, request: Request) -> Answer:
         match (request.method, request.path):
@@ -232,11 +241,20 @@ def _conversation(id: str, log: Sequence[Mapping[str, Any]]) -> Mapping[str, Any
 
 
 def _append_message(log: list[dict[str, Any]], body: Mapping[str, Any]) -> None:
+    """A message, and what the agent says to it: `OK.`, as often as a text of the form `SAY:<times>` asks for."""
     event_id = str(body.get("event_id") or uuid.uuid4())
     if any(event["id"] == event_id for event in log):
         return
     log.append(_message(event_id, "user", body.get("content")))
-    log.append(_message(str(uuid.uuid4()), "agent", "OK."))
+    for _ in range(_times(log[-1])):
+        log.append(_message(str(uuid.uuid4()), "agent", "OK."))
+
+
+def _times(message: Mapping[str, Any]) -> int:
+    parts = message["llm_message"]["content"]
+    text = str(parts[0].get("text", "")) if isinstance(parts, list) and parts and isinstance(parts[0], dict) else ""
+    asked = text.removeprefix("SAY:")
+    return min(int(asked), _MOST_SAID) if asked != text and asked.isascii() and asked.isdigit() else 1
 
 
 def _message(id: str, source: str, content: Any) -> dict[str, Any]:

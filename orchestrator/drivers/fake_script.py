@@ -49,6 +49,7 @@ class Script:
     """What goes wrong, and what was seen. `path` may hold `*`; `times` None means from now on."""
 
     received: deque[Received] = field(default_factory=lambda: deque(maxlen=_REMEMBERED_REQUESTS))
+    pace: float = 0.0  #: seconds that every request takes, so that there is a middle to be killed in
     _rules: list[Rule] = field(default_factory=list)
 
     def fail(self, method: str, path: str, status: int, *, times: int | None = 1, body: Any = None) -> None:
@@ -66,6 +67,10 @@ class Script:
     def die(self, method: str, path: str, *, times: int | None = 1) -> None:
         """End the runtime."""
         self._rules.append(Rule(method, path, Fault.DEATH, times, 0, None))
+
+    def slow(self, seconds: float) -> None:
+        """Let every request take that long."""
+        self.pace = seconds
 
     def clear(self) -> None:
         """From now on nothing goes wrong."""

@@ -120,6 +120,9 @@ class FakeServer:
             "starts": self._engine.starts,
             "doubles": self._engine.doubles,
             "alive": [name for name, one in self._engine.runtimes.items() if one.alive],
+            "configured": {
+                name: one.server.configured for name, one in self._engine.runtimes.items() if one.server is not None
+            },
             "runtimes": list(self._engine.runtimes),
             "volumes": list(self._engine.volumes),
         }

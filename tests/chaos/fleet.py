@@ -100,6 +100,14 @@ class Fleet:
         found: dict[str, Any] = await fake_wire.call(self.engine, "census")
         return found
 
+    async def engine_call(self, verb: str, **arguments: Any) -> Any:
+        """One of the engine's verbs for tests (`orchestrator/drivers/fake_server.py`)."""
+        return await fake_wire.call(self.engine, verb, **arguments)
+
+    async def script(self, rule: str, *given: Any) -> None:
+        """Plan what goes wrong inside runtimes."""
+        await self.engine_call("script", rule=rule, given=given)
+
     async def tenant(self, name: str) -> str:
         """The key of a new tenant that has a model."""
         tenant = (await self.ask("POST", "/api/v2/tenants", json={"name": name})).json()

@@ -14,12 +14,15 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chaos import races
+from chaos import kills, messages, races
 from chaos.fleet import Fleet, Violation, fleet
 
 Scenario = Callable[[Fleet, int], Awaitable[dict[str, Any]]]
 SCENARIOS: Mapping[str, Scenario] = {
     "races": lambda fleet, count: races.run(fleet, races=count),
+    "kills": lambda fleet, count: kills.run(fleet, kills=count),
+    "messages": lambda fleet, count: messages.run(fleet, messages=count),
+    "events": lambda fleet, count: messages.run(fleet, messages=count // 50, said=49),
 }
 
 

@@ -1,0 +1,99 @@
+"""`kill -9` of a replica in the middle of starts: at every step of them, and between.
+
+Twenty and more conversations start at each kill. Afterwards every one of them is ready, within the lease and five
+seconds (the 95th percentile over kills), by one runtime that was given all of its configuration, in order; and the
+engine runs nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+import uuid
+from collections import Counter
+from typing import Any
+
+from chaos.fleet import Fleet, Violation
+from chaos.races import nothing_left, raise_doubles
+
+CONVERSATIONS_A_KILL = 20
+PACE_SECONDS = 0.02
+ENDS_WITHIN = 90.0
+CONFIGURATION = ["/api/init", "/api/settings", "/api/add-git-providers", "/api/secrets", "/api/conversations"]
+
+
+async def run(fleet: Fleet, *, kills: int, conversations: int = CONVERSATIONS_A_KILL) -> dict[str, Any]:
+    """Kill that often; answers the ledger. Raises `Violation`."""
+    key = await fleet.tenant("starters")
+    await fleet.ask("PUT", "/api/v2/secrets/TOKEN", key, json={"value": "value-of-the-tests"})
+    await fleet.ask("PUT", "/api/v2/git-providers/github", key, json={"token": "token-of-the-tests"})
+    await fleet.script("slow", PACE_SECONDS)
+    steps: Counter[str] = Counter()
+    recoveries: list[float] = []
+    for _ in range(kills):
+        ids, operations = await _begin(fleet, key, conversations)
+        await asyncio.sleep(fleet.random.uniform(0.0, 1.0))
+        victim = fleet.random.choice(fleet.replicas)
+        steps.update(await _steps(fleet, key, operations, victim.crash))
+        began = time.monotonic()
+        again = asyncio.create_task(asyncio.to_thread(victim.begin))
+        records = await asyncio.gather(*(fleet.until(key, id, "ready", "failed", seconds=ENDS_WITHIN) for id in ids))
+        recoveries.append(time.monotonic() - began)
+        await again
+        await raise_doubles(fleet)
+        await _raise_unfinished(fleet, records)
+        await asyncio.gather(*(fleet.ask("DELETE", f"/api/v2/conversations/{id}?purge=true", key) for id in ids))
+    await nothing_left(fleet)
+    census = await fleet.census()
+    return {
+        "kills": kills,
+        "conversations": kills * conversations,
+        "engine_starts": census["starts"],
+        "steps": dict(steps),
+        "recovery_p95": _percentile(recoveries, 0.95),
+        "recovery_max": round(max(recoveries), 2),
+    }
+
+
+async def _begin(fleet: Fleet, key: str, count: int) -> tuple[list[str], list[str]]:
+    ids = [str(uuid.UUID(int=fleet.random.getrandbits(128), version=4)) for _ in range(count)]
+    body = {"initial_message": "hello"}
+    answers = await asyncio.gather(
+        *(fleet.ask("POST", "/api/v2/conversations", key, json={"id": id, **body}) for id in ids)
+    )
+    return ids, [answer.json()["operation"] for answer in answers]
+
+
+async def _steps(fleet: Fleet, key: str, operations: list[str], kill: Any) -> list[str]:
+    """Kill, and tell in which steps the starts were just then."""
+    kill()
+    answers = await asyncio.gather(*(fleet.ask("GET", f"/api/v2/operations/{one}", key) for one in operations))
+    return [_step(answer.json()) for answer in answers]
+
+
+def _step(operation: dict[str, Any]) -> str:
+    if operation["state"] != "running":
+        return f"ended ({operation['state']})"
+    states = {stage["name"]: stage["state"] for stage in operation["stages"]}
+    running = [name for name, state in states.items() if state == "running"]
+    if running:
+        return running[0]
+    done = [name for name, state in states.items() if state == "succeeded"]
+    return f"after {done[-1]}" if done else "before the first"
+
+
+async def _raise_unfinished(fleet: Fleet, records: list[dict[str, Any]]) -> None:
+    """Raises `Violation` for a conversation that is not ready, or ready on a runtime that was not told everything."""
+    configured = (await fleet.census())["configured"]
+    for record in records:
+        if record["phase"] != "ready":
+            raise Violation(f"conversation {record['id']} is {record['phase']}: {record.get('reason')}")
+        name = f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}"
+        told = [path for path in configured.get(name, []) if path in CONFIGURATION]
+        if [path for path in dict.fromkeys(told)] != CONFIGURATION:
+            raise Violation(f"{name} is said to be ready and was told {told}")
+
+
+def _percentile(values: list[float], share: float) -> float:
+    ordered = sorted(values)
+    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 2)
