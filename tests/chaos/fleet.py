@@ -1,6 +1,6 @@
 """Several orchestrators on one Redis and one fake engine, each a process of its own that can be killed or stopped.
 
-The engine is neutral: it outlives every orchestrator and counts what ran. Redis syncs every write, as the guarantees ask.
+The engine is neutral: it outlives every orchestrator and counts what ran. Redis syncs every write.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ async def _raise_unfinished(fleet: Fleet, records: list[dict[str, Any]]) -> None
             raise Violation(f"conversation {record['id']} is {record['phase']}: {record.get('reason')}")
         name = f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}"
         told = [path for path in configured.get(name, []) if path in CONFIGURATION]
-        if [path for path in dict.fromkeys(told)] != CONFIGURATION:
+        if list(dict.fromkeys(told)) != CONFIGURATION:
             raise Violation(f"{name} is said to be ready and was told {told}")
 
 

@@ -10,7 +10,6 @@ import asyncio
 from typing import Any
 
 from chaos.fleet import Fleet, Violation
-
 from orchestrator.domain.ids import ConversationId, message_event_id
 
 SETTLES_WITHIN = 180.0

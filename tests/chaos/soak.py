@@ -1,6 +1,6 @@
 """`scripts/soak`: the scenarios at length. Ledgers of one file add up over runs, so that a long soak may be many.
 
-    scripts/soak races --count 10000 --seed 1 --ledger soak.json
+scripts/soak races --count 10000 --seed 1 --ledger soak.json
 """
 
 from __future__ import annotations

@@ -1,0 +1,33 @@
+"""The scenarios, short; `scripts/soak` runs the same ones at length."""
+
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from chaos import kills, messages, races
+from chaos.fleet import Fleet, fleet
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+
+
+async def over_a_fleet(seed: int, act: Callable[[Fleet], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
+    async with fleet(seed=seed) as members:
+        return await act(members)
+
+
+async def test_racing_starts_over_replicas_that_die_never_make_two_runtimes() -> None:
+    found = await over_a_fleet(11, lambda members: races.run(members, races=64))
+    assert found["races"] == 64
+    assert found["doubles"] == 0
+
+
+async def test_a_replica_killed_in_the_middle_of_starts_leaves_nothing_half_done() -> None:
+    found = await over_a_fleet(12, lambda members: kills.run(members, kills=4))
+    assert found["conversations"] == 4 * kills.CONVERSATIONS_A_KILL
+
+
+async def test_messages_and_events_survive_replicas_and_runtimes() -> None:
+    found = await over_a_fleet(13, lambda members: messages.run(members, messages=240, said=9))
+    assert found["messages"] == 240
+    assert found["events"] == 2400
