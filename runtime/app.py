@@ -26,6 +26,7 @@ from runtime.api import (
     init,
     mcp,
     older,
+    openai,
     profiles,
     scoped,
     secrets,
@@ -67,6 +68,7 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
             app.include_router(machine.router, prefix=prefix, dependencies=[Depends(require_session_key)])
     app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(workspace.router, prefix="/api")
+    app.include_router(openai.router)
     app.include_router(unavailable.router)
     app.include_router(sockets.router)
     app.include_router(bash_socket.router)

@@ -13,7 +13,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from runtime.api.dependencies import KEY_HEADER
+from runtime.api.dependencies import KEY_HEADER, bearer_of
 from runtime.api.errors import DORMANT
 from runtime.api.paths import route_path
 from runtime.fence import BadFence, StaleFence
@@ -22,6 +22,8 @@ from runtime.state import RuntimeState, Stage
 GENERATION_HEADER = "X-Generation"
 FENCE_HEADER = "X-Fence"
 MEBIBYTE = 1024 * 1024
+#: here a key may come as a bearer token
+COMPATIBLE_PATHS = "/v1/"
 #: configuration is small; whoever sends more made a mistake or is an attacker
 CONFIGURATION_LIMIT = MEBIBYTE
 CONFIGURATION_PATHS = (
@@ -73,15 +75,22 @@ class Gate:
         asked = headers.get(GENERATION_HEADER)
         if asked is not None and generation is not None and asked.strip() != str(generation):
             return JSONResponse({"detail": "generation mismatch: this runtime is of another generation"}, 409)
-        guarded = path.startswith("/api/") and path != "/api/init"
+        compatible = path.startswith(COMPATIBLE_PATHS)
+        guarded = compatible or (path.startswith("/api/") and path != "/api/init")
         if self._state.stage is not Stage.READY and (guarded or scope["type"] == "websocket"):
             return JSONResponse({"detail": DORMANT}, 503, headers={"Retry-After": "1"})
         if scope["type"] == "websocket":
             return None
         keyed = guarded and _TICKETED.fullmatch(path) is None
-        if keyed and not self._state.session_keys.accepts(headers.get(KEY_HEADER)) and self._is_route(scope):
+        if keyed and not self._has_key(headers, bearer=compatible) and self._is_route(scope):
             return JSONResponse({"detail": "Unauthorized"}, 401)
         return self._size_refusal(headers, _limit(path))
+
+    def _has_key(self, headers: Headers, *, bearer: bool) -> bool:
+        keys = self._state.session_keys
+        return keys.accepts(headers.get(KEY_HEADER)) or (
+            bearer and keys.accepts(bearer_of(headers.get("authorization")))
+        )
 
     async def _fenced_off(self, scope: Scope) -> JSONResponse | None:
         """Why a request with a fence is not served; most carry none. Without a key nobody's fence counts."""

@@ -16,7 +16,6 @@ from runtime.api.socket_auth import refuse
 from runtime.state import RuntimeState
 
 _EDITOR = "a VS Code server"
-_PROXY_API = "an OpenAI-compatible endpoint over stored profiles"
 _ACP = "agents of the Agent Client Protocol"
 _SKILLS = "installing skills from a marketplace"
 _PLUGINS = "plugins"
@@ -30,9 +29,6 @@ _META_PROFILES = "meta profiles"
 
 #: methods and path -> what is missing
 MISSING: Mapping[str, str] = {
-    "GET /v1/models": _PROXY_API,
-    "POST /v1/chat/completions": _PROXY_API,
-    "POST /v1/responses": _PROXY_API,
     "POST /api/conversations/{id}/switch_acp_model": _ACP,
     "GET /api/git/repositories/search": "searching a git provider's repositories",
     "GET /api/skills/catalog": _SKILLS,

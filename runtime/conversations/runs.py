@@ -170,6 +170,14 @@ class Runner:
         self._task.cancel()
         await asyncio.gather(self._task, return_exceptions=True)
 
+    async def over(self, *, seconds: float | None) -> bool:
+        """Whether no run goes on any more, at the latest after `seconds` (None: however long it takes)."""
+        if self._task is None:
+            return True
+        # `wait` leaves the run alone when the one who waits is cancelled.
+        done, _ = await asyncio.wait([self._task], timeout=seconds)
+        return bool(done)
+
     async def cancel(self) -> None:
         """Break off a run that goes on, for good. What it had stored stays; a later load says that it was."""
         self._interrupted = False

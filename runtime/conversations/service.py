@@ -103,6 +103,7 @@ class ConversationService:
         self._locks: dict[UUID, asyncio.Lock] = {}
         self._warming: asyncio.Task[None] | None = None
         self._last_activity: float | None = None
+        self._kept_places = 0  #: of runs that will start as soon as their message is on disk
 
     # -- life
 
@@ -198,19 +199,38 @@ class ConversationService:
         opened.runner.start()
 
     async def receive(
-        self, conversation_id: UUID, given: GivenMessage, *, run: bool, event_id: UUID | None = None
+        self,
+        conversation_id: UUID,
+        given: GivenMessage,
+        *,
+        run: bool,
+        event_id: UUID | None = None,
+        needs_place: bool = False,
     ) -> None:
         """Add a message, on disk when this returns, and start the agent when asked. A known `event_id` does nothing.
 
-        Raises ConversationNotFound; CapacityFull, with the message stored. A running agent takes the message up.
+        Raises ConversationNotFound; CapacityFull, with the message stored unless it `needs_place`. A running agent
+        takes the message up.
         """
         opened = await self._find(conversation_id)
+        if needs_place and opened.conversation.status is not Status.RUNNING:
+            self._check_capacity()
+            self._kept_places += 1
+        else:
+            needs_place = False
+        try:
+            to_answer = await self._submit(opened, given, run=run, event_id=event_id)
+        finally:
+            self._kept_places -= needs_place
+        # Nothing waits from here to the start of the run, so that nobody else takes the place.
+        if to_answer and run and opened.conversation.status is not Status.RUNNING:
+            await self.run(conversation_id)
+
+    async def _submit(self, opened: Opened, given: GivenMessage, *, run: bool, event_id: UUID | None) -> bool:
         opened.runner.abandon_goal()  # whoever speaks has something else in mind
         if run and opened.conversation.status is Status.WAITING_FOR_CONFIRMATION:
             await opened.runner.reject(MESSAGE_INSTEAD)  # words are not leave
-        to_answer = await opened.runner.submit(given.message, event_id=event_id)
-        if to_answer and run and opened.conversation.status is not Status.RUNNING:
-            await self.run(conversation_id)
+        return await opened.runner.submit(given.message, event_id=event_id)
 
     async def start_goal(self, conversation_id: UUID, objective: str, *, max_iterations: int) -> None:
         """Let the agent pursue an objective, turn after turn; `running` when this returns, and on disk.
@@ -245,6 +265,10 @@ class ConversationService:
         self._warm_up()
         opened.runner.pursue(goal, message)
         await opened.conversation.settle()
+
+    async def over(self, conversation_id: UUID, *, seconds: float | None) -> bool:
+        """Whether the run that goes on is over, at the latest after `seconds`. Raises ConversationNotFound."""
+        return await (await self._find(conversation_id)).runner.over(seconds=seconds)
 
     async def pause(self, conversation_id: UUID) -> None:
         """Let the running agent end its step and stop; without effect in any other status. ConversationNotFound."""
@@ -474,7 +498,7 @@ class ConversationService:
 
     def _check_capacity(self) -> None:
         running = sum(opened.conversation.status is Status.RUNNING for opened in self._opened.values())
-        if running >= self.settings.max_concurrent_runs:
+        if running + self._kept_places >= self.settings.max_concurrent_runs:
             raise CapacityFull
 
     def _warm_up(self) -> None:
