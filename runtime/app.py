@@ -46,6 +46,9 @@ from runtime.boot import InitKey
 from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState
 
+#: an application without a state, made ahead of time; see `prepare`
+_prepared: list[FastAPI] = []
+
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
 KEYED = (events, conversations, settings, secrets, older, control, branches, goals, asking, profiles, catalogue, mcp)
 
@@ -56,8 +59,28 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     Raises InvalidConfiguration when `deferred_init` is set and there is no key to initialise it with.
     """
     state = RuntimeState(configuration, init_key=_init_key(configuration, init_key))
-    app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
+    app = _prepared.pop() if _prepared else _routed()
     app.state.runtime = state
+    if not static.mount(app, configuration.static_files_path):
+        app.include_router(static.router)
+    # The last one added is the outermost.
+    app.add_middleware(Gate, state=state, routes=app.router.routes)
+    app.add_middleware(errors.ErrorEdge)
+    app.add_middleware(CrossOrigin, state=state)
+    app.add_middleware(HotRoutes, state=state)
+    app.add_middleware(OlderPaths, state=state)
+    return app
+
+
+def prepare() -> None:
+    """Do the larger part of one `build_app` now: of the next one, in this process or in one that is forked from it."""
+    if not _prepared:
+        _prepared.append(_routed())
+
+
+def _routed() -> FastAPI:
+    """All routes, which know nothing of settings: they ask the state that the application has by then."""
+    app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
     app.include_router(health.router)
     app.include_router(init.router, prefix="/api")
     for module in KEYED:
@@ -73,15 +96,7 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     app.include_router(sockets.router)
     app.include_router(bash_socket.router)
     app.include_router(session_socket.router)
-    if not static.mount(app, configuration.static_files_path):
-        app.include_router(static.router)
     errors.install(app)
-    # The last one added is the outermost.
-    app.add_middleware(Gate, state=state, routes=app.router.routes)
-    app.add_middleware(errors.ErrorEdge)
-    app.add_middleware(CrossOrigin, state=state)
-    app.add_middleware(HotRoutes, state=state)
-    app.add_middleware(OlderPaths, state=state)
     return app
 
 

@@ -38,7 +38,7 @@ _DEADLINE_GRACE = 5.0
 _NO_TIMEOUT_SECONDS = 3600.0
 
 
-def _library() -> Any:
+def load() -> Any:
     """litellm, imported once. Blocks for seconds the first time: call it in a thread."""
     with _import_lock:
         # What the library does with its own types is nothing that who runs a runtime could change.
@@ -58,7 +58,7 @@ def _library() -> Any:
 
 async def warm_up() -> None:
     """Import the library in a thread, so that the first run is not slow. Idempotent."""
-    await asyncio.to_thread(_library)
+    await asyncio.to_thread(load)
 
 
 class Model:
@@ -80,7 +80,7 @@ class Model:
         `on_delta(content, reasoning)` is called for each piece when the settings ask for streaming. `abandon` ends the
         wait before a retry.
         """
-        library = await asyncio.to_thread(_library)
+        library = await asyncio.to_thread(load)
         attempt = 0
         while True:
             try:
