@@ -12,12 +12,14 @@ from pydantic import Field, StringConstraints, field_validator
 from runtime.api.answers import ConversationId, refusals
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
-from runtime.api.parsing import refused
 from runtime.configuration.record import LlmSettings
+from runtime.conversations.children import child_of
+from runtime.conversations.conversation import Conversation
 from runtime.conversations.forking import UnknownEvent
-from runtime.conversations.service import ConversationNotFound, IdTaken
-from runtime.conversations.start import GivenMessage, StartRequest, checked_tags
-from runtime.events.content import TextContent
+from runtime.conversations.record import ConversationRecord
+from runtime.conversations.service import ConversationNotFound, IdTaken, WorkspaceUnusable
+from runtime.conversations.start import checked_tags
+from runtime.state import RuntimeState
 
 router = APIRouter(prefix="/conversations", tags=["Conversations"])
 
@@ -55,7 +57,8 @@ class Navigate(Body):
 class Child(Body):
     task: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
     title: Title | None = None
-    isolation: Literal["worktree", "shared"] = "shared"
+    #: not given: a working tree of its own where the parent works in a repository with commits
+    isolation: Literal["worktree", "shared"] | None = None
 
 
 class SwitchLlm(Body):
@@ -120,24 +123,15 @@ async def navigate(state: StateDependency, conversation_id: ConversationId, body
 
 @router.post("/{conversation_id}/children")
 async def child(state: StateDependency, conversation_id: ConversationId, body: Child) -> JSONResponse:
-    """A conversation for a part of the work, begun at once, in the same working directory."""
-    if body.isolation == "worktree":
-        raise refused("isolation", "working trees of their own are not available here: use shared")
+    """A conversation for a part of the work, begun at once, under the rules of its parent."""
     with refusals():
         parent = state.conversations.record(conversation_id)
-        wanted = StartRequest.model_construct(
-            **{
-                **_defaults(),
-                "workspace": parent.workspace,
-                "agent": parent.agent,
-                "parent_conversation_id": parent.id,
-                "initial_message": GivenMessage(content=[TextContent(text=body.task)]),
-                "secrets": parent.secrets,
-                "max_iterations": parent.max_iterations,
-                "title": body.title,
-            }
-        )
-        made, _ = await state.conversations.create(wanted)
+        try:
+            made = await _begin(state, parent, body, worktree=body.isolation != "shared")
+        except WorkspaceUnusable:
+            if body.isolation is not None:
+                raise
+            made = await _begin(state, parent, body, worktree=False)
         answer = {
             "conversation_id": str(made.id),
             "parent_conversation_id": str(parent.id),
@@ -145,10 +139,16 @@ async def child(state: StateDependency, conversation_id: ConversationId, body: C
             "title": made.record.title,
             "url": None,
             "workspace": made.record.workspace.working_dir,
-            "isolation": body.isolation,
+            "isolation": "shared" if made.record.worktree is None else "worktree",
         }
-        await state.conversations.run(made.id)
+        if made.has_message:
+            await state.conversations.run(made.id)
     return JSONResponse(answer, 201)
+
+
+async def _begin(state: RuntimeState, parent: ConversationRecord, body: Child, *, worktree: bool) -> Conversation:
+    wanted = child_of(parent, body.task, title=body.title, worktree=worktree)
+    return (await state.conversations.create(wanted, origin=parent.origin))[0]
 
 
 @router.post("/{conversation_id}/switch_llm")
@@ -165,8 +165,3 @@ async def load_plugin(state: StateDependency, conversation_id: ConversationId, b
     with refusals():
         state.conversations.record(conversation_id)
     raise HTTPException(400, "Plugins are not available in this runtime")
-
-
-def _defaults() -> dict[str, Any]:
-    optional = {name: field for name, field in StartRequest.model_fields.items() if not field.is_required()}
-    return {name: field.get_default(call_default_factory=True) for name, field in optional.items()}

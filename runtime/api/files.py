@@ -22,7 +22,8 @@ from runtime.api.place import PlaceDependency, checked, told
 from runtime.api.uploads import BadUpload, receive_file
 from runtime.machine import files
 from runtime.machine.files import BadPath, Incoming
-from runtime.machine.repositories import GitFailed, Repository
+from runtime.machine.repositories import Repository
+from runtime.machine.safe_git import GitFailed
 
 router = APIRouter(tags=["File"])
 

@@ -11,7 +11,8 @@ from fastapi.responses import JSONResponse
 
 from runtime.api.dependencies import StateDependency
 from runtime.api.place import PlaceDependency, checked
-from runtime.machine.repositories import GitFailed, Repository
+from runtime.machine.repositories import Repository
+from runtime.machine.safe_git import GitFailed
 
 router = APIRouter(tags=["Git"])
 T = TypeVar("T")

@@ -21,6 +21,7 @@ from runtime.conversations.goal import Goal
 from runtime.conversations.hooks import HookConfig
 from runtime.conversations.status import Status
 from runtime.events.clock import utc_now, zulu
+from runtime.machine.worktrees import Worktree
 from runtime.secrets.sources import LookupSecret, SecretSource, StaticSecret
 from runtime.store.cipher import Cipher
 from runtime.store.exposure import Exposure, render
@@ -51,6 +52,7 @@ class ConversationRecord(BaseModel):
 
     id: UUID
     workspace: WorkspaceRecord
+    worktree: Worktree | None = None  #: it was made for this conversation, and goes with the last that works in it
     agent: AgentDefinition
     max_iterations: int = Field(default=500, ge=1)
     stuck_detection: bool = True

@@ -38,6 +38,9 @@ from runtime.events.feed import GONE, STOPPING
 from runtime.events.log import EventLog
 from runtime.git.clone import CloneFailed, ensure_repository
 from runtime.git.credentials import CredentialService, environment
+from runtime.machine.worktrees import WorktreeOptions, WorktreeRefused
+from runtime.machine.worktrees import make as make_worktree
+from runtime.machine.worktrees import remove as remove_worktree
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup
 from runtime.secrets.store import SecretStore
@@ -154,9 +157,9 @@ class ConversationService:
             if request.initial_message is not None:
                 self._check_capacity()
             self._check_parent(request)
-            holds_clone = origin is not None and origin.repository is not None
-            await self._prepare_directory(Path(request.workspace.working_dir), holds_clone=holds_clone)
-            conversation = await self._make(_record(conversation_id, request, origin))
+            record = _record(conversation_id, request, origin)
+            await self._prepare_workspace(record, request)
+            conversation = await self._make(record)
             if request.parent_conversation_id is not None:
                 parent = await self.get(request.parent_conversation_id)
                 parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, conversation_id]
@@ -404,8 +407,42 @@ class ConversationService:
             await self._forget_child(record)
             await opened.conversation.close(GONE)
             await asyncio.to_thread(self.folders.remove, conversation_id)
+            await self._leave_worktree(record)
 
     # -- inside
+
+    async def _prepare_workspace(self, record: ConversationRecord, request: StartRequest) -> None:
+        """The directory to work in: made when missing, or a working tree of its own. Raises WorkspaceUnusable."""
+        directory = Path(record.workspace.working_dir)
+        if not request.worktree:
+            holds_clone = record.origin is not None and record.origin.repository is not None
+            await self._prepare_directory(directory, holds_clone=holds_clone)
+            return
+        try:
+            record.worktree, place = await asyncio.to_thread(
+                make_worktree,
+                directory,
+                name=record.id.hex,
+                root=self.settings.conversation_worktree_root.absolute(),
+                options=request.worktree_options or WorktreeOptions(),
+                environment=self.agent_environment(),
+            )
+        except WorktreeRefused as error:
+            raise WorkspaceUnusable(str(error)) from error
+        record.workspace = record.workspace.model_copy(update={"working_dir": str(place)})
+
+    async def _leave_worktree(self, record: ConversationRecord) -> None:
+        """Remove it, unless another conversation works in it: then it goes with that one."""
+        made = record.worktree
+        if made is None:
+            return
+        for other in self._records.values():
+            if Path(made.path) in (place := Path(other.workspace.working_dir), *place.parents):
+                if other.worktree is None:
+                    other.worktree = made
+                    await asyncio.to_thread(self.folders.write, other)
+                return
+        await asyncio.to_thread(remove_worktree, made, self.agent_environment())
 
     async def _forget_child(self, record: ConversationRecord) -> None:
         parent = self._records.get(record.parent_conversation_id) if record.parent_conversation_id else None
@@ -426,6 +463,7 @@ class ConversationService:
         except BaseException:
             self._records.pop(record.id, None)
             await asyncio.to_thread(self.folders.remove, record.id)
+            await self._leave_worktree(record)
             raise
 
     async def _open(self, record: ConversationRecord) -> Opened:

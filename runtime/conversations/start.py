@@ -30,6 +30,7 @@ from runtime.conversations.hooks import HookConfig
 from runtime.conversations.policies import ConfirmationPolicy, NeverConfirm
 from runtime.conversations.record import WorkspaceRecord
 from runtime.events.content import Content, Message
+from runtime.machine.worktrees import WorktreeOptions
 from runtime.secrets.names import check_name
 from runtime.secrets.sources import SecretSource
 
@@ -104,6 +105,7 @@ class StartRequest(BaseModel):
     tags: dict[str, str] = Field(default_factory=dict)
     title: str | None = Field(default=None, min_length=1, max_length=500)
     worktree: bool = False
+    worktree_options: WorktreeOptions | None = None
     parent_conversation_id: UUID | None = None
     conversation_runtime: Literal["local"] | None = None
 
@@ -139,13 +141,6 @@ class StartRequest(BaseModel):
     @classmethod
     def _tags(cls, tags: dict[str, str]) -> dict[str, str]:
         return checked_tags(tags)
-
-    @field_validator("worktree")
-    @classmethod
-    def _not_here(cls, value: Any) -> Any:
-        if value:
-            raise ValueError("not available in this runtime")
-        return value
 
 
 def _built(given: Mapping[str, Any], info: ValidationInfo) -> AgentDefinition:

@@ -1,40 +1,23 @@
 """What changed in a repository, for callers with the runtime's key (contract 7.3). Real git, told to run nothing.
 
-A repository's own configuration may name programs (hooks, monitors, text converters, external diffs), and whoever
-writes into the workspace can write one: every call switches them off. Blocking: call these in a thread.
+`safe_git` is how git is run. Blocking: call these in a thread.
 """
 
 from __future__ import annotations
 
 import os
 import re
-import signal
-import subprocess
 import tempfile
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-_SECONDS = 60.0
-_MOST_BYTES = 64 << 20
+from runtime.machine.safe_git import GitFailed, filters_off, line_of, names_in, safe_git
+
 _LARGEST_FILE = 1 << 20
 _REF = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_./@{}^~-]{0,250}")
 _SHA = re.compile(r"[0-9a-fA-F]{4,64}")
-_QUIET = (
-    *("-c", "core.fsmonitor=false"),
-    *("-c", "core.hooksPath=/dev/null"),
-    *("-c", "core.pager=cat"),
-    *("-c", "core.quotePath=false"),
-    *("-c", "protocol.allow=never"),
-    *("-c", "log.showSignature=false"),
-    *("-c", "diff.ignoreSubmodules=dirty"),
-)
 _STATUS = {"A": "ADDED", "M": "UPDATED", "T": "UPDATED", "U": "UPDATED", "D": "DELETED"}
-
-
-class GitFailed(Exception):
-    """The text is told to the caller."""
 
 
 @dataclass(frozen=True)
@@ -52,10 +35,10 @@ class Repository:
         if not folder.is_dir():
             raise GitFailed("Path not found")
         try:
-            root = _git(folder, environment, "rev-parse", "--show-toplevel")
+            root = safe_git(folder, environment, "rev-parse", "--show-toplevel")
         except GitFailed:
             raise GitFailed("Path is not in a git repository") from None
-        return cls(Path(os.fsdecode(root.rstrip(b"\n"))), environment, _without_filters(folder, environment))
+        return cls(Path(os.fsdecode(root.rstrip(b"\n"))), environment, filters_off(folder, environment))
 
     def base(self, ref: str | None) -> str:
         """What to compare with: `ref`, else where the work left the default branch of origin, else the last commit."""
@@ -72,16 +55,16 @@ class Repository:
         """Changed, new and removed files below the folder, paths relative to it; a rename is both of the last two."""
         base = self.base(ref)
         tracked = self._git(*_DIFF, "--name-status", "-z", "--relative", base, "--", ".", folder=folder)
-        new = _git(folder, self.environment, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
+        new = safe_git(folder, self.environment, "ls-files", "--others", "--exclude-standard", "-z", "--", ".")
         found = dict(_pairs(tracked))
-        found |= {name: "ADDED" for name in _names(new) if found.get(name) != "UPDATED"}
+        found |= {name: "ADDED" for name in names_in(new) if found.get(name) != "UPDATED"}
         return [{"status": status, "path": name} for name, status in sorted(found.items())]
 
     def diff(self, path: Path, ref: str | None) -> dict[str, str | None]:
         """One file before and after; null where it did not or does not exist."""
         relative = os.path.relpath(path.parent.resolve() / path.name, self.root)
         try:
-            original = _git(self.root, self.environment, "show", "--no-textconv", f"{self.base(ref)}:{relative}")
+            original = safe_git(self.root, self.environment, "show", "--no-textconv", f"{self.base(ref)}:{relative}")
         except GitFailed:
             original = None
         modified = _content(path)
@@ -93,7 +76,7 @@ class Repository:
         """The last ones, newest first."""
         shape = "%H%x00%h%x00%s%x00%an%x00%cI%x1e"
         try:
-            said = _git(self.root, self.environment, "log", f"--max-count={limit + 1}", f"--format={shape}", "HEAD")
+            said = safe_git(self.root, self.environment, "log", f"--max-count={limit + 1}", f"--format={shape}", "HEAD")
         except GitFailed:
             return {"commits": [], "has_more": False}  # there is none yet
         rows = [row.strip(b"\n").split(b"\0") for row in said.split(b"\x1e") if row.strip()]
@@ -110,7 +93,7 @@ class Repository:
             before = self._commit(f"{commit}^1")
         except GitFailed:
             before = self._empty_tree()
-        said = _git(self.root, self.environment, *_DIFF, "--name-status", "-z", before, commit)
+        said = safe_git(self.root, self.environment, *_DIFF, "--name-status", "-z", before, commit)
         return [{"status": status, "path": name} for name, status in sorted(_pairs(said))]
 
     def patch(self, ref: str | None, *, without: Sequence[Path] = ()) -> bytes:
@@ -144,11 +127,11 @@ class Repository:
         return self._line("hash-object", "-t", "tree", "/dev/null")
 
     def _line(self, *arguments: str) -> str:
-        return _line(_git(self.root, self.environment, *arguments))
+        return line_of(safe_git(self.root, self.environment, *arguments))
 
     def _git(self, *arguments: str, folder: Path | None = None, environment: Mapping[str, str] | None = None) -> bytes:
         """With the repository's filters off: for what reads files of the working tree."""
-        return _git(folder or self.root, environment or self.environment, *self.filters, *arguments)
+        return safe_git(folder or self.root, environment or self.environment, *self.filters, *arguments)
 
 
 _DIFF: Sequence[str] = (
@@ -157,66 +140,9 @@ _DIFF: Sequence[str] = (
 )
 
 
-def _without_filters(folder: Path, environment: Mapping[str, str]) -> Sequence[str]:
-    """Options that turn off each filter that is configured: git has none that turns off all of them."""
-    try:
-        named = _names(_git(folder, environment, "config", "-z", "--name-only", "--get-regexp", r"^filter\."))
-    except GitFailed:
-        return ()  # there are none
-    drivers = {name.removeprefix("filter.").rpartition(".")[0] for name in named}
-    if any("=" in driver or "\n" in driver for driver in drivers):
-        raise GitFailed("The repository configures a filter whose name cannot be used")
-    settings = ("clean=", "smudge=", "process=", "required=false")
-    return [word for driver in sorted(drivers) for one in settings for word in ("-c", f"filter.{driver}.{one}")]
-
-
-def _git(folder: Path, environment: Mapping[str, str], *arguments: str) -> bytes:
-    words = ["git", "--no-pager", "--no-optional-locks", *_QUIET, "-C", str(folder), *arguments]
-    quiet = {**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
-    with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            words, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
-        )
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            os.killpg(process.pid, signal.SIGKILL)
-
-        limit = threading.Timer(_SECONDS, end)
-        limit.start()
-        assert process.stdout is not None  # noqa: S101 - it is a pipe
-        with process.stdout:
-            output = process.stdout.read(_MOST_BYTES + 1)
-            if len(output) > _MOST_BYTES:
-                process.kill()
-        # The limit ends before the process is reaped, so that no other process can have its number.
-        os.waitid(os.P_PID, process.pid, os.WEXITED | os.WNOWAIT)
-        limit.cancel()
-        limit.join()
-        status = process.wait()
-        said.seek(0)
-        complaint = said.read(1 << 16).decode(errors="replace").strip().rpartition("\n")[2]
-    if late.is_set():
-        raise GitFailed(f"git did not finish within {_SECONDS:.0f} seconds")
-    if len(output) > _MOST_BYTES:
-        raise GitFailed(f"There is more than the {_MOST_BYTES >> 20} MiB that can be answered")
-    if status != 0:
-        raise GitFailed(complaint[:300] or f"git ended with status {status}")
-    return output
-
-
-def _line(output: bytes) -> str:
-    return os.fsdecode(output.rstrip(b"\n"))
-
-
-def _names(output: bytes) -> list[str]:
-    return [name.decode(errors="replace") for name in output.split(b"\0") if name]
-
-
 def _pairs(output: bytes) -> list[tuple[str, str]]:
     """Name and status of each changed file."""
-    words = _names(output)
+    words = names_in(output)
     return [(name, _STATUS.get(letter[:1], "UPDATED")) for letter, name in zip(words[::2], words[1::2], strict=True)]
 
 
