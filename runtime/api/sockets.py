@@ -79,4 +79,4 @@ def _begin(conversation: Conversation, since: datetime | None) -> int:
     count = len(conversation.events)
     if since is None:
         return count
-    return 0 if since == datetime.min else conversation.events.index.first_at(micros_of(since))
+    return 0 if since == datetime.min else conversation.events.first_at(micros_of(since))

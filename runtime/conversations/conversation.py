@@ -311,7 +311,7 @@ class Conversation:
         self.feed.close(closing)
         await self.toolbox.close()
         await self._saving.close(write=closing is not GONE)
-        self.events.close()
+        await asyncio.to_thread(self.events.close)
 
 
 def title_of(message: Message) -> str:

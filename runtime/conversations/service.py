@@ -374,7 +374,7 @@ class ConversationService:
         async with self._locked(id):
             if id in self._records:
                 raise IdTaken
-            number = source.events.index.number(from_event_id) if from_event_id is not None else len(source.events) - 1
+            number = source.events.number(from_event_id) if from_event_id is not None else len(source.events) - 1
             if number is None:
                 raise UnknownEvent
             record = forked(

@@ -1,24 +1,30 @@
 """The append-only log of one conversation's events: one JSON line an event, in a file that is only ever extended.
 
-The conversation is its only writer; `search` reads pages. Reading costs the same however long the log is, because
-`index` knows where every line lies. What a crash left unfinished at the end is moved aside when the log is opened;
-whole events are never changed. Knows nothing of sockets, or of what events mean beyond their kind and source.
+The conversation is its only writer; `search` reads pages. Opening, appending and reading cost the same however long the
+log is, because `index` knows where every line lies and `ids` which one has an id. What a crash left unfinished at the
+end is moved aside when the log is opened; whole events are never changed. Knows nothing of sockets, or of what events
+mean beyond their kind and source.
 """
 
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from typing import TypeVar
 from uuid import UUID
 
 import structlog
 
 from runtime.events.clock import micros_of, text_of_micros, utc_now
-from runtime.events.index import RECORD_BYTES, Damaged, Entry, Index
+from runtime.events.ids import Ids
+from runtime.events.index import Damaged, Entry, Index
 from runtime.events.models import SOURCES, STORED_KINDS, StoredEvent, compact, parse_object
 
 log = structlog.get_logger()
+T = TypeVar("T")
 
 LOG_NAME = "events.jsonl"
 _CHUNK_BYTES = 1 << 20
@@ -37,15 +43,21 @@ class EventLog:
         self._folder = folder
         self._file = os.open(folder / LOG_NAME, _OPEN_FLAGS, 0o600)
         self._index_file = os.open(folder / "events.index", _OPEN_FLAGS, 0o600)
-        self._index_writable = True
-        self.index = Index()
-        self._load()
+        self._changing = threading.RLock()  # a reader that finds the index damaged makes it anew
+        self.index = Index(self._index_file)
+        self._ids = self._load()
+        self._whole = len(self.index)
 
     def __len__(self) -> int:
         return len(self.index)
 
     def close(self) -> None:
-        """Give the descriptors back; nothing may be read or written afterwards."""
+        """Give the descriptors back; nothing may be read or written afterwards. May wait for the disk."""
+        try:
+            self._ids.mark(self._whole, every=1)
+        except OSError as error:
+            log.warning("events.not_marked", error=error.strerror, effect="looked through when the log is opened next")
+        self._ids.close()
         os.close(self._file)
         os.close(self._index_file)
 
@@ -58,29 +70,33 @@ class EventLog:
 
         Raises DuplicateEvent; OSError when the disk is full. In both cases nothing of the event is stored.
         """
-        if self.contains(UUID(event.id)):
-            raise DuplicateEvent(event.id)
-        line = compact(event)
-        self._write(line + b"\n")
-        entry = _entry_of(event, end=self.index.end + len(line) + 1)
-        self.index.add(entry)
-        self._write_index(entry.pack())
+        id = UUID(event.id)
+        with self._changing:
+            if self.contains(id):
+                raise DuplicateEvent(event.id)
+            line = compact(event)
+            self._write(line + b"\n")
+            self.index.extend(_entry_of(event, end=self.index.end + len(line) + 1).pack())
+            self._whole = len(self.index)
+            self._ids.put(self._whole - 1, id.bytes)
         return line
 
     def sync(self) -> None:
         """Wait until all that was appended is on disk. Blocks: call it in a thread."""
+        whole = self._whole
         os.fdatasync(self._file)
+        self._ids.mark(whole)
 
     def contains(self, event_id: UUID) -> bool:
         return self.number(event_id) is not None
 
     def number(self, event_id: UUID) -> int | None:
         """The event's place in the log, from 0; None when it is not there."""
-        try:
-            return self.index.number(event_id)
-        except Damaged:
-            self._rebuild()
-            return self.index.number(event_id)
+        return self.reading(lambda: self._ids.number(event_id.bytes))
+
+    def first_at(self, micros: int) -> int:
+        """The first event that is not older than this time; `len` when all are."""
+        return self.reading(lambda: self.index.first_at(micros))
 
     def line(self, event_id: UUID) -> bytes | None:
         """The event's JSON, None when there is none."""
@@ -89,16 +105,19 @@ class EventLog:
 
     def lines(self, first: int, last: int) -> list[bytes]:
         """The events from `first` (inclusive, from 0) to `last` (exclusive)."""
-        last = min(last, len(self.index))
-        if first >= last:
-            return []
+        return self.reading(lambda: self._lines(first, min(last, len(self.index))))
+
+    def reading(self, look: Callable[[], T]) -> T:
+        """What `look` finds in the index; once more with an index made anew when it is damaged."""
         try:
-            return self._lines(first, last)
+            return look()
         except Damaged:
             self._rebuild()
-            return self._lines(first, min(last, len(self.index))) if first < len(self.index) else []
+            return look()
 
     def _lines(self, first: int, last: int) -> list[bytes]:
+        if first >= last:
+            return []
         start, end = self.index.span(first, last)
         if not 0 <= start < end <= self.index.end:
             raise Damaged
@@ -117,16 +136,6 @@ class EventLog:
             os.ftruncate(self._file, self.index.end)  # half a line must not stand before the next event
             raise
 
-    def _write_index(self, packed: bytes) -> None:
-        """The index file may only lack entries at its end, so one failed write ends writing; loading rebuilds it."""
-        if not self._index_writable:
-            return
-        try:
-            self._index_writable = os.write(self._index_file, packed) == len(packed)
-        except OSError as error:
-            self._index_writable = False
-            log.warning("events.index_not_written", error=error.strerror, effect="rebuilt when the log is opened next")
-
     def _read(self, start: int, end: int) -> bytes:
         parts: list[bytes] = []
         while start < end:
@@ -137,35 +146,26 @@ class EventLog:
             start += len(part)
         return b"".join(parts)
 
-    def _load(self) -> None:
-        """Take the index when it is whole and its end fits; what else may be wrong is found when it is used."""
+    def _load(self) -> Ids:
+        """Take the index when its end fits; what else may be wrong is found when it is used."""
         size = os.fstat(self._file).st_size
-        index_size = os.fstat(self._index_file).st_size
-        self.index = Index(self._read_index(index_size))
-        while len(self.index) and self.index.end > size:  # of a log that was cut
-            self.index.cut(len(self.index) - 1)
-        if self.index.has_hole or not self._end_fits():
-            self.index = Index()
-        indexed = len(self.index)
-        self._index_rest(size)
-        if not indexed == len(self.index) == index_size / RECORD_BYTES:
-            self._rewrite_index()
+        try:
+            self.index.cut(self.index.whole_within(size))  # of a log that was cut
+            if not self._end_fits():
+                raise Damaged
+            self._index_rest(size)
+            return Ids(self._folder, self.index)
+        except Damaged:
+            self.index.cut(0)
+            self._index_rest(size)
+            return Ids(self._folder, self.index)
 
     def _rebuild(self) -> None:
         log.warning("events.index_damaged", effect="made anew from the log")
-        self.index = Index()
-        self._index_rest(os.fstat(self._file).st_size)
-        self._rewrite_index()
-
-    def _read_index(self, size: int) -> bytearray:
-        """Straight into the memory where it stays."""
-        content = bytearray(size)
-        free, read = memoryview(content), 0
-        while read < size and (part := os.preadv(self._index_file, [free[read:]], read)):
-            read += part
-        free.release()
-        del content[read:]
-        return content
+        with self._changing:
+            self.index.cut(0)
+            self._index_rest(os.fstat(self._file).st_size)
+            self._ids.make_anew()
 
     def _end_fits(self) -> bool:
         """Whether the last indexed event is where the index says: the file may belong to another log."""
@@ -183,15 +183,13 @@ class EventLog:
         rest = b""
         while (at := self.index.end + len(rest)) < size:
             rest += self._read(at, min(at + _CHUNK_BYTES, size))
-            base, position = self.index.end, 0
-            while (cut := rest.find(b"\n", position)) >= 0:
-                try:
-                    self.index.add(_entry_of_line(rest[position:cut], end=base + cut + 1))
-                except (ValueError, KeyError, TypeError):
-                    self._move_aside(self._read(self.index.end, size))
-                    return
-                position = cut + 1
-            rest = rest[position:]
+            records, used, whole = _records_of(rest, start=self.index.end)
+            if records:
+                self.index.extend(records)
+            rest = rest[used:]
+            if not whole:
+                rest = self._read(self.index.end, size)
+                break
         if rest:
             self._move_aside(rest)
 
@@ -201,9 +199,17 @@ class EventLog:
             kept.write(torn + b"\n")
         os.ftruncate(self._file, self.index.end)
 
-    def _rewrite_index(self) -> None:
-        os.ftruncate(self._index_file, 0)
-        self._write_index(self.index.packed())
+
+def _records_of(content: bytes, *, start: int) -> tuple[bytes, int, bool]:
+    """Index records of the whole lines, how many bytes those are, and whether all of them are events."""
+    records, position = bytearray(), 0
+    while (cut := content.find(b"\n", position)) >= 0:
+        try:
+            records += _entry_of_line(content[position:cut], end=start + cut + 1).pack()
+        except (ValueError, KeyError, TypeError):
+            return bytes(records), position, False
+        position = cut + 1
+    return bytes(records), position, True
 
 
 def _entry_of(event: StoredEvent, *, end: int) -> Entry:

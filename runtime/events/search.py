@@ -45,6 +45,10 @@ class Page:
 
 def page(log: EventLog, wanted: Filter, *, page_id: UUID | None, limit: int, descending: bool) -> Page:
     """Up to `limit` events, beginning with `page_id` when given. Raises BadPage."""
+    return log.reading(lambda: _page(log, wanted, page_id=page_id, limit=limit, descending=descending))
+
+
+def _page(log: EventLog, wanted: Filter, *, page_id: UUID | None, limit: int, descending: bool) -> Page:
     first, last = _bounds(log, wanted)
     if page_id is not None:
         start = log.number(page_id)
@@ -64,23 +68,30 @@ def page(log: EventLog, wanted: Filter, *, page_id: UUID | None, limit: int, des
 
 def count(log: EventLog, wanted: Filter) -> int:
     """How many events match. Reads events only when words are searched for."""
+    return log.reading(lambda: _count(log, wanted))
+
+
+def _count(log: EventLog, wanted: Filter) -> int:
     first, last = _bounds(log, wanted)
     if wanted.body is not None:
         return sum(1 for _ in _matching(log, wanted, first, last, block=_BLOCK, descending=False))
     kind, source = _kind_code(wanted.kind), _source_code(wanted.source)
-    if kind is not None and source is not None:
-        pairs = zip(log.index.kinds(first, last), log.index.sources(first, last), strict=True)
-        return sum(map((kind, source).__eq__, pairs))
-    if kind is not None:
-        return log.index.kinds(first, last).count(kind)
-    if source is not None:
-        return log.index.sources(first, last).count(source)
-    return max(0, last - first)
+    if kind is None and source is None:
+        return max(0, last - first)
+    kinds, sources = log.index.kinds(first, last), log.index.sources(first, last)
+    if kind is None:
+        return sum(codes.count(source or 0) for _, codes in sources)
+    if source is None:
+        return sum(codes.count(kind) for _, codes in kinds)
+    return sum(
+        sum(map((kind, source).__eq__, zip(ours, theirs, strict=True)))
+        for (_, ours), (_, theirs) in zip(kinds, sources, strict=True)
+    )
 
 
 def _bounds(log: EventLog, wanted: Filter) -> tuple[int, int]:
-    first = 0 if wanted.since is None else log.index.first_at(micros_of(wanted.since))
-    last = len(log) if wanted.before is None else log.index.first_at(micros_of(wanted.before))
+    first = 0 if wanted.since is None else log.first_at(micros_of(wanted.since))
+    last = len(log) if wanted.before is None else log.first_at(micros_of(wanted.before))
     return first, last
 
 
@@ -102,14 +113,15 @@ def _hits(log: EventLog, wanted: Filter, first: int, last: int, *, descending: b
     if kind is None and source is None:
         yield from range(last - 1, first - 1, -1) if descending else range(first, last)
         return
-    column, code = (log.index.kinds, kind) if kind is not None else (log.index.sources, source)
-    other = log.index.sources(first, last) if kind is not None and source is not None else None
-    codes, needle = column(first, last), bytes((code or 0,))
-    at = codes.rfind(needle) if descending else codes.find(needle)
-    while at >= 0:
-        if other is None or other[at] == source:
-            yield first + at
-        at = codes.rfind(needle, 0, at) if descending else codes.find(needle, at + 1)
+    column, code = (log.index.kinds, kind) if kind is not None else (log.index.sources, source or 0)
+    others = log.index.sources(first, last, backwards=descending) if kind is not None and source is not None else None
+    for start, codes in column(first, last, backwards=descending):
+        other = next(others)[1] if others is not None else None
+        at = codes.rfind(code) if descending else codes.find(code)
+        while at >= 0:
+            if other is None or other[at] == source:
+                yield start + at
+            at = codes.rfind(code, 0, at) if descending else codes.find(code, at + 1)
 
 
 def _read(log: EventLog, numbers: Sequence[int]) -> list[bytes]:

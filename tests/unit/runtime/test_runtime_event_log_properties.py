@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from runtime.events.content import Message, TextContent
 from runtime.events.index import RECORD_BYTES
 from runtime.events.log import DuplicateEvent, EventLog
-from runtime.events.models import ConversationStateUpdateEvent, MessageEvent, StoredEvent, parse
+from runtime.events.models import ConversationStateUpdateEvent, MessageEvent, StoredEvent, parse, parse_object
 from runtime.events.search import Filter, count, page
 
 RELAXED = settings(deadline=None, max_examples=40, suppress_health_check=[HealthCheck.too_slow])
@@ -130,7 +130,7 @@ def test_a_damaged_index_never_shows_another_log(texts: list[str], data: st.Data
                 assert not log.contains(uuid4())
 
 
-def test_a_hole_in_the_middle_of_the_index_is_filled_when_it_is_opened(tmp_path: Path) -> None:
+def test_a_hole_in_the_middle_of_the_index_is_filled_when_it_is_met(tmp_path: Path) -> None:
     fill(tmp_path, [str(number) for number in range(50)])
     path = tmp_path / "events.index"
     whole = path.read_bytes()
@@ -246,8 +246,8 @@ def test_a_full_disk_stores_nothing_of_the_event_and_the_log_goes_on(tmp_path: P
         assert all_of(log) == kept
 
 
-def test_more_events_than_five_digits_count_come_back_complete(tmp_path: Path) -> None:
-    amount = 100_050
+def test_more_than_99_999_events_come_back_complete(tmp_path: Path) -> None:
+    amount = 120_000
     source = fill(tmp_path, ["x"])[0]
     stamp = datetime.fromisoformat(parse(source).timestamp)
     pattern = source.replace(parse(source).id.encode(), b"%b").replace(parse(source).timestamp.encode(), b"%b")
@@ -258,9 +258,11 @@ def test_more_events_than_five_digits_count_come_back_complete(tmp_path: Path) -
             file.write(pattern % (id, at.encode()) + b"\n")
     with opened(tmp_path) as log:
         assert len(log) == amount + 1
+        stored = [parse_object(line)["id"].encode() for line in log.lines(1, len(log))]
+        assert stored == ids
+        assert [log.number(UUID(id.decode())) for id in ids] == list(range(1, amount + 1))
         for number in (0, 99_998, 99_999, 100_000, amount - 1):
             id = UUID(ids[number].decode())
-            assert log.number(id) == number + 1
             got = page(log, Filter(), page_id=id, limit=2, descending=False)
             assert [parse(line).id for line in got.lines] == [one.decode() for one in ids[number : number + 2]]
         assert count(log, Filter(kind="MessageEvent", source="user")) == amount + 1
