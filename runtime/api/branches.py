@@ -107,7 +107,7 @@ async def fork(state: StateDependency, conversation_id: ConversationId, body: Fo
         raise HTTPException(409, "A conversation with this id exists") from None
     except UnknownEvent:
         raise HTTPException(404, "Event not found") from None
-    return JSONResponse(made.shown(), 201)
+    return JSONResponse({**made.shown(), "runtime_info": None}, 201)
 
 
 @router.post("/{conversation_id}/navigate")
@@ -118,7 +118,7 @@ async def navigate(state: StateDependency, conversation_id: ConversationId, body
             conversation = await state.conversations.navigate(conversation_id, body.event_id)
     except UnknownEvent:
         raise HTTPException(404, "Event not found") from None
-    return JSONResponse(conversation.shown())
+    return JSONResponse({**conversation.shown(), "runtime_info": None})
 
 
 @router.post("/{conversation_id}/children")
