@@ -17,6 +17,7 @@ from runtime.api import (
     catalogue,
     control,
     conversations,
+    document,
     errors,
     events,
     files,
@@ -27,6 +28,7 @@ from runtime.api import (
     mcp,
     older,
     openai,
+    place,
     profiles,
     scoped,
     secrets,
@@ -87,8 +89,9 @@ def _routed() -> FastAPI:
         # Straight into the application: every router around another one looks through all routes once more.
         app.include_router(module.router, prefix="/api", dependencies=[Depends(require_session_key)])
     for machine in (bash, files, git):
-        for prefix in ("/api", "/api/conversations/{conversation_id}"):
-            app.include_router(machine.router, prefix=prefix, dependencies=[Depends(require_session_key)])
+        app.include_router(machine.router, prefix="/api", dependencies=[Depends(require_session_key)])
+        scoped_to = [Depends(require_session_key), Depends(place.conversation)]
+        app.include_router(machine.router, prefix="/api/conversations/{conversation_id}", dependencies=scoped_to)
     app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(workspace.router, prefix="/api")
     app.include_router(openai.router)
@@ -97,6 +100,7 @@ def _routed() -> FastAPI:
     app.include_router(bash_socket.router)
     app.include_router(session_socket.router)
     errors.install(app)
+    document.install(app)
     return app
 
 

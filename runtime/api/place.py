@@ -12,7 +12,7 @@ from uuid import UUID
 
 from fastapi import Depends, HTTPException, Request
 
-from runtime.api.answers import refusals
+from runtime.api.answers import ConversationId, refusals
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import refused
 from runtime.machine.files import BadPath, Missing
@@ -24,6 +24,11 @@ class Place:
 
     directory: Path
     conversation: UUID | None
+
+
+async def conversation(conversation_id: ConversationId) -> UUID:
+    """The parameter of the scoped routes, for the document and for its check."""
+    return conversation_id
 
 
 def _place(request: Request, state: StateDependency) -> Place:

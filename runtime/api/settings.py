@@ -11,8 +11,9 @@ from fastapi import APIRouter, Header, HTTPException, Path
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from runtime.api.bodies import Body, check_json
+from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
+from runtime.api.parsing import validated
 from runtime.configuration.merge import SettingsInvalid, merged, merged_map
 from runtime.configuration.older import flat_fields
 from runtime.configuration.record import SettingsRecord
@@ -161,8 +162,7 @@ def remove_mcp_server(state: StateDependency, settings_key: McpKey) -> JSONRespo
 def _mcp(
     state: RuntimeState, key: str, server: dict[str, Any] | None, *, exists: bool, status: int = 200
 ) -> JSONResponse:
-    check_json(server)
-    update = SettingsUpdate(agent_settings_diff={"mcp_config": {key: server}})
+    update = validated(SettingsUpdate, {"agent_settings_diff": {"mcp_config": {key: server}}})
 
     def change(record: SettingsRecord) -> SettingsRecord:
         if (key in record.agent_settings.mcp_config) is not exists:

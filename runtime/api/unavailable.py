@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Annotated
 
-from fastapi import APIRouter, Depends, Header, HTTPException, WebSocket
+from fastapi import APIRouter, Depends, HTTPException, WebSocket
 from fastapi.responses import JSONResponse
 
-from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key, runtime_state
+from runtime.api.dependencies import KEY_HEADER, require_session_key, runtime_state
+from runtime.api.place import conversation
 from runtime.api.socket_auth import refuse
 from runtime.state import RuntimeState
 
@@ -85,28 +86,17 @@ _NO_EDITOR = "VSCode is disabled in configuration"
 
 router = APIRouter()
 _keyed = [Depends(require_session_key)]
-
-
-async def _key_or_bearer(
-    state: StateDependency,
-    key: Annotated[str | None, Header(alias=KEY_HEADER)] = None,
-    authorization: Annotated[str | None, Header()] = None,
-) -> None:
-    """Below /v1 alone a session key may come as a bearer."""
-    scheme, _, bearer = (authorization or "").partition(" ")
-    given = key if key is not None or scheme.lower() != "bearer" else bearer.strip()
-    if not state.session_keys.accepts(given):
-        raise HTTPException(401, "Unauthorized")
+_scoped = [*_keyed, Depends(conversation)]
 
 
 @router.get("/api/vscode/status", tags=["VSCode"], dependencies=_keyed)
-@router.get("/api/conversations/{conversation_id}/vscode/status", tags=["VSCode"], dependencies=_keyed)
+@router.get("/api/conversations/{conversation_id}/vscode/status", tags=["VSCode"], dependencies=_scoped)
 async def editor_status() -> JSONResponse:
     return JSONResponse({"running": False, "enabled": False, "message": _NO_EDITOR})
 
 
 @router.get("/api/vscode/url", tags=["VSCode"], dependencies=_keyed)
-@router.get("/api/conversations/{conversation_id}/vscode/url", tags=["VSCode"], dependencies=_keyed)
+@router.get("/api/conversations/{conversation_id}/vscode/url", tags=["VSCode"], dependencies=_scoped)
 async def editor_url() -> None:
     raise HTTPException(503, f"{_NO_EDITOR}: this runtime has no {_EDITOR.removeprefix('a ')}")
 
@@ -124,8 +114,7 @@ def _answer(missing: str) -> JSONResponse:
 
 for _line, _missing in MISSING.items():
     *_methods, _path = _line.split()
-    _guards = [Depends(_key_or_bearer)] if _path.startswith("/v1/") else _keyed
-    router.add_api_route(_path, _refuse(_missing), methods=_methods, dependencies=_guards, include_in_schema=False)
+    router.add_api_route(_path, _refuse(_missing), methods=_methods, dependencies=_keyed, include_in_schema=False)
 
 
 @router.websocket("/app-backends/{extension_name}")
