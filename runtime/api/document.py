@@ -30,6 +30,7 @@ _TOLD = {
     500: "A failure of this server, in its log under the `error_id`",
     502: "The model could not be asked",
     503: "Not available now; the reason is given",
+    504: "It was not done in time; it goes on",
 }
 #: bodies that a route parses itself
 _BODIES: Mapping[str, Sequence[type[BaseModel]]] = {
@@ -69,6 +70,8 @@ _ALSO: Mapping[str, Sequence[int]] = {
     "post /message": (429,),
     "post /children": (429,),
     "post /events/respond_to_confirmation": (429,),
+    "post /v1/chat/completions": (429, 500, 504),
+    "post /v1/responses": (429, 500, 504),
     "post /ask_agent": (500, 502),
     "post /condense": (502,),
     "get /file/download": (206, 304, 416),
@@ -138,7 +141,7 @@ def _statuses(operation: Mapping[str, Any], method: str, path: str) -> set[int]:
     found = {409, *(_of(_ALSO, method, path) or ())}  # 409: another generation, or a stale fence
     if path.startswith(("/api/", "/v1/")):
         found |= {400, 401, 413, 503}
-    if "{" in path:
+    if "{" in path or (path.startswith("/v1/") and method == "post"):
         found |= {404}
     if "path" in {parameter["name"] for parameter in operation.get("parameters", ())} or path == "/api/init":
         found |= {404}
