@@ -109,7 +109,7 @@ def _init_key(options: argparse.Namespace) -> InitKey | None:
 def _placed(settings: RuntimeSettings, server: socket.socket) -> RuntimeSettings:
     """The settings with the port that is really listened on."""
     port = port_of(server)
-    update: dict[str, object] = {"listen_port": port}
+    update: dict[str, object] = {"listen_port": port, "listens_privately": is_private(server)}
     if "internal_server_url" not in settings.model_fields_set and port is not None:
         update["internal_server_url"] = f"http://127.0.0.1:{port}"
     return settings.model_copy(update=update)

@@ -16,9 +16,12 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from runtime import environment as variables
+from runtime.secrets.names import is_secret_name
 
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
+#: known only at the start, or given at init alone
+_NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables"})
 #: variables whose name does not follow the rule, and the field that each sets
 OTHER_VARIABLES: Mapping[str, str] = {
     "OH_PERSISTENCE_DIR": "persistence_dir",
@@ -108,6 +111,10 @@ class RuntimeSettings(BaseModel):
     #: listen on other addresses than loopback without any key
     allow_open: bool = False
     log_json: bool = False
+    #: whether only this machine can connect, set at start; then a runtime may be without keys
+    listens_privately: bool = False
+    #: what the agent's commands find in their environment beside the usual; `POST /api/init` alone can set it
+    agent_variables: dict[str, SecretStr] = Field(default_factory=dict)
     #: the port that this server listens on, set at start; a LookupSecret url to it on loopback is this server's own
     listen_port: int | None = None
 
@@ -119,6 +126,11 @@ class RuntimeSettings(BaseModel):
         except re.error as exc:
             raise ValueError(f"is not a regular expression: {exc.msg}") from None
         return text
+
+    @property
+    def secret_variables(self) -> tuple[SecretStr, ...]:
+        """Values of the agent's variables that look like credentials by their names: these are never shown."""
+        return tuple(value for name, value in self.agent_variables.items() if is_secret_name(name))
 
     @property
     def root_path(self) -> str:
@@ -162,11 +174,11 @@ def _from_file(environment: Mapping[str, str], directory: Path) -> dict[str, Any
         raise InvalidConfiguration(f"the config file {path} must hold a JSON object")
     if isinstance(found.get("session_api_key"), str):  # the name of older releases
         found.setdefault("session_api_keys", [found["session_api_key"]])
-    return {str(key): value for key, value in found.items() if key != "listen_port"}
+    return {str(key): value for key, value in found.items() if key not in _NOT_CONFIGURED}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    names = {name: f"OH_{name.upper()}" for name in RuntimeSettings.model_fields if name != "listen_port"}
+    names = {name: f"OH_{name.upper()}" for name in RuntimeSettings.model_fields if name not in _NOT_CONFIGURED}
     try:
         found = variables.fields(RuntimeSettings, environment, names)
         others = {name: variable for variable, name in OTHER_VARIABLES.items()}

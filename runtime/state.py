@@ -240,7 +240,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         settings.bash_events_dir,
         directory=settings.workspace_path,
         environment=conversations.agent_environment,
-        mask=_StoredValues(settings_store, secret_store, git_providers).hide,
+        mask=_StoredValues(settings_store, secret_store, git_providers, settings.secret_variables).hide,
         retention_seconds=settings.bash_events_retention_seconds,
     )
     boundaries = Boundaries(private=_own_folders(settings))
@@ -260,11 +260,18 @@ def _own_folders(settings: RuntimeSettings) -> list[Path]:
 class _StoredValues:
     """Hides what the user of this runtime has stored, as it is at that moment, and whatever it was before."""
 
-    def __init__(self, settings: SettingsStore, secrets: SecretStore, providers: GitProviderStore) -> None:
+    def __init__(
+        self,
+        settings: SettingsStore,
+        secrets: SecretStore,
+        providers: GitProviderStore,
+        variables: Sequence[SecretStr],
+    ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._providers = providers
         self._mask = Mask()
+        self._mask.add(variables)
 
     def hide(self, text: str) -> str:
         found = [

@@ -4,6 +4,7 @@ The orchestrator first asks for a proof that this process holds the init key, be
 another container in the meantime, and then sends the configuration on the same connection.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -20,6 +21,7 @@ from runtime.state import InitFailed, NotDormant, Stage
 router = APIRouter(tags=["Init"])
 
 LONGEST_NONCE = 256
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 NOT_DORMANT = "Runtime is not dormant: it was initialised already"
 NOT_SERVED = "this runtime does not serve it: leave it out, or send it null or empty"
 
@@ -44,10 +46,21 @@ class InitBody(Body):
     generation: int | None = None
     allow_set_conversation_id: bool | None = None
     webhooks: list[dict[str, Any]] | None = Field(None, exclude=True)
-    env: dict[str, str] | None = Field(None, exclude=True)
+    env: dict[str, SecretStr] | None = Field(None, exclude=True)
     telemetry: dict[str, Any] | None = Field(None, exclude=True)
 
-    @field_validator("webhooks", "env", "telemetry")
+    @field_validator("env")
+    @classmethod
+    def _for_the_agent(cls, env: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
+        for name in env or {}:
+            if not VARIABLE.fullmatch(name):
+                raise ValueError("names of variables are letters, digits and underscores, the first no digit")
+            if name.startswith("OH_") or name == "SESSION_API_KEY":
+                # Setting it in the agent's environment would configure nothing and show a key to the agent.
+                raise ValueError(f"{name} is this server's own: use the field of this body that it stands for")
+        return env
+
+    @field_validator("webhooks", "telemetry")
     @classmethod
     def _not_served(cls, value: object) -> object:
         # Taking it and doing nothing would lose the caller's events without a word.
@@ -58,6 +71,8 @@ class InitBody(Body):
     def applied(self, settings: RuntimeSettings) -> RuntimeSettings:
         """These settings with the given fields replaced. Raises ValidationError."""
         given = {name: value for name, value in self.model_dump().items() if value is not None}
+        if self.env:
+            given["agent_variables"] = self.env
         return RuntimeSettings.model_validate({**settings.model_dump(), **given})
 
 
@@ -86,7 +101,7 @@ async def post_init(state: StateDependency, body: InitBody) -> JSONResponse:
         settings = body.applied(state.settings)
     except ValidationError as exc:
         return JSONResponse({"detail": without_input(exc.errors(include_input=False))}, 422)
-    if not settings.session_api_keys and not settings.allow_open:
+    if not (settings.session_api_keys or settings.allow_open or settings.listens_privately):
         raise HTTPException(422, "session_api_keys must hold at least one key: a runtime without keys is open to all")
     try:
         await state.initialize(settings)

@@ -7,7 +7,7 @@ conversation of the older body also has every stored secret and the providers' t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import SecretStr
@@ -28,6 +28,7 @@ class UserSecrets:
     store: SecretStore
     providers: GitProviderStore
     lookup: Lookup
+    variables: Sequence[SecretStr] = ()  #: credentials in every command's environment
 
 
 class LiveSecrets:
@@ -78,6 +79,7 @@ class LiveSecrets:
                 record.agent.llm.api_key,
                 *(value for server in record.agent.mcp_config.values() for value in secrets_of(server)),
                 *(source.value for source in self.sources().values() if isinstance(source, StaticSecret)),
+                *self._user.variables,
                 *(provider.token for provider in self._user.providers.all().values()),
                 *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
             )

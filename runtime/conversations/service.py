@@ -96,7 +96,12 @@ class ConversationService:
     ) -> None:
         self.settings = settings
         self._settings_store = settings_store
-        self._user = UserSecrets(store=secret_store, providers=git_providers, lookup=Lookup(settings, secret_store))
+        self._user = UserSecrets(
+            store=secret_store,
+            providers=git_providers,
+            lookup=Lookup(settings, secret_store),
+            variables=settings.secret_variables,
+        )
         self.folders = Folders(settings.conversations_path, cipher)
         self._credentials = CredentialService(
             git_providers, directory=settings.persistence_dir, http_hosts=settings.allow_http_hosts
@@ -478,7 +483,7 @@ class ConversationService:
             toolbox=toolbox_for(
                 record.agent,
                 directory=Path(record.workspace.working_dir),
-                git_environment=self.git_environment(),
+                environment=self.agent_environment(),
                 secrets=secrets,
                 output_directory=folder / "observations",
                 client_tools=record.client_tools,
@@ -495,7 +500,8 @@ class ConversationService:
 
     def agent_environment(self) -> Mapping[str, str]:
         """What a process of the agent starts with; nothing of the server's own."""
-        return {**shell_environment(), **self.git_environment()}
+        given = {name: value.get_secret_value() for name, value in self.settings.agent_variables.items()}
+        return {**shell_environment(), **given, **self.git_environment()}
 
     def _llm_of(self, record: ConversationRecord) -> LlmSettings:
         """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""

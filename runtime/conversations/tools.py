@@ -29,7 +29,7 @@ def toolbox_for(
     agent: AgentDefinition,
     *,
     directory: Path,
-    git_environment: Mapping[str, str],
+    environment: Mapping[str, str],
     secrets: CommandSecrets,
     output_directory: Path,
     client_tools: Sequence[Mapping[str, Any]] = (),
@@ -42,7 +42,7 @@ def toolbox_for(
                 tools.append(
                     TerminalTool(
                         directory=directory,
-                        environment={**shell_environment(), **git_environment},
+                        environment=environment,
                         secrets=secrets,
                         output_directory=output_directory,
                     )
@@ -56,7 +56,7 @@ def toolbox_for(
     tools += [ClientTool(ClientToolSpec.model_validate(spec)) for spec in client_tools]
     servers = McpServers(
         agent.mcp_config,
-        environment={**shell_environment(), **git_environment},
+        environment=environment,
         pattern=agent.filter_tools_regex,
     )
     return Toolbox(tools, servers=servers if servers else None)

@@ -15,6 +15,7 @@ NAME_RULE = (
 VALUE_RULE = "Secret value must not be empty or redacted"
 TEXT_RULE = "Secret value must be valid text without NUL characters"
 
+_CREDENTIALS = ("key", "secret", "token", "password", "passwd", "credential", "auth")
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 
 
@@ -37,6 +38,12 @@ def check_value(value: str) -> str:
     if not is_clean_text(value):
         raise InvalidSecret(TEXT_RULE)
     return value
+
+
+def is_secret_name(name: str) -> bool:
+    """Whether a variable of this name is likely to hold a credential."""
+    lowered = name.lower()
+    return any(word in lowered for word in _CREDENTIALS)
 
 
 def is_clean_text(text: str) -> bool:

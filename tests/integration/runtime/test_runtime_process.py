@@ -170,6 +170,22 @@ def test_a_dormant_start_proves_itself_and_is_initialised(
     assert KEY not in errors
 
 
+@pytest.mark.parametrize(("address", "status"), [("127.0.0.1", 200), ("0.0.0.0", 422)])
+def test_init_without_keys_is_for_those_alone_who_listen_to_this_machine_alone(
+    start: Start, tmp_path: Path, address: str, status: int
+) -> None:
+    (tmp_path / "key").write_text("one-time-init-key\n")
+    with socket.create_server((address, 0)) as listener:
+        passed = ("--listen-fd", str(listener.fileno()), "--boot-key-file", str(tmp_path / "key"))
+        start(*passed, keys=False, pass_fds=(listener.fileno(),))
+        with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
+            eventually(lambda: answers(f"{client.base_url}/alive"))
+            body = {"env": {"LLM_API_KEY": "of-the-agent"}}
+            answer = client.post("/api/init", headers={"X-Init-API-Key": "one-time-init-key"}, json=body)
+            assert answer.status_code == status, answer.text
+            assert client.get("/ready").status_code == (200 if status == 200 else 503)
+
+
 def test_a_dormant_runtime_ends_cleanly_too(start: Start, listening: socket.socket) -> None:
     reading, writing = os.pipe()
     descriptors = (listening.fileno(), reading)

@@ -77,6 +77,18 @@ async def test_init_configures_and_wakes_it(dormant: httpx.AsyncClient) -> None:
     assert sealed.status_code == 200
 
 
+async def test_variables_given_at_init_are_the_agents_and_their_credentials_are_hidden(
+    dormant: httpx.AsyncClient,
+) -> None:
+    env = {"HOUSE_TOKEN": "credential-of-the-house", "HOUSE_URL": "http://house.internal"}
+    assert (await init(dormant, env=env)).status_code == 200
+    keyed = {"X-Session-API-Key": "inner"}
+    command = {"command": 'echo "$HOUSE_URL ${#HOUSE_TOKEN} $HOUSE_TOKEN"'}
+    done = (await dormant.post("/api/bash/execute_bash_command", headers=keyed, json=command)).json()
+    assert done["stdout"] == "http://house.internal 23 <secret-hidden>\n"
+    assert not {"HOUSE_TOKEN", "HOUSE_URL"} & set(os.environ), "the server itself does not get them"
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": "wrong"}, {"X-Session-API-Key": "one-time-init-key"}])
 async def test_a_wrong_init_key_is_401_and_changes_nothing(dormant: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await dormant.post("/api/init", headers=headers, json={"session_api_keys": ["inner"]})
@@ -104,7 +116,10 @@ async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None
         {"session_api_keys": ["  "]},
         {"session_api_keys": "hidden-value"},
         {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/"}]},
-        {"session_api_keys": ["k"], "env": {"A": "hidden-value"}},
+        {"session_api_keys": ["k"], "env": {"A B": "hidden-value"}},
+        {"session_api_keys": ["k"], "env": {"OH_SECRET_KEY": "hidden-value"}},
+        {"session_api_keys": ["k"], "env": {"A": {"hidden-value": 1}}},
+        {"session_api_keys": ["k"], "env": {"A": "hidden-value\0"}},
         {"session_api_keys": ["k"], "max_concurrent_runs": 0},
         {"session_api_keys": ["k"], "generation": "hidden-value"},
     ],
