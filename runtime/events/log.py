@@ -157,7 +157,7 @@ class EventLog:
             return Ids(self._folder, self.index)
         except Damaged:
             self.index.cut(0)
-            self._index_rest(size)
+            self._index_rest(os.fstat(self._file).st_size)  # a torn tail may have been moved aside just now
             return Ids(self._folder, self.index)
 
     def _rebuild(self) -> None:
