@@ -11,6 +11,7 @@ from typing import Any, Literal
 from pydantic import Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
 from orchestrator.domain.errors import Misconfigured
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
@@ -74,6 +75,29 @@ class OrchestratorSettings(BaseSettings):
     agent at work and an open socket are use."""
     idle_pause_max_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
     """The longest time that a tenant, a user or a request may choose instead; 0 for any."""
+    max_runtimes: int = Field(default=0, ge=0)
+    """Runtimes that run at once on this host, of all tenants; 0 for any number. Paused ones are not counted."""
+    starts_per_minute: int = Field(default=0, ge=0)
+    """Starts within a minute on this host, of all tenants; 0 for any number."""
+    tenant_max_runtimes: int = Field(default=0, ge=0)
+    """The same for one tenant. It may lower this and the next ones for itself in its settings, and not raise them."""
+    tenant_max_runtimes_per_user: int = Field(default=0, ge=0)
+    """For each of a tenant's users."""
+    tenant_max_runtimes_per_key: int = Field(default=0, ge=0)
+    """For each API key: those that were started with it."""
+    tenant_starts_per_minute: int = Field(default=0, ge=0)
+    """Starts of a tenant within a minute."""
+    tenant_starts_per_minute_per_user: int = Field(default=0, ge=0)
+    """For each of a tenant's users."""
+    tenant_starts_per_minute_per_key: int = Field(default=0, ge=0)
+    """For each API key."""
+    when_full: Policy = Policy.REJECT
+    """What becomes of a start over a limit where the tenant's settings say nothing: `reject`, because an answer at once
+    is what clients without patience expect; `queue`; `pause_oldest_idle`."""
+    queue_length: int = Field(default=100, ge=1, le=10_000)
+    """How many starts of one tenant may wait."""
+    queue_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    """How long a start may wait, until it fails with the reason `limit`."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
     verify_git_tokens: bool = True
@@ -94,6 +118,24 @@ class OrchestratorSettings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
+
+    @property
+    def limits(self) -> OperatorLimits:
+        return OperatorLimits(
+            allowance=Allowance(
+                max_runtimes=self.tenant_max_runtimes,
+                max_runtimes_per_user=self.tenant_max_runtimes_per_user,
+                max_runtimes_per_key=self.tenant_max_runtimes_per_key,
+                starts_per_minute=self.tenant_starts_per_minute,
+                starts_per_minute_per_user=self.tenant_starts_per_minute_per_user,
+                starts_per_minute_per_key=self.tenant_starts_per_minute_per_key,
+            ),
+            host_runtimes=self.max_runtimes,
+            host_starts_per_minute=self.starts_per_minute,
+            when_full=self.when_full,
+            queue_length=self.queue_length,
+            queue_seconds=self.queue_seconds,
+        )
 
     @property
     def http_hosts(self) -> frozenset[str]:

@@ -7,6 +7,7 @@ from fastapi import Request
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
+from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.git_tokens import TokenCheck
@@ -26,6 +27,7 @@ class Services:
     effective: Effective
     conversations: ConversationService
     idleness: Idleness
+    admission: Admission
     keys: KeyRing
     sealer: Sealer
     store: Store

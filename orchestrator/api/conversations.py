@@ -39,9 +39,19 @@ async def create(
     response: Response,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Ask for a conversation: 202 with the operation that starts it. A known `id` joins the start under way."""
-    conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body))
+    """Ask for a conversation: 202 with the operation that starts it. A known `id` joins the start under way. Over a
+    limit it is refused (429), waits, or makes room, as the tenant's settings say; `dry_run` only
+    tells which.
+    """
+    key = owner.caller.key
+    if dry_run:
+        response.status_code = 200
+        return schemas.report_out(
+            await services.conversations.try_out(owner.tenant, owner.user, _wanted(body), key=key)
+        )
+    conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body), key=key)
     return await _accepted(services, owner, conversation, response, wait, timeout)
 
 
@@ -81,9 +91,12 @@ async def start(
     response: Response,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
-    started = await services.conversations.start(owner.tenant, owner.user, _id(conversation))
+    if dry_run:
+        return await _tried(services, owner, conversation, response)
+    started = await services.conversations.start(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
     return await _accepted(services, owner, started, response, wait, timeout)
 
 
@@ -102,9 +115,12 @@ async def resume(
     response: Response,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
-    resumed = await services.conversations.resume(owner.tenant, owner.user, _id(conversation))
+    if dry_run:
+        return await _tried(services, owner, conversation, response)
+    resumed = await services.conversations.resume(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
     return await _accepted(services, owner, resumed, response, wait, timeout)
 
 
@@ -177,6 +193,8 @@ def _wanted(body: schemas.ConversationBody) -> Wanted:
             field="repository",
             hint="send owner/name, or https://host/owner/name",
         )
+    if body.settings is not None and body.settings.limits is not None:
+        body.settings.limits.refuse_tenants_own("a request")
     secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}
     settings = wrap_secrets(body.settings.change()) if body.settings is not None else {}
     return Wanted(
@@ -191,6 +209,13 @@ def _wanted(body: schemas.ConversationBody) -> Wanted:
         overrides=Overrides(settings=settings, secrets=secrets),
         title=body.title,
         labels=body.labels,
+    )
+
+
+async def _tried(services: Services, owner: Owner, conversation: str, response: Response) -> dict[str, Any]:
+    response.status_code = 200
+    return schemas.report_out(
+        await services.conversations.try_start(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
     )
 
 
@@ -226,4 +251,7 @@ async def _render(services: Services, owner: Owner, conversation: Conversation) 
     shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
     key = await services.keys.session_key(conversation) if shown else None
     out = schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
-    return out | {"idle": schemas.idle_out(await services.idleness.rest(conversation))}
+    return out | {
+        "idle": schemas.idle_out(await services.idleness.rest(conversation)),
+        "queue": schemas.queue_out(await services.admission.standing(conversation)),
+    }

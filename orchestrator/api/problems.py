@@ -5,6 +5,7 @@ but its request id: the log has the rest.
 """
 
 import json
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
@@ -36,7 +37,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.Undecryptable, 503),
     (errors.CallerError, 400),
 )
-_SHOWN_DETAILS = frozenset({"limit", "current", "conversation", "operation"})
+_SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation"})
 
 
 def problem(
@@ -68,7 +69,23 @@ def problem(
         headers["retry-after"] = str(max(1, round(retry_after)))
     if status == 401:
         headers["www-authenticate"] = "Bearer"
+    headers.update(_rate_limit(extensions, retry_after))
     return Response(json.dumps(body), status, headers, media_type="application/problem+json")
+
+
+def _rate_limit(details: Mapping[str, Any], retry_after: float | None) -> dict[str, str]:
+    """The headers of a limit that is reached: the draft's `RateLimit`, and the older form."""
+    rule, limit = details.get("rule"), details.get("limit")
+    if rule is None or limit is None:
+        return {}
+    seconds, window = max(1, round(retry_after or 1)), ";w=60" if rule.endswith(".starts") else ""
+    return {
+        "ratelimit-policy": f'"{rule}";q={limit}{window}',
+        "ratelimit": f'"{rule}";r=0;t={seconds}',
+        "x-ratelimit-limit": str(limit),
+        "x-ratelimit-remaining": "0",
+        "x-ratelimit-reset": str(seconds),
+    }
 
 
 def install(app: FastAPI) -> None:
@@ -106,7 +123,7 @@ def of_error(request: Request, exc: errors.NestorError) -> Response:
     if status == 500:
         log.error("request.failed", path=request.url.path, code=exc.code, problem=exc.message)
         return problem(request, 500, "internal", "something failed here; the log has it under this request id")
-    retry_after = exc.retry_after if isinstance(exc, errors.TransientError) else None
+    retry_after = exc.retry_after if isinstance(exc, errors.TransientError | errors.LimitReached) else None
     field = exc.field if isinstance(exc, errors.InvalidRequest) else None
     details = {name: value for name, value in exc.details.items() if name in _SHOWN_DETAILS}
     return problem(

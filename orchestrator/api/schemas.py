@@ -8,8 +8,10 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
+from orchestrator.domain.admission import TENANT_ONLY, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.operation import Operation
 from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
@@ -111,10 +113,32 @@ class ConversationSettingsBody(BaseModel):
     security_analyzer: str | None = None
 
 
+Number = Annotated[int, Field(ge=0, le=1_000_000)]
+
+
 class LimitsBody(Body):
-    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it."""
+    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it.
+
+    The others are a tenant's own, below the operator's: how many runtimes may run at once and how many starts a minute
+    may bring (0: as many as the operator allows), and what becomes of a start that is one too many."""
 
     idle_pause_seconds: float | None = Field(default=None, ge=0, le=31_536_000, allow_inf_nan=False)
+    max_runtimes: Number | None = None
+    max_runtimes_per_user: Number | None = None
+    max_runtimes_per_key: Number | None = None
+    starts_per_minute: Number | None = None
+    starts_per_minute_per_user: Number | None = None
+    starts_per_minute_per_key: Number | None = None
+    when_full: Policy | None = None
+
+    def refuse_tenants_own(self, where: str) -> None:
+        """Raises `InvalidRequest` for a limit that only the tenant's own settings may have."""
+        for name in sorted(self.model_fields_set & TENANT_ONLY):
+            raise InvalidRequest(
+                f"limits.{name} belongs to the tenant's settings, not to {where}",
+                field=f"limits.{name}",
+                hint="PATCH /api/v2/settings with the tenant's key",
+            )
 
 
 class SettingsBody(Body):
@@ -251,6 +275,37 @@ def idle_out(rest: Rest | None) -> dict[str, Any] | None:
         "unused_since": rfc3339(rest.since),
         "pauses_at": rfc3339(rest.pauses_at) if rest.pauses_at else None,
     }
+
+
+def queue_out(standing: Standing) -> dict[str, Any] | None:
+    """Where in the tenant's queue a start waits; null when it does not."""
+    if standing.verdict is not Verdict.QUEUED:
+        return None
+    until = datetime.fromtimestamp(standing.until_ms / 1000, UTC)
+    return {"place": standing.place, "until": rfc3339(until)}
+
+
+def report_out(report: Report) -> dict[str, Any]:
+    """The answer to a dry run."""
+    stands = report.standing
+    return {
+        "decision": report.decision,
+        "when_full": report.policy,
+        "rule": stands.rule or None,
+        "limit": stands.limit if stands.rule else None,
+        "current": stands.current if stands.rule else None,
+        "retry_after": round(stands.retry_after_ms / 1000, 1) if stands.retry_after_ms else None,
+        "place": stands.place or None,
+        "would_pause": list(report.would_pause),
+        "waiting": report.waiting,
+        "limits": [_meter(meter) for meter in report.meters],
+    }
+
+
+def _meter(meter: Meter) -> dict[str, Any]:
+    rule = meter.rule
+    window = {"window_seconds": rule.window_ms // 1000} if rule.window_ms else {}
+    return {"rule": rule.name, "limit": rule.limit, "current": meter.current, **window}
 
 
 def operation_out(operation: Operation) -> dict[str, Any]:

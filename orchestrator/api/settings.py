@@ -41,6 +41,8 @@ async def patch_settings(
 ) -> dict[str, Any]:
     """Merge: what is absent stays, null removes, the mark of a hidden value means unchanged."""
     expected = _version(if_match)
+    if body.limits is not None and owner.user is not None:
+        body.limits.refuse_tenants_own("a user's")
     try:
         document, version = await services.layers.settings.change(
             owner.tenant, owner.user, wrap_secrets(body.change()), expected_version=expected

@@ -33,6 +33,7 @@ from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
 from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
+from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
@@ -43,6 +44,7 @@ from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.provisioning import Surroundings
+from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
@@ -67,6 +69,7 @@ class House:
     ports: PublicPorts
     workers: Workers
     reconciler: Reconciler
+    queue: QueueKeeper
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
     new_operator_key: SecretText | None  #: to be shown now and never again
@@ -181,13 +184,16 @@ async def _furnish(
         clock,
         IdlePolicy(default=settings.idle_pause_seconds, cap=settings.idle_pause_max_seconds),
     )
-    suspension = Suspension(surroundings, store, tending, events, idleness)
+    admission = Admission(store, layers.settings, idleness, settings.limits)
+    suspension = Suspension(surroundings, store, tending, events, idleness, admission)
     lifecycle = Lifecycle(
-        surroundings, store, tending, events, suspension, idleness, start_timeout=settings.start_timeout
+        surroundings, store, tending, events, suspension, idleness, admission, start_timeout=settings.start_timeout
     )
     workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
+    queue = QueueKeeper(store.slots, store.conversations, admission, workers.wake)
+    admission.subscribe(queue.look_again)
     conversations = ConversationService(
-        store, effective, overrides, events, clock, wake=workers.wake, images=settings.images
+        store, effective, overrides, events, admission, clock, wake=workers.wake, images=settings.images
     )
     services = Services(
         tenancy=tenancy,
@@ -195,6 +201,7 @@ async def _furnish(
         effective=effective,
         conversations=conversations,
         idleness=idleness,
+        admission=admission,
         keys=keys,
         sealer=envelope,
         store=store,
@@ -215,6 +222,7 @@ async def _furnish(
         ports=ports,
         workers=workers,
         reconciler=Reconciler(installation, driver, store.conversations, ports.expose),
+        queue=queue,
         installation=installation,
         state_server=state_server,
         new_operator_key=await tenancy.ensure_operator_key(),

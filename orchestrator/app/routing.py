@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase
+from orchestrator.domain.errors import CapacityReached, LimitReached
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.route import Found, Route, Unavailable
 from orchestrator.services.conversations import may_wake
@@ -45,7 +46,10 @@ class Routes:
             place = await self._conversations.route(runtime)
             if place is None:
                 return None
-            await rouse(*place)
+            try:
+                await rouse(*place)
+            except (LimitReached, CapacityReached) as refusal:  # it sleeps on until there is room
+                return Unavailable(refusal.message, retry_after=_seconds(refusal))
             found = await self.load(runtime)
             if not isinstance(found, Unavailable) or not await self._comes(place):
                 return found
@@ -70,6 +74,10 @@ class Routes:
             session_key_hash=runtime.session_key_hash,
             inner_key=inner_key,
         )
+
+
+def _seconds(refusal: LimitReached | CapacityReached) -> int:
+    return max(1, round(refusal.retry_after))
 
 
 def _not_ready(record: Conversation) -> str:

@@ -98,6 +98,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
+            tasks.start_soon(house.queue.run)
             tasks.start_soon(house.activity.run)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)

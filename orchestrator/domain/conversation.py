@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 
 from orchestrator.domain.errors import IllegalTransition, PermanentError
-from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 
 
 class Phase(enum.StrEnum):
@@ -46,6 +46,14 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
 LIVE_PHASES = frozenset(
     {Phase.PROVISIONING, Phase.CONFIGURING, Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING, Phase.STOPPING}
 )
+
+
+def slot_of(phase: Phase) -> str:
+    """What becomes of the slot (`domain/admission.py`) of a conversation that enters `phase`: `hold` where its runtime
+    runs, `free` where it does not, empty where that is not said by the phase alone."""
+    if phase in (Phase.PROVISIONING, Phase.CONFIGURING, Phase.READY, Phase.PAUSING, Phase.RESUMING):
+        return "hold"
+    return "free" if phase in (Phase.PAUSED, Phase.STOPPED) else ""
 
 
 class Desired(enum.StrEnum):
@@ -153,6 +161,7 @@ class Conversation:
     runtime: RuntimeRecord | None = None
     operation: OperationId | None = None
     attempt: int = 0
+    key: KeyId | None = None  #: the API key that asked for the present start, counted with it
     was_ready: bool = False  #: it was ready once, so its volume holds work
     version: int = 1
     fence: int = 0

@@ -17,6 +17,7 @@
     │   ├── StoreUnavailable   503   the state server did not answer
     │   ├── DriverUnavailable  503   the engine could not be asked; says nothing about what runs
     │   ├── RuntimeUnreachable 502   the runtime did not answer
+    │   ├── CapacityReached    503   the host has no room for another runtime
     │   └── Draining           503
     └── PermanentError         trying again gives the same
         ├── StartFailed              a step of provisioning; carries the reason of the conversation
@@ -110,9 +111,14 @@ class TooLarge(CallerError):
 
 
 class LimitReached(CallerError):
-    """A limit of the tenant is reached; `limit` and `current` say which."""
+    """A limit of the tenant is reached; `rule`, `limit` and `current` say which."""
 
     code = "limit_reached"
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds until a place may be free."""
+        return float(self.details.get("retry_after", 5.0))
 
 
 class Elapsed(CallerError):
@@ -150,6 +156,12 @@ class RuntimeUnreachable(TransientError):
     """The runtime did not answer in time or answered nonsense."""
 
     code = "runtime_unreachable"
+
+
+class CapacityReached(TransientError):
+    """The host has no room for another runtime now; `rule` says which of the operator's limits is reached."""
+
+    code = "capacity"
 
 
 class Draining(TransientError):

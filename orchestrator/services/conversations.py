@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
+from orchestrator.domain.admission import Ask, Decision, Report
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import (
     Conversation,
@@ -16,9 +17,10 @@ from orchestrator.domain.conversation import (
     RuntimeRecord,
     StartRequest,
 )
-from orchestrator.domain.errors import Conflict, ImageRefused, InvalidRequest, NotFound
-from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId, new_uuid
+from orchestrator.domain.errors import CapacityReached, Conflict, ImageRefused, InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.services.admission import WAKE_MS, Admission, Starter
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.overrides import Overrides, OverrideSeal
@@ -49,6 +51,30 @@ def may_wake(conversation: Conversation) -> bool:
     return at_rest and conversation.desired is Desired.RUNNING and conversation.why.reason in _BY_POLICY
 
 
+def _rests(conversation: Conversation) -> bool:
+    return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
+
+
+def _started(present: Conversation) -> Conversation | None:
+    """A stopped or failed one that is to run."""
+    if present.desired is Desired.DELETED:
+        raise NotFound("there is no such conversation")
+    if present.phase in (Phase.STOPPED, Phase.FAILED):
+        return replace(present, desired=Desired.RUNNING)
+    return None
+
+
+def _resumed(present: Conversation) -> Conversation | None:
+    """A paused one that is to go on."""
+    if present.desired is Desired.DELETED:
+        raise NotFound("there is no such conversation")
+    if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
+        return replace(present, desired=Desired.RUNNING)
+    if present.desired is not Desired.RUNNING:
+        raise Conflict(f"the conversation is {present.phase}", hint="wait until it is stopped, then start it")
+    return None
+
+
 class ConversationService:
     """Every method works on the conversations of one tenant, and of one user where the caller is a user."""
 
@@ -58,6 +84,7 @@ class ConversationService:
         effective: Effective,
         overrides: OverrideSeal,
         events: EventLog,
+        admission: Admission,
         clock: Clock,
         *,
         wake: Callable[[], None],
@@ -67,22 +94,54 @@ class ConversationService:
         self._effective = effective
         self._overrides = overrides
         self._events = events
+        self._admission = admission
         self._clock = clock
         self._wake = wake
         self._images = images
 
-    async def create(self, tenant: TenantId, user: UserId | None, wanted: Wanted) -> Conversation:
-        """Accept a conversation; a known id answers the stored one, so that a repeat joins the start under way."""
+    async def create(
+        self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None = None
+    ) -> Conversation:
+        """Accept a conversation; a known id answers the stored one, so that a repeat joins the start under way. Raises
+        `LimitReached` and `CapacityReached` where the tenant's policy is to refuse; then nothing was made."""
+        if (present := await self._present(tenant, user, wanted.id)) is not None:
+            return present
+        conversation = await self._drafted(tenant, user, key, wanted)
+        who = Starter(tenant, conversation.id, user, key)
+        stored = await self._admission.admit(who, lambda ask: self._put(conversation, ask))
+        self._wake()
+        return self._visible(stored, user)
+
+    async def try_out(self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None) -> Report:
+        """What `create` would do now, checked as it would be. Changes nothing."""
+        known = await self._present(tenant, user, wanted.id) is not None
+        if not known:
+            await self._drafted(tenant, user, key, wanted)
+        report = await self._admission.report(Starter(tenant, None, user, key))
+        return replace(report, decision=Decision.JOIN, would_pause=()) if known else report
+
+    async def try_start(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, key: KeyId | None
+    ) -> Report:
+        """What `start` would do now. Changes nothing."""
+        present = await self.get(tenant, user, id)
+        report = await self._admission.report(Starter(tenant, id, present.user, key or present.key))
+        joins = await self.is_starting(present) or not _rests(present)
+        return replace(report, decision=Decision.JOIN, would_pause=()) if joins else report
+
+    async def _present(self, tenant: TenantId, user: UserId | None, id: ConversationId | None) -> Conversation | None:
+        present = await self._store.conversations.get(tenant, id) if id is not None else None
+        return None if present is None else self._visible(present, user)
+
+    async def _drafted(self, tenant: TenantId, user: UserId | None, key: KeyId | None, wanted: Wanted) -> Conversation:
+        """The record as it would be stored, checked."""
         id = wanted.id or ConversationId(new_uuid())
-        if wanted.id is not None and (present := await self._store.conversations.get(tenant, id)) is not None:
-            return self._visible(present, user)
         now = self._clock.now()
-        sealed = await self._overrides.seal(tenant, id, wanted.overrides)
         conversation = Conversation(
             id=id,
             tenant=tenant,
             user=user,
-            request=replace(wanted.request, sealed_overrides=sealed),
+            request=replace(wanted.request, sealed_overrides=await self._overrides.seal(tenant, id, wanted.overrides)),
             created_at=now,
             updated_at=now,
             phase_since=now,
@@ -90,14 +149,34 @@ class ConversationService:
             labels=wanted.labels,
             runtime=RuntimeRecord(id=RuntimeId(new_uuid()), generation=0),
             operation=OperationId(new_uuid()),
+            key=key,
         )
         await self._check(conversation)
-        if conversation.runtime is not None:
-            await self._store.conversations.put_route(conversation.runtime.id, tenant, id)
+        return conversation
+
+    async def _put(self, conversation: Conversation, ask: Ask) -> Conversation:
+        """The record with all that points to it. Refused: nothing of it is left."""
+        conversations = self._store.conversations
+        if conversation.runtime is None:
+            raise ValueError("the record of a conversation names its runtime from the start")
+        await conversations.put_route(conversation.runtime.id, conversation.tenant, conversation.id)
         await self._begin(conversation, "start", STAGES)
-        stored = await self._store.conversations.create(conversation, live_limit=None)
-        self._wake()
-        return self._visible(stored, user)
+        try:
+            stored = await conversations.create(conversation, ask=ask)
+        except LimitReached:
+            await self._withdraw(conversation, conversation.runtime)
+            raise
+        if stored.operation != conversation.operation:  # somebody else was faster with this id
+            await self._withdraw(conversation, conversation.runtime)
+        return stored
+
+    async def _withdraw(self, conversation: Conversation, runtime: RuntimeRecord) -> None:
+        await self._store.conversations.drop_route(runtime.id)
+        await self._forget(conversation)
+
+    async def _forget(self, conversation: Conversation) -> None:
+        if conversation.operation is not None:
+            await self._store.operations.forget(conversation.tenant, conversation.operation)
 
     async def get(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Raises `NotFound`, in the same words for another user's."""
@@ -112,24 +191,30 @@ class ConversationService:
         """Newest first."""
         return await self._store.conversations.list(tenant, user=user, cursor=cursor, limit=limit)
 
-    async def start(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
-        """Bring a stopped, failed or paused conversation back; one that runs or is on its way is answered as it is."""
+    async def start(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        key: KeyId | None = None,
+        wait_ms: int | None = None,
+    ) -> Conversation:
+        """Bring a stopped, failed or paused conversation back; one that runs or is on its way is answered as it is.
+        Raises `LimitReached` and `CapacityReached` where the tenant's policy is to refuse, unless it is to wait."""
         present = await self.get(tenant, user, id)
         if await self.is_starting(present):
             return present
-        if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
-            return await self._resume(tenant, user, id)
+        if not _rests(present) and present.desired is Desired.RUNNING:
+            return present
+        who = Starter(tenant, id, present.user, key or present.key)
 
-        def change(present: Conversation) -> Conversation | None:
-            if present.desired is Desired.DELETED:
-                raise NotFound("there is no such conversation")
+        async def reserve(ask: Ask) -> Conversation:
             if present.phase in (Phase.STOPPED, Phase.FAILED):
-                return replace(present, desired=Desired.RUNNING, operation=OperationId(new_uuid()))
-            if present.desired is not Desired.RUNNING:
-                raise Conflict(f"the conversation is {present.phase}", hint="wait until it is stopped, then start it")
-            return None
+                return await self._change(tenant, user, id, _started, "start", STAGES, ask, who.key)
+            return await self._change(tenant, user, id, _resumed, "resume", (), ask, who.key)
 
-        return await self._change(tenant, user, id, change, "start", STAGES)
+        return await self._admission.admit(who, reserve, wait_ms=wait_ms)
 
     async def pause(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Freeze the runtime until somebody resumes it. Paused already: nothing to do, but a pause by policy becomes
@@ -142,30 +227,23 @@ class ConversationService:
                 return None
             if present.desired is not Desired.RUNNING or present.phase not in _PAUSABLE:
                 raise Conflict(f"the conversation is {present.phase}", hint="only one that is ready can be paused")
-            return replace(present, desired=Desired.PAUSED, operation=OperationId(new_uuid()))
+            return replace(present, desired=Desired.PAUSED)
 
         return await self._change(tenant, user, id, change, "pause", ())
 
-    async def resume(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+    async def resume(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, key: KeyId | None = None
+    ) -> Conversation:
         """Bring a paused conversation back, whoever paused it; else as `start`."""
-        return await self.start(tenant, user, id)
+        return await self.start(tenant, user, id, key=key)
 
-    async def wake(self, tenant: TenantId, id: ConversationId) -> None:
-        """For a use of it that arrived: resume what policy put to rest. What a caller paused or stopped stays so."""
+    async def wake(self, tenant: TenantId, id: ConversationId, *, wait_ms: int | None = None) -> None:
+        """For a use of it that arrived: resume what policy put to rest. What a caller paused or stopped stays so.
+        Raises as `start`."""
         present = await self.get(tenant, None, id)
         if may_wake(present) and not await self.is_starting(present):
             with suppress(Conflict):  # it changes by itself, quickly
-                await self.start(tenant, None, id)
-
-    async def _resume(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
-        def change(present: Conversation) -> Conversation | None:
-            if present.desired is Desired.DELETED:
-                raise NotFound("there is no such conversation")
-            if present.phase not in (Phase.PAUSING, Phase.PAUSED) and present.desired is not Desired.PAUSED:
-                return None
-            return replace(present, desired=Desired.RUNNING, operation=OperationId(new_uuid()))
-
-        return await self._change(tenant, user, id, change, "resume", ())
+                await self.start(tenant, None, id, wait_ms=wait_ms)
 
     async def stop(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Remove the runtime, keep workspace and log. Stopped or failed already: nothing to do, unless a start was
@@ -176,7 +254,7 @@ class ConversationService:
             at_rest = present.phase in (Phase.STOPPED, Phase.FAILED) and not starting
             if present.desired in (Desired.STOPPED, Desired.DELETED) or at_rest:
                 return None
-            return replace(present, desired=Desired.STOPPED, operation=OperationId(new_uuid()))
+            return replace(present, desired=Desired.STOPPED)
 
         return await self._change(tenant, user, id, change, "stop", ())
 
@@ -186,7 +264,7 @@ class ConversationService:
         def change(present: Conversation) -> Conversation | None:
             if present.desired is Desired.DELETED:
                 return None
-            return replace(present, desired=Desired.DELETED, operation=OperationId(new_uuid()))
+            return replace(present, desired=Desired.DELETED)
 
         return await self._change(tenant, user, id, change, "delete", ())
 
@@ -207,7 +285,8 @@ class ConversationService:
         )
         self._wake()
         if conversation.phase is Phase.STOPPED:
-            await self.wake(tenant, id)
+            with suppress(LimitReached, CapacityReached):  # the message is kept; whoever uses it next wakes it
+                await self.wake(tenant, id, wait_ms=WAKE_MS)
         return message
 
     async def events(
@@ -260,20 +339,35 @@ class ConversationService:
         change: Callable[[Conversation], Conversation | None],
         kind: str,
         stages: Sequence[str],
+        ask: Ask | None = None,
+        key: KeyId | None = None,
     ) -> Conversation:
-        """Compare-and-set a caller's change; `change` answers None where there is nothing to do."""
+        """Compare-and-set a caller's change; `change` answers None where there is nothing to do. A start brings the
+        `ask` for its slot, and the key that it counts for. Raises `LimitReached`; then nothing changed."""
         for _ in range(_TRIES):
             present = await self.get(tenant, user, id)
             changed = change(present)
             if changed is None:
                 return present
+            changed = replace(changed, key=key or present.key, operation=OperationId(new_uuid()))
             await self._begin(changed, kind, stages)
-            if await self._store.conversations.request(changed, expected_version=present.version):
+            if await self._request(changed, present, ask):
                 if present.operation is not None and present.operation != changed.operation:
                     await self._supersede(tenant, present.operation)
                 self._wake()
                 return await self._after(changed)
         raise Conflict("the conversation is changing quickly", hint="try again")
+
+    async def _request(self, changed: Conversation, present: Conversation, ask: Ask | None) -> bool:
+        stored = False
+        try:
+            stored = await self._store.conversations.request(changed, expected_version=present.version, ask=ask)
+        except LimitReached:
+            await self._forget(changed)
+            raise
+        if not stored:
+            await self._forget(changed)
+        return stored
 
     async def _supersede(self, tenant: TenantId, operation: OperationId) -> None:
         """An operation that another one replaces has failed, if it has not ended already."""

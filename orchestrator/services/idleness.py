@@ -87,6 +87,14 @@ class Idleness:
             return rest.after_seconds
         return 0.0
 
+    async def is_idle(self, conversation: Conversation) -> bool:
+        """Whether nobody uses it at this moment and its agent rests, however long it has been so."""
+        return not self.is_used(conversation) and not await self._is_at_work(conversation)
+
+    async def unused_seconds(self, conversation: Conversation) -> float:
+        """Since its last use, or since it became ready."""
+        return (self._clock.now() - await self._since(conversation)).total_seconds()
+
     def is_used(self, conversation: Conversation) -> bool:
         """Whether a client uses it at this moment, as far as this replica knows. Never waits."""
         return self._activity.is_used(conversation.tenant, conversation.id)

@@ -6,19 +6,27 @@ from dataclasses import replace
 import anyio
 import structlog
 
+from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import NotFound, RuntimeUnreachable, TransientError
+from orchestrator.domain.errors import LimitReached, NotFound, RuntimeUnreachable, TransientError
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.nested.client import Refused
 from orchestrator.services import saga
+from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
 from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
 from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
-from orchestrator.services.suspension import PAUSED_BY_CALLER, PAUSED_FOR_IDLING, SUSPENDED, Suspension
+from orchestrator.services.suspension import (
+    PAUSED_BY_CALLER,
+    PAUSED_FOR_ANOTHER,
+    PAUSED_FOR_IDLING,
+    SUSPENDED,
+    Suspension,
+)
 from orchestrator.services.tending import Tending, problem_of
 from orchestrator.state.base import Lease, Store
 
@@ -26,7 +34,9 @@ log = structlog.get_logger(__name__)
 MAXIMUM_ATTEMPTS = 3
 _BACKOFF_MS = (500, 2_000, 5_000)
 _STUCK_RETRY_MS = 5_000
+_SETTLE_SECONDS = 2.0  # what became ready or was used just now may be about to get its next message
 _LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
+_WAITED_IN_VAIN = ("it waited for a place and got none in time", "start it again later, or stop another one")
 REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
 _STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
 
@@ -42,9 +52,11 @@ class Lifecycle:
         events: EventLog,
         suspension: Suspension,
         idleness: Idleness,
+        admission: Admission,
         *,
         start_timeout: float,
     ) -> None:
+        self._admission = admission
         self._suspension = suspension
         self._idleness = idleness
         self._house = house
@@ -78,6 +90,7 @@ class Lifecycle:
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if not await saga.unwind(STEPS, start, lease=lease, saga=self._store.saga):
             return _STUCK_RETRY_MS
+        await self._admission.give_back(lease)
         stopped = conversation.desired is Desired.STOPPED
         await self._finish(conversation, OperationState.SUCCEEDED if stopped else OperationState.FAILED)
         return None
@@ -88,12 +101,27 @@ class Lifecycle:
         if not due_in_ms:
             return due_in_ms
         present = await self._store.conversations.get(lease.tenant, lease.conversation)
-        left = await self._idleness.seconds_left(present) if present is not None else None
-        if present is None or left is None:
+        if present is None:
+            return due_in_ms
+        if lease.conversation in await self._store.slots.evictions(lease.tenant):
+            return await self._make_room(lease, present)
+        await self._admission.confirm(lease.tenant, lease.conversation)
+        left = await self._idleness.seconds_left(present)
+        if left is None:
             return due_in_ms
         if left > 0:
             return min(due_in_ms, int(left * 1000) + 50)
         return await self._pause(lease, present, PAUSED_FOR_IDLING)
+
+    async def _make_room(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Another one is to have its slot: pause it, unless somebody would miss it by now."""
+        if not await self._admission.can_be_spared(conversation):
+            await self._admission.keep(conversation)
+            return 0
+        settles = _SETTLE_SECONDS - await self._idleness.unused_seconds(conversation)
+        if settles > 0:
+            return int(settles * 1000) + 50
+        return await self._pause(lease, conversation, PAUSED_FOR_ANOTHER)
 
     async def _pause(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
         """In place; a driver that cannot do that stops the runtime instead."""
@@ -123,6 +151,8 @@ class Lifecycle:
         if conversation.phase not in _STARTING:
             conversation = replace(conversation, attempt=0)
         start = Provisioning(self._house, lease, conversation, generation=lease.fence)
+        if (wait_ms := await self._wait_for_slot(start)) is not None:
+            return wait_ms or None
         if not await self._clear_way(start):
             return _STUCK_RETRY_MS
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1)
@@ -152,6 +182,24 @@ class Lifecycle:
         log.info("runtime.ready", conversation=conversation.id, seconds=round(self._house.clock.monotonic() - began, 3))
         return 0  # at once: messages may be waiting
 
+    async def _wait_for_slot(self, start: Provisioning) -> int | None:
+        """None when it has its slot; else the time for which it may wait, 0 when that is over and it has failed."""
+        try:
+            stands = await self._admission.take(start.lease, start.conversation)
+        except LimitReached as exc:
+            why = Why(Reason.LIMIT, exc.message, exc.hint or "", retryable=True)
+        else:
+            if stands.verdict is not Verdict.QUEUED:
+                return None
+            if stands.left_ms:
+                return stands.left_ms + 50
+            why = Why(Reason.LIMIT, *_WAITED_IN_VAIN, retryable=True)
+        await self._back_to_pending(start)
+        await start.store(advance(start.conversation, Phase.FAILED, why=why, now=self._house.clock.now()))
+        await self._finish(start.conversation, OperationState.FAILED)
+        await self._admission.give_back(start.lease, asked=True)
+        return 0
+
     async def _clear_way(self, start: Provisioning) -> bool:
         """Undo what an earlier holder of the lease may have begun; False while something of it is stuck."""
         if not await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga):
@@ -175,11 +223,10 @@ class Lifecycle:
             return _BACKOFF_MS[attempt - 1]
         await start.store(advance(start.conversation, Phase.FAILED, why=why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.FAILED)
-        return (
-            None
-            if not await self._store.saga.attempted(start.lease.tenant, start.lease.conversation)
-            else _STUCK_RETRY_MS
-        )
+        if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):
+            return _STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
+        await self._admission.give_back(start.lease)
+        return None
 
     async def _stop(self, lease: Lease, conversation: Conversation, why: Why = REQUESTED_STOP) -> int | None:
         if conversation.phase is Phase.READY:
@@ -191,6 +238,7 @@ class Lifecycle:
             return _STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.SUCCEEDED)
+        await self._admission.give_back(lease)
         return None
 
     async def _delete(self, lease: Lease, conversation: Conversation) -> int | None:
@@ -199,6 +247,7 @@ class Lifecycle:
             await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
         if not await self._remove_runtime(start):
             return _STUCK_RETRY_MS
+        await self._admission.give_back(lease, asked=True)
         with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
             await self._house.driver.remove_volume(start.labels, fence=lease.fence)
         await self._store.conversations.drop_route(made(conversation.runtime).id)

@@ -106,13 +106,13 @@ def runtime_name(conversation: Conversation, generation: int) -> str:
 
 async def save(store: Conversations, lease: Lease, conversation: Conversation) -> Conversation:
     """Store what the holder of the lease did; answers what is stored. What callers changed meanwhile is kept: desired
-    state, labels and title by the store itself, the operation here. Raises `LeaseLost`."""
+    state, labels and title by the store itself, the operation and its key here. Raises `LeaseLost`."""
     for _ in range(_SAVE_TRIES):
         stored = await store.get(lease.tenant, lease.conversation)
         if stored is None:
             raise LeaseLost("the conversation is gone")
         try:
-            current = replace(conversation, operation=stored.operation)
+            current = replace(conversation, operation=stored.operation, key=stored.key)
             return await store.save(lease, current, expected_version=stored.version)
         except PreconditionFailed:
             continue  # a caller was faster; its change is kept

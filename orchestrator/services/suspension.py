@@ -10,11 +10,13 @@ from dataclasses import replace
 import anyio
 import structlog
 
+from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import NotFound, RuntimeNotFound, RuntimeUnreachable
+from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, RuntimeUnreachable
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.nested.client import Refused
+from orchestrator.services.admission import Admission
 from orchestrator.services.events import EventLog
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
@@ -25,6 +27,12 @@ log = structlog.get_logger(__name__)
 SUSPENDED = frozenset({Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 PAUSED_BY_CALLER = Why(Reason.REQUESTED, "paused by a caller", "resume it to go on")
 PAUSED_FOR_IDLING = Why(Reason.IDLE, "nobody used it and its agent rested", "use it, and it goes on", retryable=True)
+PAUSED_FOR_ANOTHER = Why(
+    Reason.EVICTED,
+    "it was unused for longest when another one needed its place",
+    "use it, and it goes on",
+    retryable=True,
+)
 _IN_USE = Why(Reason.REQUESTED, "in use")
 _GONE = Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
 _SILENT = Why(
@@ -33,7 +41,9 @@ _SILENT = Why(
     "start the conversation again",
     retryable=True,
 )
+BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
 _LOOK_MS = 60_000  # how often somebody looks whether a paused runtime is still there
+_QUEUE_FULL_MS = 5_000
 _PULL_SECONDS = 20.0
 _ALIVE_SECONDS = 20.0
 
@@ -42,8 +52,15 @@ class Suspension:
     """Each act is idempotent: what a crash broke off is done again by the next holder of the lease."""
 
     def __init__(
-        self, house: Surroundings, store: Store, tending: Tending, events: EventLog, idleness: Idleness
+        self,
+        house: Surroundings,
+        store: Store,
+        tending: Tending,
+        events: EventLog,
+        idleness: Idleness,
+        admission: Admission,
     ) -> None:
+        self._admission = admission
         self._house = house
         self._store = store
         self._tending = tending
@@ -68,8 +85,9 @@ class Suspension:
         if conversation.phase is Phase.READY:
             await self._pull(conversation)
             conversation = await self._to(lease, conversation, Phase.PAUSING, why)
-            if why.reason is Reason.IDLE and self._idleness.is_used(conversation):
+            if why.reason in BY_POLICY and self._idleness.is_used(conversation):
                 await self._to(lease, conversation, Phase.READY, _IN_USE)
+                await self._admission.keep(conversation)
                 return 0  # somebody came in the last moment; the route was never withdrawn
         self._house.published(conversation)  # requests from now on find it paused, and wake it
         handle, driver = await self._handle(conversation), self._house.driver
@@ -81,6 +99,7 @@ class Suspension:
             return await self._lose(lease, conversation, _GONE)
         conversation = await self._to(lease, conversation, Phase.PAUSED, why)
         self._house.published(conversation)
+        await self._admission.give_back(lease)
         log.info("runtime.paused", conversation=conversation.id, reason=why.reason)
         return 0
 
@@ -89,6 +108,7 @@ class Suspension:
         handle = await self._handle(conversation)
         if handle is None or (await self._condition(handle)) in (None, Condition.EXITED):
             return await self._lose(lease, conversation, _GONE)
+        await self._admission.give_back(lease)
         if conversation.desired is Desired.PAUSED:
             if conversation.why.reason is not Reason.REQUESTED:
                 held = replace(conversation, why=PAUSED_BY_CALLER, updated_at=self._house.clock.now())
@@ -98,6 +118,8 @@ class Suspension:
         return _LOOK_MS
 
     async def _resume(self, lease: Lease, conversation: Conversation) -> int | None:
+        if (wait_ms := await self._wait_for_slot(lease, conversation)) is not None:
+            return wait_ms
         if conversation.phase is Phase.PAUSED:
             conversation = await self._to(lease, conversation, Phase.RESUMING, conversation.why)
         handle, driver = await self._handle(conversation), self._house.driver
@@ -117,6 +139,20 @@ class Suspension:
             await self._finish(conversation, OperationState.SUCCEEDED)
         log.info("runtime.resumed", conversation=conversation.id)
         return 0  # at once: messages may be waiting
+
+    async def _wait_for_slot(self, lease: Lease, conversation: Conversation) -> int | None:
+        """None when it has its slot; else it stays paused, and is looked at again after that time."""
+        try:
+            stands = await self._admission.take(lease, conversation)
+        except LimitReached:
+            return _QUEUE_FULL_MS
+        if stands.verdict is not Verdict.QUEUED:
+            return None
+        if stands.left_ms:
+            return min(stands.left_ms + 50, _LOOK_MS)
+        await self._finish(conversation, OperationState.FAILED)  # it waited in vain; messages ask anew
+        await self._admission.give_back(lease, asked=True)
+        return 0
 
     async def _is_wanted(self, conversation: Conversation) -> bool:
         if conversation.desired is not Desired.RUNNING:

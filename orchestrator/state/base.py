@@ -9,15 +9,17 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.admission import Ask
+from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state.lease import Lease
+from orchestrator.state.slots_base import Slots
 
+__all__ = ["Lease", "Slots"]  # kept in files of their own, and part of what the stores promise
 T = TypeVar("T")
 Sealed = str  #: text of `security/envelope.py`, never a value in the clear
-#: Conversations in these phases do not count against the tenant's limit.
-UNCOUNTED_PHASES = frozenset({Phase.STOPPED, Phase.FAILED})
 OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after it ended
 
 
@@ -25,16 +27,6 @@ OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after 
 class Page(Generic[T]):
     items: Sequence[T]
     next_cursor: str | None
-
-
-@dataclass(frozen=True)
-class Lease:
-    """The right to act on one conversation until `until_ms` (store clock). `fence` goes into every write."""
-
-    tenant: TenantId
-    conversation: ConversationId
-    owner: str
-    fence: int
 
 
 @dataclass(frozen=True)
@@ -147,9 +139,10 @@ class Conversations(Protocol):
     A fresh record is due at once; a claimed one is due when its lease ends; `settle` says when it is due next.
     """
 
-    async def create(self, conversation: Conversation, *, live_limit: int | None) -> Conversation:
-        """Write the record, the list index and the start intent in one step. An id that exists answers the stored
-        record. Raises `LimitReached` when the tenant has `live_limit` conversations that are not stopped or failed."""
+    async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
+        """Write the record, the list index, the start intent and, with `ask`, its slot or place in the queue in one
+        step. An id that exists answers the stored record. Raises `LimitReached` as `ask` says; then nothing is
+        written. Without `ask` a record whose runtime runs is counted and never refused."""
         ...
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None: ...
@@ -159,9 +152,10 @@ class Conversations(Protocol):
         """Newest first by creation."""
         ...
 
-    async def request(self, conversation: Conversation, *, expected_version: int) -> bool:
+    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
         """Store a caller's change (desired state, labels, title) without a lease and make it due now. Compare-and-set
-        on the version; phase, runtime and fence are never written. The stored version is the expected one + 1."""
+        on the version; phase, runtime and fence are never written. The stored version is the expected one + 1. With
+        `ask`, for a start, as `create`; a desired state other than running takes back a start not begun."""
         ...
 
     async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
@@ -238,6 +232,10 @@ class Operations(Protocol):
         """Replace the stage of that name. Raises `NotFound`, also for a stage that the operation was made without."""
         ...
 
+    async def forget(self, tenant: TenantId, id: OperationId) -> None:
+        """Remove one that came to nothing, such as that of a start that was refused. Gone already: fine."""
+        ...
+
     async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
         """Once (the first end counts); kept 24 hours after. Raises `NotFound`."""
         ...
@@ -287,6 +285,8 @@ class Store(Protocol):
     def configuration(self) -> Configuration: ...
     @property
     def conversations(self) -> Conversations: ...
+    @property
+    def slots(self) -> Slots: ...
     @property
     def saga(self) -> SagaLog: ...
     @property

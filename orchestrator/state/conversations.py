@@ -1,36 +1,37 @@
 """Conversations in Redis: records, lists and routes. See `base.Conversations`; the lease is in `leases.py`."""
 
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.admission import Ask
+from orchestrator.domain.conversation import Conversation, Desired, slot_of
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
 from orchestrator.state import due, keys, records
-from orchestrator.state.base import OPERATION_TTL_MS, UNCOUNTED_PHASES, Lease, Page
+from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
 from orchestrator.state.funnel import command, run
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.leases import RedisLeases
-from orchestrator.state.refusals import changed_meanwhile, lease_lost, limit_reached
+from orchestrator.state.refusals import changed_meanwhile, lease_lost
+from orchestrator.state.slots import ask_text, joining, refused
 
 
 class RedisConversations(RedisLeases):
-    async def create(self, conversation: Conversation, *, live_limit: int | None) -> Conversation:
+    async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         t = TenantKeys(conversation.tenant)
-        index: tuple[str, ...] = (t.conversations,)
-        if conversation.user is not None:
-            index += (t.user_conversations(conversation.user),)
+        own = () if conversation.user is None else (t.user_conversations(conversation.user),)
         parts = records.conversation_parts(conversation)
         call = run(
             "conversation_create",
-            (t.conversation(conversation.id), t.due, t.live, *index),
+            (t.conversation(conversation.id), t.due, t.conversations, t.slots, t.starts, t.queue, t.evictions, *own),
             conversation.id,
-            -1 if live_limit is None else live_limit,
-            _live(conversation.phase),
+            ask_text(ask) if ask is not None else "hold" if slot_of(conversation.phase) == "hold" else "",
             cursors.member(conversation.created_at, conversation.id),
             conversation.user or "",
+            conversation.key or "",
             *(parts[part] for part in records.PARTS),
         )
-        outcome, *rest = await due.waking(self._funnel, conversation.tenant, call, durable=True)
-        if outcome == "limit":
-            raise limit_reached(int(rest[0]), live_limit or 0)
+        join = joining(conversation.tenant, ask)
+        outcome, *rest = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
+        if outcome == "refused":
+            raise refused((outcome, *rest))
         return records.conversation_from(rest) if outcome == "exists" else conversation
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None:
@@ -50,18 +51,23 @@ class RedisConversations(RedisLeases):
         items = [records.conversation_from(parts) for parts in found if parts[0] is not None]
         return Page(items, cursors.encode(entries[limit - 1]) if len(entries) > limit else None)
 
-    async def request(self, conversation: Conversation, *, expected_version: int) -> bool:
+    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
         t = TenantKeys(conversation.tenant)
         parts = records.conversation_parts(conversation)
         call = run(
             "conversation_request",
-            (t.conversation(conversation.id), t.due),
+            (t.conversation(conversation.id), t.due, t.slots, t.starts, t.queue, t.evictions),
             conversation.id,
             expected_version,
             parts["intent"],
             parts["record"],
+            ask_text(ask) if ask is not None else "" if conversation.desired is Desired.RUNNING else "drop",
         )
-        return bool(await due.waking(self._funnel, conversation.tenant, call, durable=True))
+        join = joining(conversation.tenant, ask)
+        answer = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
+        if answer[0] == "refused":
+            raise refused(answer)
+        return bool(answer[0] == "stored")
 
     async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
         t = TenantKeys(lease.tenant)
@@ -69,7 +75,7 @@ class RedisConversations(RedisLeases):
         answer = await self._funnel.one(
             run(
                 "conversation_save",
-                (t.conversation(lease.conversation), t.live),
+                (t.conversation(lease.conversation), t.slots, t.queue, t.evictions),
                 lease.conversation,
                 lease.owner,
                 lease.fence,
@@ -77,7 +83,9 @@ class RedisConversations(RedisLeases):
                 parts["phase"],
                 parts["runtime"],
                 parts["record"],
-                _live(conversation.phase),
+                slot_of(conversation.phase),
+                conversation.user or "",
+                conversation.key or "",
             )
         )
         if answer == "lost":
@@ -89,9 +97,10 @@ class RedisConversations(RedisLeases):
     async def remove(self, lease: Lease) -> None:
         t, id = TenantKeys(lease.tenant), lease.conversation
         own = (t.inbox(id), t.waiting(id), t.events(id), t.saga(id), t.running_operations(id))
+        slots = (t.slots, t.queue, t.evictions)
         call = run(
             "conversation_remove",
-            (t.conversation(id), t.due, t.live, t.conversations, *own, t.user_prefix, t.operation_prefix),
+            (t.conversation(id), t.due, t.conversations, *own, *slots, t.user_prefix, t.operation_prefix),
             id,
             lease.owner,
             lease.fence,
@@ -101,7 +110,8 @@ class RedisConversations(RedisLeases):
             raise lease_lost(lease)
 
     async def touch(self, tenant: TenantId, id: ConversationId) -> None:
-        await self._funnel.one(run("conversation_touch", (TenantKeys(tenant).conversation(id),)))
+        t = TenantKeys(tenant)
+        await self._funnel.one(run("conversation_touch", (t.conversation(id), t.slots), id))
 
     async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
         unused = await self._funnel.one(run("conversation_unused", (TenantKeys(tenant).conversation(id),)))
@@ -118,7 +128,3 @@ class RedisConversations(RedisLeases):
 
     async def drop_route(self, runtime: RuntimeId) -> None:
         await self._funnel.one(command("DEL", keys.route(runtime)))
-
-
-def _live(phase: Phase) -> int:
-    return 0 if phase in UNCOUNTED_PHASES else 1

@@ -17,11 +17,20 @@ from orchestrator.state.funnel import Call, Funnel, command, run
 VISIT_MS = 2_000
 
 
-async def waking(funnel: Funnel, tenant: TenantId, call: Call, *, due_in_ms: int = 0, durable: bool = False) -> Any:
-    """The reply to `call`, which makes something of the tenant due in `due_in_ms`."""
-    wake = run("tenant_wake", (keys.DUE_TENANTS,), tenant, due_in_ms)
-    replies = await funnel.batch(wake, call, wake, durable=durable)
-    return replies[1]
+async def waking(
+    funnel: Funnel,
+    tenant: TenantId,
+    call: Call,
+    *,
+    due_in_ms: int = 0,
+    durable: bool = False,
+    around: tuple[Call, ...] = (),
+) -> Any:
+    """The reply to `call`, which makes something of the tenant due in `due_in_ms`. `around`: what else of another slot
+    is to be noted before and after it."""
+    notes = (run("tenant_wake", (keys.DUE_TENANTS,), tenant, due_in_ms), *around)
+    replies = await funnel.batch(*notes, call, *notes, durable=durable)
+    return replies[len(notes)]
 
 
 async def visit(funnel: Funnel, *, limit: int) -> tuple[str, Sequence[TenantId]]:

@@ -15,6 +15,9 @@ MASTER_CHECK = "x:master_check"
 TENANTS = "x:tenants"  #: sorted set, all scores 0: <creation ms>:<tenant>
 OPERATOR_KEYS = "x:keys"  #: hash: key id -> key
 DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
+HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at which its place on the host ends
+HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms
+QUEUED_TENANTS = "x:queue"  #: sorted set: tenant with a queue -> ms at which it was served last, or came into line
 
 
 def key_owner(id: KeyId) -> str:
@@ -45,7 +48,13 @@ class TenantKeys:
         self.api_keys = f"{self._prefix}:keys"  #: hash: key id -> key
         self.data_keys = f"{self._prefix}:dek"  #: hash: version -> wrapped data key
         self.due = f"{self._prefix}:due"  #: sorted set: conversation -> ms
-        self.live = f"{self._prefix}:live"  #: set of conversations that are not stopped or failed
+        #: Sorted set: conversation that may have a running runtime -> ms of its last use; sets by user and key below.
+        self.slots = f"{self._prefix}:slots"
+        self.starts = (
+            f"{self._prefix}:starts"  #: sorted set of starts in the last minute -> ms; by user and key below it
+        )
+        self.queue = f"{self._prefix}:queue"  #: sorted set of conversations that wait for a slot, in order
+        self.evictions = f"{self._prefix}:evictions"  #: sorted set: conversation that is to make room -> until ms
         self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
         #: Beginnings, for scripts that learn the id from the tenant's own data. As KEYS they name the right slot.
         self.conversation_prefix = f"{self._prefix}:c:"

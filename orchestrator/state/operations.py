@@ -42,6 +42,13 @@ class RedisOperations:
         if not await self._funnel.one(call):
             raise no_operation()
 
+    async def forget(self, tenant: TenantId, id: OperationId) -> None:
+        operation = await self.get(tenant, id)
+        if operation is not None:
+            t = TenantKeys(tenant)
+            running = command("SREM", t.running_operations(operation.conversation), id)
+            await self._funnel.batch(running, command("DEL", t.operation(id)))
+
     async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
         operation = await self.get(tenant, id)
         if operation is None:

@@ -12,6 +12,7 @@ from orchestrator.state.idempotency import RedisIdempotency
 from orchestrator.state.inbox import RedisInbox
 from orchestrator.state.operations import RedisOperations
 from orchestrator.state.saga_log import RedisSagaLog
+from orchestrator.state.slots import RedisSlots
 from orchestrator.state.tenants import RedisTenants
 
 
@@ -25,6 +26,7 @@ class RedisStore:
         self.tenants = RedisTenants(self._funnel)
         self.configuration = RedisConfiguration(self._funnel)
         self.conversations = RedisConversations(self._funnel)
+        self.slots = RedisSlots(self._funnel)
         self.saga = RedisSagaLog(self._funnel)
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)

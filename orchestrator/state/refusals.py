@@ -1,15 +1,43 @@
 """What the stores say no with, in the same words whichever store it is."""
 
-from orchestrator.domain.errors import LeaseLost, LimitReached, NotFound, PreconditionFailed
-from orchestrator.state.base import Lease
+from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, QUEUE_LENGTH, Standing
+from orchestrator.domain.errors import CapacityReached, LeaseLost, LimitReached, NotFound, PreconditionFailed
+from orchestrator.state.lease import Lease
+
+#: rule -> what is counted, what to do
+_RULES = {
+    "tenant.runtimes": ("runtimes of the tenant run", "pause, stop or delete one"),
+    "user.runtimes": ("runtimes of this user run", "pause, stop or delete one of the user's"),
+    "key.runtimes": ("runtimes that this API key started run", "pause, stop or delete one of them"),
+    "tenant.starts": ("starts of the tenant in a minute", "come again later"),
+    "user.starts": ("starts of this user in a minute", "come again later"),
+    "key.starts": ("starts with this API key in a minute", "come again later"),
+    QUEUE_LENGTH: ("conversations of the tenant wait to start", "come again later"),
+}
+_COME_AGAIN_SECONDS = 5.0  # nobody knows when a runtime ends
 
 
-def limit_reached(current: int, limit: int) -> LimitReached:
+def limit_reached(standing: Standing) -> LimitReached:
+    """The refusal of a start by a rule of its tenant."""
+    what, hint = _RULES[standing.rule]
     return LimitReached(
-        f"the tenant has {current} conversations that are not stopped, of {limit} allowed",
-        hint="stop or delete one, or ask the operator for a higher limit",
-        limit=limit,
-        current=current,
+        f"{standing.current} {what}, of {standing.limit} allowed",
+        hint=f"{hint}, or ask for a higher limit",
+        limit=standing.limit,
+        current=standing.current,
+        rule=standing.rule,
+        retry_after=standing.retry_after_ms / 1000 or _COME_AGAIN_SECONDS,
+    )
+
+
+def host_full(standing: Standing) -> CapacityReached:
+    """The refusal of a start by the host, in words that tell a tenant nothing of the others."""
+    what = {HOST_RUNTIMES: "no place for another runtime", HOST_STARTS: "too many starts at once"}[standing.rule]
+    return CapacityReached(
+        f"the host has {what}",
+        hint="come again later",
+        retry_after=standing.retry_after_ms / 1000 or _COME_AGAIN_SECONDS,
+        rule=standing.rule,
     )
 
 

@@ -82,5 +82,6 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
         ):
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
+            tasks.start_soon(house.queue.run)
             yield Nestor(house, engine, http)
             tasks.cancel_scope.cancel()

@@ -25,7 +25,7 @@ def a_conversation(tenant: str = "") -> Conversation:
 
 async def claimed(store: Store, *, lease_ms: int = 60_000) -> Lease:
     """The lease of a conversation that was made for it."""
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     taken = await store.conversations.claim(conversation.tenant, conversation.id, "a test", lease_ms=lease_ms)
     assert taken is not None
     return taken[0]

@@ -16,6 +16,7 @@ from orchestrator.state.memory.inbox import MemoryInbox
 from orchestrator.state.memory.operations import MemoryOperations
 from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
+from orchestrator.state.memory.slots import MemorySlots
 from orchestrator.state.memory.tenants import MemoryTenants
 
 
@@ -29,6 +30,7 @@ class MemoryStore:
         self.tenants = MemoryTenants()
         self.configuration = MemoryConfiguration()
         self.conversations = MemoryConversations(self._shelf)
+        self.slots = MemorySlots(self._shelf)
         self.saga = MemorySagaLog(self._shelf)
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)

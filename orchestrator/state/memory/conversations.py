@@ -3,12 +3,15 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.admission import Ask
+from orchestrator.domain.conversation import Conversation, Desired, slot_of
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
-from orchestrator.state.base import OPERATION_TTL_MS, UNCOUNTED_PHASES, Lease, Page
+from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
+from orchestrator.state.memory import ledger
 from orchestrator.state.memory.shelf import Place, Shelf
-from orchestrator.state.refusals import changed_meanwhile, limit_reached
+from orchestrator.state.memory.slots import raise_refused
+from orchestrator.state.refusals import changed_meanwhile
 
 
 class MemoryConversations:
@@ -16,14 +19,17 @@ class MemoryConversations:
         self._shelf = shelf
         self._routes: dict[RuntimeId, tuple[TenantId, ConversationId]] = {}
 
-    async def create(self, conversation: Conversation, *, live_limit: int | None) -> Conversation:
+    async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         key = (conversation.tenant, conversation.id)
         if key in self._shelf.places:
             return self._shelf.places[key].conversation
-        live = sum(place.conversation.phase not in UNCOUNTED_PHASES for place in self._of(conversation.tenant))
-        if live_limit is not None and live >= live_limit and conversation.phase not in UNCOUNTED_PHASES:
-            raise limit_reached(live, live_limit)
-        self._shelf.places[key] = Place(conversation, due_ms=self._shelf.now_ms())
+        place = Place(conversation, due_ms=self._shelf.now_ms())
+        if ask is not None:
+            raise_refused(ledger.ask_for(self._shelf, conversation.tenant, conversation.id, place, ask))
+            place.slot.asked = True
+        elif slot_of(conversation.phase) == "hold":
+            place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
+        self._shelf.places[key] = place
         return conversation
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None:
@@ -41,10 +47,15 @@ class MemoryConversations:
         names, following = cursors.page(entries, cursor, limit, newest_first=True)
         return Page([entries[name] for name in names], following)
 
-    async def request(self, conversation: Conversation, *, expected_version: int) -> bool:
+    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
         place = self._shelf.places.get((conversation.tenant, conversation.id))
         if place is None or place.conversation.version != expected_version:
             return False
+        if ask is not None:
+            raise_refused(ledger.ask_for(self._shelf, conversation.tenant, conversation.id, place, ask))
+            place.slot.asked = True
+        elif conversation.desired is not Desired.RUNNING:
+            place.slot.asked = False
         stored = place.conversation
         place.conversation = replace(
             conversation,
@@ -90,6 +101,11 @@ class MemoryConversations:
             fence=stored.fence,
             version=expected_version + 1,
         )
+        slot = slot_of(conversation.phase)
+        if slot == "hold" and place.slot.used_ms is None:
+            place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
+        elif slot == "free" and not place.slot.asked:
+            place.slot.drop()
         return place.conversation
 
     async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
@@ -118,6 +134,8 @@ class MemoryConversations:
         place = self._shelf.places.get((tenant, id))
         if place is not None:
             place.used_ms = self._shelf.now_ms()
+            if place.slot.used_ms is not None:
+                place.slot.used_ms = place.used_ms
 
     async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
         place = self._shelf.places.get((tenant, id))

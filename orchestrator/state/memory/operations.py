@@ -38,6 +38,12 @@ class MemoryOperations:
         stages = tuple(stage if known.name == stage.name else known for known in operation.stages)
         self._shelf.operations[tenant, id] = (self._touched(replace(operation, stages=stages)), goes)
 
+    async def forget(self, tenant: TenantId, id: OperationId) -> None:
+        kept = self._shelf.operations.pop((tenant, id), None)
+        place = None if kept is None else self._shelf.places.get((tenant, kept[0].conversation))
+        if place is not None:
+            place.running_operations.discard(id)
+
     async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
         self._shelf.sweep()
         operation, _ = self._kept(tenant, id)

@@ -7,12 +7,13 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
 from orchestrator.domain.operation import Operation
 from orchestrator.state.base import Lease, Message, Replay, StoredEvent
+from orchestrator.state.memory.ledger import Slot, Start
 from orchestrator.state.refusals import lease_lost, no_conversation
 
 
 @dataclass
 class Place:
-    """One conversation with its lease, due time, saga, inbox and events."""
+    """One conversation with its lease, due time, slot, saga, inbox and events."""
 
     conversation: Conversation
     due_ms: int | None
@@ -20,6 +21,7 @@ class Place:
     until_ms: int = 0
     poked: bool = False
     used_ms: int | None = None
+    slot: Slot = field(default_factory=Slot)
     saga: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     events: list[StoredEvent] = field(default_factory=list)
@@ -42,6 +44,7 @@ class Shelf:
         self.places: dict[tuple[TenantId, ConversationId], Place] = {}
         #: With the time at which each goes, None while it runs.
         self.operations: dict[tuple[TenantId, OperationId], tuple[Operation, int | None]] = {}
+        self.starts: dict[TenantId, list[Start]] = {}
         self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
 
     def now_ms(self) -> int:

@@ -21,11 +21,15 @@ class Script:
 @cache
 def script(name: str) -> Script:
     """The script in `<name>.lua`. Raises FileNotFoundError."""
-    text = _read(f"{name}.lua")
-    first = text.partition("\n")[0]
-    if first.startswith(_INCLUDE):
-        text = _read(first.removeprefix(_INCLUDE).strip()) + "\n" + text
+    text = _whole(f"{name}.lua")
     return Script(text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+def _whole(file_name: str) -> str:
+    """The file after what it includes, which may include another."""
+    text = _read(file_name)
+    first = text.partition("\n")[0]
+    return _whole(first.removeprefix(_INCLUDE).strip()) + "\n" + text if first.startswith(_INCLUDE) else text
 
 
 def _read(file_name: str) -> str:

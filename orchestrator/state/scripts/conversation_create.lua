@@ -1,27 +1,30 @@
--- include: lease.lua
--- Write a conversation unless its id is taken, if the tenant has room for one more.
--- KEYS: conversation, due, live, conversations [, the user's conversations]
--- ARGV: id, limit of live ones (-1: none), 1 if it counts as live, index member, user or '',
---       intent, phase, runtime, record, version, fence
--- Answers {'created'}, {'exists', parts...} or {'limit', number of live ones}.
+-- include: admission.lua
+-- Write a conversation unless its id is taken, if its start is admitted or may wait.
+-- KEYS: conversation, due, conversations, slots, starts, queue, evictions [, the user's conversations]
+-- ARGV: id, ask ('': none; 'hold': it runs already and is counted without being asked), index member, user or '',
+--       API key or '', intent, phase, runtime, record, version, fence
+-- Answers {'created'}, {'exists', parts...} or {'refused', name, limit, current, retry ms}.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = parts(KEYS[1])
   table.insert(stored, 1, 'exists')
   return stored
 end
-local limit = tonumber(ARGV[2])
-if ARGV[3] == '1' then
-  local count = redis.call('SCARD', KEYS[3])
-  if limit >= 0 and count >= limit then
-    return {'limit', count}
+local now = now_ms()
+local k = {slots = KEYS[4], starts = KEYS[5], queue = KEYS[6], evictions = KEYS[7]}
+if ARGV[2] == 'hold' then
+  count_in(k, KEYS[1], ARGV[1], ARGV[4], ARGV[5], now)
+elseif ARGV[2] ~= '' then
+  local answer = ask_for(k, KEYS[1], ARGV[1], cjson.decode(ARGV[2]), now)
+  if answer[1] == 'refused' then
+    return answer
   end
-  redis.call('SADD', KEYS[3], ARGV[1])
+  redis.call('HSET', KEYS[1], 'asked', 1)
 end
-redis.call('HSET', KEYS[1], 'member', ARGV[4], 'user', ARGV[5], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
+redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
   'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11])
-redis.call('ZADD', KEYS[4], 0, ARGV[4])
-if KEYS[5] then
-  redis.call('ZADD', KEYS[5], 0, ARGV[4])
+redis.call('ZADD', KEYS[3], 0, ARGV[3])
+if KEYS[8] then
+  redis.call('ZADD', KEYS[8], 0, ARGV[3])
 end
-redis.call('ZADD', KEYS[2], now_ms(), ARGV[1])
+redis.call('ZADD', KEYS[2], now, ARGV[1])
 return {'created'}

@@ -1,12 +1,24 @@
--- include: lease.lua
+-- include: admission.lua
 -- Store a caller's change if nobody changed the record since, and make it due now. Phase and runtime are not written.
--- KEYS: conversation, due
--- ARGV: id, expected version, intent, record
--- Answers 1, or 0 when the version differs or there is no such conversation.
+-- KEYS: conversation, due, slots, starts, queue, evictions
+-- ARGV: id, expected version, intent, record, ask ('': nothing about slots changes; 'drop': a start that no worker has
+--       taken up is not wanted any more)
+-- Answers {'stored'}, {'stale'} when the version differs or there is no such conversation, or {'refused', ...}.
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
-  return 0
+  return {'stale'}
+end
+local now = now_ms()
+if ARGV[5] == 'drop' then
+  redis.call('HDEL', KEYS[1], 'asked')
+elseif ARGV[5] ~= '' then
+  local k = {slots = KEYS[3], starts = KEYS[4], queue = KEYS[5], evictions = KEYS[6]}
+  local answer = ask_for(k, KEYS[1], ARGV[1], cjson.decode(ARGV[5]), now)
+  if answer[1] == 'refused' then
+    return answer
+  end
+  redis.call('HSET', KEYS[1], 'asked', 1)
 end
 redis.call('HSET', KEYS[1], 'intent', ARGV[3], 'record', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'version', 1)
-poke(KEYS[1], KEYS[2], ARGV[1], now_ms())
-return 1
+poke(KEYS[1], KEYS[2], ARGV[1], now)
+return {'stored'}

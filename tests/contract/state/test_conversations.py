@@ -14,7 +14,7 @@ from orchestrator.domain.conversation import (
     StartRequest,
     Why,
 )
-from orchestrator.domain.errors import InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.errors import InvalidRequest, NotFound
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.state.base import Store, StoredEvent
@@ -55,65 +55,26 @@ async def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
         version=5,
         fence=7,
     )
-    assert await store.conversations.create(full, live_limit=0) == full
+    assert await store.conversations.create(full) == full
     assert await store.conversations.get(full.tenant, full.id) == full
     bare = a_conversation(full.tenant)
-    await store.conversations.create(bare, live_limit=None)
+    await store.conversations.create(bare)
     assert await store.conversations.get(bare.tenant, bare.id) == bare
 
 
 async def test_an_id_that_exists_answers_the_stored_record(store: Store) -> None:
-    first = await store.conversations.create(a_conversation(), live_limit=1)
+    first = await store.conversations.create(a_conversation())
     again = Conversation(**{**vars(first), "title": "another"})
-    assert await store.conversations.create(again, live_limit=1) == first
+    assert await store.conversations.create(again) == first
 
 
 async def test_another_tenants_id_is_unknown(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     stranger = TenantId(new_uuid())
     assert await store.conversations.get(stranger, conversation.id) is None
     assert await store.conversations.claim(stranger, conversation.id, "one", lease_ms=LONG) is None
     with pytest.raises(NotFound):
         await store.inbox.put(stranger, conversation.id, client_id="a", content="x", limit=1)
-
-
-async def test_the_limit_holds_under_fifty_creates_at_once(house: House) -> None:
-    tenant = TenantId(new_uuid())
-    made: list[ConversationId] = []
-    refused: list[LimitReached] = []
-
-    async def create(store: Store) -> None:
-        try:
-            made.append((await store.conversations.create(a_conversation(tenant), live_limit=7)).id)
-        except LimitReached as exc:
-            refused.append(exc)
-
-    async with anyio.create_task_group() as tasks:
-        for number in range(50):
-            tasks.start_soon(create, house.store if number % 2 else house.other)
-    assert (len(made), len(refused)) == (7, 43)
-    assert {(exc.details["limit"], exc.details["current"]) for exc in refused} == {(7, 7)}
-    stored = await house.store.conversations.list(tenant, user=None, cursor=None, limit=100)
-    assert {conversation.id for conversation in stored.items} == set(made)
-
-
-@pytest.mark.parametrize("phase", [Phase.STOPPED, Phase.FAILED])
-async def test_stopped_and_failed_ones_make_room(store: Store, phase: Phase) -> None:
-    first = await store.conversations.create(a_conversation(), live_limit=1)
-    with pytest.raises(LimitReached):
-        await store.conversations.create(a_conversation(first.tenant), live_limit=1)
-    await in_phase(store, first, phase)
-    await store.conversations.create(a_conversation(first.tenant), live_limit=1)
-    await in_phase(store, first, Phase.PENDING)
-    with pytest.raises(LimitReached):
-        await store.conversations.create(a_conversation(first.tenant), live_limit=2)
-
-
-async def test_a_paused_one_counts(store: Store) -> None:
-    first = await store.conversations.create(a_conversation(), live_limit=1)
-    await in_phase(store, first, Phase.PAUSED)
-    with pytest.raises(LimitReached):
-        await store.conversations.create(a_conversation(first.tenant), live_limit=1)
 
 
 async def test_a_list_is_newest_first_and_its_pages_hold_still(store: Store) -> None:
@@ -123,13 +84,13 @@ async def test_a_list_is_newest_first_and_its_pages_hold_still(store: Store) -> 
         # Pairs with the same moment: the id decides, and no page may repeat or skip one.
         at = MOMENT + timedelta(seconds=number // 2)
         made.append(Conversation(**{**vars(a_conversation(tenant)), "created_at": at}))
-        await store.conversations.create(made[-1], live_limit=None)
+        await store.conversations.create(made[-1])
     expected = [c.id for c in sorted(made, key=lambda c: (c.created_at, c.id), reverse=True)]
     first = await store.conversations.list(tenant, user=None, cursor=None, limit=3)
     assert [c.id for c in first.items] == expected[:3]
     # Newer ones come and the last of the page goes: the next page begins where the first ended.
     newer = Conversation(**{**vars(a_conversation(tenant)), "created_at": MOMENT + timedelta(days=1)})
-    await store.conversations.create(newer, live_limit=None)
+    await store.conversations.create(newer)
     got = await store.conversations.claim(tenant, first.items[-1].id, "one", lease_ms=LONG)
     assert got is not None
     await store.conversations.remove(got[0])
@@ -143,9 +104,9 @@ async def test_a_list_is_newest_first_and_its_pages_hold_still(store: Store) -> 
 
 async def test_a_list_of_a_user_has_only_that_users(store: Store) -> None:
     tenant, user = TenantId(new_uuid()), UserId(new_uuid())
-    own = await store.conversations.create(a_conversation(tenant, user), live_limit=None)
-    await store.conversations.create(a_conversation(tenant, UserId(new_uuid())), live_limit=None)
-    await store.conversations.create(a_conversation(tenant), live_limit=None)
+    own = await store.conversations.create(a_conversation(tenant, user))
+    await store.conversations.create(a_conversation(tenant, UserId(new_uuid())))
+    await store.conversations.create(a_conversation(tenant))
     page = await store.conversations.list(tenant, user=user, cursor=None, limit=10)
     assert [c.id for c in page.items] == [own.id]
     assert page.next_cursor is None
@@ -155,7 +116,7 @@ async def test_a_list_of_a_user_has_only_that_users(store: Store) -> None:
 async def test_a_full_last_page_has_no_cursor(store: Store) -> None:
     tenant = TenantId(new_uuid())
     for _ in range(2):
-        await store.conversations.create(a_conversation(tenant), live_limit=None)
+        await store.conversations.create(a_conversation(tenant))
     assert (await store.conversations.list(tenant, user=None, cursor=None, limit=2)).next_cursor is None
 
 
@@ -179,7 +140,7 @@ async def test_routes_are_found_until_they_are_dropped(house: House) -> None:
 async def test_a_removed_conversation_leaves_nothing_behind(house: House) -> None:
     store = house.store
     before = await house.size()
-    conversation = await store.conversations.create(a_conversation(user=UserId(new_uuid())), live_limit=3)
+    conversation = await store.conversations.create(a_conversation(user=UserId(new_uuid())))
     tenant, id = conversation.tenant, conversation.id
     await store.inbox.put(tenant, id, client_id="a", content="x", limit=10)
     await store.inbox.put(tenant, id, client_id="b", content="y", limit=10)
@@ -203,7 +164,7 @@ async def test_a_removed_conversation_leaves_nothing_behind(house: House) -> Non
 
 async def test_what_comes_late_for_a_removed_conversation_is_refused_and_leaves_nothing(house: House) -> None:
     store = house.store
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     [(lease, record)] = await store.conversations.claim_due("one", lease_ms=LONG, limit=1)
     await store.conversations.remove(lease)
     kept = await house.size()
@@ -218,7 +179,7 @@ async def test_what_comes_late_for_a_removed_conversation_is_refused_and_leaves_
 
 async def test_operations_outlive_the_conversation_but_not_for_ever(house: House) -> None:
     store = house.store
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     operation = Operation(
         OperationId(new_uuid()),
         conversation.tenant,
@@ -243,7 +204,7 @@ async def test_operations_outlive_the_conversation_but_not_for_ever(house: House
 
 
 async def test_a_use_is_noted_without_changing_the_record(house: House) -> None:
-    stored = await house.store.conversations.create(a_conversation(), live_limit=None)
+    stored = await house.store.conversations.create(a_conversation())
     assert await house.other.conversations.unused_ms(stored.tenant, stored.id) is None
     await house.store.conversations.touch(stored.tenant, stored.id)
     first = await house.other.conversations.unused_ms(stored.tenant, stored.id)

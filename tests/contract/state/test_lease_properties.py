@@ -49,7 +49,7 @@ class Leases(RuleBasedStateMachine):
         self.clock = HeldClock()
         store = MemoryStore(self.clock)
         self.store = store.conversations
-        self.first = done(self.store.create(a_conversation(), live_limit=None))
+        self.first = done(self.store.create(a_conversation()))
         self.leases: list[Lease] = []
         self.highest = 0
         self.given_back = False

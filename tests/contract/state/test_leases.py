@@ -26,7 +26,7 @@ async def until_claimed(store: Store, owner: str) -> tuple[Lease, Conversation]:
 
 
 async def test_a_fresh_conversation_is_due_at_once_and_claimed_once(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     assert await store.conversations.next_due_ms() == 0
     lease, record = await claimed(store)
     assert (lease.tenant, lease.conversation, lease.owner) == (conversation.tenant, conversation.id, "one")
@@ -37,7 +37,7 @@ async def test_a_fresh_conversation_is_due_at_once_and_claimed_once(store: Store
 
 
 async def test_two_replicas_race_for_a_claim_and_exactly_one_wins(house: House) -> None:
-    conversation = await house.store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await house.store.conversations.create(a_conversation())
     fence = 0
     for _ in range(200):
         won: list[Lease] = []
@@ -57,7 +57,7 @@ async def test_two_replicas_race_for_a_claim_and_exactly_one_wins(house: House) 
 
 
 async def test_two_replicas_share_what_is_due_without_overlap(house: House) -> None:
-    made = {(await house.store.conversations.create(a_conversation(), live_limit=None)).id for _ in range(40)}
+    made = {(await house.store.conversations.create(a_conversation())).id for _ in range(40)}
     got: list[ConversationId] = []
 
     async def take(store: Store, owner: str) -> None:
@@ -83,7 +83,7 @@ async def test_work_that_comes_while_replicas_look_for_work_is_found_soon(house:
 
     async def create(store: Store) -> None:
         for _ in range(100):
-            made.add((await store.conversations.create(a_conversation(tenant), live_limit=None)).id)
+            made.add((await store.conversations.create(a_conversation(tenant))).id)
 
     async def work(store: Store, owner: str) -> None:
         while not everything_made or got != made:
@@ -105,7 +105,7 @@ async def test_work_that_comes_while_replicas_look_for_work_is_found_soon(house:
 async def test_a_claim_takes_no_more_than_its_limit_and_leaves_the_rest_due(store: Store) -> None:
     tenant = TenantId(new_uuid())
     for _ in range(5):
-        await store.conversations.create(a_conversation(tenant), live_limit=None)
+        await store.conversations.create(a_conversation(tenant))
     first = await store.conversations.claim_due("one", lease_ms=LONG, limit=3)
     assert len(first) == 3
     assert await store.conversations.next_due_ms() == 0
@@ -116,8 +116,8 @@ async def test_a_claim_takes_no_more_than_its_limit_and_leaves_the_rest_due(stor
 async def test_a_tenant_with_much_to_do_does_not_keep_the_others_waiting(store: Store) -> None:
     giant = TenantId(new_uuid())
     for _ in range(30):
-        await store.conversations.create(a_conversation(giant), live_limit=None)
-    small = await store.conversations.create(a_conversation(), live_limit=None)
+        await store.conversations.create(a_conversation(giant))
+    small = await store.conversations.create(a_conversation())
     rounds = 0
     with anyio.fail_after(5):
         while small.id not in {
@@ -129,7 +129,7 @@ async def test_a_tenant_with_much_to_do_does_not_keep_the_others_waiting(store: 
 
 
 async def test_an_expired_lease_is_taken_over_and_its_late_holder_is_refused(house: House) -> None:
-    await house.store.conversations.create(a_conversation(), live_limit=None)
+    await house.store.conversations.create(a_conversation())
     late, record = await claimed(house.store, lease_ms=20)
     lease, seen = await until_claimed(house.other, "two")
     assert lease.fence == late.fence + 1
@@ -149,12 +149,12 @@ async def test_an_expired_lease_is_taken_over_and_its_late_holder_is_refused(hou
 
 
 async def test_a_renewed_lease_is_not_taken_over(house: House) -> None:
-    conversation = await house.store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await house.store.conversations.create(a_conversation())
     lease, _ = await claimed(house.store, lease_ms=100)
     assert await house.store.conversations.renew(lease, lease_ms=LONG)
     due = await house.other.conversations.next_due_ms()
     assert due is not None
-    marker = await house.store.conversations.create(a_conversation(), live_limit=None)
+    marker = await house.store.conversations.create(a_conversation())
     # Once a lease of 100 ms that began later is over, the first one's original time is over as well.
     short, _ = await claimed(house.store, lease_ms=100)
     assert short.conversation == marker.id
@@ -164,7 +164,7 @@ async def test_a_renewed_lease_is_not_taken_over(house: House) -> None:
 
 
 async def test_a_lease_that_was_given_back_writes_no_more(store: Store) -> None:
-    await store.conversations.create(a_conversation(), live_limit=None)
+    await store.conversations.create(a_conversation())
     lease, record = await claimed(store)
     await store.conversations.settle(lease, due_in_ms=LONG)
     with pytest.raises(LeaseLost):
@@ -175,7 +175,7 @@ async def test_a_lease_that_was_given_back_writes_no_more(store: Store) -> None:
 
 
 async def test_settle_says_when_it_is_due_next(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     lease, _ = await claimed(store)
     await store.conversations.settle(lease, due_in_ms=30)
     again, _ = await until_claimed(store, "one")
@@ -188,7 +188,7 @@ async def test_settle_says_when_it_is_due_next(store: Store) -> None:
 
 
 async def test_a_long_wait_is_reported_as_such(store: Store) -> None:
-    await store.conversations.create(a_conversation(), live_limit=None)
+    await store.conversations.create(a_conversation())
     lease, _ = await claimed(store)
     await store.conversations.settle(lease, due_in_ms=LONG)
     assert await store.conversations.claim_due("one", lease_ms=LONG, limit=1) == []
@@ -199,7 +199,7 @@ async def test_a_long_wait_is_reported_as_such(store: Store) -> None:
 
 async def test_nothing_due_is_reported_as_none(store: Store) -> None:
     assert await store.conversations.next_due_ms() is None
-    await store.conversations.create(a_conversation(), live_limit=None)
+    await store.conversations.create(a_conversation())
     lease, _ = await claimed(store, lease_ms=50)
     await store.conversations.settle(lease, due_in_ms=None)
 
@@ -211,7 +211,7 @@ async def test_nothing_due_is_reported_as_none(store: Store) -> None:
 
 
 async def test_a_request_while_leased_is_due_as_soon_as_the_lease_is_given_back(house: House) -> None:
-    await house.store.conversations.create(a_conversation(), live_limit=None)
+    await house.store.conversations.create(a_conversation())
     lease, record = await claimed(house.store)
     wished = Conversation(**{**vars(record), "desired": Desired.PAUSED})
     assert await house.other.conversations.request(wished, expected_version=record.version)
@@ -223,7 +223,7 @@ async def test_a_request_while_leased_is_due_as_soon_as_the_lease_is_given_back(
 
 
 async def test_a_request_after_the_lease_ended_survives_a_late_settle(house: House) -> None:
-    conversation = await house.store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await house.store.conversations.create(a_conversation())
     lease, record = await claimed(house.store, lease_ms=1)
 
     async def over() -> bool:
@@ -237,7 +237,7 @@ async def test_a_request_after_the_lease_ended_survives_a_late_settle(house: Hou
 
 
 async def test_a_message_while_leased_is_not_lost_either(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     lease, _ = await claimed(store)
     await store.inbox.put(conversation.tenant, conversation.id, client_id="a", content="x", limit=10)
     await store.conversations.settle(lease, due_in_ms=None)
@@ -246,7 +246,7 @@ async def test_a_message_while_leased_is_not_lost_either(store: Store) -> None:
 
 
 async def test_a_request_wakes_a_conversation_that_was_not_due(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     lease, record = await claimed(store)
     await store.conversations.settle(lease, due_in_ms=None)
     assert await store.conversations.claim_due("one", lease_ms=LONG, limit=1) == []
@@ -256,7 +256,7 @@ async def test_a_request_wakes_a_conversation_that_was_not_due(store: Store) -> 
 
 
 async def test_a_save_keeps_what_callers_wished_meanwhile(house: House) -> None:
-    await house.store.conversations.create(a_conversation(), live_limit=None)
+    await house.store.conversations.create(a_conversation())
     lease, record = await claimed(house.store)
     wished = Conversation(**{**vars(record), "desired": Desired.STOPPED, "labels": {"a": "b"}, "title": "T"})
     assert await house.other.conversations.request(wished, expected_version=record.version)
@@ -276,7 +276,7 @@ async def test_a_save_keeps_what_callers_wished_meanwhile(house: House) -> None:
 
 
 async def test_a_request_never_changes_phase_runtime_or_fence(store: Store) -> None:
-    await store.conversations.create(a_conversation(), live_limit=None)
+    await store.conversations.create(a_conversation())
     _, record = await claimed(store)
     wished = Conversation(**{**vars(record), "phase": Phase.READY, "fence": 99, "title": "new"})
     assert await store.conversations.request(wished, expected_version=record.version)
@@ -286,7 +286,7 @@ async def test_a_request_never_changes_phase_runtime_or_fence(store: Store) -> N
 
 
 async def test_a_request_on_an_old_version_is_refused(store: Store) -> None:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     assert await store.conversations.request(conversation, expected_version=1)
     assert not await store.conversations.request(conversation, expected_version=1)
     assert not await store.conversations.request(a_conversation(), expected_version=1)

@@ -16,7 +16,7 @@ LONG = 60_000
 
 
 async def leased(store: Store) -> tuple[Lease, Conversation]:
-    conversation = await store.conversations.create(a_conversation(), live_limit=None)
+    conversation = await store.conversations.create(a_conversation())
     got = await store.conversations.claim(conversation.tenant, conversation.id, "one", lease_ms=LONG)
     assert got is not None
     return got

@@ -127,9 +127,7 @@ async def reachable(store: MemoryStore, keys: KeyRing, address: str) -> Conversa
     """A stored conversation whose runtime listens at `address`."""
     conversation = a_conversation()
     record, _ = await keys.renew(conversation, 1)
-    return await store.conversations.create(
-        replace(conversation, runtime=replace(record, address=address)), live_limit=None
-    )
+    return await store.conversations.create(replace(conversation, runtime=replace(record, address=address)))
 
 
 async def test_what_a_runtime_says_in_its_refusal_breaks_no_list_and_tells_no_token(nestor: Nestor) -> None:

@@ -33,7 +33,7 @@ def funnel(store: RedisStore) -> Funnel:
 
 async def create(store: RedisStore) -> Conversation:
     conversation = Conversation(ConversationId(new_uuid()), TENANT, None, StartRequest(), NOW, NOW, NOW)
-    return await store.conversations.create(conversation, live_limit=None)
+    return await store.conversations.create(conversation)
 
 
 async def test_a_tenant_woken_during_a_visit_stays_due(store: RedisStore, funnel: Funnel) -> None:
