@@ -94,7 +94,7 @@ async def several(request: Request, state: StateDependency, place: PlaceDependen
     """The events of the ids in the body, a JSON array; null for a miss."""
     try:
         ids = json.loads(await request.body())
-    except ValueError:
+    except (ValueError, RecursionError):
         ids = None
     if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids) or len(ids) > 100:
         raise refused(None, "the body must be a JSON array of up to 100 event ids")

@@ -106,7 +106,7 @@ async def hooks(state: StateDependency, body: ProjectWanted) -> JSONResponse:
     """The hooks that a project asks for in its own file; they run only when a conversation is started with them."""
     if body.project_dir is None:
         return JSONResponse({"hook_config": None})
-    path = checked(state, body.project_dir) / _HOOKS_FILE
+    path = checked(state, f"{checked(state, body.project_dir)}/{_HOOKS_FILE}")  # also where the links in it lead
     content = await asyncio.to_thread(_bounded, path)
     if content is None:
         return JSONResponse({"hook_config": None})

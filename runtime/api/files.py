@@ -105,7 +105,7 @@ async def archive(
 ) -> Response:
     """The work in a folder: as a patch against where it began, or whole."""
     folder = checked(state, path)
-    if not folder.is_dir():
+    if not await asyncio.to_thread(os.path.isdir, folder):
         raise HTTPException(404, "Directory not found")
     if format == "tar.gz":
         name = f"{folder.name or 'archive'}.tar.gz"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from collections.abc import Callable
 from typing import Annotated, TypeVar
 
@@ -26,7 +27,7 @@ async def changes(state: StateDependency, place: PlaceDependency, path: str, ref
     folder = checked(state, path)
 
     def look() -> list[dict[str, str]]:
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             return []
         return Repository.around(folder, state.conversations.agent_environment()).changes(folder, ref)
 

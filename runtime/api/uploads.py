@@ -7,13 +7,14 @@ from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING
 
 from fastapi import Request
-from python_multipart.exceptions import MultipartParseError
+from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
 
 if TYPE_CHECKING:
     from python_multipart.multipart import MultipartCallbacks
 
 FIELD = b"file"
+_MOST_HEADER_BYTES = 16 << 10
 
 
 class BadUpload(Exception):
@@ -27,12 +28,12 @@ async def receive_file(request: Request, take: Callable[[bytes], None]) -> None:
     if kind != b"multipart/form-data" or not boundary:
         raise BadUpload("the body must be multipart/form-data with a field named file")
     reader = _Reader(take)
-    parser = MultipartParser(boundary, reader.callbacks)
     try:
+        parser = MultipartParser(boundary, reader.callbacks)
         async for piece in _pieces(request):
             await asyncio.to_thread(parser.write, piece)
         parser.finalize()
-    except MultipartParseError:
+    except FormParserError:
         raise BadUpload("the body is not a complete multipart body") from None
     if not reader.ended:
         raise BadUpload("the body has no field named file" if not reader.begun else "the body ends within the file")
@@ -68,9 +69,13 @@ class _Reader:
 
     def _header_field(self, data: bytes, start: int, end: int) -> None:
         self._name += data[start:end]
+        if len(self._name) > _MOST_HEADER_BYTES:
+            raise BadUpload("a header in the body is too long")
 
     def _header_value(self, data: bytes, start: int, end: int) -> None:
         self._value += data[start:end]
+        if len(self._value) > _MOST_HEADER_BYTES:
+            raise BadUpload("a header in the body is too long")
 
     def _header_ends(self) -> None:
         if self._name.lower() == b"content-disposition" and not self.begun:

@@ -76,7 +76,7 @@ def _inside(root: Path, relative: str) -> tuple[Path, os.stat_result]:
         raise BadPath("Path cannot be resolved") from None
     if file != base and base not in file.parents:
         raise BadPath("Path is outside the workspace")
-    if file.is_dir():
+    if os.path.isdir(file):
         return _inside(root, f"{relative.rstrip('/')}/index.html" if relative else "index.html")
     return file, files.regular(file)
 

@@ -14,7 +14,10 @@ def utc_now() -> datetime:
 
 def micros_of(moment: datetime) -> int:
     """Microseconds since 1970; a time with a zone is converted, one without is taken as UTC."""
-    naive = moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    try:
+        naive = moment if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except OverflowError:  # a zone that leads out of the years that there are
+        naive = datetime.min if moment.year == datetime.min.year else datetime.max
     return (naive - _EPOCH) // timedelta(microseconds=1)
 
 

@@ -15,7 +15,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-_MOST_CHARACTERS = 4096
+#: the kernel's own limits, less the byte at the end
+_MOST_BYTES = 4095
+_LONGEST_NAME = 255
 #: what the kernel shows there is about the reader, and that would be this server
 _KERNEL = (Path("/proc"), Path("/sys"), Path("/dev"))
 
@@ -36,20 +38,34 @@ class Boundaries:
 
     def checked(self, text: str) -> Path:
         """The path, when it may be used. Raises BadPath."""
-        if "\0" in text or len(text) > _MOST_CHARACTERS:
-            raise BadPath("Path must be valid")
-        path = Path(text)
+        path = Path(_possible(text))
         if not path.is_absolute():
             raise BadPath("Path must be absolute")
         try:
             real = path.resolve()
         except (OSError, RuntimeError):
             raise BadPath("Path cannot be resolved") from None
-        if any(kernel in (real, *real.parents) for kernel in _KERNEL):
+        if is_kernels(real):
             raise BadPath("Path is not a file or folder of the disk")
         if any(real == folder or folder in real.parents for folder in self.private):
             raise BadPath("Path belongs to the runtime itself")
         return path
+
+
+def is_kernels(real: Path) -> bool:
+    """Whether a path without links lies where the kernel shows itself, and not on a disk."""
+    return any(kernel in (real, *real.parents) for kernel in _KERNEL)
+
+
+def _possible(text: str) -> str:
+    """The text, when the system could have a path of that name. Raises BadPath."""
+    try:
+        raw = os.fsencode(text)
+    except UnicodeEncodeError:
+        raise BadPath("Path must be valid") from None
+    if b"\0" in raw or len(raw) > _MOST_BYTES or any(len(part) > _LONGEST_NAME for part in raw.split(b"/")):
+        raise BadPath("Path must be valid")
+    return text
 
 
 def regular(path: Path) -> os.stat_result:
@@ -88,7 +104,7 @@ class Incoming:
 
     def __enter__(self) -> Incoming:
         """Raises BadPath."""
-        if self.path.is_dir():
+        if os.path.isdir(self.path):
             raise BadPath("Path is a directory")
         make_directory(self.path.parent)
         try:
@@ -110,7 +126,7 @@ class Incoming:
     def keep(self) -> None:
         """Give it its name, with the mode of the file that it replaces. Raises BadPath."""
         try:
-            mode = stat.S_IMODE(self.path.stat().st_mode) if self.path.exists() else 0o644
+            mode = stat.S_IMODE(self.path.stat().st_mode) if os.path.exists(self.path) else 0o644
             os.fchmod(self._descriptor, mode)
             os.replace(self._temporary, self.path)
         except OSError as error:

@@ -31,8 +31,8 @@ class Repository:
     @classmethod
     def around(cls, path: Path, environment: Mapping[str, str]) -> Repository:
         """Raises GitFailed when the path is in none."""
-        folder = path if path.is_dir() else path.parent
-        if not folder.is_dir():
+        folder = path if os.path.isdir(path) else path.parent  # what may not be looked at is no folder either
+        if not os.path.isdir(folder):
             raise GitFailed("Path not found")
         try:
             root = safe_git(folder, environment, "rev-parse", "--show-toplevel")

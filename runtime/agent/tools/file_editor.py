@@ -17,6 +17,7 @@ from runtime.agent.tools.file_view import numbered, show_directory, show_file
 from runtime.events.actions import FileEditorAction, FileEditorObservation, Observation
 from runtime.events.content import Closed, TextContent
 from runtime.events.models import ToolAnnotations
+from runtime.machine.files import is_kernels
 
 _MOST_BYTES = 10 << 20
 #: contents beyond this stay out of the event, which must fit a socket frame
@@ -74,6 +75,9 @@ class FileEditorTool:
         try:
             if not path.is_absolute():
                 raise EditRefused(f"The path {action.path} is not absolute: it should begin with a slash.")
+            if is_kernels(path.resolve()):
+                # What the kernel shows there is about the reader, which is the server with its keys.
+                raise EditRefused(f"{action.path} is no file of the disk; use the terminal for it.")
             match action.command:
                 case "view":
                     return self._view(path, action)
@@ -89,6 +93,8 @@ class FileEditorTool:
             return _failed(action, str(refusal))
         except OSError as error:
             return _failed(action, f"{action.path}: {error.strerror or 'cannot be opened'}")
+        except RuntimeError:  # how this Python tells of links that lead in a circle
+            return _failed(action, f"{action.path}: too many symbolic links")
         except ValueError as error:  # a path with a NUL
             return _failed(action, f"The path is not usable: {error}")
 
