@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -95,6 +96,46 @@ def demo(
 def runtime(context: typer.Context) -> None:
     """Start an agent server alone: the same as `python -m runtime`, flags included."""
     os.execv(sys.executable, [sys.executable, "-m", "runtime", *context.args])  # noqa: S606 - no shell is wanted
+
+
+journal = typer.Typer(help="The journal of every accepted change: check it, restore from it.", no_args_is_help=True)
+app.add_typer(journal, name="journal")
+
+
+@journal.command()
+def verify(data_dir: DataDir = None) -> None:
+    """Read all of it and check every line's place in its chain. Status 0 only if all of it is in order."""
+    from orchestrator.app import journal_commands
+
+    settings = _loaded(data_dir=data_dir)
+
+    def work() -> None:
+        if not anyio.run(journal_commands.verify, settings, typer.echo):
+            raise SystemExit(1)
+
+    _guarded(work)
+
+
+@journal.command()
+def restore(
+    data_dir: DataDir = None,
+    driver: DriverName = None,
+    replace: Annotated[bool, typer.Option(help="Replace what the state server holds")] = False,
+) -> None:
+    """Write an empty state server anew, and take over what runs. `nestor up` does the same by itself."""
+    from orchestrator.app import journal_commands
+
+    settings = _loaded(data_dir=data_dir, driver=driver)
+    _guarded(lambda: anyio.run(partial(journal_commands.restore, replace=replace), settings, typer.echo))
+
+
+@journal.command(name="begin-anew")
+def begin_anew(data_dir: DataDir = None) -> None:
+    """Accept that the journal is lost: the next start writes a new one from what the state server holds."""
+    from orchestrator.app import journal_commands
+
+    settings = _loaded(data_dir=data_dir)
+    _guarded(lambda: anyio.run(journal_commands.begin_anew, settings, typer.echo))
 
 
 def _loaded(**flags: object) -> OrchestratorSettings:

@@ -52,6 +52,9 @@ class OrchestratorSettings(BaseSettings):
     """The operator's API key, any text of 32 or more characters. Without it one is made at the first start."""
     redis_url: SecretStr | None = None
     """State server (redis:// or unix://). Without it Nestor starts one in the data folder."""
+    journal_url: str | None = None
+    """Where every accepted change is kept beside the state server: file:///folder or s3://bucket/prefix?endpoint=...
+    Default: `journal` in the data folder. Replicas that share a state server have to share it."""
     master_key: SecretStr | None = None
     """Key-encryption key, base64url of 32 bytes. Prefer the file: an environment is readable by others."""
     master_key_file: Path | None = None

@@ -37,6 +37,11 @@ class FenceKeeper:
             raise StaleFence
         return fence == self._highest
 
+    @property
+    def highest(self) -> int:
+        """The highest one that was admitted, 0 when none was."""
+        return self._highest
+
     def admit(self, text: str) -> None:
         """Remember a higher fence. Raises BadFence, StaleFence, OSError."""
         with self._lock:

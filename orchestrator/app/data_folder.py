@@ -1,4 +1,7 @@
-"""The data folder: everything that Nestor writes, made private, and held by one orchestrator at a time."""
+"""The data folder: everything that Nestor writes, made private, and held by one orchestrator at a time.
+
+Replicas on one state server of their own (NESTOR_REDIS_URL) may share a folder, since that server keeps them apart.
+"""
 
 import fcntl
 import os
@@ -10,8 +13,9 @@ from orchestrator.domain.errors import Misconfigured
 
 
 @contextmanager
-def hold(folder: Path) -> Iterator[Path]:
-    """Make `folder` if it is missing, check that it can be written, and keep others out until leaving.
+def hold(folder: Path, *, shared: bool = False) -> Iterator[Path]:
+    """Make `folder` if it is missing, check that it can be written, and keep others out until leaving; `shared`: only
+    those who want it for themselves.
 
     Raises `Misconfigured` naming the path and what to do.
     """
@@ -25,7 +29,7 @@ def hold(folder: Path) -> Iterator[Path]:
         ) from None
     try:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
         except BlockingIOError:
             raise Misconfigured(
                 f"another orchestrator uses the data folder {folder} (process {_holder(lock)})",

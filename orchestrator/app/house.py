@@ -6,12 +6,16 @@ stack in the reverse order, whatever happened.
 
 import importlib.metadata
 import shlex
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Coroutine, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 from urllib.parse import urlsplit
 
+import anyio
 import httpx
+import structlog
 
 from orchestrator.api.context import Services
 from orchestrator.app import data_folder
@@ -19,7 +23,7 @@ from orchestrator.app.ports import PublicPorts
 from orchestrator.app.routing import Routes
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Misconfigured, StoreUnavailable
+from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Driver
@@ -46,13 +50,19 @@ from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
+from orchestrator.services.recovery import Recovery
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
+from orchestrator.state.journal.archive import open_archive
+from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.redis_store import RedisStore
+
+log = structlog.get_logger(__name__)
+_LAST_SHIPPING_SECONDS = 3.0
 
 
 @dataclass
@@ -72,6 +82,8 @@ class House:
     queue: QueueKeeper
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
+    shipper: Shipper
+    recover: Callable[[], Coroutine[Any, Any, None]]  #: runs until cancelled: mends the loss of the state server's data
     new_operator_key: SecretText | None  #: to be shown now and never again
 
 
@@ -82,19 +94,29 @@ async def open_house(
     """Everything up to, not including, the listening server; `driver` instead of the one that the settings name.
     Raises `Misconfigured`, `Sealed`, `StoreUnavailable`."""
     async with AsyncExitStack() as stack:
-        stack.enter_context(data_folder.hold(settings.data_dir))
-        master = _master_keys(settings)
-        state_server = await _state_server(settings, stack)
-        store = RedisStore(_state_url(settings, state_server))
+        stack.enter_context(data_folder.hold(settings.data_dir, shared=settings.redis_url is not None))
+        master = master_keys_of(settings)
+        state_server = await state_server_of(settings, stack)
+        store = RedisStore(state_url_of(settings, state_server))
         stack.push_async_callback(store.close)
+        archive = open_archive(settings.journal_url, settings.data_dir / "journal")
+        stack.push_async_callback(archive.close)
+        shipper = store.archive_to(archive)
         about = await _checked(settings, store)
+        recovery = Recovery(store.restoring(archive), store, master, SystemClock(), owner=new_uuid())
+        stack.push_async_callback(recovery.close)
+        await recovery.at_start()
+        if not await store.same_archive(await archive.identity()):
+            raise other_archive()
         master.verify(await store.master_check(master.check_value()))
         installation = await store.installation()
         if driver is None:
-            driver = await _driver(settings, installation)
+            driver = await driver_of(settings, installation)
         stack.push_async_callback(driver.close)
         probe = await stack.enter_async_context(_probe(settings))
-        yield await _furnish(
+        clients = RuntimeClients()
+        await recovery.adopt(driver, installation, clients)
+        house = await _furnish(
             settings,
             public_url,
             store,
@@ -103,6 +125,9 @@ async def open_house(
             installation,
             probe,
             state_server,
+            clients,
+            shipper,
+            partial(recovery.run, driver, installation, clients),
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
@@ -111,6 +136,8 @@ async def open_house(
                 **about,
             },
         )
+        yield house
+        await _ship_the_rest(shipper)
 
 
 async def _checked(settings: OrchestratorSettings, store: RedisStore) -> dict[str, str]:
@@ -137,6 +164,9 @@ async def _furnish(
     installation: str,
     probe: Probe | None,
     state_server: EmbeddedServer | None,
+    clients: RuntimeClients,
+    shipper: Shipper,
+    recover: Callable[[], Coroutine[Any, Any, None]],
     about: Mapping[str, str],
 ) -> House:
     clock = SystemClock()
@@ -148,7 +178,6 @@ async def _furnish(
     overrides = OverrideSeal(envelope)
     effective = Effective(layers, overrides)
     keys = KeyRing(envelope)
-    clients = RuntimeClients()
     events = EventLog(store.events, clients, keys)
     routes = Routes(store.conversations, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
@@ -172,6 +201,7 @@ async def _furnish(
         expose=ports.expose,
         published=lambda conversation: _forget(cache, conversation),
         withdraw=withdraw,
+        archived=shipper.ship,
         alive_seconds=min(60.0, settings.start_timeout / 2),
     )
     tending = Tending(surroundings, store.inbox, events)
@@ -225,11 +255,30 @@ async def _furnish(
         queue=queue,
         installation=installation,
         state_server=state_server,
+        shipper=shipper,
+        recover=recover,
         new_operator_key=await tenancy.ensure_operator_key(),
     )
 
 
-def _master_keys(settings: OrchestratorSettings) -> MasterKeys:
+def other_archive() -> Misconfigured:
+    return Misconfigured(
+        "the journal of this replica is not the one that the state server's other replicas write, or it was lost",
+        hint="set NESTOR_JOURNAL_URL to the one they share; if it is lost for good: nestor journal begin-anew",
+    )
+
+
+async def _ship_the_rest(shipper: Shipper) -> None:
+    """What was accepted and is not in the archive yet. Another replica, or the next life, does what is left."""
+    with anyio.move_on_after(_LAST_SHIPPING_SECONDS):
+        try:
+            while await shipper.tick():
+                pass
+        except NestorError as exc:
+            log.warning("journal.not_shipped", problem=exc.message)
+
+
+def master_keys_of(settings: OrchestratorSettings) -> MasterKeys:
     if settings.master_key is not None:
         return MasterKeys.parse(settings.master_key.get_secret_value(), source="NESTOR_MASTER_KEY")
     if settings.master_key_file is not None:
@@ -237,19 +286,19 @@ def _master_keys(settings: OrchestratorSettings) -> MasterKeys:
     return load_or_create_key_file(settings.data_dir / "master.key")
 
 
-async def _state_server(settings: OrchestratorSettings, stack: AsyncExitStack) -> EmbeddedServer | None:
+async def state_server_of(settings: OrchestratorSettings, stack: AsyncExitStack) -> EmbeddedServer | None:
     if settings.redis_url is not None:
         return None
     return await stack.enter_async_context(EmbeddedServer(settings.data_dir))
 
 
-def _state_url(settings: OrchestratorSettings, own: EmbeddedServer | None) -> str:
+def state_url_of(settings: OrchestratorSettings, own: EmbeddedServer | None) -> str:
     if own is not None:
         return own.url
     return settings.redis_url.get_secret_value() if settings.redis_url is not None else ""
 
 
-async def _driver(settings: OrchestratorSettings, installation: str) -> Driver:
+async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver:
     driver: Driver
     if settings.driver == "fake":
         driver = FakeDriver() if settings.fake_engine is None else RemoteFakeDriver(settings.fake_engine)

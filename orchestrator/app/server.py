@@ -100,6 +100,8 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
             tasks.start_soon(house.activity.run)
+            tasks.start_soon(house.shipper.run)
+            tasks.start_soon(house.recover)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])

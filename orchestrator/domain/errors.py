@@ -15,6 +15,7 @@
     │   └── Elapsed            408
     ├── TransientError         a later try may work; says when
     │   ├── StoreUnavailable   503   the state server did not answer
+    │   │   └── StateLost      503   it came back empty; what is known is being written anew
     │   ├── DriverUnavailable  503   the engine could not be asked; says nothing about what runs
     │   ├── RuntimeUnreachable 502   the runtime did not answer
     │   ├── CapacityReached    503   the host has no room for another runtime
@@ -144,6 +145,10 @@ class StoreUnavailable(TransientError):
     """The state server did not answer in time; nothing was accepted."""
 
     code = "store_unavailable"
+
+
+class StateLost(StoreUnavailable):
+    """The state server came back without what it kept; nothing is answered from it until it is rebuilt."""
 
 
 class DriverUnavailable(TransientError):

@@ -118,6 +118,7 @@ class Observed:
     endpoint: Endpoint | None = None
     exit_code: int | None = None
     cause: ExitCause | None = None
+    fence: int = 0  #: the highest under which the driver has touched it, as far as it remembers
 
 
 @dataclass(frozen=True)

@@ -98,13 +98,16 @@ class Lifecycle:
         """What the engine sees now. Holds nothing, so it answers also while a verb is at work."""
         container = self._look(handle)
         condition, state = _CONDITIONS.get(container["State"]["Status"], Condition.EXITED), container["State"]
-        if condition in (Condition.RUNNING, Condition.PAUSED):
-            return Observed(condition, endpoint=_endpoint(container))
-        if condition is Condition.CREATED:
-            return Observed(condition)
         known = self._fences.peek(handle.name)
+        fence = known.fence if known is not None else 0
+        if condition in (Condition.RUNNING, Condition.PAUSED):
+            return Observed(condition, endpoint=_endpoint(container), fence=fence)
+        if condition is Condition.CREATED:
+            return Observed(condition, fence=fence)
         requested = known is not None and known.ended == state["StartedAt"]
-        return Observed(condition, exit_code=int(state["ExitCode"]), cause=_cause(state, requested=requested))
+        return Observed(
+            condition, exit_code=int(state["ExitCode"]), cause=_cause(state, requested=requested), fence=fence
+        )
 
     def logs(self, handle: Handle, lines: int) -> Sequence[str]:
         """The last lines that the runtime printed, each cut to a readable length."""

@@ -8,7 +8,7 @@ goes wrong inside runtimes and what they were told, `driver.engine.fail` what go
 import contextlib
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
@@ -193,11 +193,12 @@ class FakeDriver:
         self.engine.meet("inspect", after=False)
         runtime = self._runtime(handle.name)
         if runtime.server is None:
-            return Observed(Condition.CREATED)
+            return Observed(Condition.CREATED, fence=runtime.fence)
         if not runtime.alive:
-            return Observed(Condition.EXITED, exit_code=runtime.exit_code, cause=runtime.cause)
+            ended = Observed(Condition.EXITED, exit_code=runtime.exit_code, cause=runtime.cause)
+            return replace(ended, fence=runtime.fence)
         condition = Condition.PAUSED if runtime.paused else Condition.RUNNING
-        return Observed(condition, endpoint=_endpoint(runtime))
+        return Observed(condition, endpoint=_endpoint(runtime), fence=runtime.fence)
 
     async def logs(self, handle: Handle, *, lines: int = 20) -> Sequence[str]:
         known = self.engine.runtimes.get(handle.name)

@@ -166,7 +166,7 @@ class FakeRuntime:
             return Answer(409, {"detail": "generation mismatch"})
         fence = request.headers.get("x-fence")
         if fence is not None and int(fence) < self._memory.fence:
-            return Answer(409, {"detail": "stale fence: another holder has come since"})
+            return Answer(409, {"detail": "stale fence: another holder has come since", "fence": self._memory.fence})
         self._memory.fence = max(self._memory.fence, int(fence or 0))
         return None
 

@@ -91,12 +91,12 @@ class Lifecycle:
         """What is there now. Takes no lock, so it answers also while another verb is at work."""
         claim = self._claims.read(name)
         if claim.server is None:
-            return Observed(Condition.CREATED)
+            return Observed(Condition.CREATED, fence=claim.fence)
         if self._runs(claim):
             condition = Condition.RUNNING if claim.frozen is None else Condition.PAUSED
-            return Observed(condition, endpoint=_endpoint(claim))
+            return Observed(condition, endpoint=_endpoint(claim), fence=claim.fence)
         ending = self._ending(claim, requested=False)
-        return Observed(Condition.EXITED, exit_code=ending.code, cause=_cause(ending))
+        return Observed(Condition.EXITED, exit_code=ending.code, cause=_cause(ending), fence=claim.fence)
 
     def logs(self, name: str, lines: int) -> Sequence[str]:
         """The last lines that the runtime printed, each cut to a readable length."""

@@ -34,8 +34,9 @@ class Refused(PermanentError):
 
     code = "runtime_refused"
 
-    def __init__(self, call: str, status: int, message_id: str | None, said: str) -> None:
+    def __init__(self, call: str, status: int, message_id: str | None, said: str, fence: int | None = None) -> None:
         super().__init__(f"{call} was answered {status}")
+        self.fence = fence  #: the highest that the runtime has seen, where it refused a lower one
         self.call = call
         self.status = status
         self.message_id = message_id
@@ -122,6 +123,19 @@ class RuntimeClient:
     async def conversation(self, id: str) -> dict[str, Any]:
         answer = await self._call("GET", f"/api/conversations/{id}")
         return answer if isinstance(answer, dict) else {}
+
+    async def known_fence(self, id: str) -> tuple[bool, int]:
+        """Whether the conversation is there, and the highest fence that the runtime has seen if that is above this
+        client's, else 0. Raises `RuntimeUnreachable`, and `Refused` for anything else that is in the way."""
+        try:
+            await self.conversation(id)
+        except Refused as exc:
+            if exc.fence is not None:
+                return True, exc.fence
+            if exc.status == 404:
+                return False, 0
+            raise
+        return True, 0
 
     async def post_message(self, id: str, body: Mapping[str, Any]) -> None:
         await self._call("POST", f"/api/conversations/{id}/events", json=body)
@@ -222,4 +236,11 @@ def _refusal(call: str, status: int, body: bytes) -> Refused:
     said = next((fields[name] for name in ("message", "error", "detail") if isinstance(fields.get(name), str)), "")
     message_id = fields.get("msg_id")
     words = "".join(letter if letter.isprintable() else " " for letter in said[:300])
-    return Refused(call, status, message_id if isinstance(message_id, str) else None, words)
+    fence = fields.get("fence") if status == 409 else None
+    return Refused(
+        call,
+        status,
+        message_id if isinstance(message_id, str) else None,
+        words,
+        fence if isinstance(fence, int) and not isinstance(fence, bool) and 0 <= fence < 2**53 else None,
+    )

@@ -5,9 +5,9 @@ commit point is `publish`, one compare-and-set. A step raises `StartFailed` (wit
 `NestorError`, or lets the deadline end it.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 import anyio
@@ -15,6 +15,7 @@ import anyio
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, Reason, StartFailed, Why, advance
 from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
+from orchestrator.domain.ids import TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import (
     ClaimTaken,
@@ -40,6 +41,10 @@ _SAVE_TRIES = 10
 T = TypeVar("T")
 
 
+async def _nothing_to_wait_for(tenant: TenantId) -> None:
+    """Where there is no journal."""
+
+
 @dataclass(frozen=True)
 class Surroundings:
     """What the steps need of the house. Made once in `app.py`."""
@@ -57,6 +62,8 @@ class Surroundings:
     published: Callable[[Conversation], None]  #: the route of this conversation is there now
     withdraw: Callable[[Conversation], None]
     alive_seconds: float = 60.0
+    #: Waits until all that was stored of a tenant so far is in the journal's archive.
+    archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
 
 
 @dataclass
@@ -132,9 +139,11 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 
 
 async def create_runtime(start: Provisioning) -> None:
-    """Claim the name. The keys of this generation are stored, sealed, before anything bears them."""
+    """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
+    a runtime whose keys were lost with the state server could not be taken over."""
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     await start.store(replace(start.conversation, runtime=runtime))
+    await start.house.archived(start.conversation.tenant)
     spec = RuntimeSpec(name=start.name, labels=start.labels, image=start.conversation.request.image)
     start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
 

@@ -45,6 +45,7 @@ class Reconciler:
     async def tick(self) -> int:
         """Answers how many runtimes it removed. A second tick with nothing changed makes no mutating engine call."""
         suspects: set[str] = set()
+        unclaimed = await self._conversations.unclaimed()
         removed = 0
         for handle in await self._driver.list(self._installation):
             labels = handle.labels
@@ -52,6 +53,8 @@ class Reconciler:
             if _owned(handle, record):
                 if record is not None and record.phase in _LISTENING:
                     self._expose(record)
+            elif handle.name in unclaimed:
+                continue  # found after a loss, when nobody could say whose it is: an operator decides
             elif handle.name in self._suspects:
                 removed += await self._remove(handle)
             else:

@@ -207,6 +207,9 @@ class Conversations(Protocol):
 
     async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None: ...
     async def drop_route(self, runtime: RuntimeId) -> None: ...
+    async def unclaimed(self) -> frozenset[str]:
+        """Names of runtimes that were found after a loss and belong to no record that could be rebuilt."""
+        ...
 
 
 class SagaLog(Protocol):

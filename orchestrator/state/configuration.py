@@ -2,6 +2,8 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
 
 from orchestrator.domain.ids import TenantId, UserId
 from orchestrator.state.base import Sealed, StoredProvider, StoredSecret
@@ -24,7 +26,8 @@ class RedisConfiguration:
     async def put_settings(
         self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
     ) -> bool:
-        call = run("settings_put", (TenantKeys(tenant).settings(user),), expected_version, sealed)
+        t = TenantKeys(tenant)
+        call = run("settings_put", (t.settings(user),), expected_version, sealed, user or "", journal=t.journal)
         return bool(await self._funnel.one(call, durable=True))
 
     async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None:
@@ -38,11 +41,11 @@ class RedisConfiguration:
         self, tenant: TenantId, user: UserId | None, secret: StoredSecret, *, expected_version: int
     ) -> bool:
         text = json.dumps({"description": secret.description, "sealed": secret.sealed})
-        home = TenantKeys(tenant).secrets(user)
-        return await self._put(home, secret.name, expected_version, secret.version, text)
+        place = _Place(TenantKeys(tenant), "secret", user)
+        return await self._put(place, secret.name, expected_version, secret.version, text)
 
     async def delete_secret(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return await self._delete(TenantKeys(tenant).secrets(user), name)
+        return await self._delete(_Place(TenantKeys(tenant), "secret", user), name)
 
     async def providers(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredProvider]:
         return [_provider(name, text) for name, text in await self._named(TenantKeys(tenant).providers(user))]
@@ -51,22 +54,20 @@ class RedisConfiguration:
         self, tenant: TenantId, user: UserId | None, provider: StoredProvider, *, expected_version: int
     ) -> bool:
         text = json.dumps({"host": provider.host, "user_id": provider.user_id, "sealed": provider.sealed})
-        home = TenantKeys(tenant).providers(user)
-        return await self._put(home, provider.name, expected_version, provider.version, text)
+        place = _Place(TenantKeys(tenant), "provider", user)
+        return await self._put(place, provider.name, expected_version, provider.version, text)
 
     async def delete_provider(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return await self._delete(TenantKeys(tenant).providers(user), name)
+        return await self._delete(_Place(TenantKeys(tenant), "provider", user), name)
 
     async def data_key(self, tenant: TenantId, version: int) -> str | None:
         wrapped: str | None = await self._funnel.one(command("HGET", TenantKeys(tenant).data_keys, version))
         return wrapped
 
     async def add_data_key(self, tenant: TenantId, version: int, wrapped: str) -> str:
-        home = TenantKeys(tenant).data_keys
-        _, stored = await self._funnel.batch(
-            command("HSETNX", home, version, wrapped), command("HGET", home, version), durable=True
-        )
-        return str(stored)
+        t = TenantKeys(tenant)
+        call = run("data_key_add", (t.data_keys,), version, wrapped, journal=t.journal)
+        return str(await self._funnel.one(call, durable=True))
 
     async def _named(self, home: str) -> list[tuple[str, str]]:
         """(name, stored text) in the order in which the names first came."""
@@ -74,12 +75,27 @@ class RedisConfiguration:
         named = [(name, text) for name, text in fields.items() if name != _COUNT]
         return sorted(named, key=lambda entry: int(entry[1].partition(":")[0]))
 
-    async def _put(self, home: str, name: str, expected_version: int, version: int, text: str) -> bool:
-        call = run("named_put", (home,), name, expected_version, version, text)
+    async def _put(self, place: "_Place", name: str, expected_version: int, version: int, text: str) -> bool:
+        arguments = (name, expected_version, version, text, place.kind, place.user or "")
+        call = run("named_put", (place.key,), *arguments, journal=place.keys.journal)
         return bool(await self._funnel.one(call, durable=True))
 
-    async def _delete(self, home: str, name: str) -> bool:
-        return bool(await self._funnel.one(run("named_delete", (home,), name), durable=True))
+    async def _delete(self, place: "_Place", name: str) -> bool:
+        call = run("named_delete", (place.key,), name, place.kind, place.user or "", journal=place.keys.journal)
+        return bool(await self._funnel.one(call, durable=True))
+
+
+@dataclass(frozen=True)
+class _Place:
+    """A layer of named values: the tenant's own, or a user's."""
+
+    keys: TenantKeys
+    kind: Literal["secret", "provider"]
+    user: UserId | None
+
+    @property
+    def key(self) -> str:
+        return self.keys.secrets(self.user) if self.kind == "secret" else self.keys.providers(self.user)
 
 
 def _secret(name: str, text: str) -> StoredSecret:

@@ -27,6 +27,7 @@ class RedisConversations(RedisLeases):
             conversation.user or "",
             conversation.key or "",
             *(parts[part] for part in records.PARTS),
+            journal=t.journal,
         )
         join = joining(conversation.tenant, ask)
         outcome, *rest = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
@@ -62,6 +63,7 @@ class RedisConversations(RedisLeases):
             parts["intent"],
             parts["record"],
             ask_text(ask) if ask is not None else "" if conversation.desired is Desired.RUNNING else "drop",
+            journal=t.journal,
         )
         join = joining(conversation.tenant, ask)
         answer = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
@@ -86,6 +88,7 @@ class RedisConversations(RedisLeases):
                 slot_of(conversation.phase),
                 conversation.user or "",
                 conversation.key or "",
+                journal=t.journal,
             )
         )
         if answer == "lost":
@@ -105,6 +108,7 @@ class RedisConversations(RedisLeases):
             lease.owner,
             lease.fence,
             OPERATION_TTL_MS,
+            journal=t.journal,
         )
         if not await self._funnel.one(call, durable=True):
             raise lease_lost(lease)
@@ -128,3 +132,6 @@ class RedisConversations(RedisLeases):
 
     async def drop_route(self, runtime: RuntimeId) -> None:
         await self._funnel.one(command("DEL", keys.route(runtime)))
+
+    async def unclaimed(self) -> frozenset[str]:
+        return frozenset(await self._funnel.one(command("SMEMBERS", keys.UNCLAIMED)))

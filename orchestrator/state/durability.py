@@ -18,11 +18,13 @@ class ServerReport:
     durability: str
     waits_for_disk: bool
 
-    def lines(self) -> Mapping[str, str]:
-        """For the start-up report."""
-        return {"server": self.server, "version": self.version, "durability": _EXPLAINED[self.durability]}
+    def lines(self, *, archived: bool) -> Mapping[str, str]:
+        """For the start-up report. `archived`: an accepted write waits for the journal."""
+        told = _ARCHIVED if archived else _EXPLAINED[self.durability]
+        return {"server": self.server, "version": self.version, "durability": told}
 
 
+_ARCHIVED = "an accepted change is answered when the journal has it on disk; the server itself may lose the last ones"
 _EXPLAINED = {
     "always": "every accepted write is on disk before it is answered",
     "confirmed": "an accepted write is answered when the server has confirmed it on disk",

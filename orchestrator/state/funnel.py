@@ -1,21 +1,25 @@
 """The one way to the state server: every command of the Redis store goes through a `Funnel`.
 
 It bounds the number of connections and the time of every call, runs the Lua scripts, waits until an accepted write is
-on disk, and turns whatever goes wrong into `StoreUnavailable`. It must not know keys or what is stored under them.
+on disk, notices that the server lost everything, and turns whatever goes wrong into `StoreUnavailable`. It must not
+know what is stored.
 """
 
 import asyncio
 import re
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, RedisError
+from redis.exceptions import AuthenticationError, NoPermissionError, NoScriptError, ReadOnlyError, RedisError
 from redis.exceptions import TimeoutError as RedisTimeout
 
-from orchestrator.domain.errors import Misconfigured, StoreUnavailable
+from orchestrator.domain.errors import Misconfigured, StateLost, StoreUnavailable
+from orchestrator.state import keys as names
+from orchestrator.state.keys import Journaled
 from orchestrator.state.scripts import script
 
 Argument = str | int
@@ -38,6 +42,7 @@ class Call:
     name: str
     arguments: tuple[Argument, ...]
     keys: tuple[str, ...] | None = None
+    journal: Journaled | None = None
 
 
 def command(name: str, *arguments: Argument) -> Call:
@@ -45,9 +50,38 @@ def command(name: str, *arguments: Argument) -> Call:
     return Call(name, arguments)
 
 
-def run(name: str, keys: tuple[str, ...], *arguments: Argument) -> Call:
-    """A script of `scripts/` by its name."""
-    return Call(name, arguments, keys)
+def run(name: str, keys: tuple[str, ...], *arguments: Argument, journal: Journaled | None = None) -> Call:
+    """A script of `scripts/` by its name. One that notes its change in a `journal` has that as the last of its keys."""
+    return Call(name, arguments, keys if journal is None else (*keys, journal.stream), journal)
+
+
+def noted(call: Call, journal: Journaled) -> Call:
+    """A plain command that notes something in a journal itself."""
+    return replace(call, journal=journal)
+
+
+class Archiving(Protocol):
+    """What moves journals to their archive (`journal/shipper.py`)."""
+
+    def hint(self) -> None:
+        """Something was noted. Never waits."""
+        ...
+
+    async def soon(self, journaled: Sequence[Journaled]) -> None:
+        """As `settled`, but an archive that is away or slow is not waited for: the server has it on disk."""
+        ...
+
+    async def settled(self, journaled: Sequence[Journaled]) -> None:
+        """Return when everything that was noted there before this call is in the archive. Raises
+        `StoreUnavailable`."""
+        ...
+
+
+def _note(journal: Journaled) -> Call:
+    return command("ZADD", journal.index, 0, journal.home)
+
+
+_EPOCH = command("GET", names.EPOCH)
 
 
 class Funnel:
@@ -79,6 +113,12 @@ class Funnel:
         self._durable_within = durable_within
         #: Whether `durable` batches wait for the disk; None until somebody looked (`durability.py`).
         self.waits_for_disk: bool | None = None
+        #: Whether they wait for the archive instead, because the server cannot tell when it has them on disk.
+        self.waits_for_archive = False
+        self.archiving: Archiving | None = None
+        #: What `keys.EPOCH` has to hold; None while nobody looks. Another value means that the server lost its data.
+        self.epoch: str | None = None
+        self.on_loss: Callable[[], None] = lambda: None
 
     async def one(self, call: Call, *, durable: bool = False) -> Any:
         """The reply to one call."""
@@ -91,9 +131,17 @@ class Funnel:
         safe to repeat. Raises `StoreUnavailable`; then any of them may have run or not.
         """
         waits = durable and bool(self.waits_for_disk)
+        journals = tuple({call.journal: None for call in calls if call.journal is not None})
+        epoch = self.epoch
+        head = 0 if epoch is None else 1
+        wanted = slice(head, head + len(calls))
+        calls = (*((_EPOCH,) if head else ()), *calls, *map(_note, journals))
         try:
             async with asyncio.timeout(self._timeout + (self._durable_within if waits else 0)):
                 replies = await self._send(calls, waits)
+                if head and replies[0] != epoch and not isinstance(replies[0], Exception):
+                    self.on_loss()
+                    raise StateLost("the state server has lost what it kept; it is written anew from the journal")
                 first = next((place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
                 if first is not None:
                     await self._load(calls)
@@ -104,10 +152,31 @@ class Funnel:
             raise _translate(exc) from exc
         for reply in replies:
             if isinstance(reply, Exception):
-                raise _translate(reply) from reply
+                await self._refused(reply)
         if waits and replies.pop()[0] < 1:
             raise StoreUnavailable("the state server did not confirm in time that the write is on its disk")
-        return replies
+        if self.archiving is not None:
+            if durable and journals and self.waits_for_archive:
+                await self._archived(self.archiving, journals)
+            elif durable and journals:
+                await self.archiving.soon(journals)
+            elif journals:
+                self.archiving.hint()
+        return replies[wanted]
+
+    async def _archived(self, archiving: Archiving, journals: Sequence[Journaled]) -> None:
+        try:
+            async with asyncio.timeout(self._durable_within):
+                await archiving.settled(journals)
+        except TimeoutError as exc:
+            raise StoreUnavailable("the journal did not take the change in time") from exc
+
+    async def _refused(self, reply: Exception) -> None:
+        """Raise ours for an error of the server. A server that became a replica is left: a new connection may lead to
+        the new primary."""
+        if isinstance(reply, ReadOnlyError):
+            await self._client.connection_pool.disconnect(inuse_connections=False)
+        raise _translate(reply) from reply
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""

@@ -17,7 +17,7 @@ class RedisInbox:
     async def put(self, tenant: TenantId, id: ConversationId, *, client_id: str, content: str, limit: int) -> Message:
         t = TenantKeys(tenant)
         keys = (t.conversation(id), t.due, t.inbox(id), t.waiting(id))
-        call = run("inbox_put", keys, id, client_id, content, limit)
+        call = run("inbox_put", keys, id, client_id, content, limit, journal=t.journal)
         answer = await due.waking(self._funnel, tenant, call, durable=True)
         if answer[0] == "gone":
             raise no_conversation()
@@ -44,6 +44,6 @@ class RedisInbox:
     async def delivered(self, lease: Lease, sequence: int) -> None:
         t = TenantKeys(lease.tenant)
         keys = (t.conversation(lease.conversation), t.waiting(lease.conversation))
-        call = run("inbox_delivered", keys, lease.owner, lease.fence, sequence)
+        call = run("inbox_delivered", keys, lease.owner, lease.fence, sequence, lease.conversation, journal=t.journal)
         if not await self._funnel.one(call):
             raise lease_lost(lease)

@@ -7,6 +7,7 @@ or spans tenants, begins with `x:`; such a key is never in one script with a ten
 """
 
 import hashlib
+from dataclasses import dataclass
 
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 
@@ -14,6 +15,14 @@ INSTALLATION = "x:installation"
 MASTER_CHECK = "x:master_check"
 TENANTS = "x:tenants"  #: sorted set, all scores 0: <creation ms>:<tenant>
 OPERATOR_KEYS = "x:keys"  #: hash: key id -> key
+EPOCH = "x:epoch"  #: string: random, written once. Where it is missing the server has lost what it kept
+REBUILD = "x:rebuild"  #: string with an expiry: who writes everything anew after a loss
+REBUILD_BEGUN = "x:rebuild:begun"  #: string: a rebuild was begun and is not done, whoever does it
+UNCLAIMED = "x:unclaimed"  #: set: names of runtimes that a rebuild found and could give to no record
+ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the same for every replica
+JOURNAL_DUE = "x:journal:due"  #: sorted set: home of a journal -> ms at which somebody may look at it
+HOUSE = "house"  #: the home of the journal that belongs to no tenant
+HOUSE_JOURNAL = "x:journal"  #: stream, as a tenant's
 DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
 HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at which its place on the host ends
 HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms
@@ -36,11 +45,22 @@ def idempotency(scope: str, key: str) -> str:
     return f"x:idempotency:{digest}"
 
 
+@dataclass(frozen=True)
+class Journaled:
+    """Where a change is noted in the same step: a stream, and the index that names streams with something in them."""
+
+    home: str
+    stream: str
+    index: str = JOURNAL_DUE
+
+
 class TenantKeys:
     """The keys of one tenant."""
 
     def __init__(self, tenant: TenantId) -> None:
         self._prefix = f"t:{{{tenant}}}"
+        #: Stream of changes that are not in the archive yet.
+        self.journal = Journaled(tenant, f"{self._prefix}:journal")
         self.tenant = f"{self._prefix}:tenant"  #: string
         self.users = f"{self._prefix}:users"  #: hash: user id -> user
         self.user_index = f"{self._prefix}:users:index"  #: sorted set, all scores 0: <creation ms>:<user>

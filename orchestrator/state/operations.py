@@ -25,7 +25,16 @@ class RedisOperations:
         )
         text = records.operation_text(operation)
         await self._funnel.one(
-            run("operation_create", keys, operation.id, operation.state, text, OPERATION_TTL_MS, *stages)
+            run(
+                "operation_create",
+                keys,
+                operation.id,
+                operation.state,
+                text,
+                OPERATION_TTL_MS,
+                *stages,
+                journal=t.journal,
+            )
         )
 
     async def get(self, tenant: TenantId, id: OperationId) -> Operation | None:
@@ -55,4 +64,4 @@ class RedisOperations:
             raise no_operation()
         t = TenantKeys(tenant)
         keys = (t.operation(id), t.running_operations(operation.conversation))
-        await self._funnel.one(run("operation_finish", keys, id, state, OPERATION_TTL_MS))
+        await self._funnel.one(run("operation_finish", keys, id, state, OPERATION_TTL_MS, journal=t.journal))

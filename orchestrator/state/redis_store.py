@@ -1,6 +1,6 @@
 """The store in Redis or Valkey, put together. `app.py` makes one `RedisStore`; see `base.Store`."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from orchestrator.domain.ids import new_uuid
 from orchestrator.state import durability, keys
@@ -10,6 +10,11 @@ from orchestrator.state.events import RedisEvents
 from orchestrator.state.funnel import Funnel, command
 from orchestrator.state.idempotency import RedisIdempotency
 from orchestrator.state.inbox import RedisInbox
+from orchestrator.state.journal.archive import Archive
+from orchestrator.state.journal.exporting import export
+from orchestrator.state.journal.restoring import Restoring
+from orchestrator.state.journal.shipper import Shipper
+from orchestrator.state.journal.stream import Streams, house_note
 from orchestrator.state.operations import RedisOperations
 from orchestrator.state.saga_log import RedisSagaLog
 from orchestrator.state.slots import RedisSlots
@@ -22,7 +27,11 @@ class RedisStore:
     def __init__(self, url: str, *, timeout: float = 5.0, connections: int = 64, durable_within: float = 3.0) -> None:
         """`url`: redis://, rediss:// or unix://. `timeout` in seconds for each call, `durable_within` for the disk on
         top of it. Connects at the first call."""
+        self._url = url
+        self._limits = (timeout, durable_within)
         self._funnel = Funnel(url, timeout=timeout, connections=connections, durable_within=durable_within)
+        #: What moves the journal to its archive; None while no archive was given.
+        self.journal: Shipper | None = None
         self.tenants = RedisTenants(self._funnel)
         self.configuration = RedisConfiguration(self._funnel)
         self.conversations = RedisConversations(self._funnel)
@@ -36,21 +45,52 @@ class RedisStore:
     async def check(self) -> Mapping[str, str]:
         report = await durability.inspect(self._funnel)
         self._funnel.waits_for_disk = report.waits_for_disk
-        return report.lines()
+        self._funnel.waits_for_archive = self.journal is not None and report.durability in ("second", "none")
+        return report.lines(archived=self._funnel.waits_for_archive)
+
+    def archive_to(self, archive: Archive) -> Shipper:
+        """From now on the journal has an archive. Call it before `check`, which decides what a durable write waits
+        for; the shipper is to be run by the caller."""
+        self.journal = self._funnel.archiving = Shipper(Streams(self._funnel), archive)
+        return self.journal
+
+    def restoring(self, archive: Archive) -> Restoring:
+        """For `services/rebuild.py`; to be closed by the caller."""
+        timeout, durable_within = self._limits
+        funnel = Funnel(self._url, timeout=timeout, connections=4, durable_within=durable_within)
+        return Restoring(funnel, archive)
+
+    async def same_archive(self, identity: str) -> bool:
+        """Whether every replica writes its journal to the archive of this identity; the first one decides. A server
+        that names none although it holds something is older than its journal: all of it is noted first."""
+        if await self._funnel.one(command("GET", keys.ARCHIVE)) is None:
+            await export(self._funnel)
+        return await self._once(keys.ARCHIVE, identity) == identity
+
+    async def forget_archive(self) -> None:
+        """The archive is lost: the next start takes the one that it finds, and notes everything in it."""
+        await self._funnel.one(command("DEL", keys.ARCHIVE))
+
+    def guard(self, epoch: str, on_loss: Callable[[], None]) -> None:
+        """From now on nothing is answered from a server that does not hold this epoch; `on_loss` is called instead."""
+        self._funnel.epoch, self._funnel.on_loss = epoch, on_loss
 
     async def ping(self) -> None:
         await self._funnel.one(command("PING"))
 
     async def installation(self) -> str:
-        return await self._once(keys.INSTALLATION, new_uuid())
+        return await self._once(keys.INSTALLATION, new_uuid(), noted="installation")
 
     async def master_check(self, value: str) -> str:
-        return await self._once(keys.MASTER_CHECK, value)
+        return await self._once(keys.MASTER_CHECK, value, noted="master_check")
 
     async def close(self) -> None:
         await self._funnel.close()
 
-    async def _once(self, key: str, value: str) -> str:
-        """Store `value` unless something is there; answers what is stored."""
+    async def _once(self, key: str, value: str, *, noted: str | None = None) -> str:
+        """Store `value` unless something is there; answers what is stored. It is noted in the journal as
+        well, at every start, since no script spans the two."""
         _, stored = await self._funnel.batch(command("SET", key, value, "NX"), command("GET", key), durable=True)
+        if noted is not None:  # what is stored, not what was offered: another replica may have been first
+            await self._funnel.one(house_note("house", noted, str(stored)), durable=True)
         return str(stored)

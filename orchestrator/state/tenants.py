@@ -9,6 +9,7 @@ from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
 from orchestrator.state.base import Page
 from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.journal.stream import house_note
 from orchestrator.state.keys import TenantKeys
 
 
@@ -17,10 +18,11 @@ class RedisTenants:
         self._funnel = funnel
 
     async def add_tenant(self, tenant: Tenant) -> None:
+        t = TenantKeys(tenant.id)
         # The list entry first: an entry without a tenant is skipped, a tenant without an entry would be lost.
         await self._funnel.batch(
             command("ZADD", keys.TENANTS, 0, cursors.member(tenant.created_at, tenant.id)),
-            command("SET", TenantKeys(tenant.id).tenant, records.tenant_text(tenant)),
+            run("tenant_add", (t.tenant,), tenant.id, records.tenant_text(tenant), journal=t.journal),
             durable=True,
         )
 
@@ -44,6 +46,7 @@ class RedisTenants:
                 user.external_id or "",
                 cursors.member(user.created_at, user.id),
                 records.user_text(user),
+                journal=t.journal,
             ),
             durable=True,
         )
@@ -62,11 +65,13 @@ class RedisTenants:
 
     async def add_key(self, key: ApiKey) -> None:
         # The pointer first: one that leads nowhere is harmless, a key without one could not be found.
-        await self._funnel.batch(
-            command("SET", keys.key_owner(key.id), key.tenant or ""),
-            command("HSET", _home(key.tenant), key.id, records.api_key_text(key)),
-            durable=True,
-        )
+        text = records.api_key_text(key)
+        if key.tenant is None:
+            stored = [house_note("key", key.id, text), command("HSET", keys.OPERATOR_KEYS, key.id, text)]
+        else:
+            t = TenantKeys(key.tenant)
+            stored = [run("key_add", (t.api_keys,), key.id, text, journal=t.journal)]
+        await self._funnel.batch(command("SET", keys.key_owner(key.id), key.tenant or ""), *stored, durable=True)
 
     async def key(self, id: KeyId) -> ApiKey | None:
         owner = await self._funnel.one(command("GET", keys.key_owner(id)))
@@ -80,13 +85,13 @@ class RedisTenants:
         return sorted(map(records.api_key_from, texts), key=lambda key: (key.created_at, key.id))
 
     async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
-        home = TenantKeys(tenant).api_keys
+        t = TenantKeys(tenant)
         while True:
-            text = await self._funnel.one(command("HGET", home, id))
+            text = await self._funnel.one(command("HGET", t.api_keys, id))
             if text is None:
                 return False
             revoked = replace(records.api_key_from(text), revoked=True)
-            call = run("key_replace", (home,), id, text, records.api_key_text(revoked))
+            call = run("key_replace", (t.api_keys,), id, text, records.api_key_text(revoked), journal=t.journal)
             if await self._funnel.one(call, durable=True):
                 return True
 

@@ -107,7 +107,9 @@ class Gate:
         except BadFence:
             return JSONResponse({"detail": f"{FENCE_HEADER} must be a number"}, 400)
         except StaleFence:
-            return JSONResponse({"detail": "stale fence: another holder has come since"}, 409)
+            # The number is for an orchestrator that lost its records: it has to go on above it.
+            told = {"detail": "stale fence: another holder has come since", "fence": fence.highest}
+            return JSONResponse(told, 409)
         return None
 
     def _is_route(self, scope: Scope) -> bool:

@@ -237,6 +237,7 @@ async def fleet(*, seed: int, replicas: int = 3, lease_seconds: float = 2.0, **v
             "NESTOR_REDIS_URL": f"unix://{redis}",
             "NESTOR_FAKE_ENGINE": str(engine),
             "NESTOR_MASTER_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
+            "NESTOR_JOURNAL_URL": f"file://{folder}/journal",
             "NESTOR_RUNTIME_PORTS": "0",
             "NESTOR_LEASE_SECONDS": str(lease_seconds),
             **variables,

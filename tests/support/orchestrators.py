@@ -83,5 +83,7 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
+            tasks.start_soon(house.shipper.run)
+            tasks.start_soon(house.recover)
             yield Nestor(house, engine, http)
             tasks.cancel_scope.cancel()

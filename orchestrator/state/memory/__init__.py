@@ -4,10 +4,11 @@ Time comes from the `Clock` given, so that tests choose when a lease ends. Every
 each is as atomic as one script. Nothing survives the object.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.ids import TenantId, new_uuid
+from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.configuration import MemoryConfiguration
 from orchestrator.state.memory.conversations import MemoryConversations
 from orchestrator.state.memory.events import MemoryEvents
@@ -27,8 +28,8 @@ class MemoryStore:
         self._shelf = Shelf(clock)
         self._installation = new_uuid()
         self._master_check: str | None = None
-        self.tenants = MemoryTenants()
-        self.configuration = MemoryConfiguration()
+        self.tenants = MemoryTenants(self._shelf)
+        self.configuration = MemoryConfiguration(self._shelf)
         self.conversations = MemoryConversations(self._shelf)
         self.slots = MemorySlots(self._shelf)
         self.saga = MemorySagaLog(self._shelf)
@@ -53,6 +54,10 @@ class MemoryStore:
 
     async def close(self) -> None:
         return None
+
+    def journal(self, tenant: TenantId) -> Sequence[Entry]:
+        """What was noted of a tenant, as the scripts of the Redis store note it."""
+        return [entry for owner, entry in self._shelf.journal if owner == tenant]
 
     def size(self) -> int:
         """How many conversations, operations and answers are kept; a test sees by it that nothing was left behind."""

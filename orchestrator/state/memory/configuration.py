@@ -1,10 +1,12 @@
 """Settings, secrets, git providers and data keys in memory. See `base.Configuration`."""
 
+import json
 from collections.abc import Sequence
 from typing import Protocol, TypeVar
 
 from orchestrator.domain.ids import TenantId, UserId
 from orchestrator.state.base import Sealed, StoredProvider, StoredSecret
+from orchestrator.state.memory.shelf import Shelf
 
 Layer = tuple[TenantId, UserId | None]
 
@@ -20,7 +22,9 @@ N = TypeVar("N", bound=_Named)
 
 
 class MemoryConfiguration:
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
+        self._places: dict[tuple[str, Layer], dict[str, int]] = {}
         self._settings: dict[Layer, tuple[Sealed, int]] = {}
         self._secrets: dict[Layer, dict[str, StoredSecret]] = {}
         self._providers: dict[Layer, dict[str, StoredProvider]] = {}
@@ -35,6 +39,7 @@ class MemoryConfiguration:
         if self._settings.get((tenant, user), ("", 0))[1] != expected_version:
             return False
         self._settings[tenant, user] = (sealed, expected_version + 1)
+        self._shelf.note(tenant, "settings", user or "", f"{expected_version + 1}:{sealed}")
         return True
 
     async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None:
@@ -46,10 +51,15 @@ class MemoryConfiguration:
     async def put_secret(
         self, tenant: TenantId, user: UserId | None, secret: StoredSecret, *, expected_version: int
     ) -> bool:
-        return _put(self._secrets.setdefault((tenant, user), {}), secret, expected_version)
+        if not _put(self._secrets.setdefault((tenant, user), {}), secret, expected_version):
+            return False
+        text = json.dumps({"description": secret.description, "sealed": secret.sealed})
+        self._note("secret", (tenant, user), secret, text)
+        return True
 
     async def delete_secret(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return self._secrets.get((tenant, user), {}).pop(name, None) is not None
+        gone = self._secrets.get((tenant, user), {}).pop(name, None) is not None
+        return gone and self._note_gone("secret", (tenant, user), name)
 
     async def providers(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredProvider]:
         return list(self._providers.get((tenant, user), {}).values())
@@ -57,16 +67,41 @@ class MemoryConfiguration:
     async def put_provider(
         self, tenant: TenantId, user: UserId | None, provider: StoredProvider, *, expected_version: int
     ) -> bool:
-        return _put(self._providers.setdefault((tenant, user), {}), provider, expected_version)
+        if not _put(self._providers.setdefault((tenant, user), {}), provider, expected_version):
+            return False
+        text = json.dumps({"host": provider.host, "user_id": provider.user_id, "sealed": provider.sealed})
+        self._note("provider", (tenant, user), provider, text)
+        return True
 
     async def delete_provider(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return self._providers.get((tenant, user), {}).pop(name, None) is not None
+        gone = self._providers.get((tenant, user), {}).pop(name, None) is not None
+        return gone and self._note_gone("provider", (tenant, user), name)
 
     async def data_key(self, tenant: TenantId, version: int) -> str | None:
         return self._data_keys.get((tenant, version))
 
     async def add_data_key(self, tenant: TenantId, version: int, wrapped: str) -> str:
-        return self._data_keys.setdefault((tenant, version), wrapped)
+        if (tenant, version) not in self._data_keys:
+            self._data_keys[tenant, version] = wrapped
+            self._shelf.note(tenant, "data_key", str(version), wrapped)
+        return self._data_keys[tenant, version]
+
+    def _note(self, kind: str, layer: Layer, value: _Named, text: str) -> None:
+        """A name keeps its place for as long as it is there; places are never given again."""
+        places = self._places.setdefault((kind, layer), {"#": 0})
+        if value.name not in places:
+            places["#"] += 1
+            places[value.name] = places["#"]
+        body = f"{places[value.name]}:{value.version}:{text}"
+        self._shelf.note(layer[0], kind, f"{layer[1] or ''}|{value.name}", body)
+
+    def _note_gone(self, kind: str, layer: Layer, name: str) -> bool:
+        places = self._places[kind, layer]
+        del places[name]
+        if len(places) == 1:
+            del self._places[kind, layer]  # with the last value the count goes too
+        self._shelf.note(layer[0], kind, f"{layer[1] or ''}|{name}", None)
+        return True
 
 
 def _put(layer: dict[str, N], value: N, expected_version: int) -> bool:

@@ -30,6 +30,7 @@ class MemoryConversations:
         elif slot_of(conversation.phase) == "hold":
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
         self._shelf.places[key] = place
+        self._shelf.note_conversation(conversation)
         return conversation
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None:
@@ -64,6 +65,7 @@ class MemoryConversations:
             fence=stored.fence,
             version=expected_version + 1,
         )
+        self._shelf.note_conversation(place.conversation)
         place.poke(self._shelf.now_ms())
         return True
 
@@ -101,6 +103,8 @@ class MemoryConversations:
             fence=stored.fence,
             version=expected_version + 1,
         )
+        if (stored.phase, stored.runtime) != (conversation.phase, conversation.runtime):
+            self._shelf.note_conversation(place.conversation)
         slot = slot_of(conversation.phase)
         if slot == "hold" and place.slot.used_ms is None:
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
@@ -125,6 +129,7 @@ class MemoryConversations:
             operation, _ = self._shelf.operations[lease.tenant, id]
             self._shelf.operations[lease.tenant, id] = (operation, goes)
         del self._shelf.places[lease.tenant, lease.conversation]
+        self._shelf.note(lease.tenant, "conversation", lease.conversation, None)
 
     async def next_due_ms(self) -> int | None:
         times = [place.due_ms for place in self._shelf.places.values() if place.due_ms is not None]
@@ -149,6 +154,9 @@ class MemoryConversations:
 
     async def drop_route(self, runtime: RuntimeId) -> None:
         self._routes.pop(runtime, None)
+
+    async def unclaimed(self) -> frozenset[str]:
+        return frozenset()  # nothing outlives this store, so nothing is ever found
 
     def _of(self, tenant: TenantId) -> "Sequence[Place]":
         return [place for (owner, _), place in self._shelf.places.items() if owner == tenant]

@@ -1,5 +1,6 @@
 """The inbox of a conversation in memory. See `base.Inbox`."""
 
+import json
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -23,6 +24,7 @@ class MemoryInbox:
             raise inbox_full(waiting, limit)
         message = Message(len(place.messages) + 1, client_id, content, delivered=False)
         place.messages.append(message)
+        self._shelf.note(tenant, "message", f"{id}|{message.sequence}", json.dumps([client_id, content]))
         place.poke(self._shelf.now_ms())
         return message
 
@@ -33,5 +35,6 @@ class MemoryInbox:
 
     async def delivered(self, lease: Lease, sequence: int) -> None:
         messages = self._shelf.held(lease).messages
-        if 1 <= sequence <= len(messages):
+        if 1 <= sequence <= len(messages) and not messages[sequence - 1].delivered:
+            self._shelf.note(lease.tenant, "delivered", f"{lease.conversation}|{sequence}", "")
             messages[sequence - 1] = replace(messages[sequence - 1], delivered=True)

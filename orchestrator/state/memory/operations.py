@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 
 from orchestrator.domain.ids import OperationId, TenantId
 from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.state import records
 from orchestrator.state.base import OPERATION_TTL_MS
 from orchestrator.state.memory.shelf import Shelf
 from orchestrator.state.refusals import no_operation
@@ -23,6 +24,7 @@ class MemoryOperations:
         runs = place is not None and operation.state is OperationState.RUNNING
         if place is not None and runs:
             place.running_operations.add(operation.id)
+            self._shelf.note(operation.tenant, "operation", operation.id, records.operation_text(operation))
         self._shelf.operations[key] = (self._touched(operation), None if runs else self._goes())
 
     async def get(self, tenant: TenantId, id: OperationId) -> Operation | None:
@@ -50,6 +52,7 @@ class MemoryOperations:
         if operation.state is not OperationState.RUNNING:
             return
         self._shelf.operations[tenant, id] = (self._touched(replace(operation, state=state)), self._goes())
+        self._shelf.note(tenant, "operation", id, None)
         place = self._shelf.places.get((tenant, operation.conversation))
         if place is not None:
             place.running_operations.discard(id)

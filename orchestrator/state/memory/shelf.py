@@ -1,12 +1,15 @@
 """What the parts of the memory store share: the conversations with everything that goes when they go, and the time."""
 
+import json
 from dataclasses import dataclass, field
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
 from orchestrator.domain.operation import Operation
+from orchestrator.state import records
 from orchestrator.state.base import Lease, Message, Replay, StoredEvent
+from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.ledger import Slot, Start
 from orchestrator.state.refusals import lease_lost, no_conversation
 
@@ -46,6 +49,17 @@ class Shelf:
         self.operations: dict[tuple[TenantId, OperationId], tuple[Operation, int | None]] = {}
         self.starts: dict[TenantId, list[Start]] = {}
         self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
+        #: What the scripts of the Redis store note in the tenant's stream: (tenant, entry).
+        self.journal: list[tuple[TenantId, Entry]] = []
+
+    def note(self, tenant: TenantId, kind: str, id: str, body: str | None) -> None:
+        """A change of one object, or its removal (None)."""
+        self.journal.append((tenant, Entry(kind, id, body)))
+
+    def note_conversation(self, conversation: Conversation) -> None:
+        """The whole of it."""
+        parts = records.conversation_parts(conversation)
+        self.note(conversation.tenant, "conversation", conversation.id, json.dumps([parts[p] for p in records.PARTS]))
 
     def now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

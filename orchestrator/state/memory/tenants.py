@@ -6,17 +6,21 @@ from dataclasses import replace
 from orchestrator.domain.ids import KeyId, TenantId, UserId
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state import cursor as cursors
+from orchestrator.state import records
 from orchestrator.state.base import Page
+from orchestrator.state.memory.shelf import Shelf
 
 
 class MemoryTenants:
-    def __init__(self) -> None:
+    def __init__(self, shelf: Shelf) -> None:
+        self._shelf = shelf
         self._tenants: dict[TenantId, Tenant] = {}
         self._users: dict[TenantId, dict[UserId, User]] = {}
         self._keys: dict[KeyId, ApiKey] = {}
 
     async def add_tenant(self, tenant: Tenant) -> None:
         self._tenants[tenant.id] = tenant
+        self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)
@@ -32,6 +36,7 @@ class MemoryTenants:
             if stored.id == user.id or (user.external_id and stored.external_id == user.external_id):
                 return stored
         users[user.id] = user
+        self._shelf.note(user.tenant, "user", user.id, records.user_text(user))
         return user
 
     async def user(self, tenant: TenantId, id: UserId) -> User | None:
@@ -43,7 +48,7 @@ class MemoryTenants:
         return Page([entries[name] for name in names], following)
 
     async def add_key(self, key: ApiKey) -> None:
-        self._keys[key.id] = key
+        self._note(key)
 
     async def key(self, id: KeyId) -> ApiKey | None:
         return self._keys.get(id)
@@ -56,5 +61,10 @@ class MemoryTenants:
         key = self._keys.get(id)
         if key is None or key.tenant != tenant:
             return False
-        self._keys[id] = replace(key, revoked=True)
+        self._note(replace(key, revoked=True))
         return True
+
+    def _note(self, key: ApiKey) -> None:
+        self._keys[key.id] = key
+        if key.tenant is not None:
+            self._shelf.note(key.tenant, "key", key.id, records.api_key_text(key))

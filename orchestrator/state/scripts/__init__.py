@@ -1,7 +1,7 @@
 """The Lua scripts by name, run by `funnel.py`.
 
-Each file says on top which KEYS and ARGV it wants and what it answers. A first line `-- include: <file>` puts that
-file before the script: Redis knows no modules.
+Each file says on top which KEYS and ARGV it wants and what it answers. First lines `-- include: <file>` put those files
+before the script: Redis knows no modules.
 """
 
 import hashlib
@@ -26,10 +26,10 @@ def script(name: str) -> Script:
 
 
 def _whole(file_name: str) -> str:
-    """The file after what it includes, which may include another."""
+    """The file after what it includes, which may include others."""
     text = _read(file_name)
-    first = text.partition("\n")[0]
-    return _whole(first.removeprefix(_INCLUDE).strip()) + "\n" + text if first.startswith(_INCLUDE) else text
+    included = [line.removeprefix(_INCLUDE).strip() for line in text.splitlines() if line.startswith(_INCLUDE)]
+    return "\n".join([*map(_whole, included), text])
 
 
 def _read(file_name: str) -> str:

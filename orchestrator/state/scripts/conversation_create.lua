@@ -1,6 +1,7 @@
 -- include: admission.lua
+-- include: journal.lua
 -- Write a conversation unless its id is taken, if its start is admitted or may wait.
--- KEYS: conversation, due, conversations, slots, starts, queue, evictions [, the user's conversations]
+-- KEYS: conversation, due, conversations, slots, starts, queue, evictions [, the user's conversations], journal
 -- ARGV: id, ask ('': none; 'hold': it runs already and is counted without being asked), index member, user or '',
 --       API key or '', intent, phase, runtime, record, version, fence
 -- Answers {'created'}, {'exists', parts...} or {'refused', name, limit, current, retry ms}.
@@ -23,8 +24,9 @@ end
 redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
   'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11])
 redis.call('ZADD', KEYS[3], 0, ARGV[3])
-if KEYS[8] then
+if ARGV[4] ~= '' then
   redis.call('ZADD', KEYS[8], 0, ARGV[3])
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
+journal_conversation(KEYS[1], ARGV[1])
 return {'created'}

@@ -1,8 +1,9 @@
 -- include: admission.lua
+-- include: journal.lua
 -- Remove a conversation and all that belongs to it. Its operations stay for their time, so that the deletion itself can
 -- still be read; those that did not end get that time now.
 -- KEYS: conversation, due, conversations, inbox, waiting, events, saga, running operations, slots, queue, evictions,
---       the beginning of the keys of this tenant's users, of its operations
+--       the beginning of the keys of this tenant's users, of its operations, journal
 -- ARGV: id, owner, fence, ms for which operations stay
 -- Answers 1, or 0 when the lease is somebody else's.
 if not holds(KEYS[1], ARGV[2], ARGV[3]) then
@@ -19,4 +20,5 @@ for _, operation in ipairs(redis.call('SMEMBERS', KEYS[8])) do
   redis.call('PEXPIRE', KEYS[13] .. operation, ARGV[4])
 end
 redis.call('UNLINK', KEYS[1], KEYS[4], KEYS[5], KEYS[6], KEYS[7], KEYS[8])
+unjournal('conversation', ARGV[1])
 return 1

@@ -1,6 +1,7 @@
 -- include: admission.lua
+-- include: journal.lua
 -- Store a caller's change if nobody changed the record since, and make it due now. Phase and runtime are not written.
--- KEYS: conversation, due, slots, starts, queue, evictions
+-- KEYS: conversation, due, slots, starts, queue, evictions, journal
 -- ARGV: id, expected version, intent, record, ask ('': nothing about slots changes; 'drop': a start that no worker has
 --       taken up is not wanted any more)
 -- Answers {'stored'}, {'stale'} when the version differs or there is no such conversation, or {'refused', ...}.
@@ -20,5 +21,6 @@ elseif ARGV[5] ~= '' then
 end
 redis.call('HSET', KEYS[1], 'intent', ARGV[3], 'record', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'version', 1)
+journal_conversation(KEYS[1], ARGV[1])
 poke(KEYS[1], KEYS[2], ARGV[1], now)
 return {'stored'}

@@ -1,6 +1,8 @@
 -- include: admission.lua
--- Store what the holder of the lease did, if nobody changed the record since. The intent is not written.
--- KEYS: conversation, slots, queue, evictions
+-- include: journal.lua
+-- Store what the holder of the lease did, if nobody changed the record since. The intent is not written. The journal
+-- gets it when phase or runtime changed: the rest is of no use after a loss.
+-- KEYS: conversation, slots, queue, evictions, journal
 -- ARGV: id, owner, fence, expected version, phase, runtime, record, what becomes of its slot ('hold': its runtime runs,
 --       so it is counted; 'free': its runtime does not run; '': as it was), user or '', API key or ''
 -- Answers its parts, 'lost' when the lease is somebody else's, or 'stale' when the version differs.
@@ -10,6 +12,7 @@ end
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[4] then
   return 'stale'
 end
+local before = redis.call('HMGET', KEYS[1], 'phase', 'runtime')
 redis.call('HSET', KEYS[1], 'phase', ARGV[5], 'runtime', ARGV[6], 'record', ARGV[7])
 redis.call('HINCRBY', KEYS[1], 'version', 1)
 local k = {slots = KEYS[2], queue = KEYS[3], evictions = KEYS[4]}
@@ -17,5 +20,8 @@ if ARGV[8] == 'hold' and not redis.call('ZSCORE', k.slots, ARGV[1]) then
   count_in(k, KEYS[1], ARGV[1], ARGV[9], ARGV[10], now_ms())
 elseif ARGV[8] == 'free' and redis.call('HEXISTS', KEYS[1], 'asked') == 0 then
   drop_slot(k, KEYS[1], ARGV[1])
+end
+if before[1] ~= ARGV[5] or before[2] ~= ARGV[6] then
+  journal_conversation(KEYS[1], ARGV[1])
 end
 return parts(KEYS[1])

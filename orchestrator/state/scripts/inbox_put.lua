@@ -1,6 +1,7 @@
 -- include: lease.lua
+-- include: journal.lua
 -- Append a message and make its conversation due now, unless its client id is known.
--- KEYS: conversation, due, inbox, waiting
+-- KEYS: conversation, due, inbox, waiting, journal
 -- ARGV: conversation id, client id, content, limit of waiting ones
 -- Answers {sequence, content, 1 if delivered}, {'gone'} or {'limit', number of waiting ones}.
 if redis.call('EXISTS', KEYS[1]) == 0 then
@@ -18,5 +19,6 @@ end
 local sequence = string.format('%.0f', redis.call('HINCRBY', KEYS[3], '#', 1))
 redis.call('HSET', KEYS[3], 'client:' .. ARGV[2], sequence, 'content:' .. sequence, ARGV[3], 'of:' .. sequence, ARGV[2])
 redis.call('ZADD', KEYS[4], sequence, sequence)
+journal('message', ARGV[1] .. '|' .. sequence, cjson.encode({ARGV[2], ARGV[3]}))
 poke(KEYS[1], KEYS[2], ARGV[1], now_ms())
 return {sequence, ARGV[3], 0}

@@ -1,6 +1,7 @@
+-- include: journal.lua
 -- Store a named value (a secret, a git provider) if its version is the expected one. It keeps the place it first had.
--- KEYS: the hash of the layer
--- ARGV: name, expected version (0: must not exist), new version, text
+-- KEYS: the hash of the layer, journal
+-- ARGV: name, expected version (0: must not exist), new version, text, kind, user or ''
 -- Answers 1, or 0 when the version differs. The field holds `<place>:<version>:<text>`.
 local stored = redis.call('HGET', KEYS[1], ARGV[1])
 local place, version
@@ -15,5 +16,7 @@ end
 if not place then
   place = string.format('%.0f', redis.call('HINCRBY', KEYS[1], '#', 1))
 end
-redis.call('HSET', KEYS[1], ARGV[1], place .. ':' .. ARGV[3] .. ':' .. ARGV[4])
+local value = place .. ':' .. ARGV[3] .. ':' .. ARGV[4]
+redis.call('HSET', KEYS[1], ARGV[1], value)
+journal(ARGV[5], ARGV[6] .. '|' .. ARGV[1], value)
 return 1

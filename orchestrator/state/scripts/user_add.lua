@@ -1,5 +1,6 @@
+-- include: journal.lua
 -- Write a user unless one with the same external id, or the same id, is there.
--- KEYS: users, users index, external ids
+-- KEYS: users, users index, external ids, journal
 -- ARGV: id, external id or '', index member, text
 -- Answers the text of the user that is stored.
 local id = ARGV[1]
@@ -15,4 +16,5 @@ redis.call('ZADD', KEYS[2], 0, ARGV[3])
 if ARGV[2] ~= '' then
   redis.call('HSET', KEYS[3], ARGV[2], id)
 end
+journal('user', id, ARGV[4])
 return ARGV[4]

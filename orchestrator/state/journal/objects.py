@@ -1,0 +1,204 @@
+"""The archive in object storage that speaks S3: one object for each append, named by the sequence that it begins with.
+
+An append is a PUT that the storage refuses where the name is taken (`If-None-Match: *`), which is what keeps two
+replicas apart; a storage without that is refused when it is first used. Credentials come from the environment, as the
+client's own documentation says (AWS_ACCESS_KEY_ID and the like). Needs the extra `s3`.
+"""
+
+import asyncio
+import re
+import secrets
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+from urllib.parse import parse_qs, urlsplit
+
+import boto3
+from botocore.config import Config
+from botocore.exceptions import BotoCoreError, ClientError
+
+from orchestrator.domain.errors import Misconfigured
+from orchestrator.state.journal import entry
+from orchestrator.state.journal.archive import ArchiveUnavailable, Checked, DamagedArchive, Overtaken
+from orchestrator.state.journal.entry import BrokenChain, Entry, Tail
+from orchestrator.state.journal.folded import Folded
+
+T = TypeVar("T")
+_SEGMENT = re.compile(r"(\d{16})\.jsonl")
+_SNAPSHOT = re.compile(r"snapshot-(\d{16})\.jsonl")
+_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
+_KNOWN_TAILS = 10_000
+_THREADS = 8
+
+
+class ObjectArchive:
+    """See `archive.Archive`. The client is safe to share between threads."""
+
+    def __init__(self, bucket: str, prefix: str, *, endpoint: str | None, region: str | None) -> None:
+        self._bucket = bucket
+        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
+        self._where = f"s3://{bucket}/{self._prefix}"
+        config = Config(connect_timeout=3, read_timeout=10, retries={"max_attempts": 2}, max_pool_connections=_THREADS)
+        self._client: Any = boto3.client("s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config)
+        self._tails: OrderedDict[str, Tail] = OrderedDict()
+        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="journal")
+
+    @classmethod
+    def of_url(cls, url: str) -> "ObjectArchive":
+        """`s3://bucket/prefix?endpoint=https://host&region=name`. Raises `Misconfigured`."""
+        parts = urlsplit(url)
+        given = parse_qs(parts.query)
+        if set(given) - {"endpoint", "region"}:
+            raise Misconfigured("NESTOR_JOURNAL_URL knows endpoint and region behind the question mark")
+        endpoint, region = given.get("endpoint", [None])[0], given.get("region", [None])[0]
+        try:
+            return cls(parts.netloc, parts.path, endpoint=endpoint, region=region)
+        except (BotoCoreError, ValueError) as exc:
+            raise Misconfigured("NESTOR_JOURNAL_URL names no usable object storage") from exc
+
+    async def identity(self) -> str:
+        return await self._run(self._identity)
+
+    async def homes(self) -> Sequence[str]:
+        return await self._run(self._homes)
+
+    async def tail(self, home: str) -> Tail:
+        known = self._tails.get(home)
+        return known if known is not None else await self._run(lambda: self._found_tail(home))
+
+    async def append(self, home: str, entries: Sequence[Entry], *, after: Tail) -> Tail:
+        lines, tail = entry.chained(after, entries)
+        name = f"{home}/{after.sequence + 1:016d}.jsonl"
+        if not await self._run(lambda: self._put_new(name, b"".join(lines)) and self._is_live(home, after)):
+            self._tails.pop(home, None)
+            raise Overtaken
+        self._remember(home, tail)
+        return tail
+
+    async def read(self, home: str) -> tuple[Folded, Tail]:
+        folded, tail, _ = await self._run(lambda: self._read(home))
+        return folded, tail
+
+    async def check(self, home: str) -> Checked:
+        folded, tail, segments = await self._run(lambda: self._read(home))
+        return Checked(home, tail.sequence, len(folded), segments)
+
+    async def compact(self, home: str, *, at_least: int) -> bool:
+        return await self._run(lambda: self._compact(home, at_least))
+
+    async def close(self) -> None:
+        self._pool.shutdown(wait=False)
+        self._client.close()
+
+    async def _run(self, work: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
+        except (BotoCoreError, ClientError) as exc:
+            code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
+            raise ArchiveUnavailable(
+                f"the journal at {self._where} cannot be used ({code})",
+                hint="check bucket, endpoint and credentials of NESTOR_JOURNAL_URL",
+            ) from exc
+
+    def _identity(self) -> str:
+        """Made by a PUT that must not replace anything: a storage that takes the second one keeps nobody apart."""
+        if self._put_new("identity", secrets.token_hex(16).encode()) and self._put_new("identity", b"twice"):
+            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + "identity")
+            raise ArchiveUnavailable(f"the storage at {self._where} ignores If-None-Match, which the journal needs")
+        return self._get("identity").decode("ascii")
+
+    def _homes(self) -> list[str]:
+        pages = self._client.get_paginator("list_objects_v2").paginate(
+            Bucket=self._bucket, Prefix=self._prefix, Delimiter="/"
+        )
+        found = (group["Prefix"] for page in pages for group in page.get("CommonPrefixes", ()))
+        return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
+
+    def _names(
+        self, home: str, *, beginning: str = ""
+    ) -> tuple[str | None, list[tuple[str, int]], list[tuple[str, int]]]:
+        """The newest snapshot, the segments behind it, and everything older, each with its size."""
+        prefix = f"{self._prefix}{home}/"
+        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix + beginning)
+        sizes = {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", ())}
+        snapshots = sorted(name for name in sizes if _SNAPSHOT.fullmatch(name))
+        newest = snapshots[-1] if snapshots else None
+        through = int(newest.removeprefix("snapshot-").removesuffix(".jsonl")) if newest else 0
+        segments = sorted(name for name in sizes if _SEGMENT.fullmatch(name))
+        live = [(name, sizes[name]) for name in segments if int(name.removesuffix(".jsonl")) > through]
+        older = [name for name in [*segments, *snapshots] if name != newest and name not in dict(live)]
+        return newest, live, [(name, sizes[name]) for name in older]
+
+    def _found_tail(self, home: str) -> Tail:
+        snapshot, segments, _ = self._names(home)
+        place = segments[-1][0] if segments else snapshot
+        if place is None:
+            return Tail()
+        lines = self._get(f"{home}/{place}").splitlines(keepends=True)
+        try:
+            tail = entry.end_of(lines) if segments else entry.head_of_snapshot(lines[0] if lines else b"")
+        except BrokenChain as exc:
+            raise DamagedArchive(str(exc), f"{self._where}{home}/{place}:{exc.line}") from exc
+        self._remember(home, tail)
+        return tail
+
+    def _is_live(self, home: str, after: Tail) -> bool:
+        """Whether what was just put is behind the newest snapshot. It is not when it follows a tail that was known for
+        so long that a compaction has freed the name meanwhile: nobody would ever read it."""
+        snapshot, _, _ = self._names(home, beginning="snapshot-")
+        if snapshot is None or _through(snapshot) <= after.sequence:
+            return True
+        self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{home}/{after.sequence + 1:016d}.jsonl")
+        return False
+
+    def _read(self, home: str) -> tuple[Folded, Tail, int]:
+        folded, tail = Folded(), Tail()
+        snapshot, segments, _ = self._names(home)
+        place = snapshot or ""
+        try:
+            if snapshot is not None:
+                entries, tail = entry.of_snapshot(self._get(f"{home}/{snapshot}"))
+                folded.add(entries)
+            for place, _size in segments:
+                entries, tail = entry.unchained(tail, self._get(f"{home}/{place}").splitlines(keepends=True))
+                folded.add(entries)
+        except BrokenChain as exc:
+            raise DamagedArchive(str(exc), f"{self._where}{home}/{place}:{exc.line}") from exc
+        return folded, tail, len(segments) + (snapshot is not None)
+
+    def _compact(self, home: str, at_least: int) -> bool:
+        snapshot, segments, older = self._names(home)
+        if sum(size for _, size in segments) < at_least:
+            return False
+        folded, tail, _ = self._read(home)
+        # Appends may go on meanwhile: they are behind the snapshot, which holds what was read and is named by it.
+        self._put_new(f"{home}/snapshot-{tail.sequence:016d}.jsonl", entry.snapshot(tail, folded.entries()))
+        gone = [name for name, _ in [*segments, *older] if _through(name) <= tail.sequence]
+        for name in [*gone, *([snapshot] if snapshot else [])]:
+            self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{home}/{name}")
+        return True
+
+    def _put_new(self, name: str, content: bytes) -> bool:
+        """False when the name is taken."""
+        try:
+            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, IfNoneMatch="*")
+        except ClientError as exc:
+            if exc.response["Error"]["Code"] in _TAKEN:
+                return False
+            raise
+        return True
+
+    def _get(self, name: str) -> bytes:
+        content: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
+        return content
+
+    def _remember(self, home: str, tail: Tail) -> None:
+        self._tails[home] = tail
+        while len(self._tails) > _KNOWN_TAILS:
+            self._tails.popitem(last=False)
+
+
+def _through(name: str) -> int:
+    """The first sequence of a segment, the last of a snapshot."""
+    return int(name.removeprefix("snapshot-").removesuffix(".jsonl"))

@@ -1,0 +1,259 @@
+"""Writing an empty state server anew from the archive: the house, then tenant by tenant.
+
+Used by `services/rebuild.py`, which decides what became of conversations whose runtimes still run, and by nobody else.
+It has connections of its own, since all others refuse to work on a server without its epoch; the epoch is written last,
+by which everybody else goes on.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Desired, Phase, slot_of
+from orchestrator.domain.errors import PermanentError
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId, new_uuid
+from orchestrator.domain.operation import Stage
+from orchestrator.state import cursor as cursors
+from orchestrator.state import keys, records
+from orchestrator.state.funnel import Call, Funnel, command, run
+from orchestrator.state.journal.archive import Archive
+from orchestrator.state.journal.folded import Folded
+from orchestrator.state.keys import TenantKeys
+
+log = structlog.get_logger(__name__)
+LOCK_MS = 15_000
+_COMMANDS_A_BATCH = 500
+_AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
+
+
+@dataclass(frozen=True)
+class Known:
+    """What the archive says of one tenant."""
+
+    tenant: TenantId
+    folded: Folded
+    conversations: Sequence[Conversation]
+    unreadable: Sequence[ConversationId]  #: written by a newer version, or damaged: put back as they are
+
+
+class Restoring:
+    """One replica's hands on an empty state server."""
+
+    def __init__(self, funnel: Funnel, archive: Archive) -> None:
+        self._funnel = funnel
+        self._archive = archive
+
+    async def epoch(self) -> str | None:
+        """What is written there now."""
+        found: str | None = await self._funnel.one(command("GET", keys.EPOCH))
+        return found
+
+    async def is_lost(self) -> bool:
+        """Whether the server is empty although there was something, or is being filled. A server that was never used
+        has an empty archive; one that only lacks the epoch (an older version wrote it) still knows its installation."""
+        epoch, installation, begun = await self._funnel.batch(
+            *(command("GET", key) for key in (keys.EPOCH, keys.INSTALLATION, keys.REBUILD_BEGUN))
+        )
+        if epoch is not None:
+            return False
+        return begun is not None or (installation is None and bool(await self._archive.homes()))
+
+    async def forget(self) -> None:
+        """Let the server count as empty, so that what it holds is replaced."""
+        await self._send([command("DEL", keys.EPOCH, keys.INSTALLATION)])
+
+    async def begin(self, owner: str) -> bool:
+        """Be the one who rebuilds, for `LOCK_MS`, or again for as long; False while another one is."""
+        call = run("rebuild_hold", (keys.REBUILD, keys.EPOCH), owner, LOCK_MS)
+        return bool(await self._funnel.one(call))
+
+    async def house(self) -> None:
+        """What belongs to no tenant: the installation, the check of the master key, operators' keys."""
+        folded, _ = await self._archive.read(keys.HOUSE)
+        calls = [command("SET", keys.REBUILD_BEGUN, 1), command("DEL", keys.HOUSE_JOURNAL)]
+        for name, value in folded.of("house"):
+            calls.append(command("SET", {"installation": keys.INSTALLATION}.get(name, keys.MASTER_CHECK), value))
+        for id, text in folded.of("key"):
+            calls += [command("SET", f"x:key:{id}", ""), command("HSET", keys.OPERATOR_KEYS, id, text)]
+        calls.append(command("SET", keys.ARCHIVE, await self._archive.identity()))
+        await self._send(calls)
+
+    async def tenants(self) -> Sequence[TenantId]:
+        """Everyone of whom the archive knows."""
+        return [TenantId(home) for home in await self._archive.homes() if home != keys.HOUSE]
+
+    async def read(self, tenant: TenantId) -> Known:
+        """Raises `DamagedArchive`."""
+        folded, _ = await self._archive.read(tenant)
+        conversations: list[Conversation] = []
+        unreadable: list[ConversationId] = []
+        for id, body in folded.of("conversation"):
+            try:
+                conversations.append(records.conversation_from(json.loads(body)))
+            except PermanentError:
+                unreadable.append(ConversationId(id))
+        return Known(tenant, folded, conversations, unreadable)
+
+    async def write(
+        self, known: Known, conversations: Sequence[Conversation], unwound: Iterable[tuple[Conversation, str]]
+    ) -> None:
+        """Everything of a tenant, with `conversations` as they are to be. `unwound` names the runtime of a start that
+        was under way: whoever claims it removes that first. What was there before is removed: it came after the loss,
+        and was answered to nobody."""
+        t = TenantKeys(known.tenant)
+        await self._clear(t)
+        calls: list[Call] = []
+        calls += self._who(t, known.folded)
+        calls += self._configuration(t, known.folded)
+        live = {conversation.id for conversation in conversations}
+        raw = {id: body for id, body in known.folded.of("conversation") if id not in live}
+        for conversation in conversations:
+            calls += self._conversation(t, conversation)
+        for id, body in raw.items():
+            calls += self._unreadable(t, ConversationId(id), json.loads(body))
+        calls += self._inboxes(t, known.folded)
+        calls += self._operations(t, known.folded)
+        for conversation, name in unwound:
+            saga = t.saga(conversation.id)
+            calls.append(command("HSET", saga, "#", 1, "place:create", 1, "note:create", name))
+        if conversations:
+            calls.append(run("tenant_wake", (keys.DUE_TENANTS,), known.tenant, 0))
+        await self._send(calls)
+
+    async def unclaimed(self, names: Sequence[str]) -> None:
+        """Runtimes that belong to no record: kept, named, and removed by nobody but an operator."""
+        calls = [command("DEL", keys.UNCLAIMED)]
+        if names:
+            calls.append(command("SADD", keys.UNCLAIMED, *names))
+        await self._send(calls)
+
+    async def finish(self) -> str:
+        """Write the epoch: from now on everybody goes on. Answers it."""
+        _, epoch, _ = await self._funnel.batch(
+            command("SET", keys.EPOCH, new_uuid(), "NX"),
+            command("GET", keys.EPOCH),
+            command("DEL", keys.REBUILD, keys.REBUILD_BEGUN),
+        )
+        return str(epoch)
+
+    async def close(self) -> None:
+        await self._funnel.close()
+
+    async def _clear(self, t: TenantKeys) -> None:
+        members = await self._funnel.one(command("ZRANGE", t.conversations, 0, -1))
+        calls = []
+        for member in members:
+            id = ConversationId(cursors.member_id(member))
+            own = (t.inbox(id), t.waiting(id), t.events(id), t.saga(id), t.running_operations(id))
+            calls.append(command("UNLINK", t.conversation(id), *own))
+        fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations)
+        admission = (t.slots, t.starts, t.queue, t.evictions)
+        layer = (t.settings(None), t.secrets(None), t.providers(None))
+        await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])
+
+    def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        for _, text in folded.of("tenant"):
+            tenant = records.tenant_from(text)
+            yield command("ZADD", keys.TENANTS, 0, cursors.member(tenant.created_at, tenant.id))
+            yield command("SET", t.tenant, text)
+        for id, text in folded.of("user"):
+            user = records.user_from(text)
+            layer = (t.settings(user.id), t.secrets(user.id), t.providers(user.id), t.user_conversations(user.id))
+            yield command("UNLINK", *layer, f"{t.slots}:user:{user.id}", f"{t.starts}:user:{user.id}")
+            yield command("HSET", t.users, id, text)
+            yield command("ZADD", t.user_index, 0, cursors.member(user.created_at, user.id))
+            if user.external_id:
+                yield command("HSET", t.external_ids, user.external_id, id)
+        for id, text in folded.of("key"):
+            key = records.api_key_from(text)
+            yield command("UNLINK", f"{t.slots}:key:{key.id}", f"{t.starts}:key:{key.id}")
+            yield command("SET", keys.key_owner(key.id), key.tenant or "")
+            yield command("HSET", t.api_keys, id, text)
+
+    def _configuration(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        for version, wrapped in folded.of("data_key"):
+            yield command("HSET", t.data_keys, version, wrapped)
+        for layer, body in folded.of("settings"):
+            version, _, sealed = body.partition(":")
+            yield command("HSET", t.settings(_user(layer)), "version", version, "sealed", sealed)
+        places: dict[str, int] = {}
+        for kind in ("secret", "provider"):
+            for id, value in folded.of(kind):
+                layer, _, name = id.partition("|")
+                home = t.secrets(_user(layer)) if kind == "secret" else t.providers(_user(layer))
+                places[home] = max(places.get(home, 0), int(value.partition(":")[0]))
+                yield command("HSET", home, name, value)
+        for home, last in places.items():
+            yield command("HSET", home, "#", last)
+
+    def _conversation(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
+        member = cursors.member(conversation.created_at, conversation.id)
+        fields = records.conversation_parts(conversation)
+        key = t.conversation(conversation.id)
+        pairs = [part for pair in fields.items() for part in pair]
+        yield command("HSET", key, "member", member, "user", conversation.user or "", *pairs)
+        yield command("ZADD", t.conversations, 0, member)
+        if conversation.user is not None:
+            yield command("ZADD", t.user_conversations(conversation.user), 0, member)
+        if slot_of(conversation.phase) == "hold":
+            yield from self._slot(t, conversation)
+        if conversation.phase not in _AT_REST or conversation.desired is Desired.DELETED:
+            yield command("ZADD", t.due, 0, conversation.id)
+        if conversation.runtime is not None:
+            route = keys.route(conversation.runtime.id)
+            yield command("HSET", route, "tenant", conversation.tenant, "conversation", conversation.id)
+
+    def _slot(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
+        """What `admission.lua` counts a conversation by whose runtime runs; used now, as far as anybody can know."""
+        user, key = conversation.user or "", conversation.key or ""
+        yield command("HSET", t.conversation(conversation.id), "slot_user", user, "slot_key", key)
+        yield command("ZADD", t.slots, int(datetime.now(UTC).timestamp() * 1000), conversation.id)
+        for scope, of in (("user", user), ("key", key)):
+            if of:
+                yield command("SADD", f"{t.slots}:{scope}:{of}", conversation.id)
+
+    def _unreadable(self, t: TenantKeys, id: ConversationId, parts: Sequence[str]) -> Iterable[Call]:
+        """As it is; listed at the very beginning of time, since when it was made cannot be read either."""
+        fields = [part for pair in zip(records.PARTS, parts, strict=False) for part in pair]
+        member = cursors.member(datetime.fromtimestamp(0, UTC), id)
+        yield command("HSET", t.conversation(id), "member", member, "user", "", *fields)
+        yield command("ZADD", t.conversations, 0, member)
+
+    def _inboxes(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        delivered = {id for id, _ in folded.of("delivered")}
+        last: dict[str, int] = {}
+        for id, body in folded.of("message"):
+            conversation, _, sequence = id.partition("|")
+            client, content = json.loads(body)
+            inbox = t.inbox(ConversationId(conversation))
+            last[inbox] = max(last.get(inbox, 0), int(sequence))
+            fields = (f"client:{client}", sequence, f"content:{sequence}", content, f"of:{sequence}", client)
+            yield command("HSET", inbox, *fields)
+            if id not in delivered:
+                yield command("ZADD", t.waiting(ConversationId(conversation)), sequence, sequence)
+                yield command("ZADD", t.due, 0, conversation)
+        for inbox, highest in last.items():
+            yield command("HSET", inbox, "#", highest)
+
+    def _operations(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        """Those that had not ended: their stages begin anew."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        for id, text in folded.of("operation"):
+            fields = json.loads(text)
+            stages = [(f"stage:{name}", records.stage_text(Stage(name))) for name in fields["stages"]]
+            key, conversation = t.operation(OperationId(id)), ConversationId(fields["conversation"])
+            pairs = [part for stage in stages for part in stage]
+            yield command("HSET", key, "state", "running", "text", text, "updated_ms", now, *pairs)
+            yield command("SADD", t.running_operations(conversation), id)
+            yield command("ZADD", t.due, 0, conversation)
+
+    async def _send(self, calls: Sequence[Call]) -> None:
+        for start in range(0, len(calls), _COMMANDS_A_BATCH):
+            await self._funnel.batch(*calls[start : start + _COMMANDS_A_BATCH])
+
+
+def _user(layer: str) -> UserId | None:
+    return UserId(layer) if layer else None
