@@ -66,6 +66,9 @@ def _kinds(annotation: Any) -> list[Any]:
 def _model(model: type[BaseModel], environment: Mapping[str, str], variable: str) -> tuple[Any] | None:
     names = {name: f"{variable}_{name.upper()}" for name in model.model_fields}
     parts = fields(model, environment, names)
+    for name in getattr(model, "older_fields", ()):  # of earlier releases; what they mean the model knows
+        if text := environment.get(f"{variable}_{name.upper()}", "").strip():
+            parts[name] = text
     whole = _json(environment, variable, dict, f"a JSON object, or use {variable}_<FIELD>")
     if whole is None:
         return (parts,) if parts else None

@@ -17,6 +17,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, V
 
 from runtime import environment as variables
 from runtime.secrets.names import is_secret_name
+from runtime.webhooks.configuration import Webhooks
 
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
@@ -102,6 +103,8 @@ class RuntimeSettings(BaseModel):
     public_urls: Texts = ()
     #: other hosts that LookupSecret urls may name when `public_urls` is set
     lookup_secret_hosts: Texts = ()
+    #: who is told of conversations
+    webhooks: Annotated[Webhooks, BeforeValidator(lambda value: () if value is None else value)] = ()
     #: hosts that git may reach over plain http, beside loopback
     allow_http_hosts: Texts = ()
     #: which incarnation of its conversation's runtime this is; requests for another one are refused

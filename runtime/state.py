@@ -13,6 +13,7 @@ import uuid
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import structlog
 from pydantic import SecretStr
@@ -30,6 +31,9 @@ from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
 from runtime.store.cipher import Cipher
 from runtime.store.files import private_directory
+
+if TYPE_CHECKING:
+    from runtime.webhooks.service import Webhooks
 
 log = structlog.get_logger()
 
@@ -105,6 +109,7 @@ class Parts:
     commands: Commands
     boundaries: Boundaries
     fence: FenceKeeper
+    webhooks: "Webhooks | None"
 
 
 class RuntimeState:
@@ -185,7 +190,11 @@ class RuntimeState:
             await parts.commands.open()
         except BaseException:
             await parts.conversations.stop()
+            if parts.webhooks is not None:
+                await parts.webhooks.close()
             raise
+        if parts.webhooks is not None:
+            parts.webhooks.start()
         self.settings = settings
         self.session_keys = SessionKeys(settings.session_api_keys)
         self._parts = parts
@@ -219,6 +228,9 @@ class RuntimeState:
         """End runs and shells. Idempotent; does nothing in a dormant runtime."""
         if self._parts is not None:
             await self._parts.commands.close()
+            if self._parts.webhooks is not None:
+                await self._parts.conversations.end_runs()  # what they said last is still sent
+                await self._parts.webhooks.close()
             await self._parts.conversations.stop()
 
 
@@ -229,13 +241,17 @@ def _open(settings: RuntimeSettings) -> Parts:
     secret_store = SecretStore(directory, cipher)
     git_providers = GitProviderStore(directory, cipher)
     profiles = ProfileStore(directory, cipher)
+    webhooks = _webhooks(settings)
     conversations = ConversationService(
         settings=settings,
         cipher=cipher,
         settings_store=settings_store,
         secret_store=secret_store,
         git_providers=git_providers,
+        outward=webhooks,
     )
+    if webhooks is not None:
+        webhooks.attach(conversations)
     commands = Commands(
         settings.bash_events_dir,
         directory=settings.workspace_path,
@@ -246,8 +262,25 @@ def _open(settings: RuntimeSettings) -> Parts:
     boundaries = Boundaries(private=_own_folders(settings))
     fence = FenceKeeper(directory)
     return Parts(
-        cipher, settings_store, secret_store, git_providers, profiles, conversations, commands, boundaries, fence
+        cipher=cipher,
+        settings_store=settings_store,
+        secret_store=secret_store,
+        git_providers=git_providers,
+        profiles=profiles,
+        conversations=conversations,
+        commands=commands,
+        boundaries=boundaries,
+        fence=fence,
+        webhooks=webhooks,
     )
+
+
+def _webhooks(settings: RuntimeSettings) -> "Webhooks | None":
+    if not settings.webhooks:
+        return None
+    from runtime.webhooks.service import Webhooks  # most runtimes have none, and need not know how it is done
+
+    return Webhooks(settings)
 
 
 def _own_folders(settings: RuntimeSettings) -> list[Path]:

@@ -17,6 +17,7 @@ from runtime.api.dependencies import StateDependency
 from runtime.api.errors import server_error, without_input
 from runtime.settings import RuntimeSettings
 from runtime.state import InitFailed, NotDormant, Stage
+from runtime.webhooks.configuration import Webhooks
 
 router = APIRouter(tags=["Init"])
 
@@ -45,7 +46,7 @@ class InitBody(Body):
     allow_http_hosts: list[str] | None = None
     generation: int | None = None
     allow_set_conversation_id: bool | None = None
-    webhooks: list[dict[str, Any]] | None = Field(None, exclude=True)
+    webhooks: Webhooks | None = None
     env: dict[str, SecretStr] | None = Field(None, exclude=True)
     telemetry: dict[str, Any] | None = Field(None, exclude=True)
 
@@ -60,10 +61,10 @@ class InitBody(Body):
                 raise ValueError(f"{name} is this server's own: use the field of this body that it stands for")
         return env
 
-    @field_validator("webhooks", "telemetry")
+    @field_validator("telemetry")
     @classmethod
     def _not_served(cls, value: object) -> object:
-        # Taking it and doing nothing would lose the caller's events without a word.
+        # Taking it and doing nothing would lose what the caller wants without a word.
         if value:
             raise ValueError(NOT_SERVED)
         return None

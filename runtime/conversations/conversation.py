@@ -24,6 +24,7 @@ from runtime.conversations.broadcast import Broadcast, event_payload, transient_
 from runtime.conversations.folder import Folders
 from runtime.conversations.goal import Goal
 from runtime.conversations.live_secrets import LiveSecrets
+from runtime.conversations.outward import Nobody, Outward
 from runtime.conversations.record import ConversationRecord, full_state, shown
 from runtime.conversations.saving import Saving
 from runtime.conversations.status import ENDED, Status, advance
@@ -41,6 +42,7 @@ from runtime.events.models import (
     MessageEvent,
     PauseEvent,
     StoredEvent,
+    StreamingDeltaEvent,
     SystemPromptEvent,
     compact,
 )
@@ -52,6 +54,7 @@ log = structlog.get_logger()
 E = TypeVar("E", bound=EventBase)
 
 _TITLE_CHARACTERS = 60
+_NOBODY = Nobody()
 
 
 class Conversation:
@@ -67,6 +70,7 @@ class Conversation:
         toolbox: Toolbox,
         on_activity: Callable[[], None],
         skills: Callable[[], Sequence[Skill]] = tuple,
+        outward: Outward = _NOBODY,
     ) -> None:
         self._find_skills = skills
         self._skills: Sequence[Skill] | None = None
@@ -80,6 +84,7 @@ class Conversation:
         self.pause_requested = asyncio.Event()
         self.folder = folders.path(record.id)
         self._on_activity = on_activity
+        self._outward = outward
         self._saving = Saving(lambda: self.record, folders=folders, events=events)
         self._history: History | None = None
         self.shown_events = 0  #: how many events the model is shown, as far as somebody counted
@@ -127,8 +132,8 @@ class Conversation:
         return subscription
 
     def publish_full_state(self) -> None:
-        """Tell every socket the whole state; at the end of a run, never in the middle of one."""
-        if len(self.feed):
+        """Tell every listener the whole state; at the end of a run, never in the middle of one."""
+        if len(self.feed) or self._outward.hears:
             self.send_live(self._state_event())
 
     def _state_event(self) -> ConversationStateUpdateEvent:
@@ -157,6 +162,7 @@ class Conversation:
         self.shown_events += 1
         self._on_activity()
         self.broadcast.stored(len(self.events) - 1, event.id, line)
+        self._outward.stored(self.id, events=len(self.events), size=len(line))
         return event
 
     def _written(self, kind: type[EventBase], fields: Mapping[str, Any]) -> str | None:
@@ -171,6 +177,12 @@ class Conversation:
     def send_live(self, event: Event) -> None:
         """Send an event that is not stored."""
         self.broadcast.live(event, events=len(self.events))
+        if self._outward.hears and not isinstance(event, StreamingDeltaEvent):
+            self._outward.live(self.id, self.mask.model(event), events=len(self.events))
+
+    def announce(self, *, flush: bool = False) -> None:
+        """Let those beyond the sockets know how the conversation is now; with `flush` also what they lack of it."""
+        self._outward.changed(self.id, events=len(self.events), flush=flush)
 
     def tell_state(self, key: str, value: Any) -> None:
         """Store and send a state update."""

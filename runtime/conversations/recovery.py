@@ -52,6 +52,7 @@ async def recover(conversation: Conversation) -> None:
     if broken_off or given_up:
         await conversation.settle()
         await conversation.save()
+        conversation.announce(flush=True)
 
 
 def _end_run(conversation: Conversation) -> None:

@@ -160,6 +160,7 @@ class Runner:
         conversation.publish_full_state()
         await conversation.settle()
         await conversation.save()
+        conversation.announce(flush=True)
 
     async def interrupt(self) -> None:
         """Break off what the agent does now, also in the middle of an answer or a command; it is paused when this
@@ -202,12 +203,14 @@ class Runner:
             self._tell(verdict)
             await conversation.settle()
             await conversation.save()
+            conversation.announce(flush=True)
         except Exception:  # the edge of a task that nobody awaits: a full disk must not leave it running for ever
             log.error("run.end_not_stored", conversation=str(conversation.id), exc_info=True)
             conversation.record.execution_status = Status.ERROR
             if (goal := conversation.record.goal) is not None and goal.active:
                 conversation.record.goal = goal.interrupted()
             conversation.publish_full_state()
+            conversation.announce(flush=True)
         finally:
             conversation.join(None)
 

@@ -26,6 +26,7 @@ from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.goal import Goal, opening, reopening
 from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
+from runtime.conversations.outward import Nobody, Outward
 from runtime.conversations.record import ConversationRecord, Origin
 from runtime.conversations.recovery import recover
 from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning, Runner
@@ -93,8 +94,10 @@ class ConversationService:
         settings_store: SettingsStore,
         secret_store: SecretStore,
         git_providers: GitProviderStore,
+        outward: Outward | None = None,
     ) -> None:
         self.settings = settings
+        self._outward = outward or Nobody()
         self._settings_store = settings_store
         self._user = UserSecrets(
             store=secret_store,
@@ -129,11 +132,16 @@ class ConversationService:
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
+        await self.end_runs()
         for opened in list(self._opened.values()):
-            await opened.runner.cancel()
             await opened.conversation.close(STOPPING)
         self._opened.clear()
         await self._credentials.stop()
+
+    async def end_runs(self) -> None:
+        """Break off whatever runs. Idempotent."""
+        for opened in list(self._opened.values()):
+            await opened.runner.cancel()
 
     def idle_since(self) -> float | None:
         """time.monotonic of the last event of any conversation; None before the first."""
@@ -172,6 +180,7 @@ class ConversationService:
             if request.initial_message is not None:
                 await self._opened[conversation.id].runner.submit(request.initial_message.message)
             self._warm_up()
+            conversation.announce()
             return conversation, True
 
     async def get(self, conversation_id: UUID) -> Conversation:
@@ -283,10 +292,13 @@ class ConversationService:
         conversation = await self.get(conversation_id)
         conversation.request_pause()
         await conversation.settle()
+        conversation.announce()
 
     async def interrupt(self, conversation_id: UUID) -> None:
         """Break off what the agent does now; without effect when it does nothing. Raises ConversationNotFound."""
-        await (await self._find(conversation_id)).runner.interrupt()
+        opened = await self._find(conversation_id)
+        await opened.runner.interrupt()
+        opened.conversation.announce()
 
     async def ask(self, conversation_id: UUID, question: str) -> str:
         """The agent's answer to a question beside its work. Raises ConversationNotFound, ModelError, NoAnswer."""
@@ -336,6 +348,7 @@ class ConversationService:
             conversation.record.tags = tags
         conversation.record.updated_at = utc_now()
         await conversation.save()
+        conversation.announce()
 
     async def switch_llm(self, conversation_id: UUID, llm: LlmSettings) -> None:
         """Another model from the next run on. On disk when this returns. Raises ConversationNotFound."""
@@ -393,11 +406,13 @@ class ConversationService:
             try:
                 await asyncio.to_thread(copy_log, source.events, number + 1, self.folders, record)
                 self._records[id] = record
-                return (await self._open(record)).conversation
+                conversation = (await self._open(record)).conversation
             except BaseException:
                 self._records.pop(id, None)
                 await asyncio.to_thread(self.folders.remove, id)
                 raise
+            conversation.announce(flush=True)
+            return conversation
 
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
@@ -407,12 +422,16 @@ class ConversationService:
             await opened.runner.end_session()
             record = opened.conversation.record
             record.execution_status = advance(record.execution_status, Status.DELETING)
-            self._opened.pop(conversation_id, None)
-            self._records.pop(conversation_id, None)
-            await self._forget_child(record)
-            await opened.conversation.close(GONE)
-            await asyncio.to_thread(self.folders.remove, conversation_id)
-            await self._leave_worktree(record)
+            await self._outward.leaving(conversation_id)
+            try:
+                self._opened.pop(conversation_id, None)
+                self._records.pop(conversation_id, None)
+                await self._forget_child(record)
+                await opened.conversation.close(GONE)
+                await asyncio.to_thread(self.folders.remove, conversation_id)
+                await self._leave_worktree(record)
+            finally:
+                self._outward.left(conversation_id)
 
     # -- inside
 
@@ -490,6 +509,7 @@ class ConversationService:
             ),
             on_activity=self._on_activity,
             skills=lambda: _skills(record),
+            outward=self._outward,
         )
         runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self.agent_environment)
         opened = Opened(conversation, runner)

@@ -1,0 +1,1 @@
+"""Who is told of conversations beyond the sockets: batches of events and whole conversations, posted to receivers."""
