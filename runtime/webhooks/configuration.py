@@ -52,7 +52,7 @@ class Webhook(BaseModel):
     #: or when the first of them is so old
     flush_delay: Seconds = 30.0
     #: quick tries after the first, this far apart; then the distance grows
-    num_retries: Annotated[int, Field(ge=0, le=100)] = 3
+    num_retries: Annotated[int, Field(ge=0)] = 3
     retry_delay: Seconds = 5.0
     #: the largest batch: events, and bytes of the body (a single larger event still goes, alone)
     max_queue_size: Count = 1000

@@ -21,7 +21,8 @@ from runtime.webhooks.source import DELETED, Source
 
 log = structlog.get_logger()
 
-_STOPPED = Outcome(Verdict.UNREACHABLE, "stopping")
+#: for a lane that must not ask again in this life
+_OVER = Outcome(Verdict.GONE)
 
 
 class Receiver:
@@ -114,7 +115,7 @@ class Receiver:
     async def _deliver(self, make: Make) -> Outcome:
         async with self._slots:
             if self._gone:
-                return Outcome(Verdict.GONE)
+                return _OVER
             if self._failures:
                 async with self._probe:
                     if self._failures:  # still, after what another one was told
@@ -129,7 +130,7 @@ class Receiver:
                     await self._stopping.wait()
             except TimeoutError:
                 pass
-        return _STOPPED if self._stopping.is_set() else await self._try(make)
+        return _OVER if self._stopping.is_set() else await self._try(make)
 
     async def _try(self, make: Make) -> Outcome:
         outcome = await self._sender.post(await make())
