@@ -1,4 +1,4 @@
-"""A receiver of webhooks: a real HTTP server in a thread, which remembers what it was sent and answers as it is told."""
+"""A receiver of webhooks: a real HTTP server in a thread, which remembers what it was sent and answers as told."""
 
 import json
 import threading
@@ -134,7 +134,7 @@ class WebhookReceiver:
         return [post.body["execution_status"] for post in self.states(conversation)]
 
     def events(self, conversation: str) -> list[dict[str, Any]]:
-        """The stored events by their numbers, checked: no gap, whatever comes twice the same and at the batch's edge."""
+        """The stored events by their numbers, checked: no gap, and whatever comes twice is the same."""
         found: list[dict[str, Any]] = []
         firsts = set()
         for batch in self.batches(conversation):

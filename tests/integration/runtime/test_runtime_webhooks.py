@@ -52,7 +52,7 @@ async def test_a_run_is_told_from_its_creation_to_its_end(
         tmp_path, model.base_url, webhooks=[hook(receiver, flush_delay=LATE)], generation=7
     ) as runtime:
         id = await runtime.start([terminal("echo hello"), {"text": "done"}])
-        await runtime.finish(id)
+        assert await runtime.until(id, seconds=90) == "finished"  # the first run imports the model library
         stored = await runtime.events(id)
         await until(lambda: "finished" in receiver.statuses(id) and len(receiver.events(id)) == len(stored))
     assert receiver.posts[0].path == "/hook/conversations"
@@ -206,7 +206,7 @@ async def test_one_refused_kind_does_not_hold_up_the_other(model: ScriptedModel,
     with webhook_receiver(lambda path, number: Answer(404 if "events" in path else 204, body=b"")) as receiver:
         async with runtime_at(tmp_path, model.base_url, webhooks=[hook(receiver)]) as runtime:
             id = await runtime.start([{"text": "done"}])
-            await runtime.finish(id)
+            assert await runtime.until(id, seconds=90) == "finished"
             await until(lambda: "finished" in receiver.statuses(id))
             assert not receiver.batches(id)
 
@@ -304,7 +304,7 @@ async def test_keys_and_secrets_do_not_go_to_strangers(
         async with runtime_at(tmp_path, model.base_url, webhooks=hooks) as runtime:
             more = {"secrets": {"TOKEN": secret}, "tags": {"said": secret}}
             id = await runtime.start([terminal("echo $TOKEN"), {"text": "done"}], **more)
-            await runtime.finish(id)
+            assert await runtime.until(id, seconds=90) == "finished"
             await say(runtime, id, f"my secret is {secret}, keep it")
             count = len(await runtime.events(id))
             await until(lambda: len(stranger.events(id)) == len(receiver.events(id)) == count)
