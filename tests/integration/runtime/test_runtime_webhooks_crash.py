@@ -189,7 +189,7 @@ def test_a_runtime_without_webhooks_does_not_import_what_sends_them(tmp_path: Pa
         ("OH_WEBHOOKS_0_METHOD", "PUT"),
         ("OH_WEBHOOKS_0_EVENT_BUFFER_SIZE", "hidden"),
         ("OH_WEBHOOKS_0_HEADERS", "hidden"),
-        ("OH_WEBHOOKS_0_FLUSH", "hidden"),
+        ("OH_WEBHOOKS_0_FLUSH_DELAY", "hidden"),
     ],
 )
 def test_a_wrong_receiver_is_a_start_error_that_names_it(tmp_path: Path, variable: str, value: str) -> None:

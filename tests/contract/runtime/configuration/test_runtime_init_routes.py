@@ -11,9 +11,11 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio import to_thread
 from pydantic import SecretStr
 
 from runtime.settings import RuntimeSettings
+from tests.support.receivers import webhook_receiver
 
 pytestmark = pytest.mark.anyio
 Configure = Callable[..., RuntimeSettings]
@@ -89,6 +91,21 @@ async def test_variables_given_at_init_are_the_agents_and_their_credentials_are_
     assert not {"HOUSE_TOKEN", "HOUSE_URL"} & set(os.environ), "the server itself does not get them"
 
 
+async def test_init_names_the_orchestrators_receiver(dormant: httpx.AsyncClient, tmp_path: Path) -> None:
+    with webhook_receiver() as receiver:
+        entry = {"base_url": receiver.url, "name": "orchestrator", "send_session_key": True, "flush_delay": 0.1}
+        answer = await init(dormant, generation=4, webhooks=[entry])
+        assert answer.status_code == 200, answer.text
+        keyed = {"X-Session-API-Key": "inner", "X-Generation": "4"}
+        body = {"agent": {"llm": {"model": "m"}}, "workspace": {"working_dir": str(tmp_path / "work")}}
+        assert (await dormant.post("/api/conversations", headers=keyed, json=body)).status_code == 201
+        await to_thread.run_sync(lambda: receiver.wait(lambda made: made.states()))
+        post = receiver.states()[0]
+    assert post.headers["x-session-api-key"] == "inner"
+    assert post.headers["x-nestor-generation"] == "4"
+    assert list(tmp_path.glob("conversations/*/webhook-orchestrator"))
+
+
 @pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": "wrong"}, {"X-Session-API-Key": "one-time-init-key"}])
 async def test_a_wrong_init_key_is_401_and_changes_nothing(dormant: httpx.AsyncClient, headers: dict[str, str]) -> None:
     answer = await dormant.post("/api/init", headers=headers, json={"session_api_keys": ["inner"]})
@@ -115,11 +132,14 @@ async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None
         {"session_api_keys": []},
         {"session_api_keys": ["  "]},
         {"session_api_keys": "hidden-value"},
-        {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/"}]},
         {"session_api_keys": ["k"], "env": {"A B": "hidden-value"}},
         {"session_api_keys": ["k"], "env": {"OH_SECRET_KEY": "hidden-value"}},
         {"session_api_keys": ["k"], "env": {"A": {"hidden-value": 1}}},
         {"session_api_keys": ["k"], "env": {"A": "hidden-value\0"}},
+        {"session_api_keys": ["k"], "webhooks": [{"base_url": "hidden-value"}]},
+        {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/", "headers": {"A": "hidden-value\n"}}]},
+        {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/", "more": "hidden-value"}]},
+        {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/"}, {"base_url": "http://x"}]},
         {"session_api_keys": ["k"], "max_concurrent_runs": 0},
         {"session_api_keys": ["k"], "generation": "hidden-value"},
     ],
