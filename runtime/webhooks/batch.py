@@ -63,15 +63,19 @@ def wire_forms(lines: Iterable[bytes], mask: Mask | None, *, most_bytes: int) ->
 def lines_after(events: EventLog, after: int, through: int, *, most_events: int, most_bytes: int) -> list[bytes]:
     """Log lines after the event of that number, at least one when there is one, about as many bytes as asked for."""
     last = min(through, len(events), after + most_events)
+    return events.reading(lambda: events.lines(after, _last_that_fits(events, after, last, most_bytes)))
+
+
+def _last_that_fits(events: EventLog, after: int, last: int, most_bytes: int) -> int:
     start = events.index.end_at(after - 1)
     low, high = min(after + 1, last), last
-    while low < high:  # the largest last one that fits
+    while low < high:
         middle = (low + high + 1) // 2
         if events.index.end_at(middle - 1) - start <= most_bytes:
             low = middle
         else:
             high = middle - 1
-    return events.lines(after, low)
+    return low
 
 
 def events_parcel(

@@ -24,7 +24,7 @@ ANY = {"host", "content-length", "user-agent"}
 
 
 def sample(name: str) -> Any:
-    return json.loads((SAMPLES / f"11-webhook-{name}.json").read_text())
+    return json.loads((SAMPLES / f"{name}.json").read_text())
 
 
 def shape(value: Any) -> Any:
@@ -67,7 +67,7 @@ async def id(runtime: Runtime, receiver: WebhookReceiver) -> str:
 
 
 def test_captured_events_are_ours_to_the_byte() -> None:
-    for captured in sample("events")["body"]:
+    for captured in sample("11-webhook-events")["body"]:
         event = parse(json.dumps(captured).encode())
         assert json.loads(wire_form(event)) == captured == complete(event)
         assert list(json.loads(wire_form(event))) == list(captured)
@@ -75,7 +75,7 @@ def test_captured_events_are_ours_to_the_byte() -> None:
 
 
 async def test_a_batch_is_posted_as_captured(receiver: WebhookReceiver, id: str) -> None:
-    captured = sample("events")
+    captured = sample("11-webhook-events")
     batch = receiver.batches(id)[0]
     assert batch.path == captured["path"].rpartition("/")[0] + "/" + id.replace("-", "")
     expected = {name.lower() for name in captured["headers"]}
@@ -91,7 +91,7 @@ async def test_a_batch_is_posted_as_captured(receiver: WebhookReceiver, id: str)
 
 
 async def test_a_conversation_is_posted_as_captured(receiver: WebhookReceiver, runtime: Runtime, id: str) -> None:
-    captured = sample("conversation")
+    captured = sample("11-webhook-conversation")
     post = receiver.states(id)[-1]
     assert post.path == captured["path"]
     expected = {name.lower() for name in captured["headers"]}
