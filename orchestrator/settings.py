@@ -61,6 +61,11 @@ class OrchestratorSettings(BaseSettings):
     """File with one key a line, the current one first. Default: `master.key` in the data folder, made once."""
     public_url: str | None = None
     """The address that clients use, if it is not the one that is listened on."""
+    runtime_facing: str | None = None
+    """address:port of the listener to which runtimes tell their events. Default: a free port that is remembered, on
+    loopback, or with containers on the address under which they see this machine. One that is given is insisted on."""
+    runtime_facing_url: str | None = None
+    """How runtimes reach that listener, where it is not by its own address."""
     domain: str | None = None
     """Wildcard domain for one host name a runtime, `{runtime_id}.{domain}`."""
     runtime_ports: bool = True

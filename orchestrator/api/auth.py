@@ -3,6 +3,7 @@
 from typing import Annotated
 
 from fastapi import Depends, Request
+from starlette.requests import HTTPConnection
 
 from orchestrator.api.context import Services, services_of
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
@@ -12,7 +13,7 @@ from orchestrator.domain.tenancy import Caller, KeyKind, Scope
 KEY_HEADERS = ("x-api-key", "x-access-token", "x-session-api-key")
 
 
-def credential(request: Request) -> str:
+def credential(request: HTTPConnection) -> str:
     """The key as it was sent. Raises `Unauthenticated` when there is none."""
     scheme, _, value = request.headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer" and value.strip():
@@ -58,6 +59,18 @@ class Owner:
 
 async def owner_of(request: Request, caller: CallerOf) -> Owner:
     """A tenant or user key speaks for itself; a tenant key may act for one of its users (`X-Act-As-User`)."""
+    scope = Scope.READ if request.method in ("GET", "HEAD") else Scope.WRITE
+    return await _owner(request, services_of(request), caller, scope)
+
+
+async def owner_for(websocket: HTTPConnection, services: Services, key: str | None) -> Owner:
+    """Whose socket this is, for reading: by this key, or by the one in its headers. Raises `Unauthenticated`,
+    `Forbidden`, `InvalidRequest`."""
+    caller = await services.tenancy.authenticate(key if key is not None else credential(websocket))
+    return await _owner(websocket, services, caller, Scope.READ)
+
+
+async def _owner(request: HTTPConnection, services: Services, caller: Caller, scope: Scope) -> Owner:
     if caller.tenant is None:
         raise Forbidden(
             "this takes a tenant's or a user's key", hint="make one with POST /api/v2/tenants/{id}/api-keys"
@@ -68,11 +81,11 @@ async def owner_of(request: Request, caller: CallerOf) -> Owner:
         if caller.kind is not KeyKind.TENANT:
             raise Forbidden("only a tenant's key may act for a user")
         try:
-            user = await services_of(request).tenancy.user(caller.tenant, UserId(parse_uuid(act_as, "X-Act-As-User")))
+            user = await services.tenancy.user(caller.tenant, UserId(parse_uuid(act_as, "X-Act-As-User")))
         except NotFound:
             raise InvalidRequest("X-Act-As-User names no user of this tenant", field="X-Act-As-User") from None
         owner = Owner(caller, caller.tenant, user.id)
-    owner.require(Scope.READ if request.method in ("GET", "HEAD") else Scope.WRITE)
+    owner.require(scope)
     return owner
 
 

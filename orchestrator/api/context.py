@@ -10,6 +10,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
+from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.keys import KeyRing
@@ -28,6 +29,7 @@ class Services:
     conversations: ConversationService
     idleness: Idleness
     admission: Admission
+    feed: EventFeed
     keys: KeyRing
     sealer: Sealer
     store: Store

@@ -72,14 +72,14 @@ async def list_conversations(
 async def get(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
     key."""
-    found = await services.conversations.get(owner.tenant, owner.user, _id(conversation))
+    found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
     return await _render(services, owner, found)
 
 
 @router.delete("/conversations/{conversation}", status_code=202)
 async def delete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """In every phase: the runtime, the workspace and the log are removed."""
-    gone = await services.conversations.delete(owner.tenant, owner.user, _id(conversation))
+    gone = await services.conversations.delete(owner.tenant, owner.user, id_of(conversation))
     return await _accepted(services, owner, gone, response, None, 0)
 
 
@@ -96,14 +96,14 @@ async def start(
     """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
     if dry_run:
         return await _tried(services, owner, conversation, response)
-    started = await services.conversations.start(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
+    started = await services.conversations.start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
     return await _accepted(services, owner, started, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/pause", status_code=202)
 async def pause(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
-    paused = await services.conversations.pause(owner.tenant, owner.user, _id(conversation))
+    paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation))
     return await _accepted(services, owner, paused, response, None, 0)
 
 
@@ -120,14 +120,14 @@ async def resume(
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
         return await _tried(services, owner, conversation, response)
-    resumed = await services.conversations.resume(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
+    resumed = await services.conversations.resume(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
     return await _accepted(services, owner, resumed, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/stop", status_code=202)
 async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start."""
-    stopped = await services.conversations.stop(owner.tenant, owner.user, _id(conversation))
+    stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation))
     return await _accepted(services, owner, stopped, response, None, 0)
 
 
@@ -137,7 +137,7 @@ async def post_message(
 ) -> dict[str, Any]:
     """Put a message into the inbox; it reaches the agent in order, once for each `client_id`."""
     message = await services.conversations.post_message(
-        owner.tenant, owner.user, _id(conversation), content=body.content, client_id=body.client_id
+        owner.tenant, owner.user, id_of(conversation), content=body.content, client_id=body.client_id
     )
     return {
         "id": message.client_id,
@@ -155,8 +155,8 @@ async def events(
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
 ) -> dict[str, Any]:
     """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there."""
-    found = await services.conversations.events(owner.tenant, owner.user, _id(conversation), after=after, limit=limit)
-    return {"items": [_event(item) for item in found], "next_page_id": _next(found, limit)}
+    found = await services.conversations.events(owner.tenant, owner.user, id_of(conversation), after=after, limit=limit)
+    return {"items": [event_out(item) for item in found], "next_page_id": _next(found, limit)}
 
 
 @router.get("/operations/{operation}")
@@ -166,11 +166,13 @@ async def get_operation(operation: str, owner: OwnerOf, services: ServicesOf) ->
     return schemas.operation_out(await services.conversations.operation(owner.tenant, owner.user, id))
 
 
-def _id(text: str) -> ConversationId:
+def id_of(text: str) -> ConversationId:
+    """Raises `InvalidRequest`."""
     return ConversationId(parse_uuid(text, "conversation"))
 
 
-def _event(item: StoredEvent) -> dict[str, Any]:
+def event_out(item: StoredEvent) -> dict[str, Any]:
+    """One event as every surface of the native API shows it."""
     return {"sequence": item.sequence, "event": json.loads(item.payload)}
 
 
@@ -198,7 +200,7 @@ def _wanted(body: schemas.ConversationBody) -> Wanted:
     secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}
     settings = wrap_secrets(body.settings.change()) if body.settings is not None else {}
     return Wanted(
-        id=_id(body.id) if body.id is not None else None,
+        id=id_of(body.id) if body.id is not None else None,
         request=StartRequest(
             repository=body.repository,
             branch=body.branch,
@@ -215,7 +217,7 @@ def _wanted(body: schemas.ConversationBody) -> Wanted:
 async def _tried(services: Services, owner: Owner, conversation: str, response: Response) -> dict[str, Any]:
     response.status_code = 200
     return schemas.report_out(
-        await services.conversations.try_start(owner.tenant, owner.user, _id(conversation), key=owner.caller.key)
+        await services.conversations.try_start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
     )
 
 

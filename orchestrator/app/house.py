@@ -19,6 +19,8 @@ import structlog
 
 from orchestrator.api.context import Services
 from orchestrator.app import data_folder
+from orchestrator.app.facing import Facing
+from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.ports import PublicPorts
 from orchestrator.app.routing import Routes
 from orchestrator.domain.clock import SystemClock
@@ -40,9 +42,11 @@ from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
+from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
 from orchestrator.services.git_tokens import Probe, TokenCheck
 from orchestrator.services.idleness import Idleness, IdlePolicy
+from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
@@ -80,6 +84,9 @@ class House:
     workers: Workers
     reconciler: Reconciler
     queue: QueueKeeper
+    feed: EventFeed
+    facing: Facing | None
+    intake: Intake
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
     shipper: Shipper
@@ -114,6 +121,8 @@ async def open_house(
             driver = await driver_of(settings, installation)
         stack.push_async_callback(driver.close)
         probe = await stack.enter_async_context(_probe(settings))
+        place = await _place(driver)
+        facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
         clients = RuntimeClients()
         await recovery.adopt(driver, installation, clients)
         house = await _furnish(
@@ -128,11 +137,12 @@ async def open_house(
             clients,
             shipper,
             partial(recovery.run, driver, installation, clients),
+            facing,
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
                 "isolation": driver.capabilities.isolation,
-                **await _place(driver),
+                **place,
                 **about,
             },
         )
@@ -167,6 +177,7 @@ async def _furnish(
     clients: RuntimeClients,
     shipper: Shipper,
     recover: Callable[[], Coroutine[Any, Any, None]],
+    facing: Facing | None,
     about: Mapping[str, str],
 ) -> House:
     clock = SystemClock()
@@ -202,8 +213,10 @@ async def _furnish(
         published=lambda conversation: _forget(cache, conversation),
         withdraw=withdraw,
         archived=shipper.ship,
+        webhook=facing.webhook if facing is not None else lambda conversation: None,
         alive_seconds=min(60.0, settings.start_timeout / 2),
     )
+    feed = EventFeed(events, store.changes)
     tending = Tending(surroundings, store.inbox, events)
     idleness = Idleness(
         store.conversations,
@@ -232,6 +245,7 @@ async def _furnish(
         conversations=conversations,
         idleness=idleness,
         admission=admission,
+        feed=feed,
         keys=keys,
         sealer=envelope,
         store=store,
@@ -253,6 +267,9 @@ async def _furnish(
         workers=workers,
         reconciler=Reconciler(installation, driver, store.conversations, ports.expose),
         queue=queue,
+        feed=feed,
+        facing=facing,
+        intake=Intake(store.conversations, events, keys, activity.touch),
         installation=installation,
         state_server=state_server,
         shipper=shipper,

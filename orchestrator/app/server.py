@@ -15,6 +15,7 @@ import anyio
 import structlog
 import uvicorn
 
+from orchestrator.api import runtime_facing
 from orchestrator.app import api, listening
 from orchestrator.app.house import House, open_house
 from orchestrator.app.state_watch import keep_running
@@ -102,6 +103,9 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.activity.run)
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)
+            tasks.start_soon(house.feed.run)
+            if house.facing is not None:
+                tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])

@@ -145,10 +145,12 @@ class RuntimeClient:
         query = {"limit": str(limit)} | ({"page_id": page_id} if page_id else {})
         answer = await self._call("GET", f"/api/conversations/{id}/events/search", params=query)
         items = answer.get("items") if isinstance(answer, dict) else None
-        if not isinstance(items, list) or not all(isinstance(item, dict) and _is_id(item.get("id")) for item in items):
+        if not isinstance(items, list) or not all(
+            isinstance(item, dict) and is_event_id(item.get("id")) for item in items
+        ):
             raise RuntimeUnreachable("the runtime answered its event log with something else")
         following = answer.get("next_page_id")
-        return EventPage(items, following if _is_id(following) else None)
+        return EventPage(items, following if is_event_id(following) else None)
 
     async def _call(
         self,
@@ -218,7 +220,7 @@ async def _read(response: httpx.Response, call: str) -> bytes:
     return b"".join(chunks)
 
 
-def _is_id(value: Any) -> bool:
+def is_event_id(value: Any) -> bool:
     """Whether an event can be asked for and kept under it."""
     return isinstance(value, str) and _EVENT_ID.fullmatch(value) is not None
 

@@ -14,7 +14,7 @@ import structlog
 
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
-from orchestrator.nested.client import Refused, RuntimeClient, RuntimeClients
+from orchestrator.nested.client import Refused, RuntimeClient, RuntimeClients, is_event_id
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Events, StoredEvent
 
@@ -33,15 +33,30 @@ class EventLog:
         self._clients = clients
         self._keys = keys
 
-    async def read(self, conversation: Conversation, *, after: int, limit: int) -> Sequence[StoredEvent]:
-        """Up to `limit` events with a sequence above `after`. A runtime that cannot be reached costs freshness only."""
-        if conversation.phase is Phase.READY:
+    async def read(
+        self, conversation: Conversation, *, after: int, limit: int, ask: bool = True
+    ) -> Sequence[StoredEvent]:
+        """Up to `limit` events with a sequence above `after`; `ask` the runtime first for what is new there. One that
+        cannot be reached costs freshness only."""
+        if ask and conversation.phase is Phase.READY:
             try:
                 with anyio.move_on_after(_FRESH_SECONDS):
                     await self.pull(conversation)
             except (RuntimeUnreachable, Refused) as exc:
                 log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
         return await self._events.read(conversation.tenant, conversation.id, after=after, limit=limit)
+
+    async def take(self, conversation: Conversation, first: int, events: Sequence[Mapping[str, Any]]) -> bool:
+        """Keep what the runtime sent by itself, numbered as in its own log; what is there already is dropped. False
+        when events before them are missing, and then nothing is kept. Durable when it returns. Raises
+        `StoreUnavailable`, `RuntimeUnreachable` for what is no event."""
+        if not all(is_event_id(item.get("id")) for item in events):
+            raise RuntimeUnreachable("the runtime sent something that is no event")
+        batch = [
+            StoredEvent(sequence, str(item["id"]), _payload(item)) for sequence, item in enumerate(events, start=first)
+        ]
+        last = await self._events.append(conversation.tenant, conversation.id, batch)
+        return last >= first + len(events) - 1
 
     async def pull(self, conversation: Conversation) -> int:
         """Take over what the runtime has and we have not; answers the last sequence kept. Raises

@@ -8,7 +8,7 @@ commit point is `publish`, one compare-and-set. A step raises `StartFailed` (wit
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 
@@ -61,6 +61,8 @@ class Surroundings:
     expose: Expose
     published: Callable[[Conversation], None]  #: the route of this conversation is there now
     withdraw: Callable[[Conversation], None]
+    #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
+    webhook: Callable[[Conversation], Mapping[str, Any] | None] = lambda conversation: None
     alive_seconds: float = 60.0
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
@@ -209,7 +211,7 @@ async def bind_runtime(start: Provisioning) -> None:
     if made(start.endpoint).stock:
         await _bind_stock(start, keys)
         return
-    body = {
+    body: dict[str, Any] = {
         "session_api_keys": [keys.inner.open()],
         "secret_key": keys.state.open(),
         "public_urls": list(start.house.public_urls(start.conversation)),
@@ -217,6 +219,8 @@ async def bind_runtime(start: Provisioning) -> None:
         "allow_set_conversation_id": True,
         "allow_http_hosts": list(start.house.allow_http_hosts),
     }
+    if (webhook := start.house.webhook(start.conversation)) is not None:
+        body["webhooks"] = [webhook]
     async with _client(start) as client:
         await client.init(made(start.init_key), body)
     start.init_key = None

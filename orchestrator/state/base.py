@@ -5,7 +5,7 @@ records together. Times are the store's own clock in milliseconds where leases a
 `StoreUnavailable` when the state server does not answer in time; a write that answered is durable (`Durability`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
@@ -268,6 +268,14 @@ class Events(Protocol):
     async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]: ...
 
 
+class Changes(Protocol):
+    """Which conversations changed, on whatever replica. Hints: some may be lost, so whoever waits also looks again."""
+
+    def listen(self) -> AsyncIterator[ConversationId]:
+        """For as long as it is read. Raises `StoreUnavailable` when the connection ends."""
+        ...
+
+
 class Idempotency(Protocol):
     """Answers kept for 24 hours under (tenant or operator, method, path, key)."""
 
@@ -298,6 +306,8 @@ class Store(Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def changes(self) -> Changes: ...
     @property
     def idempotency(self) -> Idempotency: ...
 

@@ -6,6 +6,7 @@ from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
 from orchestrator.state import due, keys, records
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
+from orchestrator.state.changes import told
 from orchestrator.state.funnel import command, run
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.leases import RedisLeases
@@ -67,6 +68,7 @@ class RedisConversations(RedisLeases):
         )
         join = joining(conversation.tenant, ask)
         answer = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
+        await self._funnel.one(told(conversation.id))
         if answer[0] == "refused":
             raise refused(answer)
         return bool(answer[0] == "stored")
@@ -74,7 +76,7 @@ class RedisConversations(RedisLeases):
     async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
         t = TenantKeys(lease.tenant)
         parts = records.conversation_parts(conversation)
-        answer = await self._funnel.one(
+        answer, _ = await self._funnel.batch(
             run(
                 "conversation_save",
                 (t.conversation(lease.conversation), t.slots, t.queue, t.evictions),
@@ -89,7 +91,8 @@ class RedisConversations(RedisLeases):
                 conversation.user or "",
                 conversation.key or "",
                 journal=t.journal,
-            )
+            ),
+            told(lease.conversation),
         )
         if answer == "lost":
             raise lease_lost(lease)
@@ -110,7 +113,7 @@ class RedisConversations(RedisLeases):
             OPERATION_TTL_MS,
             journal=t.journal,
         )
-        if not await self._funnel.one(call, durable=True):
+        if not (await self._funnel.batch(call, told(id), durable=True))[0]:
             raise lease_lost(lease)
 
     async def touch(self, tenant: TenantId, id: ConversationId) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state.base import StoredEvent
+from orchestrator.state.changes import told
 from orchestrator.state.funnel import Funnel, command, run
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import no_conversation
@@ -25,7 +26,7 @@ class RedisEvents:
                 for field in (event.sequence, event.id, event.payload)
             ]
             call = run("events_append", (t.conversation(id), t.events(id)), *fields)
-            last = await self._funnel.one(call, durable=True)
+            last = (await self._funnel.batch(call, told(id), durable=True))[0]
             if last < 0:
                 raise no_conversation()
         return last

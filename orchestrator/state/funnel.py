@@ -7,7 +7,7 @@ know what is stored.
 
 import asyncio
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -178,6 +178,18 @@ class Funnel:
             await self._client.connection_pool.disconnect(inuse_connections=False)
         raise _translate(reply) from reply
 
+    async def subscribed(self, channel: str) -> AsyncIterator[str]:
+        """What is published there from now on, on a connection of its own. Raises `StoreUnavailable` when that ends."""
+        try:
+            async with self._client.pubsub(ignore_subscribe_messages=True) as pubsub:
+                await pubsub.subscribe(channel)
+                while True:
+                    message = await pubsub.get_message(timeout=None)
+                    if message is not None:
+                        yield str(message["data"])
+        except (RedisError, OSError) as exc:
+            raise _translate(exc) from exc
+
     async def close(self) -> None:
         """Close all connections. Idempotent."""
         await self._client.aclose()
@@ -206,7 +218,7 @@ def _translate(exc: BaseException) -> StoreUnavailable | Misconfigured:
     if any(isinstance(one, AuthenticationError | NoPermissionError) for one in (exc, exc.__cause__, exc.__context__)):
         return Misconfigured(
             "the state server refuses the user or password of NESTOR_REDIS_URL, or that user may not run a command",
-            hint="the user needs all commands on keys that begin with t: and x:",
+            hint="the user needs all commands on keys that begin with t: and x:, and the channel x:changed (&x:*)",
         )
     if isinstance(exc, RedisTimeout):
         return StoreUnavailable("the state server did not answer in time")

@@ -23,6 +23,7 @@ ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the s
 JOURNAL_DUE = "x:journal:due"  #: sorted set: home of a journal -> ms at which somebody may look at it
 HOUSE = "house"  #: the home of the journal that belongs to no tenant
 HOUSE_JOURNAL = "x:journal"  #: stream, as a tenant's
+CHANGED = "x:changed"  #: channel: ids of conversations whose record or event log changed
 DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
 HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at which its place on the host ends
 HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from orchestrator.domain.ids import new_uuid
 from orchestrator.state import durability, keys
+from orchestrator.state.changes import RedisChanges
 from orchestrator.state.configuration import RedisConfiguration
 from orchestrator.state.conversations import RedisConversations
 from orchestrator.state.events import RedisEvents
@@ -40,10 +41,12 @@ class RedisStore:
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)
         self.events = RedisEvents(self._funnel)
+        self.changes = RedisChanges(self._funnel)
         self.idempotency = RedisIdempotency(self._funnel)
 
     async def check(self) -> Mapping[str, str]:
         report = await durability.inspect(self._funnel)
+        await self._funnel.one(command("PUBLISH", keys.CHANGED, ""))  # a user without the channel is found now
         self._funnel.waits_for_disk = report.waits_for_disk
         self._funnel.waits_for_archive = self.journal is not None and report.durability in ("second", "none")
         return report.lines(archived=self._funnel.waits_for_archive)

@@ -9,6 +9,7 @@ from typing import Any
 import anyio
 import httpx
 
+from orchestrator.api import runtime_facing
 from orchestrator.app import api
 from orchestrator.app.house import House, open_house
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
@@ -85,5 +86,8 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
             tasks.start_soon(house.queue.run)
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)
+            tasks.start_soon(house.feed.run)
+            if house.facing is not None:
+                tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             yield Nestor(house, engine, http)
             tasks.cancel_scope.cancel()

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.state.journal.entry import Entry
+from orchestrator.state.memory.changes import MemoryChanges
 from orchestrator.state.memory.configuration import MemoryConfiguration
 from orchestrator.state.memory.conversations import MemoryConversations
 from orchestrator.state.memory.events import MemoryEvents
@@ -36,6 +37,7 @@ class MemoryStore:
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)
         self.events = MemoryEvents(self._shelf)
+        self.changes = MemoryChanges(self._shelf)
         self.idempotency = MemoryIdempotency(self._shelf)
 
     async def check(self) -> Mapping[str, str]:

@@ -67,6 +67,7 @@ class MemoryConversations:
         )
         self._shelf.note_conversation(place.conversation)
         place.poke(self._shelf.now_ms())
+        self._shelf.tell(conversation.id)
         return True
 
     async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
@@ -110,6 +111,7 @@ class MemoryConversations:
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
         elif slot == "free" and not place.slot.asked:
             place.slot.drop()
+        self._shelf.tell(conversation.id)
         return place.conversation
 
     async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
@@ -130,6 +132,7 @@ class MemoryConversations:
             self._shelf.operations[lease.tenant, id] = (operation, goes)
         del self._shelf.places[lease.tenant, lease.conversation]
         self._shelf.note(lease.tenant, "conversation", lease.conversation, None)
+        self._shelf.tell(lease.conversation)
 
     async def next_due_ms(self) -> int | None:
         times = [place.due_ms for place in self._shelf.places.values() if place.due_ms is not None]

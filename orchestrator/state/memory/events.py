@@ -18,6 +18,7 @@ class MemoryEvents:
                 log.append(event)
             elif event.sequence > len(log):
                 break
+        self._shelf.tell(id)
         return len(log)
 
     async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None:

@@ -1,7 +1,11 @@
 """What the parts of the memory store share: the conversations with everything that goes when they go, and the time."""
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass, field
+
+from anyio import BrokenResourceError, WouldBlock
+from anyio.streams.memory import MemoryObjectSendStream
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
@@ -51,6 +55,13 @@ class Shelf:
         self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
         #: What the scripts of the Redis store note in the tenant's stream: (tenant, entry).
         self.journal: list[tuple[TenantId, Entry]] = []
+        self.listeners: set[MemoryObjectSendStream[ConversationId]] = set()
+
+    def tell(self, id: ConversationId) -> None:
+        """It changed."""
+        for listener in self.listeners:
+            with suppress(WouldBlock, BrokenResourceError):  # a hint
+                listener.send_nowait(id)
 
     def note(self, tenant: TenantId, kind: str, id: str, body: str | None) -> None:
         """A change of one object, or its removal (None)."""

@@ -1,0 +1,121 @@
+"""What runtimes tell by themselves: batches of their event log, and that something about a conversation changed.
+
+A runtime is hostile: it is believed about its own conversation and nothing else, and only the generation that is there
+now is heard. Its events keep the numbers of its own log; where a batch does not join what is kept, the log is read from
+the runtime instead. Answering without an error means that the batch is durable: the runtime may forget it.
+"""
+
+import hmac
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.domain.conversation import LIVE_PHASES, Conversation
+from orchestrator.domain.errors import InvalidRequest, RuntimeUnreachable, TransientError, Unauthenticated
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import SecretText
+from orchestrator.nested.client import Refused
+from orchestrator.services.events import EventLog
+from orchestrator.services.keys import KeyRing
+from orchestrator.state.base import Conversations
+
+AT_ONCE = 2  #: posts of one runtime that are served at a time
+_NOBODY = SecretText("no runtime has this key, it is compared for the time that comparing takes")
+
+
+class TooMany(TransientError):
+    """This runtime posts faster than its posts are taken; the same batch later."""
+
+    code = "runtime_too_fast"
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """The first and last sequence of the stored events of a batch, as the runtime has them."""
+
+    first: int
+    last: int
+
+
+class Intake:
+    """`used` is told of every post: an agent at work is use."""
+
+    def __init__(
+        self,
+        conversations: Conversations,
+        events: EventLog,
+        keys: KeyRing,
+        used: Callable[[TenantId, ConversationId], None],
+    ) -> None:
+        self._conversations = conversations
+        self._events = events
+        self._keys = keys
+        self._used = used
+        self._busy: dict[RuntimeId, int] = {}
+
+    async def authenticate(self, runtime: RuntimeId, presented: str) -> Conversation:
+        """The conversation whose runtime this is, by the inner key of its present generation. Raises `Unauthenticated`,
+        in the same words for one that never was."""
+        place = await self._conversations.route(runtime)
+        found = await self._conversations.get(*place) if place is not None else None
+        known = found is not None and found.runtime is not None and found.runtime.id == runtime
+        key = await self._keys.inner_key(found) if found is not None and known else None
+        right = hmac.compare_digest(presented.encode("utf-8", "replace"), (key or _NOBODY).open().encode())
+        if found is None or key is None or not right or found.phase not in LIVE_PHASES:
+            raise Unauthenticated("this is not the key of that runtime")
+        return found
+
+    async def events(
+        self, conversation: Conversation, batch: Sequence[Mapping[str, Any]], numbers: Numbers | None
+    ) -> None:
+        """Take a batch over. Raises `TooMany`, `InvalidRequest`, `StoreUnavailable`, `RuntimeUnreachable`; then nothing
+        of it is acknowledged, and the runtime sends it again."""
+        with self._slot(conversation):
+            self._used(conversation.tenant, conversation.id)
+            stored = [event for event in batch if not _is_live(event)]
+            if numbers is None:
+                if stored:  # of a server that does not number: its log is read
+                    await self._pull(conversation)
+                return
+            if numbers.last - numbers.first + 1 != len(stored):
+                raise InvalidRequest("the batch does not hold the events that its numbers name")
+            if not await self._events.take(conversation, numbers.first, stored):
+                await self._pull(conversation)
+
+    async def _pull(self, conversation: Conversation) -> None:
+        try:
+            await self._events.pull(conversation)
+        except Refused as exc:
+            raise RuntimeUnreachable("the runtime's log could not be read") from exc
+
+    def _slot(self, conversation: Conversation) -> "_Slot":
+        runtime = conversation.runtime
+        if runtime is None:
+            raise Unauthenticated("this is not the key of that runtime")
+        return _Slot(self._busy, runtime.id)
+
+
+class _Slot:
+    """One of the places of a runtime. Raises `TooMany` when all are taken."""
+
+    def __init__(self, busy: dict[RuntimeId, int], runtime: RuntimeId) -> None:
+        self._busy = busy
+        self._runtime = runtime
+
+    def __enter__(self) -> None:
+        taken = self._busy.get(self._runtime, 0)
+        if taken >= AT_ONCE:
+            raise TooMany("posts of this runtime are still being taken", retry_after=1.0)
+        self._busy[self._runtime] = taken + 1
+
+    def __exit__(self, *_: object) -> None:
+        left = self._busy[self._runtime] - 1
+        if left:
+            self._busy[self._runtime] = left
+        else:
+            del self._busy[self._runtime]
+
+
+def _is_live(event: Mapping[str, Any]) -> bool:
+    """Whether it is told and not stored: the whole state."""
+    return event.get("kind") == "ConversationStateUpdateEvent" and event.get("key") == "full_state"

@@ -1,0 +1,205 @@
+"""Reading along: server-sent events and the socket tell the same numbers as `GET .../events`, and nothing twice."""
+
+import json
+import uuid
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import httpx
+import pytest
+from support.processes import OrchestratorProcess, orchestrator_at
+from websockets.asyncio.client import ClientConnection, connect
+from websockets.exceptions import ConnectionClosed
+
+MODEL = {"agent_settings": {"llm": {"model": "openai/scripted", "api_key": "sk-model-key-of-the-tests"}}}
+
+
+@pytest.fixture(scope="module")
+def nestor(tmp_path_factory) -> Any:
+    with orchestrator_at(tmp_path_factory.mktemp("n") / "data", driver="fake") as running:
+        yield running
+
+
+@pytest.fixture
+def key(nestor: OrchestratorProcess) -> str:
+    tenant = nestor.call("POST", "/api/v2/tenants", json={"name": "acme"}, status=201)["id"]
+    key: str = nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json={"name": "k"}, status=201)["key"]
+    nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
+    return key
+
+
+@pytest.fixture
+def conversation(nestor: OrchestratorProcess, key: str) -> str:
+    body = {"initial_message": "SAY:150"}
+    id: str = nestor.call("POST", "/api/v2/conversations?wait=ready", key, json=body, status=200)["id"]
+    return id
+
+
+def logged(nestor: OrchestratorProcess, key: str, id: str) -> list[dict[str, Any]]:
+    items: list[dict[str, Any]] = []
+    while True:
+        page = nestor.call("GET", f"/api/v2/conversations/{id}/events?after={len(items)}", key, status=200)
+        items += page["items"]
+        if page["next_page_id"] is None:
+            return items
+
+
+async def sse(response: httpx.Response) -> AsyncIterator[tuple[str, str | None, Any]]:
+    """(event, id, data), signs of life left out."""
+    block: dict[str, str] = {}
+    async for line in response.aiter_lines():
+        if line:
+            name, _, value = line.partition(":")
+            block[name] = value.strip()
+        elif block.get("event"):
+            yield block["event"], block.get("id"), json.loads(block["data"])
+            block = {}
+
+
+def say(nestor: OrchestratorProcess, key: str, id: str, text: str) -> None:
+    nestor.call("POST", f"/api/v2/conversations/{id}/messages", key, json={"content": text}, status=202)
+
+
+async def test_a_stream_tells_the_log_and_then_what_comes(
+    nestor: OrchestratorProcess, key: str, conversation: str
+) -> None:
+    before = await anyio.to_thread.run_sync(logged, nestor, key, conversation)
+    headers = {"Authorization": f"Bearer {key}"}
+    url = f"{nestor.url}/api/v2/conversations/{conversation}/events/stream"
+    seen: list[dict[str, Any]] = []
+    async with httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as http:
+        async with http.stream("GET", url) as response:
+            assert response.headers["content-type"].startswith("text/event-stream")
+            async for event, id, data in sse(response):
+                if event == "phase":
+                    assert data["phase"] == "ready"
+                    continue
+                assert id == str(data["sequence"])
+                seen.append(data)
+                if len(seen) == len(before):
+                    assert seen == before
+                    await anyio.to_thread.run_sync(say, nestor, key, conversation, "more")
+                if len(seen) == len(before) + 2:
+                    break
+        after = await anyio.to_thread.run_sync(logged, nestor, key, conversation)
+        assert seen == after
+        async with http.stream("GET", url, headers={"Last-Event-ID": str(len(after) - 1)}) as response:
+            numbers = [id async for event, id, _ in first(sse(response), "event", 1)]
+        assert numbers == [str(len(after))]
+
+
+async def first(blocks: AsyncIterator[Any], event: str, count: int) -> AsyncIterator[Any]:
+    """As many blocks of that kind."""
+    async for block in blocks:
+        if block[0] == event:
+            yield block
+            count -= 1
+            if not count:
+                return
+
+
+async def test_a_stream_ends_when_the_conversation_is_gone(
+    nestor: OrchestratorProcess, key: str, conversation: str
+) -> None:
+    url = f"{nestor.url}/api/v2/conversations/{conversation}/events/stream?after=100000"
+    phases = []
+    async with (
+        httpx.AsyncClient(headers={"Authorization": f"Bearer {key}"}, timeout=60, trust_env=False) as http,
+        http.stream("GET", url) as response,
+    ):
+        async for event, _, data in sse(response):
+            if event == "gone":
+                break
+            phases.append(data["phase"])
+            if phases == ["ready"]:
+                await anyio.to_thread.run_sync(nestor.call, "DELETE", f"/api/v2/conversations/{conversation}", key)
+    assert phases[0] == "ready"
+
+
+async def test_streams_refuse_strangers(nestor: OrchestratorProcess, key: str, conversation: str) -> None:
+    tenant = await anyio.to_thread.run_sync(lambda: nestor.call("POST", "/api/v2/tenants", json={"name": "globex"}))
+    path = f"/api/v2/tenants/{tenant['id']}/api-keys"
+    other = (await anyio.to_thread.run_sync(lambda: nestor.call("POST", path, json={"name": "k"})))["key"]
+    async with httpx.AsyncClient(trust_env=False) as http:
+        url = f"{nestor.url}/api/v2/conversations/{conversation}/events/stream"
+        assert (await http.get(url)).status_code == 401
+        foreign = await http.get(url, headers={"Authorization": f"Bearer {other}"})
+        missing = await http.get(
+            url.replace(conversation, str(uuid.uuid4())), headers={"Authorization": f"Bearer {other}"}
+        )
+        assert foreign.status_code == missing.status_code == 404
+        assert foreign.json()["detail"] == missing.json()["detail"]
+        bad = await http.get(url, headers={"Authorization": f"Bearer {key}", "Last-Event-ID": "x"})
+        assert bad.status_code == 422
+
+
+def socket_url(nestor: OrchestratorProcess, id: str, query: str = "") -> str:
+    return f"{nestor.url.replace('http', 'ws')}/api/v2/conversations/{id}/events/socket{query}"
+
+
+async def test_the_socket_tells_the_same(nestor: OrchestratorProcess, key: str, conversation: str) -> None:
+    before = await anyio.to_thread.run_sync(logged, nestor, key, conversation)
+    seen = []
+    async with connect(socket_url(nestor, conversation, "?after=10"), proxy=None) as websocket:
+        await websocket.send(json.dumps({"type": "auth", "key": key}))
+        with anyio.fail_after(30):
+            while len(seen) < len(before) - 10:
+                frame = json.loads(await websocket.recv())
+                if frame["type"] == "event":
+                    seen.append({"sequence": frame["sequence"], "event": frame["event"]})
+    assert seen == before[10:]
+
+
+@pytest.mark.parametrize(
+    ("first_frame", "id", "query", "code"),
+    [
+        ({"type": "auth", "key": "wrong"}, None, "", 4001),
+        ({"type": "hello"}, None, "", 4001),
+        ("no json", None, "", 4001),
+        (None, str(uuid.uuid4()), "", 4004),
+        (None, "no-id", "", 1008),
+        (None, None, "?after=x", 1008),
+    ],
+)
+async def test_the_socket_says_why_it_closes(
+    nestor: OrchestratorProcess, key: str, conversation: str, first_frame: Any, id: str | None, query: str, code: int
+) -> None:
+    frame = {"type": "auth", "key": key} if first_frame is None else first_frame
+    async with connect(socket_url(nestor, id or conversation, query), proxy=None) as websocket:
+        await websocket.send(frame if isinstance(frame, str) else json.dumps(frame))
+        with pytest.raises(ConnectionClosed) as closed:
+            await drained(websocket)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == code
+
+
+async def drained(websocket: ClientConnection) -> None:
+    """Read until it is closed."""
+    with anyio.fail_after(20):
+        while True:
+            await websocket.recv()
+
+
+async def test_a_reader_notices_the_next_phase(nestor: OrchestratorProcess, key: str, conversation: str) -> None:
+    headers = {"Authorization": f"Bearer {key}"}
+    phases: list[str] = []
+    async with connect(socket_url(nestor, conversation), additional_headers=headers, proxy=None) as websocket:
+        with anyio.fail_after(30):
+            while "stopped" not in phases:
+                frame = json.loads(await websocket.recv())
+                if frame["type"] == "phase":
+                    phases.append(frame["phase"])
+                    if phases == ["ready"]:
+                        path = f"/api/v2/conversations/{conversation}/stop"
+                        await anyio.to_thread.run_sync(nestor.call, "POST", path, key)
+    assert phases[0] == "ready"
+
+
+def test_the_place_of_the_listener_is_remembered(tmp_path: Path) -> None:
+    with orchestrator_at(tmp_path / "data", driver="fake") as nestor:
+        remembered = (nestor.data_dir / "runtime-facing.port").read_text()
+        nestor.kill()
+        nestor.start()
+        assert (nestor.data_dir / "runtime-facing.port").read_text() == remembered
