@@ -1,37 +1,32 @@
 """kill -9 in the middle of writes, again and again: is everything that was acknowledged there, and once?
 
-    python bench/kills.py [--kills 1000] [--writers 4] [--seed 1] [--every 20]
+    python bench/kills.py [--kills 1000] [--writers 4] [--seed 1] [--every 25] [--folder FOLDER]
 
 A runtime is under a storm of `POST event`, each with an id chosen by the writer, and is killed at a random moment.
 After each start every conversation must load, hold each acknowledged message once and no message twice; what was not
 acknowledged is sent again under the same id and must then be there once as well. Ends with status 1 on the first fault.
+
+With --folder all of it is kept there: the data, and a ledger (`bench/ledger.py`) of every message before it is sent and
+after it was acknowledged. Called again with the same folder, the bench looks at all of it and goes on to --kills, also
+when it was killed itself; what it counts is the sum. Do not change --seed, --writers and --every on the way.
 """
 
 import argparse
 import http.client
 import random
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
 from collections import Counter
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
+from ledger import Conversation, Ledger
 from servers import Client, Server, leave, ours
-
-
-@dataclass
-class Conversation:
-    """What one writer did to its conversation, and how often each message was found up to `cursor`."""
-
-    id: str
-    acknowledged: list[str] = field(default_factory=list)
-    unsure: list[str] = field(default_factory=list)
-    cursor: str | None = None
-    found: Counter[str] = field(default_factory=Counter)
 
 
 class Fault(AssertionError):
@@ -44,28 +39,27 @@ def message(event_id: str) -> dict[str, Any]:
     return {"role": "user", "content": [{"type": "text", "text": text}], "run": False, "event_id": event_id}
 
 
-def write(server: Server, conversation: Conversation, ids: random.Random) -> None:
+def write(server: Server, conversation: Conversation, ledger: Ledger, ids: random.Random) -> None:
     """Send until the server is gone."""
     client = Client(server)
     while True:
         event_id = str(UUID(int=ids.getrandbits(128), version=4))
-        conversation.unsure.append(event_id)
+        ledger.sending(conversation, event_id)
         try:
             client.call("POST", f"/api/conversations/{conversation.id}/events", message(event_id))
         except (OSError, http.client.HTTPException):
             return
-        conversation.unsure.remove(event_id)
-        conversation.acknowledged.append(event_id)
+        ledger.acknowledged(conversation, event_id)
 
 
-def storm(server: Server, conversations: list[Conversation], seconds: float, chance: random.Random) -> None:
+def storm(server: Server, conversations: list[Conversation], ledger: Ledger, chance: random.Random) -> None:
     writers = [
-        threading.Thread(target=write, args=(server, conversation, random.Random(chance.random())), daemon=True)
+        threading.Thread(target=write, args=(server, conversation, ledger, random.Random(chance.random())), daemon=True)
         for conversation in conversations
     ]
     for writer in writers:
         writer.start()
-    time.sleep(seconds)
+    time.sleep(chance.uniform(0.02, 0.3))
     assert server.process is not None
     server.process.kill()
     server.process.wait()
@@ -73,19 +67,21 @@ def storm(server: Server, conversations: list[Conversation], seconds: float, cha
         writer.join()
 
 
-def check(client: Client, conversation: Conversation) -> None:
+def check(client: Client, conversation: Conversation, ledger: Ledger) -> None:
     """Look at what is new since the last look; the whole is looked at by `check_whole`."""
-    for event_id in conversation.unsure:
+    for event_id in list(conversation.unsure):
         client.call("POST", f"/api/conversations/{conversation.id}/events", message(event_id))
-    conversation.acknowledged += conversation.unsure
-    conversation.unsure.clear()
+        ledger.acknowledged(conversation, event_id)
     info = client.json("GET", f"/api/conversations/{conversation.id}")
     if info["execution_status"] != "idle":
         raise Fault(f"conversation {conversation.id} is {info['execution_status']}")
     read(client, conversation)
-    missing = [event_id for event_id in conversation.acknowledged if conversation.found[event_id] != 1]
-    if missing:
-        raise Fault(f"conversation {conversation.id}: {missing[:3]} found {conversation.found[missing[0]]} times")
+    wrong = [event_id for event_id in conversation.acknowledged if conversation.found[event_id] != 1]
+    if wrong:
+        raise Fault(f"conversation {conversation.id}: {wrong[:3]} found {conversation.found[wrong[0]]} times")
+    strange = conversation.found.keys() - set(conversation.acknowledged)
+    if strange:
+        raise Fault(f"conversation {conversation.id} holds {list(strange)[:3]}, which nobody sent")
     if conversation.acknowledged and info["last_user_message_id"] not in conversation.found:
         raise Fault(f"conversation {conversation.id} does not know its last message")
 
@@ -107,17 +103,19 @@ def read(client: Client, conversation: Conversation) -> None:
             return
 
 
-def check_whole(client: Client, conversation: Conversation) -> None:
+def check_whole(client: Client, conversation: Conversation, ledger: Ledger) -> None:
     conversation.cursor, conversation.found = None, Counter()
-    check(client, conversation)
+    check(client, conversation, ledger)
 
 
-def create(client: Client, folder: Path) -> Conversation:
+def create(client: Client, folder: Path, ledger: Ledger, id: UUID) -> None:
     body = {
+        "conversation_id": str(id),
         "agent": {"llm": {"model": "openai/scripted", "api_key": "k", "usage_id": "agent"}, "tools": []},
         "workspace": {"working_dir": str(folder / "work")},
     }
-    return Conversation(client.json("POST", "/api/conversations", body)["id"])
+    client.json("POST", "/api/conversations", body)
+    ledger.created(str(id))
 
 
 def main() -> int:
@@ -125,48 +123,65 @@ def main() -> int:
     parser.add_argument("--kills", type=int, default=1000)
     parser.add_argument("--writers", type=int, default=4)
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--every", type=int, default=20, help="kills between new conversations, and whole looks")
+    parser.add_argument("--every", type=int, default=25, help="kills between new conversations, and whole looks")
+    parser.add_argument("--folder", type=Path, metavar="FOLDER", help="where all of it is kept, to go on with later")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, leave)
-    chance = random.Random(options.seed)
-    server = Server(ours())
-    every: list[Conversation] = []
+    folder = options.folder or Path(tempfile.mkdtemp(prefix="nestor-kills-"))
+    folder.mkdir(parents=True, exist_ok=True)
+    server = Server(ours(), folder)
     try:
-        server.start()
-        for kill in range(options.kills):
-            client = Client(server)
-            if kill % options.every == 0:
-                for conversation in every:
-                    check_whole(client, conversation)
-                current = [create(client, server.folder) for _ in range(options.writers)]
-                every += current
-                print(f"{kill} kills, {len(every)} conversations, {total(every)} messages", flush=True)
-            client.close()
-            storm(server, current, chance.uniform(0.02, 0.3), chance)
-            server.start()
-            client = Client(server)
-            for conversation in current:
-                check(client, conversation)
-            if client.json("GET", "/api/conversations/count") != len(every):
-                raise Fault("a conversation is gone")
-            client.close()
-        client = Client(server)
-        for conversation in every:
-            check_whole(client, conversation)
+        with Ledger(folder / "ledger.jsonl") as ledger:
+            print(f"seed {options.seed}, {folder}: {ledger.kills} kills before", flush=True)
+            run(server, ledger, options)
+            told = ledger.told
     except Fault as fault:
-        print(f"FAULT: {fault}; all of it is in {server.folder}")
-        server.stop(remove=False)
+        print(f"FAULT: {fault}; all of it is in {folder}")
         return 1
-    except BaseException:
+    finally:
         server.stop()
-        raise
-    server.stop()
-    print(f"{options.kills} kills: {total(every)} acknowledged messages, none missing, none doubled")
+    if options.folder is None:
+        shutil.rmtree(folder)
+    print(f"seed {options.seed}: {told}; every conversation loads, none missing, none doubled")
     return 0
 
 
-def total(conversations: list[Conversation]) -> int:
-    return sum(len(conversation.acknowledged) for conversation in conversations)
+def run(server: Server, ledger: Ledger, options: argparse.Namespace) -> None:
+    server.start()
+    ledger.began(server.pid)
+    look(server, ledger)
+    while ledger.kills < options.kills:
+        chance = random.Random(f"{options.seed}/{ledger.runs}/{ledger.kills}")
+        number = ledger.kills // options.every * options.writers
+        if len(ledger.conversations) < number + options.writers:
+            look(server, ledger)
+            client = Client(server)
+            for place in range(len(ledger.conversations), number + options.writers):
+                id = UUID(int=random.Random(f"{options.seed}/c{place}").getrandbits(128), version=4)
+                create(client, server.folder, ledger, id)
+            client.close()
+            print(ledger.told, flush=True)
+        current = ledger.conversations[number : number + options.writers]
+        storm(server, current, ledger, chance)
+        server.start()
+        ledger.killed(server.pid)
+        client = Client(server)
+        for conversation in current:
+            check(client, conversation, ledger)
+        if client.json("GET", "/api/conversations/count") != len(ledger.conversations):
+            raise Fault("a conversation is gone")
+        client.close()
+    look(server, ledger)
+
+
+def look(server: Server, ledger: Ledger) -> None:
+    """At everything that there is."""
+    client = Client(server)
+    for conversation in ledger.conversations:
+        check_whole(client, conversation, ledger)
+    if client.json("GET", "/api/conversations/count") < len(ledger.conversations):
+        raise Fault("a conversation is gone")
+    client.close()
 
 
 if __name__ == "__main__":
