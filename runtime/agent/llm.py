@@ -1,20 +1,23 @@
 """The only place that knows litellm: asks a model, counts what it cost, tells its errors.
 
 The loop calls `Model.ask`. The library takes seconds to import, so it is imported once, in a thread, when the first
-conversation is made (`warm_up`) or at the latest when a model is asked; the server is ready long before. Its price map
-is the local one: nothing is fetched.
+conversation is made (`warm_up`) or at the latest when a model is asked; the server is ready long before, and answers
+meanwhile. Its price map is the local one: nothing is fetched.
 """
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import importlib
 import logging
 import os
+import sys
 import threading
 import time
 import warnings
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -36,6 +39,8 @@ _thinking: TypeAdapter[AnyThinkingBlock] = TypeAdapter(AnyThinkingBlock)
 _MOST_DETAIL = 2_000
 _DEADLINE_GRACE = 5.0
 _NO_TIMEOUT_SECONDS = 3600.0
+#: how long the import keeps the interpreter when the server wants it; five milliseconds is what Python gives
+_SWITCH_SECONDS = 0.0005
 
 
 def load() -> Any:
@@ -48,12 +53,35 @@ def load() -> Any:
         warnings.filterwarnings("ignore", message=r"coroutine '.*completion.*' was never", category=RuntimeWarning)
         # The library reads this at import; without it, it would fetch a price map from the network.
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
-        library: Any = importlib.import_module("litellm")
-        library.openai = importlib.import_module("openai")  # the base of all its errors
+        with _beside_a_server():
+            library: Any = importlib.import_module("litellm")
+            library.openai = importlib.import_module("openai")  # the base of all its errors
         library.suppress_debug_info = True
         library.turn_off_message_logging = True
         logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # its lines can hold request bodies
         return library
+
+
+@contextmanager
+def _beside_a_server() -> Iterator[None]:
+    """For an import of seconds in a thread: the server's thread gets the interpreter when it wants it.
+
+    Collections of garbage stop everything, and looking again and again at what an import leaves for good is a quarter
+    of its time: none happens meanwhile, and none looks at it later.
+    """
+    if "litellm" in sys.modules:
+        yield
+        return
+    interval, collects = sys.getswitchinterval(), gc.isenabled()
+    sys.setswitchinterval(_SWITCH_SECONDS)
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if collects:
+            gc.enable()
+        sys.setswitchinterval(interval)
 
 
 async def warm_up() -> None:

@@ -1,0 +1,102 @@
+"""A runtime is ready before it has imported what is heavy, and what needs no model never imports it."""
+
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.support.runtimes import KEY, RuntimeProcess, message
+
+#: what a start must not pay for
+HEAVY = {"litellm", "openai", "mcp", "httpx", "jsonschema", "yaml", "rich", "pygments", "tiktoken", "typer", "docker"}
+
+
+@pytest.fixture
+def process(tmp_path: Path) -> Iterator[RuntimeProcess]:
+    made = RuntimeProcess(tmp_path, PYTHONPROFILEIMPORTTIME="1")
+    yield made
+    made.ensure_gone()
+
+
+def finished(process: RuntimeProcess) -> set[str]:
+    """The modules that the process has imported until now, as the interpreter told."""
+    lines = (process.folder / "runtime.log").read_text(errors="replace").splitlines()
+    return {line.rpartition("|")[2].strip() for line in lines if line.startswith("import time:")}
+
+
+def imported(process: RuntimeProcess) -> set[str]:
+    """Their packages."""
+    names = finished(process)
+    assert "fastapi.routing" in names  # it does tell
+    return {name.partition(".")[0] for name in names if name != "rich"}  # which is looked for, and not found
+
+
+def test_nothing_heavy_is_imported_until_a_conversation_is_there(process: RuntimeProcess) -> None:
+    process.start()
+    assert imported(process) & HEAVY == set()
+    with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False, timeout=30) as http:
+        assert http.patch("/api/settings", json={"agent_settings_diff": {"llm": {"model": "m"}}}).status_code == 200
+        assert http.put("/api/settings/secrets", json={"name": "A", "value": "b"}).status_code in (200, 201)
+        for path in (
+            "/health",
+            "/ready",
+            "/server_info",
+            "/api/settings",
+            "/api/settings/secrets",
+            "/api/settings/agent-schema",
+            "/api/conversations/search",
+            "/api/conversations/count",
+            "/api/llm/providers",
+            "/api/llm/models",
+            "/api/tools/",
+            "/openapi.json",
+        ):
+            assert http.get(path).status_code == 200, path
+        assert http.post("/api/bash/execute_bash_command", json={"command": "echo hello"}).status_code == 200
+    assert imported(process) & HEAVY == set()
+
+
+def test_the_server_answers_while_the_model_library_is_imported(tmp_path: Path, process: RuntimeProcess) -> None:
+    process.start()
+    with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False, timeout=30) as http:
+        body = {"agent": {"llm": {"model": "openai/x"}}, "workspace": {"working_dir": str(tmp_path / "work")}}
+        id = http.post("/api/conversations", json=body).json()["id"]
+        assert http.post(f"/api/conversations/{id}/events", json={**message("words"), "run": False}).status_code == 200
+        assert http.get(f"/api/conversations/{id}/events/count").json() > 0
+        answered = 0
+        while "litellm.main" not in finished(process):
+            assert http.get("/health").status_code == 200
+            answered += 1
+        assert answered > 20
+
+
+def test_an_idle_runtime_uses_no_time(tmp_path: Path) -> None:
+    process = RuntimeProcess(tmp_path)
+    try:
+        process.start()
+        with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False) as http:
+            body = {"agent": {"llm": {"model": "openai/x"}}, "workspace": {"working_dir": str(tmp_path / "work")}}
+            assert http.post("/api/conversations", json=body).status_code == 201
+        until = time.monotonic() + 60
+        while (used := ticks(process.pid, seconds=3)) and time.monotonic() < until:
+            pass  # what was begun before may end first
+        assert used == 0
+        assert ticks(process.pid, seconds=5) == 0
+    finally:
+        process.ensure_gone()
+
+
+def ticks(pid: int, *, seconds: float) -> int:
+    """Hundredths of a second of the processor that were used in this time, which is what is measured."""
+
+    def used() -> int:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        return int(fields[11]) + int(fields[12])
+
+    assert os.sysconf("SC_CLK_TCK") == 100
+    before = used()
+    time.sleep(seconds)
+    return used() - before
