@@ -13,6 +13,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
 from orchestrator.domain.errors import Misconfigured
+from orchestrator.domain.restarts import RestartPolicy, Restarts
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
@@ -106,6 +107,15 @@ class OrchestratorSettings(BaseSettings):
     """How many starts of one tenant may wait."""
     queue_seconds: float = Field(default=600.0, gt=0, le=86_400)
     """How long a start may wait, until it fails with the reason `limit`."""
+    restart: RestartPolicy = RestartPolicy.NEVER
+    """Whether a runtime that died (out of memory, ended, gone) starts again by itself, where a tenant, user or request
+    does not choose: `never`, because a start costs and may repeat what killed it; `on_failure`."""
+    restart_max: int = Field(default=3, ge=0, le=10)
+    """At most so many restarts within the window, then it fails with the reason; a tenant may choose fewer."""
+    restart_window_seconds: float = Field(default=600.0, gt=0, le=86_400)
+    """The window; a tenant may choose a longer one."""
+    restart_backoff_seconds: float = Field(default=1.0, gt=0, le=60)
+    """Before the first restart; each further one within the window waits twice as long, a minute at most."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
     verify_git_tokens: bool = True
@@ -126,6 +136,10 @@ class OrchestratorSettings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
+
+    @property
+    def restarts(self) -> Restarts:
+        return Restarts(self.restart, self.restart_max, self.restart_window_seconds, self.restart_backoff_seconds)
 
     @property
     def limits(self) -> OperatorLimits:

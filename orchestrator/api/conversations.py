@@ -255,5 +255,6 @@ async def _render(services: Services, owner: Owner, conversation: Conversation) 
     out = schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
     return out | {
         "idle": schemas.idle_out(await services.idleness.rest(conversation)),
+        "failures": schemas.failures_out(conversation),
         "queue": schemas.queue_out(await services.admission.standing(conversation)),
     }

@@ -10,9 +10,10 @@ from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.conversation import Conversation, Phase, Why
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.operation import Operation
+from orchestrator.domain.restarts import RestartPolicy
 from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
 from orchestrator.services.idleness import Rest
@@ -117,7 +118,8 @@ Number = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class LimitsBody(Body):
-    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it.
+    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it. `restart`:
+    whether a runtime that died starts again by itself, within the operator's number.
 
     The others are a tenant's own, below the operator's: how many runtimes may run at once and how many starts a minute
     may bring (0: as many as the operator allows), and what becomes of a start that is one too many."""
@@ -130,6 +132,9 @@ class LimitsBody(Body):
     starts_per_minute_per_user: Number | None = None
     starts_per_minute_per_key: Number | None = None
     when_full: Policy | None = None
+    restart: RestartPolicy | None = None
+    restart_max: int | None = Field(default=None, ge=0, le=10)
+    restart_window_seconds: float | None = Field(default=None, gt=0, le=86_400, allow_inf_nan=False)
 
     def refuse_tenants_own(self, where: str) -> None:
         """Raises `InvalidRequest` for a limit that only the tenant's own settings may have."""
@@ -239,13 +244,9 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "phase": conversation.phase,
         "status": STATUS_OF[conversation.phase],
         "desired": conversation.desired,
-        "reason": why.reason,
-        "message": why.message,
-        "hint": why.hint,
-        "retryable": why.retryable,
-        "step": why.step or None,
-        "log_tail": list(why.log_tail),
+        **why_out(why),
         "attempt": conversation.attempt,
+        "restart_at": rfc3339(conversation.restart_at) if conversation.restart_at else None,
         "version": conversation.version,
         "fence": conversation.fence,
         "repository": conversation.request.repository,
@@ -308,12 +309,38 @@ def _meter(meter: Meter) -> dict[str, Any]:
     return {"rule": rule.name, "limit": rule.limit, "current": meter.current, **window}
 
 
+def why_out(why: Why) -> dict[str, Any]:
+    return {
+        "reason": why.reason,
+        "message": why.message,
+        "hint": why.hint,
+        "retryable": why.retryable,
+        "step": why.step or None,
+        "log_tail": list(why.log_tail),
+    }
+
+
+def failures_out(conversation: Conversation) -> list[dict[str, Any]]:
+    """The last failures, the latest first."""
+    return [
+        {
+            "at": rfc3339(failure.at),
+            "generation": failure.generation,
+            "attempt": failure.attempt,
+            "restarted": failure.restarted,
+            **why_out(failure.why),
+        }
+        for failure in reversed(conversation.failures)
+    ]
+
+
 def operation_out(operation: Operation) -> dict[str, Any]:
     return {
         "id": operation.id,
         "kind": operation.kind,
         "state": operation.state,
         "conversation": operation.conversation,
+        "failure": why_out(operation.failure) if operation.failure is not None else None,
         "stages": [
             {
                 "name": stage.name,

@@ -41,6 +41,7 @@ from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
+from orchestrator.services.deaths import Deaths
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
@@ -58,6 +59,7 @@ from orchestrator.services.recovery import Recovery
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
+from orchestrator.services.watching import EngineWatch
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
@@ -87,6 +89,7 @@ class House:
     feed: EventFeed
     facing: Facing | None
     intake: Intake
+    watch: EngineWatch
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
     shipper: Shipper
@@ -217,7 +220,6 @@ async def _furnish(
         alive_seconds=min(60.0, settings.start_timeout / 2),
     )
     feed = EventFeed(events, store.changes)
-    tending = Tending(surroundings, store.inbox, events)
     idleness = Idleness(
         store.conversations,
         effective,
@@ -228,7 +230,9 @@ async def _furnish(
         IdlePolicy(default=settings.idle_pause_seconds, cap=settings.idle_pause_max_seconds),
     )
     admission = Admission(store, layers.settings, idleness, settings.limits)
-    suspension = Suspension(surroundings, store, tending, events, idleness, admission)
+    deaths = Deaths(surroundings, store.operations, admission, settings.restarts)
+    tending = Tending(surroundings, store.inbox, events, deaths)
+    suspension = Suspension(surroundings, store, deaths, events, idleness, admission)
     lifecycle = Lifecycle(
         surroundings, store, tending, events, suspension, idleness, admission, start_timeout=settings.start_timeout
     )
@@ -270,6 +274,7 @@ async def _furnish(
         feed=feed,
         facing=facing,
         intake=Intake(store.conversations, events, keys, activity.touch),
+        watch=EngineWatch(installation, driver, store.conversations, workers.wake),
         installation=installation,
         state_server=state_server,
         shipper=shipper,

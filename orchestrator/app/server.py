@@ -100,6 +100,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
+            tasks.start_soon(house.watch.run)
             tasks.start_soon(house.activity.run)
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)

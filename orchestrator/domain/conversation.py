@@ -32,10 +32,12 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.PENDING: frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PROVISIONING: frozenset({Phase.CONFIGURING, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.CONFIGURING: frozenset({Phase.READY, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
-    Phase.READY: frozenset({Phase.PAUSING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.READY: frozenset({Phase.PENDING, Phase.PAUSING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PAUSING: frozenset({Phase.PAUSED, Phase.READY, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PAUSED: frozenset({Phase.RESUMING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
-    Phase.RESUMING: frozenset({Phase.READY, Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.RESUMING: frozenset(
+        {Phase.READY, Phase.PENDING, Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}
+    ),
     Phase.STOPPING: frozenset({Phase.STOPPED, Phase.DELETING, Phase.FAILED}),
     Phase.STOPPED: frozenset({Phase.PENDING, Phase.RESUMING, Phase.DELETING}),
     Phase.DELETING: frozenset(),
@@ -115,6 +117,21 @@ class StartFailed(PermanentError):
 REQUESTED = Why(Reason.REQUESTED, "asked for by a caller")
 
 
+FAILURES_KEPT = 10  #: the last ones of a conversation
+_KEPT_LINES, _KEPT_CHARACTERS = 20, 500
+
+
+@dataclass(frozen=True)
+class Failure:
+    """One failure of a conversation's past, kept when its runtime is gone and when it started again."""
+
+    at: datetime
+    why: Why
+    generation: int
+    attempt: int
+    restarted: bool = False  #: it started again by itself
+
+
 @dataclass(frozen=True)
 class StartRequest:
     """What the caller asked for; stored with the record, so that any replica can start it. Secrets travel sealed."""
@@ -161,6 +178,8 @@ class Conversation:
     runtime: RuntimeRecord | None = None
     operation: OperationId | None = None
     attempt: int = 0
+    failures: tuple[Failure, ...] = ()  #: the last ones, the latest last
+    restart_at: datetime | None = None  #: it died and starts again by itself then
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
     was_ready: bool = False  #: it was ready once, so its volume holds work
     version: int = 1
@@ -172,3 +191,16 @@ def advance(conversation: Conversation, to: Phase, *, why: Why, now: datetime) -
     if to not in TRANSITIONS[conversation.phase]:
         raise IllegalTransition(f"a conversation that is {conversation.phase} cannot become {to}")
     return replace(conversation, phase=to, why=why, phase_since=now, updated_at=now, version=conversation.version + 1)
+
+
+def fail(conversation: Conversation, why: Why, *, now: datetime) -> Conversation:
+    """The same conversation, failed, with the failure kept. Raises `IllegalTransition`."""
+    return replace(advance(noted(conversation, why, now=now), Phase.FAILED, why=why, now=now), restart_at=None)
+
+
+def noted(conversation: Conversation, why: Why, *, now: datetime, restarted: bool = False) -> Conversation:
+    """With `why` as its latest failure, of which a runtime cannot make more than a few lines."""
+    tail = tuple(line[:_KEPT_CHARACTERS] for line in why.log_tail[-_KEPT_LINES:])
+    generation = conversation.runtime.generation if conversation.runtime is not None else 0
+    failure = Failure(now, replace(why, log_tail=tail), generation, conversation.attempt, restarted)
+    return replace(conversation, failures=(*conversation.failures, failure)[-FAILURES_KEPT:])

@@ -4,6 +4,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
+from orchestrator.domain.conversation import Why
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
 
 
@@ -38,8 +39,9 @@ class Operation:
     id: OperationId
     tenant: TenantId
     conversation: ConversationId
-    kind: str  #: start, delete
+    kind: str  #: start, restart, resume, pause, stop, delete, undelete
     state: OperationState
     stages: tuple[Stage, ...]
     created_at: datetime
     updated_at: datetime
+    failure: Why | None = None  #: why it failed; None also for one that another took the place of

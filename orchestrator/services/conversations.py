@@ -29,7 +29,7 @@ from orchestrator.state.base import Message, Page, Store, StoredEvent
 
 WAITING_MESSAGES = 1_000
 _TRIES = 8
-_STARTS = frozenset({"start", "resume"})
+_STARTS = frozenset({"start", "restart", "resume"})
 _BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
@@ -60,7 +60,7 @@ def _started(present: Conversation) -> Conversation | None:
     if present.desired is Desired.DELETED:
         raise NotFound("there is no such conversation")
     if present.phase in (Phase.STOPPED, Phase.FAILED):
-        return replace(present, desired=Desired.RUNNING)
+        return replace(present, desired=Desired.RUNNING, restart_at=None)
     return None
 
 

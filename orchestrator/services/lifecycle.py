@@ -7,7 +7,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.admission import Verdict
-from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance, fail
 from orchestrator.domain.errors import LimitReached, NotFound, RuntimeUnreachable, TransientError
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import ClaimTaken
@@ -19,12 +19,13 @@ from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
-from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
     PAUSED_FOR_ANOTHER,
     PAUSED_FOR_IDLING,
     SUSPENDED,
+    WAITED_IN_VAIN,
     Suspension,
 )
 from orchestrator.services.tending import Tending, problem_of
@@ -36,7 +37,6 @@ _BACKOFF_MS = (500, 2_000, 5_000)
 _STUCK_RETRY_MS = 5_000
 _SETTLE_SECONDS = 2.0  # what became ready or was used just now may be about to get its next message
 _LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
-_WAITED_IN_VAIN = ("it waited for a place and got none in time", "start it again later, or stop another one")
 REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
 _STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
 
@@ -92,7 +92,10 @@ class Lifecycle:
             return _STUCK_RETRY_MS
         await self._admission.give_back(lease)
         stopped = conversation.desired is Desired.STOPPED
-        await self._finish(conversation, OperationState.SUCCEEDED if stopped else OperationState.FAILED)
+        if stopped:
+            await self._finish(conversation, OperationState.SUCCEEDED)
+        else:
+            await self._finish(conversation, OperationState.FAILED, conversation.why)
         return None
 
     async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:
@@ -145,17 +148,23 @@ class Lifecycle:
         if conversation.operation is None:
             return False
         operation = await self._store.operations.get(conversation.tenant, conversation.operation)
-        return operation is not None and operation.kind == "start" and operation.state is OperationState.RUNNING
+        return (
+            operation is not None
+            and operation.kind in ("start", "restart")
+            and operation.state is OperationState.RUNNING
+        )
 
     async def _start(self, lease: Lease, conversation: Conversation) -> int | None:
         if conversation.phase not in _STARTING:
             conversation = replace(conversation, attempt=0)
         start = Provisioning(self._house, lease, conversation, generation=lease.fence)
+        if (pause_ms := self._restarts_in_ms(conversation)) > 0:
+            return pause_ms
         if (wait_ms := await self._wait_for_slot(start)) is not None:
             return wait_ms or None
         if not await self._clear_way(start):
             return _STUCK_RETRY_MS
-        attempt = replace(start.conversation, attempt=start.conversation.attempt + 1)
+        attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
         await start.store(advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now()))
         progress = OperationProgress(
             self._store.operations,
@@ -182,6 +191,12 @@ class Lifecycle:
         log.info("runtime.ready", conversation=conversation.id, seconds=round(self._house.clock.monotonic() - began, 3))
         return 0  # at once: messages may be waiting
 
+    def _restarts_in_ms(self, conversation: Conversation) -> int:
+        """How long one that died has to wait yet."""
+        if conversation.restart_at is None or conversation.phase is not Phase.PENDING:
+            return 0
+        return int((conversation.restart_at - self._house.clock.now()).total_seconds() * 1000)
+
     async def _wait_for_slot(self, start: Provisioning) -> int | None:
         """None when it has its slot; else the time for which it may wait, 0 when that is over and it has failed."""
         try:
@@ -193,10 +208,10 @@ class Lifecycle:
                 return None
             if stands.left_ms:
                 return stands.left_ms + 50
-            why = Why(Reason.LIMIT, *_WAITED_IN_VAIN, retryable=True)
+            why = WAITED_IN_VAIN
         await self._back_to_pending(start)
-        await start.store(advance(start.conversation, Phase.FAILED, why=why, now=self._house.clock.now()))
-        await self._finish(start.conversation, OperationState.FAILED)
+        await start.store(fail(start.conversation, why, now=self._house.clock.now()))
+        await self._finish(start.conversation, OperationState.FAILED, why)
         await self._admission.give_back(start.lease, asked=True)
         return 0
 
@@ -204,6 +219,9 @@ class Lifecycle:
         """Undo what an earlier holder of the lease may have begun; False while something of it is stuck."""
         if not await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga):
             return False
+        earlier = made(start.conversation.runtime).generation
+        if earlier:  # of a runtime that was lost; it may have been lost to us alone
+            await destroy_runtime(start, runtime_name(start.conversation, earlier))
         await self._back_to_pending(start)
         return True
 
@@ -221,8 +239,8 @@ class Lifecycle:
         if isinstance(cause, TransientError) and attempt < MAXIMUM_ATTEMPTS:
             await self._back_to_pending(start)
             return _BACKOFF_MS[attempt - 1]
-        await start.store(advance(start.conversation, Phase.FAILED, why=why, now=self._house.clock.now()))
-        await self._finish(start.conversation, OperationState.FAILED)
+        await start.store(fail(start.conversation, why, now=self._house.clock.now()))
+        await self._finish(start.conversation, OperationState.FAILED, why)
         if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):
             return _STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
         await self._admission.give_back(start.lease)
@@ -272,7 +290,7 @@ class Lifecycle:
         except (RuntimeUnreachable, Refused, TimeoutError) as exc:
             log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
 
-    async def _finish(self, conversation: Conversation, state: OperationState) -> None:
+    async def _finish(self, conversation: Conversation, state: OperationState, why: Why | None = None) -> None:
         if conversation.operation is not None:
             with suppress(NotFound):  # it ended more than a day ago
-                await self._store.operations.finish(conversation.tenant, conversation.operation, state)
+                await self._store.operations.finish(conversation.tenant, conversation.operation, state, failure=why)

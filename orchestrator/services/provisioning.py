@@ -15,7 +15,7 @@ import anyio
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, Reason, StartFailed, Why, advance
 from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
-from orchestrator.domain.ids import TenantId
+from orchestrator.domain.ids import OperationId, TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import (
     ClaimTaken,
@@ -113,15 +113,21 @@ def runtime_name(conversation: Conversation, generation: int) -> str:
     return f"nestor-{made(conversation.runtime).id}-g{generation}"
 
 
-async def save(store: Conversations, lease: Lease, conversation: Conversation) -> Conversation:
-    """Store what the holder of the lease did; answers what is stored. What callers changed meanwhile is kept: desired
+async def save(
+    store: Conversations, lease: Lease, conversation: Conversation, *, operation: OperationId | None = None
+) -> Conversation:
+    """Store what the holder of the lease did; answers what is stored. `operation` is a new one of the holder's own, in
+    the place of the one it knows. What callers changed meanwhile is kept: desired
     state, labels and title by the store itself, the operation and its key here. Raises `LeaseLost`."""
     for _ in range(_SAVE_TRIES):
         stored = await store.get(lease.tenant, lease.conversation)
         if stored is None:
             raise LeaseLost("the conversation is gone")
         try:
-            current = replace(conversation, operation=stored.operation, key=stored.key)
+            kept = stored.operation
+            if operation is not None and kept == conversation.operation:
+                kept = operation
+            current = replace(conversation, operation=kept, key=stored.key)
             return await store.save(lease, current, expected_version=stored.version)
         except PreconditionFailed:
             continue  # a caller was faster; its change is kept

@@ -17,10 +17,11 @@ from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.nested.client import Refused
 from orchestrator.services.admission import Admission
+from orchestrator.services.deaths import Deaths
 from orchestrator.services.events import EventLog
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
-from orchestrator.services.tending import Tending, problem_of
+from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,12 @@ PAUSED_FOR_ANOTHER = Why(
     Reason.EVICTED,
     "it was unused for longest when another one needed its place",
     "use it, and it goes on",
+    retryable=True,
+)
+WAITED_IN_VAIN = Why(
+    Reason.LIMIT,
+    "it waited for a place and got none in time",
+    "start it again later, or stop another one",
     retryable=True,
 )
 _IN_USE = Why(Reason.REQUESTED, "in use")
@@ -55,7 +62,7 @@ class Suspension:
         self,
         house: Surroundings,
         store: Store,
-        tending: Tending,
+        deaths: Deaths,
         events: EventLog,
         idleness: Idleness,
         admission: Admission,
@@ -63,7 +70,7 @@ class Suspension:
         self._admission = admission
         self._house = house
         self._store = store
-        self._tending = tending
+        self._deaths = deaths
         self._events = events
         self._idleness = idleness
 
@@ -150,7 +157,7 @@ class Suspension:
             return None
         if stands.left_ms:
             return min(stands.left_ms + 50, _LOOK_MS)
-        await self._finish(conversation, OperationState.FAILED)  # it waited in vain; messages ask anew
+        await self._finish(conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
         await self._admission.give_back(lease, asked=True)
         return 0
 
@@ -173,9 +180,9 @@ class Suspension:
         return False
 
     async def _lose(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
-        await self._tending.give_up(lease, conversation, why)
-        await self._finish(conversation, OperationState.FAILED)
-        return None
+        due_in_ms = await self._deaths.give_up(lease, conversation, why)
+        await self._finish(conversation, OperationState.FAILED, why)
+        return due_in_ms
 
     async def _handle(self, conversation: Conversation) -> Handle | None:
         return await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
@@ -197,7 +204,7 @@ class Suspension:
         except (RuntimeUnreachable, Refused, TimeoutError) as exc:
             log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
 
-    async def _finish(self, conversation: Conversation, state: OperationState) -> None:
+    async def _finish(self, conversation: Conversation, state: OperationState, why: Why | None = None) -> None:
         if conversation.operation is not None:
             with suppress(NotFound):  # it ended more than a day ago
-                await self._store.operations.finish(conversation.tenant, conversation.operation, state)
+                await self._store.operations.finish(conversation.tenant, conversation.operation, state, failure=why)

@@ -8,13 +8,13 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Phase, Reason, Why, advance
+from orchestrator.domain.conversation import Conversation, Reason, Why
 from orchestrator.domain.errors import NestorError, RuntimeNotFound, RuntimeUnreachable
 from orchestrator.domain.ids import message_event_id
 from orchestrator.drivers.base import Condition, ExitCause, Handle, Pausable
 from orchestrator.nested import wire
 from orchestrator.nested.client import Refused
-from orchestrator.services.discretion import discreet
+from orchestrator.services.deaths import Deaths
 from orchestrator.services.events import EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.state.base import Inbox, Lease
@@ -27,19 +27,21 @@ _ROUND_SECONDS = 60.0  # a runtime that is slow on purpose must not keep a worke
 class Tending:
     """One round for one conversation."""
 
-    def __init__(self, house: Surroundings, inbox: Inbox, events: EventLog, *, round_ms: int = 10_000) -> None:
+    def __init__(
+        self, house: Surroundings, inbox: Inbox, events: EventLog, deaths: Deaths, *, round_ms: int = 10_000
+    ) -> None:
+        self._deaths = deaths
         self._house = house
         self._inbox = inbox
         self._events = events
         self._round_ms = round_ms
 
     async def tend(self, lease: Lease, conversation: Conversation) -> int | None:
-        """Milliseconds until the next round; None when the conversation is no longer ready."""
+        """Milliseconds until the next round, or the next start of one whose runtime died; None when there is none."""
         handle = await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
         lost = await self._lost(handle, lease)
         if lost is not None:
-            await self.give_up(lease, conversation, lost)
-            return None
+            return await self._deaths.give_up(lease, conversation, lost)
         conversation = await self._expose(lease, conversation)
         try:
             with anyio.fail_after(_ROUND_SECONDS):
@@ -57,17 +59,6 @@ class Tending:
             return conversation
         moved = replace(conversation, runtime=replace(runtime, public_port=port))
         return await save(self._house.conversations, lease, moved)
-
-    async def give_up(self, lease: Lease, conversation: Conversation, why: Why) -> None:
-        """The runtime is gone: say so, and remove what is left of it. The workspace and the log are kept."""
-        why = await discreet(why, conversation, self._house.effective, self._house.keys)
-        failed = advance(conversation, Phase.FAILED, why=why, now=self._house.clock.now())
-        await save(self._house.conversations, lease, replace(failed, runtime=made(conversation.runtime)))
-        self._house.withdraw(conversation)  # after the record: a route that is asked for now is read from it
-        handle = await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
-        if handle is not None:
-            await self._house.driver.destroy(handle, fence=lease.fence)
-        log.warning("runtime.lost", conversation=conversation.id, reason=why.reason, problem=why.message)
 
     async def _lost(self, handle: Handle | None, lease: Lease) -> Why | None:
         """Why there is no runtime any more, or None. One that somebody froze behind our back is let go on."""

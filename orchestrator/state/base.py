@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.domain.admission import Ask
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
@@ -188,6 +188,10 @@ class Conversations(Protocol):
         for their 24 hours."""
         ...
 
+    async def poke(self, tenant: TenantId, id: ConversationId) -> None:
+        """Make it due now: something of it changed outside. One that is gone is fine."""
+        ...
+
     async def next_due_ms(self) -> int | None:
         """Milliseconds until something is due (0: now), None when nothing is. May be early."""
         ...
@@ -239,7 +243,9 @@ class Operations(Protocol):
         """Remove one that came to nothing, such as that of a start that was refused. Gone already: fine."""
         ...
 
-    async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
+    async def finish(
+        self, tenant: TenantId, id: OperationId, state: OperationState, *, failure: Why | None = None
+    ) -> None:
         """Once (the first end counts); kept 24 hours after. Raises `NotFound`."""
         ...
 

@@ -116,6 +116,10 @@ class RedisConversations(RedisLeases):
         if not (await self._funnel.batch(call, told(id), durable=True))[0]:
             raise lease_lost(lease)
 
+    async def poke(self, tenant: TenantId, id: ConversationId) -> None:
+        t = TenantKeys(tenant)
+        await due.waking(self._funnel, tenant, run("conversation_poke", (t.conversation(id), t.due), id))
+
     async def touch(self, tenant: TenantId, id: ConversationId) -> None:
         t = TenantKeys(tenant)
         await self._funnel.one(run("conversation_touch", (t.conversation(id), t.slots), id))

@@ -1,5 +1,6 @@
 """Operations in Redis. See `base.Operations`."""
 
+from orchestrator.domain.conversation import Why
 from orchestrator.domain.ids import OperationId, TenantId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.state import records
@@ -43,7 +44,11 @@ class RedisOperations:
             return None
         stages = {name.removeprefix(_STAGE): text for name, text in fields.items() if name.startswith(_STAGE)}
         return records.operation_from(
-            fields["text"], state=fields["state"], updated_ms=int(fields["updated_ms"]), stages=stages
+            fields["text"],
+            state=fields["state"],
+            updated_ms=int(fields["updated_ms"]),
+            stages=stages,
+            failure=fields.get("failure", ""),
         )
 
     async def stage(self, tenant: TenantId, id: OperationId, stage: Stage) -> None:
@@ -55,13 +60,16 @@ class RedisOperations:
         operation = await self.get(tenant, id)
         if operation is not None:
             t = TenantKeys(tenant)
-            running = command("SREM", t.running_operations(operation.conversation), id)
-            await self._funnel.batch(running, command("DEL", t.operation(id)))
+            keys = (t.operation(id), t.running_operations(operation.conversation))
+            await self._funnel.one(run("operation_forget", keys, id, journal=t.journal))
 
-    async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
+    async def finish(
+        self, tenant: TenantId, id: OperationId, state: OperationState, *, failure: Why | None = None
+    ) -> None:
         operation = await self.get(tenant, id)
         if operation is None:
             raise no_operation()
         t = TenantKeys(tenant)
         keys = (t.operation(id), t.running_operations(operation.conversation))
-        await self._funnel.one(run("operation_finish", keys, id, state, OPERATION_TTL_MS, journal=t.journal))
+        arguments = (id, state, OPERATION_TTL_MS, records.why_text(failure))
+        await self._funnel.one(run("operation_finish", keys, *arguments, journal=t.journal))

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from pydantic import TypeAdapter, ValidationError
 
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import PermanentError
 from orchestrator.domain.operation import Operation, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
@@ -28,6 +28,7 @@ _user = TypeAdapter(User)
 _api_key = TypeAdapter(ApiKey)
 _operation = TypeAdapter(Operation)
 _stage = TypeAdapter(Stage)
+_why = TypeAdapter(Why)
 
 
 def conversation_parts(conversation: Conversation) -> dict[str, str]:
@@ -87,15 +88,21 @@ def operation_text(operation: Operation) -> str:
     """Without the stages and the state, which are kept and changed apart; the names of the stages keep their order."""
     fields: dict[str, Any] = _operation.dump_python(operation, mode="json")
     fields["stages"] = [stage["name"] for stage in fields["stages"]]
-    del fields["state"]
+    del fields["state"], fields["failure"]
     return _text(fields)
 
 
-def operation_from(text: str, *, state: str, updated_ms: int, stages: dict[str, str]) -> Operation:
-    """`stages` holds the text of each stage by its name."""
+def why_text(why: Why | None) -> str:
+    """Empty for None."""
+    return "" if why is None else _dump(_why, why)
+
+
+def operation_from(text: str, *, state: str, updated_ms: int, stages: dict[str, str], failure: str = "") -> Operation:
+    """`stages` holds the text of each stage by its name, `failure` that of `why_text`."""
     try:
         fields = json.loads(text)
         fields["stages"] = [json.loads(stages[name]) for name in fields["stages"]]
+        fields["failure"] = json.loads(failure) if failure else None
         return _operation.validate_python({**fields, "state": state, "updated_at": updated_ms / 1000})
     except (ValueError, TypeError, KeyError) as exc:
         raise _damaged("operation") from exc

@@ -89,5 +89,6 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
             tasks.start_soon(house.feed.run)
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
+            tasks.start_soon(house.watch.run)
             yield Nestor(house, engine, http)
             tasks.cancel_scope.cancel()

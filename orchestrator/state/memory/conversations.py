@@ -138,6 +138,11 @@ class MemoryConversations:
         times = [place.due_ms for place in self._shelf.places.values() if place.due_ms is not None]
         return max(0, min(times) - self._shelf.now_ms()) if times else None
 
+    async def poke(self, tenant: TenantId, id: ConversationId) -> None:
+        place = self._shelf.places.get((tenant, id))
+        if place is not None:
+            place.poke(self._shelf.now_ms())
+
     async def touch(self, tenant: TenantId, id: ConversationId) -> None:
         place = self._shelf.places.get((tenant, id))
         if place is not None:

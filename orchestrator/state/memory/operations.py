@@ -3,6 +3,7 @@
 from dataclasses import replace
 from datetime import UTC, datetime
 
+from orchestrator.domain.conversation import Why
 from orchestrator.domain.ids import OperationId, TenantId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.state import records
@@ -42,16 +43,21 @@ class MemoryOperations:
 
     async def forget(self, tenant: TenantId, id: OperationId) -> None:
         kept = self._shelf.operations.pop((tenant, id), None)
+        if kept is not None:
+            self._shelf.note(tenant, "operation", id, None)
         place = None if kept is None else self._shelf.places.get((tenant, kept[0].conversation))
         if place is not None:
             place.running_operations.discard(id)
 
-    async def finish(self, tenant: TenantId, id: OperationId, state: OperationState) -> None:
+    async def finish(
+        self, tenant: TenantId, id: OperationId, state: OperationState, *, failure: Why | None = None
+    ) -> None:
         self._shelf.sweep()
         operation, _ = self._kept(tenant, id)
         if operation.state is not OperationState.RUNNING:
             return
-        self._shelf.operations[tenant, id] = (self._touched(replace(operation, state=state)), self._goes())
+        ended = replace(operation, state=state, failure=failure)
+        self._shelf.operations[tenant, id] = (self._touched(ended), self._goes())
         self._shelf.note(tenant, "operation", id, None)
         place = self._shelf.places.get((tenant, operation.conversation))
         if place is not None:

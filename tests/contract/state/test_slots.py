@@ -7,7 +7,7 @@ import anyio
 import pytest
 
 from orchestrator.domain.admission import Ask, Rule, Scope, Verdict
-from orchestrator.domain.conversation import Conversation, Desired, Phase
+from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why
 from orchestrator.domain.errors import LeaseLost, LimitReached
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState
@@ -377,3 +377,34 @@ async def test_a_refused_operation_leaves_nothing(house: House) -> None:
     await house.store.operations.forget(operation.tenant, operation.id)
     await house.store.operations.forget(operation.tenant, operation.id)
     assert await house.size() == before
+
+
+async def test_a_failure_is_kept_with_its_operation(store: Store) -> None:
+    conversation = await store.conversations.create(a_conversation())
+    operation = Operation(
+        OperationId(new_uuid()),
+        conversation.tenant,
+        conversation.id,
+        "start",
+        OperationState.RUNNING,
+        (),
+        MOMENT,
+        MOMENT,
+    )
+    await store.operations.create(operation)
+    why = Why(Reason.OOM, "m", "h", True, "alive", ("a", "b"))
+    await store.operations.finish(conversation.tenant, operation.id, OperationState.FAILED, failure=why)
+    await store.operations.finish(conversation.tenant, operation.id, OperationState.FAILED)
+    found = await store.operations.get(conversation.tenant, operation.id)
+    assert found is not None
+    assert (found.state, found.failure) == (OperationState.FAILED, why), "the first end counts"
+
+
+async def test_one_that_is_poked_is_due(store: Store) -> None:
+    conversation = await store.conversations.create(a_conversation())
+    await in_phase(store, conversation, Phase.READY)
+    assert await store.conversations.claim_due("two", lease_ms=LONG, limit=50) == []
+    await store.conversations.poke(conversation.tenant, ConversationId(new_uuid()))
+    await store.conversations.poke(conversation.tenant, conversation.id)
+    (taken,) = await store.conversations.claim_due("two", lease_ms=LONG, limit=50)
+    assert taken[1].id == conversation.id

@@ -1,0 +1,46 @@
+"""The engine's hints: a runtime that ended is looked at now, not with its next round.
+
+Nothing depends on it: a hint that is lost costs the time until the round.
+"""
+
+from collections.abc import Callable
+
+import anyio
+import structlog
+
+from orchestrator.domain.errors import NestorError
+from orchestrator.drivers.base import Driver
+from orchestrator.services.tending import problem_of
+from orchestrator.state.base import Conversations
+
+log = structlog.get_logger(__name__)
+_PAUSE_SECONDS = 2.0  # after a stream that ended
+
+
+class EngineWatch:
+    """Of one replica."""
+
+    def __init__(
+        self, installation: str, driver: Driver, conversations: Conversations, wake: Callable[[], None]
+    ) -> None:
+        self._installation = installation
+        self._driver = driver
+        self._conversations = conversations
+        self._wake = wake
+
+    async def run(self) -> None:
+        """Until cancelled: read the hints, again after a pause when their stream ends."""
+        while True:
+            try:
+                async for event in self._driver.events():
+                    await self.heard(event.name)
+            except NestorError as exc:
+                log.warning("engine.events_ended", problem=problem_of(exc))
+            await anyio.sleep(_PAUSE_SECONDS)
+
+    async def heard(self, name: str) -> None:
+        """Something happened to the runtime of that name."""
+        handle = await self._driver.find(name)
+        if handle is not None and handle.labels.installation == self._installation:
+            await self._conversations.poke(handle.labels.tenant, handle.labels.conversation)
+            self._wake()
