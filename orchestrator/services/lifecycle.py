@@ -209,10 +209,11 @@ class Lifecycle:
             if stands.left_ms:
                 return stands.left_ms + 50
             why = WAITED_IN_VAIN
+        # Its place first: a start that is asked for after the failure was told must not lose the place it got.
+        await self._admission.give_back(start.lease, asked=True)
         await self._back_to_pending(start)
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.FAILED, why)
-        await self._admission.give_back(start.lease, asked=True)
         return 0
 
     async def _clear_way(self, start: Provisioning) -> bool:

@@ -157,8 +157,8 @@ class Suspension:
             return None
         if stands.left_ms:
             return min(stands.left_ms + 50, _LOOK_MS)
-        await self._finish(conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
         await self._admission.give_back(lease, asked=True)
+        await self._finish(conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
         return 0
 
     async def _is_wanted(self, conversation: Conversation) -> bool:
