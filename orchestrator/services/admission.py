@@ -128,6 +128,12 @@ class Admission:
         if self._limits.of_host:
             await self._slots.confirm_host((tenant, id), ms=_CONFIRM_MS)
 
+    async def count(self, lease: Lease, conversation: Conversation) -> None:
+        """Its runtime runs, so it is counted, whatever the limits say: also one whose record was written anew from the
+        journal, or by a version that counted nothing."""
+        await self._slots.take(lease, Ask(conversation.user, conversation.key))
+        await self.confirm(lease.tenant, lease.conversation)
+
     async def give_back(self, lease: Lease, *, asked: bool = False) -> None:
         """Nothing of it runs any more. A start that a caller asked for meanwhile keeps its slot, unless `asked`."""
         place = (lease.tenant, lease.conversation)

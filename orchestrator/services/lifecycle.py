@@ -108,7 +108,7 @@ class Lifecycle:
             return due_in_ms
         if lease.conversation in await self._store.slots.evictions(lease.tenant):
             return await self._make_room(lease, present)
-        await self._admission.confirm(lease.tenant, lease.conversation)
+        await self._admission.count(lease, present)
         left = await self._idleness.seconds_left(present)
         if left is None:
             return due_in_ms

@@ -380,3 +380,19 @@ def _dbsize() -> Any:
     from orchestrator.state.funnel import command
 
     return command("DBSIZE")
+
+
+async def test_what_runs_is_counted_again_after_the_counts_were_lost(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, max_runtimes=1)
+    record = await ready(nestor, key)
+    store, place = nestor.house.store, (TenantId(tenant), ConversationId(record["id"]))
+    from orchestrator.state.funnel import command
+    from orchestrator.state.keys import TenantKeys
+
+    await store._funnel.one(command("DEL", TenantKeys(place[0]).slots))
+    await store.conversations.poke(*place)
+    nestor.house.workers.wake()
+    with anyio.fail_after(10):
+        while not await store.slots.oldest(place[0], limit=9):
+            await anyio.sleep(0.02)
+    await refused(nestor, key)
