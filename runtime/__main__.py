@@ -26,6 +26,7 @@ from runtime import logs
 from runtime.app import build_app
 from runtime.boot import InitKey, key_from_descriptor, key_from_file
 from runtime.listening import CannotListen, inherited, is_private, listen, port_of
+from runtime.machine import account
 from runtime.reloading import serve_and_reload
 from runtime.serving import Server, configuration
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
@@ -54,6 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         dormant = init_key is not None or settings.deferred_init
         if not (is_private(server) or settings.session_api_keys or dormant or settings.allow_open):
             raise InvalidConfiguration(OPEN_TO_ALL)
+        _choose_account(settings)
         app = build_app(settings, init_key=init_key)
     except CannotListen as exc:
         return _failed(exc, 1)
@@ -113,6 +115,14 @@ def _placed(settings: RuntimeSettings, server: socket.socket) -> RuntimeSettings
     if "internal_server_url" not in settings.model_fields_set and port is not None:
         update["internal_server_url"] = f"http://127.0.0.1:{port}"
     return settings.model_copy(update=update)
+
+
+def _choose_account(settings: RuntimeSettings) -> None:
+    state = (settings.persistence_dir, settings.conversations_path, settings.bash_events_dir)
+    try:
+        account.choose(settings.agent_user, workspace=settings.workspace_path, state=state)
+    except account.NoAccount as exc:
+        raise InvalidConfiguration(f"agent_user: {exc}") from None
 
 
 def _harden() -> None:

@@ -31,6 +31,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "ALLOW_SET_CONVERSATION_ID": "allow_set_conversation_id",
     "NESTOR_RUNTIME_ALLOW_OPEN": "allow_open",
     "DOCKER_HOST_ADDR": "docker_host_address",
+    "NESTOR_RUNTIME_AGENT_USER": "agent_user",
     "LOG_JSON": "log_json",
 }
 
@@ -113,6 +114,8 @@ class RuntimeSettings(BaseModel):
     allow_set_conversation_id: bool = False
     #: listen on other addresses than loopback without any key
     allow_open: bool = False
+    #: whose the agent's shell is: `auto` (another user where that is possible), `same`, or a user's name or number
+    agent_user: str = "auto"
     log_json: bool = False
     #: whether only this machine can connect, set at start; then a runtime may be without keys
     listens_privately: bool = False

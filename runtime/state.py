@@ -23,6 +23,7 @@ from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.service import ConversationService
 from runtime.fence import FenceKeeper
+from runtime.machine import account
 from runtime.machine.commands import Commands
 from runtime.machine.files import Boundaries
 from runtime.secrets.masking import Mask
@@ -36,6 +37,10 @@ if TYPE_CHECKING:
     from runtime.webhooks.service import Webhooks
 
 log = structlog.get_logger()
+
+
+NO_KEY = "no OH_SECRET_KEY: secrets are kept in memory only, and are gone after a restart"
+WRONG_KEY = "what is stored cannot be opened with this OH_SECRET_KEY; it reads as unset and is left as it is"
 
 
 class Stage(enum.StrEnum):
@@ -170,6 +175,24 @@ class RuntimeState:
         if self._parts is None:
             raise Dormant
         return self._parts
+
+    def warnings(self) -> list[str]:
+        """What an operator must know of a runtime that serves nevertheless; `/ready` shows it."""
+        stores: dict[str, SettingsStore | SecretStore | GitProviderStore | ProfileStore] = {
+            "settings": self.settings_store,
+            "secrets": self.secret_store,
+            "git providers": self.git_providers,
+            "profiles": self.profiles,
+        }
+        closed = [name for name, store in stores.items() if not store.readable]
+        found = []
+        if not self.cipher.available:
+            found.append(NO_KEY)
+        if closed:
+            found.append(f"{', '.join(closed)}: {WRONG_KEY}")
+        if (weakness := account.weakness()) is not None:
+            found.append(weakness)
+        return found
 
     @property
     def uptime_seconds(self) -> float:

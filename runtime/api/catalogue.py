@@ -22,6 +22,7 @@ from runtime.configuration.record import AgentSettings, ConversationSettings
 from runtime.conversations.definition import DEFAULT_TOOLS
 from runtime.conversations.hooks import HookConfig
 from runtime.conversations.tools import KNOWN_TOOLS
+from runtime.machine import account
 from runtime.skills.loader import project_skills, user_skills
 
 router = APIRouter(tags=["Catalogue"])
@@ -92,10 +93,10 @@ async def verified_models() -> JSONResponse:
 @router.post("/skills")
 async def skills(state: StateDependency, body: SkillsWanted) -> JSONResponse:
     """Skills of the project and the user. Public ones and those of an organisation would have to be fetched: none."""
-    own = await asyncio.to_thread(user_skills, Path.home()) if body.load_user else []
+    own = await account.in_thread(user_skills, account.home()) if body.load_user else []
     project = []
     if body.load_project and body.project_dir is not None:
-        project = await asyncio.to_thread(project_skills, checked(state, body.project_dir))
+        project = await account.in_thread(project_skills, checked(state, body.project_dir))
     by_name = {skill.name: skill for skill in (*own, *project)}  # a project's own comes first
     sources = {"public": 0, "user": len(own), "project": len(project), "org": 0, "sandbox": 0}
     return JSONResponse({"skills": [skill.shown for skill in by_name.values()], "sources": sources})
@@ -107,7 +108,7 @@ async def hooks(state: StateDependency, body: ProjectWanted) -> JSONResponse:
     if body.project_dir is None:
         return JSONResponse({"hook_config": None})
     path = checked(state, f"{checked(state, body.project_dir)}/{_HOOKS_FILE}")  # also where the links in it lead
-    content = await asyncio.to_thread(_bounded, path)
+    content = await account.in_thread(_bounded, path)
     if content is None:
         return JSONResponse({"hook_config": None})
     try:

@@ -61,6 +61,7 @@ _DONE: Mapping[str, int] = {
 #: statuses beside those that every route of its kind has
 _ALSO: Mapping[str, Sequence[int]] = {
     "get /ready": (503,),
+    "patch /api/settings": (404,),
     "get /": (302,),
     "post /api/init": (500,),
     "post /api/conversations": (201, 429),

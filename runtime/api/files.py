@@ -20,7 +20,7 @@ from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import refused
 from runtime.api.place import PlaceDependency, checked, told
 from runtime.api.uploads import BadUpload, receive_file
-from runtime.machine import files
+from runtime.machine import account, files
 from runtime.machine.files import BadPath, Incoming
 from runtime.machine.repositories import Repository
 from runtime.machine.safe_git import GitFailed
@@ -38,7 +38,7 @@ async def upload(request: Request, state: StateDependency, place: PlaceDependenc
         incoming = Incoming(target)
         with incoming:
             await receive_file(request, incoming.write)
-            await asyncio.to_thread(incoming.keep)
+            await account.in_thread(incoming.keep)
     except BadUpload as error:
         raise refused("file", str(error)) from None
     except BadPath as error:
@@ -51,7 +51,7 @@ async def download(state: StateDependency, place: PlaceDependency, path: str) ->
     """Raw bytes, also in ranges."""
     file = checked(state, path)
     try:
-        found = await asyncio.to_thread(files.regular, file)
+        found = await account.in_thread(files.regular, file)
     except BadPath as error:
         raise told(error) from None
     headers = {"X-Content-Type-Options": "nosniff"}
@@ -63,7 +63,7 @@ async def download(state: StateDependency, place: PlaceDependency, path: str) ->
 @router.post("/file/create_directory")
 async def create_directory(state: StateDependency, place: PlaceDependency, path: str) -> JSONResponse:
     try:
-        await asyncio.to_thread(files.make_directory, checked(state, path))
+        await account.in_thread(files.make_directory, checked(state, path))
     except BadPath as error:
         raise told(error) from None
     return JSONResponse(_DONE)
@@ -71,7 +71,7 @@ async def create_directory(state: StateDependency, place: PlaceDependency, path:
 
 @router.get("/file/home")
 async def home(state: StateDependency, place: PlaceDependency) -> JSONResponse:
-    return JSONResponse({"home": str(Path.home()), "favorites": [], "locations": [{"label": "/", "path": "/"}]})
+    return JSONResponse({"home": str(account.home()), "favorites": [], "locations": [{"label": "/", "path": "/"}]})
 
 
 @router.get("/file/search_subdirs")
@@ -86,7 +86,7 @@ async def search_subdirs(
     """The folders in a folder; a page begins with the name `page_id`."""
     folder = checked(state, path)
     try:
-        found = await asyncio.to_thread(files.subdirectories, folder, hidden=include_hidden)
+        found = await account.in_thread(files.subdirectories, folder, hidden=include_hidden)
     except BadPath as error:
         raise told(error) from None
     rest = [one for one in found if page_id is None or one[0] >= page_id]
@@ -105,7 +105,7 @@ async def archive(
 ) -> Response:
     """The work in a folder: as a patch against where it began, or whole."""
     folder = checked(state, path)
-    if not await asyncio.to_thread(os.path.isdir, folder):
+    if not await account.in_thread(os.path.isdir, folder):
         raise HTTPException(404, "Directory not found")
     if format == "tar.gz":
         name = f"{folder.name or 'archive'}.tar.gz"
@@ -117,7 +117,7 @@ async def archive(
         return repository.patch(base_ref, without=state.boundaries.private), repository.root
 
     try:
-        patch, root = await asyncio.to_thread(make)
+        patch, root = await account.in_thread(make)
     except GitFailed as failure:
         raise HTTPException(400, str(failure)) from None
     return Response(patch, media_type="text/x-patch", headers={"x-archive-repo-root": str(root)})
@@ -160,7 +160,7 @@ async def _stream(write: Any) -> AsyncIterator[bytes]:
 
 
 def _write_tar(pipe: io.BufferedWriter, folder: Path, state: StateDependency) -> None:
-    with tarfile.open(fileobj=pipe, mode="w|gz") as archive:
+    with tarfile.open(fileobj=pipe, mode="w|gz") as archive, account.acting():
         for file in _given_out(folder, state):
             try:
                 archive.add(file, arcname=str(file.relative_to(folder)), recursive=False)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections.abc import Callable
 from typing import Annotated, TypeVar
@@ -12,6 +11,7 @@ from fastapi.responses import JSONResponse
 
 from runtime.api.dependencies import StateDependency
 from runtime.api.place import PlaceDependency, checked
+from runtime.machine import account
 from runtime.machine.repositories import Repository
 from runtime.machine.safe_git import GitFailed
 
@@ -60,6 +60,6 @@ async def commit_changes(state: StateDependency, place: PlaceDependency, sha: st
 
 async def _asked(work: Callable[[], T]) -> T:
     try:
-        return await asyncio.to_thread(work)
+        return await account.in_thread(work)
     except GitFailed as failure:
         raise HTTPException(400, str(failure)) from None

@@ -1,5 +1,6 @@
 """Is the process there, may traffic come, and what is this server: the routes that never need a key."""
 
+import json
 import sys
 
 from fastapi import APIRouter
@@ -28,11 +29,17 @@ async def health() -> Response:
     return Response(HEALTHY, media_type="application/json")
 
 
+def ready_body(state: RuntimeState) -> bytes:
+    """The contract's two words, and what an operator must know when there is something."""
+    warnings = state.warnings()
+    return json.dumps({"status": "ready", "warnings": warnings}).encode() if warnings else READY
+
+
 @router.get("/ready")
 async def ready(state: StateDependency) -> Response:
     match state.stage:
         case Stage.READY:
-            return Response(READY, media_type="application/json")
+            return Response(ready_body(state), media_type="application/json")
         case Stage.INITIALIZING:
             return JSONResponse({"status": "initializing", "message": "Server is still initializing"}, 503)
         case Stage.DORMANT:

@@ -12,7 +12,7 @@ from uuid import UUID
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.api.conversations import conversation_json
-from runtime.api.health import HEALTHY, READY
+from runtime.api.health import HEALTHY, ready_body
 from runtime.api.settings import settings_answer
 from runtime.configuration.record import SettingsRecord
 from runtime.state import RuntimeState, Stage
@@ -64,7 +64,7 @@ class HotRoutes:
         if self._state.stage is not Stage.READY:
             return None
         if path == "/ready":
-            return READY
+            return ready_body(self._state)
         if not self._state.session_keys.accepts(key.decode("latin-1") if key is not None else None):
             return None
         return self._settings_json() if path == "/api/settings" else self._conversation_json(path)

@@ -6,7 +6,6 @@ is served without scripts and without an origin.
 
 from __future__ import annotations
 
-import asyncio
 import mimetypes
 import os
 from pathlib import Path
@@ -17,7 +16,7 @@ from fastapi.responses import FileResponse, Response
 
 from runtime.api.answers import NOT_FOUND, ConversationId, refusals
 from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key
-from runtime.machine import files
+from runtime.machine import account, files
 from runtime.machine.files import BadPath, Missing
 
 router = APIRouter(tags=["Workspace"])
@@ -56,7 +55,7 @@ async def read(
         record = state.conversations.record(conversation_id)
     root = Path(record.workspace.working_dir)
     try:
-        file, found = await asyncio.to_thread(_inside, root, file_path)
+        file, found = await account.in_thread(_inside, root, file_path)
     except Missing:
         raise HTTPException(404, NOT_FOUND) from None
     except BadPath as error:

@@ -41,6 +41,11 @@ class ProfileStore:
     def __init__(self, directory: Path, cipher: Cipher) -> None:
         self._record = SealedRecord(ProfilesRecord, directory / "profiles.json", cipher)
 
+    @property
+    def readable(self) -> bool:
+        """Whether everything that is stored can be opened."""
+        return self._record.readable
+
     def all(self) -> Mapping[str, LlmSettings]:
         """By name, in the order in which they were first saved."""
         return self._record.read().profiles

@@ -22,6 +22,11 @@ class SettingsStore:
         """Whether settings were ever stored; the older conversation body is refused before that."""
         return self._record.stored
 
+    @property
+    def readable(self) -> bool:
+        """Whether everything that is stored can be opened."""
+        return self._record.readable
+
     def read(self) -> SettingsRecord:
         """The settings now, secrets open as SecretStr. Treat the record as frozen."""
         return self._record.read()

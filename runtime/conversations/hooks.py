@@ -23,6 +23,7 @@ from typing import IO, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from runtime.events.models import HookPoint
+from runtime.machine import account
 
 _BLOCKED = 2
 _MOST_OUTPUT_BYTES = 50_000
@@ -145,6 +146,7 @@ def run_hook(
                 stderr=stderr,
                 close_fds=True,
                 start_new_session=True,
+                **account.owner(),
             )
         except OSError as error:
             return HookResult(success=False, blocked=False, exit_code=-1, error=f"not started: {error.strerror}")

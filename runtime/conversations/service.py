@@ -39,6 +39,7 @@ from runtime.events.feed import GONE, STOPPING
 from runtime.events.log import EventLog
 from runtime.git.clone import CloneFailed, ensure_repository
 from runtime.git.credentials import CredentialService, environment
+from runtime.machine import account
 from runtime.machine.worktrees import WorktreeOptions, WorktreeRefused
 from runtime.machine.worktrees import make as make_worktree
 from runtime.machine.worktrees import remove as remove_worktree
@@ -152,6 +153,7 @@ class ConversationService:
         older = self._settings_store.read().older
         return environment(
             self._credentials.path,
+            program=self._credentials.program,
             user_name=(older.git_user_name if older else None) or GIT_USER_NAME,
             user_email=(older.git_user_email if older else None) or GIT_USER_EMAIL,
         )
@@ -443,7 +445,7 @@ class ConversationService:
             await self._prepare_directory(directory, holds_clone=holds_clone)
             return
         try:
-            record.worktree, place = await asyncio.to_thread(
+            record.worktree, place = await account.in_thread(
                 make_worktree,
                 directory,
                 name=record.id.hex,
@@ -466,7 +468,7 @@ class ConversationService:
                     other.worktree = made
                     await asyncio.to_thread(self.folders.write, other)
                 return
-        await asyncio.to_thread(remove_worktree, made, self.agent_environment())
+        await account.in_thread(remove_worktree, made, self.agent_environment())
 
     async def _forget_child(self, record: ConversationRecord) -> None:
         parent = self._records.get(record.parent_conversation_id) if record.parent_conversation_id else None
@@ -504,7 +506,7 @@ class ConversationService:
                 directory=Path(record.workspace.working_dir),
                 environment=self.agent_environment(),
                 secrets=secrets,
-                output_directory=folder / "observations",
+                output_directory=_outputs(folder),
                 client_tools=record.client_tools,
             ),
             on_activity=self._on_activity,
@@ -544,7 +546,7 @@ class ConversationService:
                 ensure_repository(directory, environment)
 
         try:
-            await asyncio.to_thread(prepare)
+            await account.in_thread(prepare)
         except OSError as error:
             raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
         except CloneFailed as error:
@@ -583,12 +585,23 @@ class ConversationService:
                 del self._locks[conversation_id]
 
 
+def _outputs(folder: Path) -> Path:
+    """Where whole outputs of commands are kept: where the agent's shell can read them."""
+    chosen = account.chosen()
+    return folder / "observations" if chosen is None else chosen.home / ".outputs" / folder.name
+
+
 def _skills(record: ConversationRecord) -> list[Skill]:
     """What the agent was given, and what lies in its workspace where the workspace is its user's project. Blocks for
     the length of a few small files, once a conversation."""
+    with account.acting():
+        return _skills_found(record)
+
+
+def _skills_found(record: ConversationRecord) -> list[Skill]:
     context = record.agent.agent_context
     given = [skill for one in (context.skills if context is not None else []) if (skill := skill_of(one)) is not None]
-    own = user_skills(Path.home()) if context is not None and context.load_user_skills else []
+    own = user_skills(account.home()) if context is not None and context.load_user_skills else []
     project: list[Skill] = []
     if record.origin is not None:
         root = Path(record.workspace.working_dir)

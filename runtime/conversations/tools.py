@@ -15,6 +15,7 @@ from runtime.agent.tools.file_editor import FileEditorTool
 from runtime.agent.tools.mcp import McpServers
 from runtime.agent.tools.terminal import CommandSecrets, TerminalTool
 from runtime.conversations.definition import AgentDefinition
+from runtime.machine import account
 
 KNOWN_TOOLS = ("terminal", "file_editor", "task_tracker")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -64,12 +65,13 @@ def toolbox_for(
 
 def shell_environment() -> dict[str, str]:
     """What a process of the agent starts with: nothing of the server's own environment."""
-    account = pwd.getpwuid(os.getuid())
+    chosen = account.chosen()
+    name = chosen.name if chosen is not None else pwd.getpwuid(os.getuid()).pw_name
     return {
         "PATH": _PATH,
-        "HOME": str(Path.home()),  # the server's own: what the account file says may not exist in a container
-        "USER": account.pw_name,
-        "LOGNAME": account.pw_name,
+        "HOME": str(account.home()),  # the server's own: what the account file says may not exist in a container
+        "USER": name,
+        "LOGNAME": name,
         "SHELL": "/bin/bash",
         "LANG": "C.UTF-8",
         "TERM": "xterm-256color",

@@ -6,7 +6,6 @@ what it says, and what it says never holds a token, because git never has it in 
 
 from __future__ import annotations
 
-import asyncio
 import enum
 import os
 import shutil
@@ -18,6 +17,7 @@ from pathlib import Path
 
 from runtime.git import skeleton
 from runtime.git.remotes import Remote
+from runtime.machine import account
 
 CLONE_SECONDS = 120.0
 _LOCAL_SECONDS = 20.0
@@ -53,7 +53,7 @@ async def clone(remote: Remote, *, branch: str | None, target: Path, environment
 
     After a failure nothing of a new clone is left.
     """
-    await asyncio.to_thread(_clone, remote, branch, target, environment)
+    await account.in_thread(_clone, remote, branch, target, environment)
 
 
 def _clone(remote: Remote, branch: str | None, target: Path, environment: Mapping[str, str]) -> None:
@@ -106,7 +106,7 @@ def _may_be_in_one(directory: Path) -> bool:
 
 def _run(command: list[str], environment: Mapping[str, str], seconds: float) -> str:
     """Run git to its end or its deadline and return its output; no descriptor of ours is inherited."""
-    process = subprocess.Popen(
+    process: subprocess.Popen[bytes] = subprocess.Popen(
         command,
         env=dict(environment),
         stdin=subprocess.DEVNULL,
@@ -114,6 +114,7 @@ def _run(command: list[str], environment: Mapping[str, str], seconds: float) -> 
         stderr=subprocess.PIPE,
         close_fds=True,
         start_new_session=True,
+        **account.owner(),
     )
     try:
         output, said = process.communicate(timeout=seconds)

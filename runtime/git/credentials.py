@@ -10,7 +10,6 @@ import asyncio
 import os
 import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ import structlog
 
 from runtime.git import credential_helper
 from runtime.git.remotes import provider_for, username_for
+from runtime.machine import account
 from runtime.secrets.providers import GitProviderStore
 from runtime.store.files import private_directory
 
@@ -40,16 +40,22 @@ class CredentialService:
         self._temporary: Path | None = None
         self._server: asyncio.Server | None = None
         self.path = directory.absolute() / "git.sock"
+        self.program = Path(credential_helper.__file__)
 
     async def start(self) -> None:
         """Listen. Raises OSError. A socket left by a crash is replaced."""
-        if len(os.fsencode(self.path)) > _LONGEST_PATH:
+        if len(os.fsencode(self.path)) > _LONGEST_PATH or account.chosen() is not None:
             self._temporary = Path(tempfile.mkdtemp(prefix="nestor-"))  # 0700
+            if account.chosen() is not None:  # the agent's git reaches neither the state's folder nor, maybe, our files
+                account.give(self._temporary)
+                self.program = Path(shutil.copy(credential_helper.__file__, self._temporary))
+                account.give(self.program)
             self.path = self._temporary / "git.sock"
         private_directory(self.path.parent)
         self.path.unlink(missing_ok=True)
         self._server = await asyncio.start_unix_server(self._serve, path=self.path, limit=_REQUEST_BYTES)
         self.path.chmod(0o600)
+        account.give(self.path)
 
     async def stop(self) -> None:
         """Stop listening and remove the socket. Idempotent."""
@@ -82,12 +88,14 @@ class CredentialService:
         return f"username={username_for(provider)}\npassword={token}\n".encode()
 
 
-def environment(socket: Path, *, user_name: str, user_email: str) -> dict[str, str]:
+def environment(
+    socket: Path, *, user_name: str, user_email: str, program: Path = Path(credential_helper.__file__)
+) -> dict[str, str]:
     """What a process needs so that its git asks us, and asks nobody else: no file of the user is read or changed.
 
     The empty first helper drops the ones that a system's configuration names.
     """
-    helper = " ".join(shlex.quote(part) for part in (sys.executable, "-I", "-S", str(Path(credential_helper.__file__))))
+    helper = " ".join(shlex.quote(part) for part in (account.interpreter(), "-I", "-S", str(program)))
     settings = [
         ("credential.helper", ""),
         ("credential.helper", f"!{helper}"),

@@ -21,6 +21,7 @@ from uuid import uuid4
 import structlog
 
 from runtime.events.clock import utc_now, zulu
+from runtime.machine import account
 from runtime.machine.guard import Guard
 from runtime.machine.process import Command
 from runtime.store.files import private_directory
@@ -180,7 +181,7 @@ class Commands:
         running = Command(take, self._guard)
         try:
             if directory == self._directory:
-                await asyncio.to_thread(directory.mkdir, parents=True, exist_ok=True)
+                await account.in_thread(directory.mkdir, parents=True, exist_ok=True)
             await running.start(kept.command["command"], directory=directory, environment=self._environment())
             kept.running = running
             status = await running.wait(seconds)

@@ -9,6 +9,7 @@ import threading
 from pathlib import Path
 
 from runtime.agent.terminal import strays
+from runtime.machine import account
 
 _PROGRAM = Path(__file__).with_name("watchdog.py")
 _END_SECONDS = 10.0
@@ -26,7 +27,7 @@ class Guard:
         with self._lock:
             if self._process is None or self._process.poll() is not None:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-I", "-S", str(_PROGRAM), strays.__file__],
+                    [sys.executable, "-I", "-S", str(_PROGRAM), account.text(), strays.__file__],
                     cwd="/",
                     env={},
                     stdin=subprocess.PIPE,

@@ -17,6 +17,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from runtime.agent.terminal.strays import kill_marked
+from runtime.machine import account
 from runtime.machine.guard import Guard
 
 TIMED_OUT = -1
@@ -72,7 +73,7 @@ class Command:
             return TIMED_OUT
         await self._drained()
         if self._stopping:
-            await asyncio.to_thread(kill_marked, self._mark)
+            await asyncio.to_thread(_kill_all, self._mark)
             return STOPPED
         assert self._process is not None  # noqa: S101 - it has ended
         return self._process.returncode
@@ -94,7 +95,7 @@ class Command:
         assert self._process is not None  # noqa: S101 - it was started
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self._process.pid, signal.SIGKILL)
-        await asyncio.to_thread(kill_marked, self._mark)
+        await asyncio.to_thread(_kill_all, self._mark)
         await self._ended.wait()
 
     def _spawn(self, command: str, directory: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
@@ -108,6 +109,7 @@ class Command:
             stderr=subprocess.PIPE,
             close_fds=True,
             start_new_session=True,
+            **account.owner(),
         )
 
     def _read(self, descriptor: int) -> None:
@@ -162,3 +164,8 @@ class Command:
             if stream is not None and not stream.closed and stream.fileno() == descriptor:
                 stream.close()
                 return
+
+
+def _kill_all(mark: str) -> None:
+    with account.acting():  # the agent's processes can be looked at by nobody else
+        kill_marked(mark)

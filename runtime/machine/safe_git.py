@@ -14,6 +14,8 @@ import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from runtime.machine import account
+
 _SECONDS = 60.0
 _MOST_BYTES = 64 << 20
 _QUIET = (
@@ -50,8 +52,14 @@ def safe_git(folder: Path, environment: Mapping[str, str], *arguments: str) -> b
     words = ["git", "--no-pager", "--no-optional-locks", *_QUIET, "-C", str(folder), *arguments]
     quiet = {**environment, "GIT_TERMINAL_PROMPT": "0", "LC_ALL": "C.UTF-8"}
     with tempfile.TemporaryFile() as said:
-        process = subprocess.Popen(
-            words, env=quiet, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=said, start_new_session=True
+        process: subprocess.Popen[bytes] = subprocess.Popen(
+            words,
+            env=quiet,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=said,
+            start_new_session=True,
+            **account.owner(),
         )
         late = threading.Event()
 

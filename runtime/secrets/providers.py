@@ -85,6 +85,11 @@ class GitProviderStore:
     def __init__(self, directory: Path, cipher: Cipher) -> None:
         self._record = SealedRecord(ProvidersFile, directory / "git_providers.json", cipher)
 
+    @property
+    def readable(self) -> bool:
+        """Whether everything that is stored can be opened."""
+        return self._record.readable
+
     def all(self) -> Mapping[str, GitProvider]:
         """Every stored provider by name."""
         return {name: _opened(name, found) for name, found in self._record.read().git_providers.items()}

@@ -62,6 +62,11 @@ class SecretStore:
     def __init__(self, directory: Path, cipher: Cipher) -> None:
         self._record = SealedRecord(SecretsFile, directory / "secrets.json", cipher)
 
+    @property
+    def readable(self) -> bool:
+        """Whether everything that is stored can be opened."""
+        return self._record.readable
+
     def get(self, name: str) -> SecretStr | None:
         """The value, or None when there is no such secret or the current key cannot open it."""
         found = self._record.read().custom_secrets.get(name)

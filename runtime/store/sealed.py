@@ -54,6 +54,11 @@ class SealedRecord(Generic[Model]):
         """Whether anything was ever kept, in this process or by an earlier one."""
         return self._stored
 
+    @property
+    def readable(self) -> bool:
+        """False when the file holds what the current key cannot open, or is damaged: then it is left as it is."""
+        return self._readable
+
     def read(self) -> Model:
         """The record as it is in memory. Treat it as frozen; a change makes a new one."""
         return self._value

@@ -1,6 +1,7 @@
 """Parent of one shell and of everything the shell starts; a program of its own, with the standard library only.
 
-`python -I -S keeper.py TERMINAL FOLDER COMMAND...` runs the command as leader of a new session on that terminal.
+`python -I -S keeper.py USER TERMINAL FOLDER COMMAND...` runs the command as leader of a new session on that terminal.
+The keeper first becomes that user (`number:group`, or `same` for none).
 Orphans of the session come to the keeper instead of to process 1, so that daemons are found as well. When the command
 ends, or when standard input does (the runtime closed it, or died), everything is killed, the folder of the shell's
 files is removed, and the keeper exits with its status. It runs apart from the runtime so that reaping strangers
@@ -14,6 +15,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings  # noqa: F401 - wanted by os.execvp, when the library's files may be out of this user's reach
 
 PR_SET_CHILD_SUBREAPER = 36
 #: signals that a careless `pkill` inside the shell would send to us too
@@ -31,12 +33,23 @@ def main() -> int:
     signal.signal(signal.SIGCHLD, lambda *_: None)
     for number in SHRUGGED_OFF:
         signal.signal(number, signal.SIG_IGN)
-    terminal, folder, *command = sys.argv[1:]
+    user, terminal, folder, *command = sys.argv[1:]
+    become(user)
     shell = spawn(terminal, command)
     status = watch(shell, woken)
     end_all()
     shutil.rmtree(folder, ignore_errors=True)
     return status
+
+
+def become(user: str) -> None:
+    """Another user for ever, with its rights alone."""
+    if user == "same":
+        return
+    number, _, group = user.partition(":")
+    os.setgroups([])
+    os.setgid(int(group))
+    os.setuid(int(number))
 
 
 def spawn(terminal: str, command: list[str]) -> int:

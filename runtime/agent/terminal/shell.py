@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import os
 import secrets
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -27,6 +28,7 @@ from runtime.agent.terminal.marks import Mark, MarkReader
 from runtime.agent.terminal.screen import Taken, Transcript
 from runtime.agent.terminal.step import remove_step, write_step
 from runtime.agent.terminal.strays import kill_marked
+from runtime.machine import account
 
 log = structlog.get_logger()
 
@@ -70,6 +72,7 @@ class Shell:
         self._environment = dict(environment)
         self._token = secrets.token_hex(16)
         self._files = Path(tempfile.mkdtemp(prefix="nestor-shell-"))  # 0700
+        account.give(self._files)
         self._master = -1
         self._slave = -1
         self._modes: list[object] = []
@@ -137,6 +140,7 @@ class Shell:
 
     def _open_terminal(self) -> None:
         self._master, self._slave = os.openpty()
+        account.give(self._slave)
         os.set_blocking(self._master, False)
         self._modes = termios.tcgetattr(self._slave)
         # Output untouched, input not echoed: what is typed is ours, and a secret may be typed into a program.
@@ -152,8 +156,11 @@ class Shell:
     def _spawn(self) -> subprocess.Popen[bytes]:
         """In a thread: the keeper with nothing of ours but its lifeline (stdin) and its status pipe (stdout)."""
         start_file = Path(__file__).with_name("shell.bash")
+        if account.chosen() is not None:  # whom our own files may be out of reach for
+            start_file = Path(shutil.copy(start_file, self._files / "start"))
+            account.give(start_file)
         bash = ["bash", "--noprofile", "--rcfile", str(start_file), "--noediting", "-i"]
-        keeping = [str(Path(keeper.__file__)), os.ttyname(self._slave), str(self._files)]
+        keeping = [str(Path(keeper.__file__)), account.text(), os.ttyname(self._slave), str(self._files)]
         return subprocess.Popen(
             [sys.executable, "-I", "-S", *keeping, *bash],
             stdin=subprocess.PIPE,
@@ -302,4 +309,5 @@ def _end(started: subprocess.Popen[bytes], token: str) -> None:
     if started.stdout is not None:
         started.stdout.close()
     if started.returncode < 0:  # killed, so it could not end the others
-        kill_marked(token)
+        with account.acting():  # whose processes can be looked at by nobody else
+            kill_marked(token)

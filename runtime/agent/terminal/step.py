@@ -11,9 +11,16 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+from runtime.machine import account
+
 
 def write_step(folder: Path, command: str, secrets: Mapping[str, str]) -> None:
     """Make the folder with `run`, which sets NESTOR_COMMAND and exports the secrets. Raises OSError. Blocks."""
+    with account.acting():  # the folder above is the agent's: never follow with rights that it has not
+        _write_all(folder, command, secrets)
+
+
+def _write_all(folder: Path, command: str, secrets: Mapping[str, str]) -> None:
     folder.mkdir(mode=0o700)
     _write(folder / "command", command)
     script = [f"IFS= read -r -d '' NESTOR_COMMAND < '{folder}/command'"]
@@ -28,7 +35,8 @@ def write_step(folder: Path, command: str, secrets: Mapping[str, str]) -> None:
 
 def remove_step(folder: Path) -> None:
     """Idempotent."""
-    shutil.rmtree(folder, ignore_errors=True)
+    with account.acting():
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _write(path: Path, text: str) -> None:

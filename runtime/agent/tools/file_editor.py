@@ -6,7 +6,6 @@ observations are masked by the caller.
 
 from __future__ import annotations
 
-import asyncio
 import os
 from collections import deque
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from runtime.agent.tools.file_view import numbered, show_directory, show_file
 from runtime.events.actions import FileEditorAction, FileEditorObservation, Observation
 from runtime.events.content import Closed, TextContent
 from runtime.events.models import ToolAnnotations
+from runtime.machine import account
 from runtime.machine.files import is_kernels
 
 _MOST_BYTES = 10 << 20
@@ -65,7 +65,7 @@ class FileEditorTool:
         self._before: dict[Path, deque[str]] = {}
 
     async def run(self, action: FileEditorAction) -> Observation:
-        return await asyncio.to_thread(self._run, action)
+        return await account.in_thread(self._run, action)
 
     async def close(self) -> None:
         """Nothing runs."""

@@ -22,6 +22,7 @@ from runtime.configuration.record import McpServer
 from runtime.events.actions import MCPToolAction, MCPToolObservation, Observation
 from runtime.events.content import Content, ImageContent, TextContent
 from runtime.events.models import MCPToolDescription, ToolAnnotations, ToolDescription
+from runtime.machine import account
 
 log = structlog.get_logger()
 
@@ -163,9 +164,10 @@ class Connection:
             target: Any
             if server.command is not None:
                 own = {name: value.get_secret_value() for name, value in (server.env or {}).items()}
+                program, *arguments = account.command([server.command, *(server.args or [])])
                 command = mcp.StdioServerParameters(
-                    command=server.command,
-                    args=server.args or [],
+                    command=program,
+                    args=arguments,
                     env={**self._environment, **own},
                     cwd=server.cwd,
                 )

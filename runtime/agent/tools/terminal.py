@@ -6,7 +6,6 @@ length that an event and a model can take; the whole text goes to a file beside 
 
 from __future__ import annotations
 
-import asyncio
 import getpass
 import os
 import shutil
@@ -23,6 +22,7 @@ from runtime.agent.terminal.shell import Busy, Outcome, Shell, ShellBroken
 from runtime.events.actions import Observation, TerminalAction, TerminalMetadata, TerminalObservation
 from runtime.events.content import Closed, TextContent
 from runtime.events.models import ToolAnnotations
+from runtime.machine import account
 from runtime.secrets.masking import Mask
 from runtime.store.files import private_directory
 
@@ -89,7 +89,7 @@ class TerminalTool:
             )
         except (ShellBroken, OSError) as error:
             return self._failed(action, f"The shell cannot run this: {error}")
-        return await asyncio.to_thread(self._observe, action, outcome, note)
+        return await account.in_thread(self._observe, action, outcome, note)
 
     async def interrupt(self) -> None:
         """C-c to the command that runs. One that ignores it runs on, and the next call is told so."""
