@@ -178,7 +178,7 @@ class Conversation:
         """Send an event that is not stored."""
         self.broadcast.live(event, events=len(self.events))
         if self._outward.hears and not isinstance(event, StreamingDeltaEvent):
-            self._outward.live(self.id, self.mask.model(event), events=len(self.events))
+            self._outward.live(self.id, event, events=len(self.events), mask=self.mask)
 
     def announce(self, *, flush: bool = False) -> None:
         """Let those beyond the sockets know how the conversation is now; with `flush` also what they lack of it."""

@@ -6,6 +6,7 @@ from typing import Protocol
 from uuid import UUID
 
 from runtime.events.models import Event
+from runtime.secrets.masking import Mask
 
 
 class Outward(Protocol):
@@ -20,8 +21,8 @@ class Outward(Protocol):
         """The log has `events` events now; those that are new have `size` bytes."""
         ...
 
-    def live(self, conversation_id: UUID, event: Event, *, events: int) -> None:
-        """An event that is not stored, masked, after the first `events` of the log."""
+    def live(self, conversation_id: UUID, event: Event, *, events: int, mask: Mask) -> None:
+        """An event that is not stored, not masked yet, after the first `events` of the log."""
         ...
 
     def changed(self, conversation_id: UUID, *, events: int, flush: bool) -> None:
@@ -45,7 +46,7 @@ class Nobody:
     def stored(self, conversation_id: UUID, *, events: int, size: int) -> None:
         return
 
-    def live(self, conversation_id: UUID, event: Event, *, events: int) -> None:
+    def live(self, conversation_id: UUID, event: Event, *, events: int, mask: Mask) -> None:
         return
 
     def changed(self, conversation_id: UUID, *, events: int, flush: bool) -> None:

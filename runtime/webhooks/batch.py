@@ -13,14 +13,17 @@ import structlog
 from pydantic import ValidationError
 
 from runtime.events.log import EventLog
-from runtime.events.models import Event, parse
+from runtime.events.models import ConversationStateUpdateEvent, Event, parse
 from runtime.secrets.masking import Mask
 from runtime.webhooks.sender import Parcel
 
 log = structlog.get_logger()
 
 #: what joins events to others and must stay, even where a secret is spelt like a part of it
-_JOINTS = ("id", "timestamp", "parent_id")
+_JOINTS = ("id", "timestamp", "parent_id", "key", "tool_name", "tool_call_id", "action_id", "llm_response_id")
+#: the same in the value of a whole state
+_STATE_JOINTS = ("id", "execution_status", "last_user_message_id", "leaf_event_id")
+_FULL_STATE = "full_state"
 
 
 @dataclass(frozen=True)
@@ -39,9 +42,17 @@ class Batch:
 
 def wire_form(event: Event, mask: Mask | None = None) -> bytes:
     """One event as JSON with its nulls."""
-    if mask is not None:
-        event = mask.model(event).model_copy(update={name: getattr(event, name) for name in _JOINTS})
-    return event.model_dump_json().encode()
+    return (event if mask is None else _masked(event, mask)).model_dump_json().encode()
+
+
+def _masked(event: Event, mask: Mask) -> Event:
+    kept = {name: getattr(event, name) for name in _JOINTS if name in type(event).model_fields}
+    if isinstance(event, ConversationStateUpdateEvent):
+        kept["value"] = event.value  # words of the runtime itself, but for the whole state
+        if event.key == _FULL_STATE and isinstance(event.value, dict):
+            joints = {name: event.value[name] for name in _STATE_JOINTS if name in event.value}
+            kept["value"] = {**mask.tree(event.value), **joints}
+    return mask.model(event).model_copy(update=kept)
 
 
 def wire_forms(lines: Iterable[bytes], mask: Mask | None, *, most_bytes: int) -> list[bytes]:

@@ -83,6 +83,7 @@ class Shelf:
         deleted after all."""
         if not self._directory.is_dir():
             return []
+        self._forget_old_events()
         found = []
         for folder in sorted(self._directory.iterdir(), key=lambda entry: entry.name.rpartition(".")[2]):
             about = None if folder.name.startswith(_UNFINISHED) else _about(folder)
@@ -98,6 +99,7 @@ class Shelf:
         """Write a folder. `events`, in wire form, are those after the position that is furthest behind; as many are
         kept as there is room for. Raises OSError; then nothing is left."""
         private_directory(self._directory)
+        self._forget_old_events()
         room = min(MOST_BYTES, MOST_BYTES_TOGETHER - sum(path.stat().st_size for path in self._all_events()))
         unfinished = private_directory(self._directory / f"{_UNFINISHED}{conversation.hex}.{time.time_ns()}")
         try:
@@ -114,6 +116,12 @@ class Shelf:
             raise
         sync_directory(self._directory)
         return Kept(folder, told)
+
+    def _forget_old_events(self) -> None:
+        """Nobody may ask for them who could find them gone: a receiver that cannot be reached asks for nothing."""
+        for path in self._all_events():
+            if path.stat().st_mtime < time.time() - KEPT_SECONDS:
+                path.unlink()
 
     def _all_events(self) -> list[Path]:
         return [path for path in self._directory.glob(f"*/{_EVENTS}") if path.is_file()]

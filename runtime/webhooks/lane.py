@@ -239,8 +239,6 @@ class Lane:
                 channel.take()
             case Verdict.GONE:
                 return False
-            case Verdict.UNREACHABLE:
-                pass  # the receiver says when it may be tried again
             case Verdict.TOO_LARGE if self._smaller(channel):
                 pass
             case _:
@@ -248,7 +246,9 @@ class Lane:
         return not (self._stopping and outcome.verdict is not Verdict.DELIVERED)
 
     def _failed(self, channel: Channel, outcome: Outcome) -> None:
-        refused = outcome.verdict is not Verdict.FAILED
+        """Wait before the next try, also when it is the receiver that cannot take anything: else one conversation that
+        it never takes would hold up the others again and again."""
+        refused = outcome.verdict in (Verdict.REFUSED, Verdict.TOO_LARGE)
         channel.failures += 1
         told = {"receiver": self._webhook.origin, "conversation": str(self._source.conversation), "what": channel.name}
         if refused and self._source.is_overdue:
@@ -264,6 +264,8 @@ class Lane:
         )
         seconds = max(seconds, outcome.wish or 0.0)
         channel.not_before = asyncio.get_running_loop().time() + seconds
+        if outcome.verdict is Verdict.UNREACHABLE:
+            return  # the receiver has said so, once for all its lanes
         event = "webhook.refused" if refused else "webhook.failed"
         log.warning(event, **told, reason=outcome.told, failures=channel.failures, again_in=round(seconds, 1))
 

@@ -49,7 +49,8 @@ class Sender:
 
     async def post(self, parcel: Parcel) -> Outcome:
         """Send it once. Raises nothing but CancelledError; then it may have arrived."""
-        await asyncio.to_thread(import_module, "httpx")
+        if self._transport is None:
+            await asyncio.to_thread(import_module, "httpx")
         import httpx
 
         try:

@@ -94,9 +94,9 @@ class Webhooks:
         for lane in self._lanes(conversation_id, events):
             lane.stored(events=events, size=size)
 
-    def live(self, conversation_id: UUID, event: Event, *, events: int) -> None:
+    def live(self, conversation_id: UUID, event: Event, *, events: int, mask: Mask) -> None:
         name = f"{event.kind}.{event.key}" if isinstance(event, ConversationStateUpdateEvent) else event.kind
-        form = wire_form(event)
+        form = wire_form(event, mask if mask.longest else None)
         for lane in self._lanes(conversation_id, events):
             lane.live(name, form, events=events)
 
@@ -156,9 +156,13 @@ class Webhooks:
                 self._see_off(kept)
         except OSError as error:
             log.error("webhook.kept_unreadable", error=error.strerror)
-        self._begun.set()
+        finally:
+            self._begun.set()
         for record in records:
-            self._resume(record)
+            try:
+                self._resume(record)
+            except Exception:  # the edge of a delivery: one conversation must not keep the others from being sent
+                log.error("webhook.not_resumed", conversation=str(record.id), exc_info=True)
             await asyncio.sleep(0)
         for receiver in self._receivers:
             receiver.open()

@@ -4,6 +4,7 @@ import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import anyio
 import pytest
@@ -211,6 +212,36 @@ async def test_one_refused_kind_does_not_hold_up_the_other(model: ScriptedModel,
             assert not receiver.batches(id)
 
 
+async def test_one_conversation_that_is_never_taken_does_not_hold_up_the_others(
+    model: ScriptedModel, receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    hooks = [hook(receiver, event_buffer_size=1, retry_delay=0.5, num_retries=1)]
+    async with runtime_at(tmp_path, model.base_url, webhooks=hooks) as runtime:
+        bad, good = [await runtime.start() for _ in range(2)]
+        receiver.decide = lambda path, number: Answer(503 if bad.replace("-", "") in path else 200)
+        await say(runtime, bad, "one")
+        await until(lambda: len(receiver.batches(bad, taken=False)) > 1)
+        began = time.monotonic()
+        for number in range(20):
+            await say(runtime, good, str(number))
+            await until(lambda number=number: len(receiver.events(good)) == 3 + 2 * number)
+        assert time.monotonic() - began < 15
+        assert len(receiver.batches(bad, taken=False)) < 10
+        receiver.decide = lambda path, number: Answer()
+        await until(lambda: len(receiver.events(bad)) == 3, 30)
+
+
+async def test_the_end_of_a_runtime_does_not_wait_for_a_receiver_that_hangs(
+    model: ScriptedModel, tmp_path: Path
+) -> None:
+    with webhook_receiver(lambda path, number: Answer(seconds=20)) as receiver:
+        async with runtime_at(tmp_path, model.base_url, webhooks=[hook(receiver, event_buffer_size=1)]) as runtime:
+            await say(runtime, await runtime.start(), "one")
+            await until(lambda: receiver.posts)
+            began = time.monotonic()
+        assert time.monotonic() - began < 8
+
+
 async def test_a_batch_that_is_too_large_is_halved(model: ScriptedModel, tmp_path: Path) -> None:
     with webhook_receiver() as receiver:
         receiver.stop()
@@ -289,7 +320,8 @@ async def test_a_conversation_that_is_deleted_in_an_outage_is_still_told_whole(
         assert receiver.statuses(id) == ["deleting", "idle"]
         sent = [event["id"] for batch in receiver.batches(id) for event in batch.stored]
         assert sent == [event["id"] for event in [*first, *second]]
-        assert [batch.first for batch in receiver.batches(id)] == [1, 1]
+        firsts = [batch.first for batch in receiver.batches(id)]
+        assert (firsts[0], firsts.count(1)) == (1, 2)  # each conversation with its own numbers
 
 
 async def test_keys_and_secrets_do_not_go_to_strangers(
@@ -323,10 +355,12 @@ async def test_a_value_that_is_like_the_form_of_events_does_not_break_them(
     model: ScriptedModel, receiver: WebhookReceiver, tmp_path: Path
 ) -> None:
     async with runtime_at(tmp_path, model.base_url, webhooks=[hook(receiver, event_buffer_size=1)]) as runtime:
-        id = await runtime.start(secrets={"A": "e", "B": "user", "C": "2"})
-        await say(runtime, id, "hello")
-        await until(lambda: len(receiver.events(id)) == 3)
+        id = await runtime.start([{"text": "done"}], secrets={"A": "e", "B": "user", "C": "2"})
+        assert await runtime.until(id, seconds=90) == "finished"
         stored = await runtime.events(id)
+        await until(lambda: len(receiver.events(id)) == len(stored))
+        await until(lambda: receiver.batches(id)[-1].body[-1]["key"] == "full_state")
+        assert UUID(receiver.batches(id)[-1].body[-1]["id"])
         for one, sent in zip(stored, receiver.events(id), strict=True):
             names = ("id", "timestamp", "kind", "source")
             assert {name: sent[name] for name in names} == {name: one[name] for name in names}

@@ -1,6 +1,7 @@
 """What is kept of deleted conversations, its bounds, and the small file with a receiver's position."""
 
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -87,6 +88,13 @@ async def test_what_waited_too_long_is_told_as_a_gap(tmp_path: Path) -> None:
     assert await late.batch(5, 9, most_events=9, most_bytes=1000) == Batch(5, [], lost_through=9)
     assert [path.name for path in found.folder.iterdir() if path.name == "events.jsonl"] == []
     assert (await late.state()).digest == DELETED
+
+
+def test_what_waited_too_long_frees_the_disk_though_nobody_asks_for_it(tmp_path: Path) -> None:
+    found = keep(Shelf(tmp_path))
+    os.utime(found.folder / "events.jsonl", (LONG_AGO, LONG_AGO))
+    assert Shelf(tmp_path).read(frozenset()) == [found]
+    assert not (found.folder / "events.jsonl").exists()
 
 
 def test_a_conversation_that_lives_was_not_deleted_after_all(tmp_path: Path) -> None:
