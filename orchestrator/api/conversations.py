@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Response
 from orchestrator.api import schemas
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
+from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import Conversation, Phase, StartRequest
 from orchestrator.domain.errors import Elapsed, InvalidRequest
 from orchestrator.domain.git import check_provider_name
@@ -37,21 +38,22 @@ async def create(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
+    natural_id: NaturalIdOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Ask for a conversation: 202 with the operation that starts it. A known `id` joins the start under way. Over a
-    limit it is refused (429), waits, or makes room, as the tenant's settings say; `dry_run` only
-    tells which.
+    """Ask for a conversation: 202 with the operation that starts it. A known `id`, or a repeated `Idempotency-Key`,
+    joins the start under way. Over a limit it is refused (429), waits, or makes room, as the tenant's settings say;
+    `dry_run` only tells which.
     """
     key = owner.caller.key
     if dry_run:
         response.status_code = 200
         return schemas.report_out(
-            await services.conversations.try_out(owner.tenant, owner.user, _wanted(body), key=key)
+            await services.conversations.try_out(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
         )
-    conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body), key=key)
+    conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
     return await _accepted(services, owner, conversation, response, wait, timeout)
 
 
@@ -131,21 +133,6 @@ async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response
     return await _accepted(services, owner, stopped, response, None, 0)
 
 
-@router.post("/conversations/{conversation}/messages", status_code=202)
-async def post_message(
-    conversation: str, body: schemas.MessageBody, owner: OwnerOf, services: ServicesOf
-) -> dict[str, Any]:
-    """Put a message into the inbox; it reaches the agent in order, once for each `client_id`."""
-    message = await services.conversations.post_message(
-        owner.tenant, owner.user, id_of(conversation), content=body.content, client_id=body.client_id
-    )
-    return {
-        "id": message.client_id,
-        "state": "delivered" if message.delivered else "queued",
-        "sequence": message.sequence,
-    }
-
-
 @router.get("/conversations/{conversation}/events")
 async def events(
     conversation: str,
@@ -180,7 +167,7 @@ def _next(found: Sequence[StoredEvent], limit: int) -> str | None:
     return str(found[-1].sequence) if len(found) == limit else None
 
 
-def _wanted(body: schemas.ConversationBody) -> Wanted:
+def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
     if body.branch is not None and body.repository is None:
         raise InvalidRequest("branch is given without a repository", field="branch")
     if body.repository is not None and _CREDENTIALS.search(body.repository):
@@ -200,7 +187,7 @@ def _wanted(body: schemas.ConversationBody) -> Wanted:
     secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}
     settings = wrap_secrets(body.settings.change()) if body.settings is not None else {}
     return Wanted(
-        id=id_of(body.id) if body.id is not None else None,
+        id=id_of(body.id) if body.id is not None else ConversationId(natural_id) if natural_id is not None else None,
         request=StartRequest(
             repository=body.repository,
             branch=body.branch,

@@ -1,33 +1,57 @@
 """`Idempotency-Key` on the unsafe calls of the native API: a repeat gets the first answer again (api-conventions.md 3).
 
 Kept 24 hours for the API key that asked, the user it acted for, method and path. Another payload under the same key is
-422, a first request that still runs is 409. Answers can hold a new API key, so they are stored sealed. A 5xx or 429 is
-not stored: the repeat tries again.
+422. While the first request still runs a repeat is 409; that of a start or a message joins the first instead. Answers
+can hold a new API key, so they are stored sealed. A 5xx or 429 is not stored: the repeat tries again.
 """
 
 import hashlib
 import json
-from typing import Any
+import re
+import uuid
+from typing import Annotated, Any
 
+from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestrator.api.auth import caller_of
+from orchestrator.api.auth import CallerOf, caller_of
 from orchestrator.api.context import Services
 from orchestrator.api.problems import of_error, problem
 from orchestrator.domain.errors import NestorError
 from orchestrator.domain.ids import TenantId
 from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.tenancy import Caller
 from orchestrator.state.base import Replay
 
 TTL_MS = 24 * 3600 * 1000
 RUNNING_MS = 10 * 60 * 1000  # longer than any request; then a replica that died no longer holds the key
 _OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what belongs to no tenant
+_NATURAL = uuid.UUID("6f1d7a52-0f0c-4f0e-9a55-7c1b5d0c2e11")
+_NATURAL_PATHS = re.compile(r"/api/v2/conversations(/[^/]+/messages)?")
 _LATER = 429  # nothing was done; the repeat was asked to come again
 _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-after")
+
+
+def natural_id(request: Request, caller: CallerOf) -> str | None:
+    """An id that follows from the `Idempotency-Key`, for what has an id of its caller's choice: whatever becomes of the
+    first request and its stored answer, a repeat means the same conversation or message. None without such a key."""
+    key = request.headers.get("idempotency-key")
+    if not key:
+        return None
+    place = f"{caller.tenant} {_asked_by(request, caller)} {request.url.path} {key}"
+    return str(uuid.uuid5(_NATURAL, hashlib.sha256(place.encode("utf-8", "surrogateescape")).hexdigest()))
+
+
+NaturalIdOf = Annotated[str | None, Depends(natural_id)]
+
+
+def _asked_by(request: Request, caller: Caller) -> str:
+    """An answer is for who asked: another key may be allowed less, and another user has other things."""
+    return f"{caller.key} {request.headers.get('x-act-as-user', '')}"
 
 
 class IdempotencyKeys:
@@ -57,14 +81,14 @@ class IdempotencyKeys:
         caller = await caller_of(request)
         tenant = caller.tenant or _OPERATOR
         body = await request.body()
-        # An answer is for who asked: another key may be allowed less, and another user has other things.
-        asked_by = f"{caller.key} {request.headers.get('x-act-as-user', '')}"
-        place = f"{tenant} {asked_by} {request.method} {request.url.path}?{request.url.query}"
+        place = f"{tenant} {_asked_by(request, caller)} {request.method} {request.url.path}?{request.url.query}"
         digest = hashlib.sha256(body).hexdigest()
         store = self._services.store.idempotency
         stored = await store.begin(place, key, digest, ttl_ms=RUNNING_MS)
-        if stored is not None:
+        if stored is not None and not (_has_natural_id(request) and _runs(stored, digest)):
             return await self._replay(request, tenant, place, digest, stored)
+        if stored is not None:  # the first still runs, or died: both mean the same conversation, or message
+            return (await self._capture(request, body)).response()
         kept = False
         try:
             captured = await self._capture(request, body)
@@ -105,6 +129,14 @@ class IdempotencyKeys:
 
         await self._app(request.scope, receive, captured.send)
         return captured
+
+
+def _has_natural_id(request: Request) -> bool:
+    return request.method == "POST" and _NATURAL_PATHS.fullmatch(request.url.path) is not None
+
+
+def _runs(stored: Replay, digest: str) -> bool:
+    return stored.request_digest == digest and not stored.body
 
 
 class _Captured:

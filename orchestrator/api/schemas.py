@@ -186,11 +186,6 @@ class ConversationBody(Body):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
-class MessageBody(Body):
-    content: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
-    client_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
-
-
 def tenant_out(tenant: Tenant) -> dict[str, Any]:
     return {"id": tenant.id, "name": tenant.name, "created_at": rfc3339(tenant.created_at)}
 

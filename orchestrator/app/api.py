@@ -4,7 +4,17 @@ import time
 
 from fastapi import FastAPI
 
-from orchestrator.api import conversations, event_stream, middleware, older, operations, problems, settings, tenants
+from orchestrator.api import (
+    conversations,
+    event_stream,
+    messages,
+    middleware,
+    older,
+    operations,
+    problems,
+    settings,
+    tenants,
+)
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
 
@@ -14,7 +24,7 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
     app.state.services = services
     app.state.started = time.monotonic()
-    for module in (operations, tenants, settings, conversations, event_stream, older):
+    for module in (operations, tenants, settings, conversations, messages, event_stream, older):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(IdempotencyKeys, services=services)

@@ -100,6 +100,7 @@ def conversation_body(conversation_id: str, request: StartRequest) -> dict[str, 
     return body
 
 
-def message_body(content: str, event_id: str) -> dict[str, Any]:
+def message_body(content: str | list[dict[str, Any]], event_id: str) -> dict[str, Any]:
     """A user message that starts the agent. The id makes a repeated delivery harmless."""
-    return {"role": "user", "content": [{"type": "text", "text": content}], "run": True, "event_id": event_id}
+    parts = [{"type": "text", "text": content}] if isinstance(content, str) else content
+    return {"role": "user", "content": parts, "run": True, "event_id": event_id}

@@ -3,9 +3,11 @@
 What is asked for is stored before the answer goes out; the work itself is done by `workers.py`.
 """
 
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from typing import Any
 
 from orchestrator.domain.admission import Ask, Decision, Report
 from orchestrator.domain.clock import Clock
@@ -27,6 +29,7 @@ from orchestrator.services.overrides import Overrides, OverrideSeal
 from orchestrator.services.provisioning import STAGES
 from orchestrator.state.base import Message, Page, Store, StoredEvent
 
+Content = str | list[dict[str, Any]]  #: of a message: text, or parts as the agent server takes them
 WAITING_MESSAGES = 1_000
 _TRIES = 8
 _STARTS = frozenset({"start", "restart", "resume"})
@@ -269,25 +272,36 @@ class ConversationService:
         return await self._change(tenant, user, id, change, "delete", ())
 
     async def post_message(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, content: str, client_id: str | None
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, content: Content, client_id: str | None
     ) -> Message:
-        """Put a message into the inbox, once for each `client_id`."""
+        """Put a message into the inbox, once for each `client_id`, in every phase: it is delivered when there is a
+        runtime."""
         conversation = await self.get(tenant, user, id)
         if conversation.desired is Desired.DELETED:
             raise NotFound("there is no such conversation")
-        if conversation.phase is Phase.FAILED:
-            raise Conflict(
-                f"the conversation failed: {conversation.why.message}",
-                hint=f"POST /api/v2/conversations/{id}/start first",
-            )
         message = await self._store.inbox.put(
-            tenant, id, client_id=client_id or new_uuid(), content=content, limit=WAITING_MESSAGES
+            tenant, id, client_id=client_id or new_uuid(), content=json.dumps(content), limit=WAITING_MESSAGES
         )
         self._wake()
         if conversation.phase is Phase.STOPPED:
             with suppress(LimitReached, CapacityReached):  # the message is kept; whoever uses it next wakes it
                 await self.wake(tenant, id, wait_ms=WAKE_MS)
         return message
+
+    async def messages(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
+    ) -> Sequence[Message]:
+        """The inbox above `after`, oldest first, with what became of each message. Raises `NotFound`."""
+        await self.get(tenant, user, id)
+        return await self._store.inbox.page(tenant, id, after=after, limit=limit)
+
+    async def message(self, tenant: TenantId, user: UserId | None, id: ConversationId, client_id: str) -> Message:
+        """Raises `NotFound`."""
+        await self.get(tenant, user, id)
+        found = await self._store.inbox.find(tenant, id, client_id)
+        if found is None:
+            raise NotFound("there is no such message")
+        return found
 
     async def events(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int

@@ -53,7 +53,8 @@ class EventLog:
         if not all(is_event_id(item.get("id")) for item in events):
             raise RuntimeUnreachable("the runtime sent something that is no event")
         batch = [
-            StoredEvent(sequence, str(item["id"]), _payload(item)) for sequence, item in enumerate(events, start=first)
+            StoredEvent(sequence, str(item["id"]), _payload(item), _is_message(item))
+            for sequence, item in enumerate(events, start=first)
         ]
         last = await self._events.append(conversation.tenant, conversation.id, batch)
         return last >= first + len(events) - 1
@@ -78,7 +79,8 @@ class EventLog:
                     raise RuntimeUnreachable("the runtime's log does not hold the event that it gave before")
                 fresh = fresh[1:]
             batch = [
-                StoredEvent(sequence + index, item["id"], _payload(item)) for index, item in enumerate(fresh, start=1)
+                StoredEvent(sequence + index, item["id"], _payload(item), _is_message(item))
+                for index, item in enumerate(fresh, start=1)
             ]
             if batch:
                 await self._events.append(conversation.tenant, conversation.id, batch)
@@ -87,6 +89,10 @@ class EventLog:
                 return sequence
             page_id = page.next_page_id
         return sequence
+
+
+def _is_message(item: Mapping[str, Any]) -> bool:
+    return item.get("kind") == "MessageEvent" and item.get("source") == "user"
 
 
 def _payload(item: Mapping[str, Any]) -> str:

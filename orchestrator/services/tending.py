@@ -3,6 +3,7 @@
 Called by the worker that holds the conversation's lease, whenever the conversation is due.
 """
 
+import json
 from dataclasses import replace
 
 import anyio
@@ -91,7 +92,9 @@ class Tending:
         origin = f"http://{runtime.address}"
         async with self._house.clients.open(origin, key, fence=lease.fence, generation=runtime.generation) as client:
             for message in waiting:
-                body = wire.message_body(message.content, message_event_id(conversation.id, message.client_id))
+                body = wire.message_body(
+                    json.loads(message.content), message_event_id(conversation.id, message.client_id)
+                )
                 await client.post_message(conversation.id, body)
                 await self._inbox.delivered(lease, message.sequence)
         return len(waiting) < _MESSAGES_A_ROUND

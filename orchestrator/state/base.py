@@ -6,7 +6,7 @@ records together. Times are the store's own clock in milliseconds where leases a
 """
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.domain.admission import Ask
@@ -52,8 +52,9 @@ class Message:
 
     sequence: int
     client_id: str
-    content: str
-    delivered: bool
+    content: str  #: JSON text
+    delivered: bool  #: the runtime has it on its disk
+    accepted: int | None = None  #: the number that it has in the event log, once it is there
 
 
 @dataclass(frozen=True)
@@ -63,6 +64,7 @@ class StoredEvent:
     sequence: int
     id: str
     payload: str
+    is_message: bool = field(default=False, compare=False)  #: of the user; said when it is appended, and not kept
 
 
 @dataclass(frozen=True)
@@ -259,6 +261,11 @@ class Inbox(Protocol):
         ...
 
     async def waiting(self, tenant: TenantId, id: ConversationId, *, limit: int) -> Sequence[Message]: ...
+    async def page(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[Message]:
+        """Those above `after`, oldest first, whatever became of them."""
+        ...
+
+    async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None: ...
     async def delivered(self, lease: Lease, sequence: int) -> None: ...
 
 

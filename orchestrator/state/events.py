@@ -23,9 +23,9 @@ class RedisEvents:
             fields = [
                 field
                 for event in events[start : start + _AT_ONCE]
-                for field in (event.sequence, event.id, event.payload)
+                for field in (event.sequence, event.id, event.payload, int(event.is_message))
             ]
-            call = run("events_append", (t.conversation(id), t.events(id)), *fields)
+            call = run("events_append", (t.conversation(id), t.events(id), t.inbox(id)), *fields)
             last = (await self._funnel.batch(call, told(id), durable=True))[0]
             if last < 0:
                 raise no_conversation()

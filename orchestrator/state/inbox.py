@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
 from orchestrator.state import due
 from orchestrator.state.base import Lease, Message
 from orchestrator.state.funnel import Funnel, command, run
@@ -39,6 +39,38 @@ class RedisInbox:
             Message(int(sequence), client, content, delivered=False)
             for sequence, client, content in zip(sequences, clients, contents, strict=True)
             if client is not None
+        ]
+
+    async def page(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[Message]:
+        last = await self._funnel.one(command("HGET", TenantKeys(tenant).inbox(id), "#"))
+        return await self._read(tenant, id, [*range(after + 1, min(after + limit, int(last or 0)) + 1)])
+
+    async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None:
+        sequence = await self._funnel.one(command("HGET", TenantKeys(tenant).inbox(id), f"client:{client_id}"))
+        found = await self._read(tenant, id, [int(sequence)] if sequence is not None else [])
+        return found[0] if found else None
+
+    async def _read(self, tenant: TenantId, id: ConversationId, sequences: Sequence[int]) -> list[Message]:
+        if not sequences:
+            return []
+        t = TenantKeys(tenant)
+        fields = [field for sequence in sequences for field in (f"of:{sequence}", f"content:{sequence}")]
+        texts, waiting = await self._funnel.batch(
+            command("HMGET", t.inbox(id), *fields),
+            command("ZRANGEBYSCORE", t.waiting(id), sequences[0], sequences[-1]),
+        )
+        kept = [
+            (sequence, client, content)
+            for sequence, client, content in zip(sequences, texts[::2], texts[1::2], strict=True)
+            if client is not None  # the conversation was removed just now
+        ]
+        if not kept:
+            return []
+        marks = [f"accepted:{message_event_id(id, client)}" for _, client, _ in kept]
+        accepted = await self._funnel.one(command("HMGET", t.inbox(id), *marks))
+        return [
+            Message(sequence, client, content, str(sequence) not in waiting, None if number is None else int(number))
+            for (sequence, client, content), number in zip(kept, accepted, strict=True)
         ]
 
     async def delivered(self, lease: Lease, sequence: int) -> None:

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
 from orchestrator.state.base import Lease, Message
 from orchestrator.state.memory.shelf import Shelf
 from orchestrator.state.refusals import inbox_full
@@ -32,6 +32,20 @@ class MemoryInbox:
         place = self._shelf.places.get((tenant, id))
         messages = [] if place is None else place.messages
         return [message for message in messages if not message.delivered][:limit]
+
+    async def page(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[Message]:
+        place = self._shelf.places.get((tenant, id))
+        if place is None:
+            return []
+        numbers = {event.id: event.sequence for event in place.events}
+        return [
+            replace(message, accepted=numbers.get(message_event_id(id, message.client_id)))
+            for message in place.messages[after : after + limit]
+        ]
+
+    async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None:
+        messages = await self.page(tenant, id, after=0, limit=10**9)
+        return next((message for message in messages if message.client_id == client_id), None)
 
     async def delivered(self, lease: Lease, sequence: int) -> None:
         messages = self._shelf.held(lease).messages

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import LimitReached, NotFound
-from orchestrator.domain.ids import ConversationId, OperationId, TenantId, new_uuid
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId, message_event_id, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage, StageState
 from orchestrator.state.base import Lease, Store, StoredEvent
 
@@ -123,6 +123,31 @@ async def test_messages_keep_their_order_and_come_once(house: House) -> None:
     assert again.sequence == 1
     third = await house.store.inbox.put(*where, client_id="c", content="three", limit=10)
     assert third.sequence == 3
+
+
+async def test_a_message_says_what_became_of_it(house: House) -> None:
+    lease, record = await leased(house.store)
+    where = (record.tenant, record.id)
+    for client in "abc":
+        await house.store.inbox.put(*where, client_id=client, content=f"{client}!", limit=10)
+    await house.store.inbox.delivered(lease, 1)
+    await house.store.inbox.delivered(lease, 2)
+    mine = [message_event_id(record.id, "a"), "of-the-agent"]
+    events = [StoredEvent(n, id, "{}", is_message=n == 1) for n, id in enumerate(mine, 1)]
+    await house.other.events.append(*where, events)
+    found = await house.other.inbox.page(*where, after=0, limit=10)
+    assert [(one.sequence, one.client_id, one.content) for one in found] == [
+        (1, "a", "a!"),
+        (2, "b", "b!"),
+        (3, "c", "c!"),
+    ]
+    assert [(one.delivered, one.accepted) for one in found] == [(True, 1), (True, None), (False, None)]
+    assert await house.store.inbox.find(*where, "b") == found[1]
+    assert await house.store.inbox.find(*where, "d") is None
+    assert [one.sequence for one in await house.store.inbox.page(*where, after=1, limit=1)] == [2]
+    assert not await house.store.inbox.page(*where, after=3, limit=1)
+    elsewhere = (TenantId(new_uuid()), record.id)
+    assert not await house.store.inbox.page(*elsewhere, after=0, limit=10)
 
 
 async def test_twenty_at_once_with_one_client_id_make_one_message(house: House) -> None:

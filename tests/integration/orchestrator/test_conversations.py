@@ -36,6 +36,48 @@ async def test_messages_reach_the_agent_in_order_and_once(nestor: Nestor) -> Non
     assert texts == ["message 1", "message 2", "message 3"]
 
 
+async def test_a_message_has_a_receipt_that_follows_it(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await ready(nestor, key))["id"]
+    path = f"/api/v2/conversations/{id}/messages"
+    parts = [{"type": "text", "text": "look"}, {"type": "image", "image_urls": ["data:image/png;base64,AA=="]}]
+    sent = await nestor.call("POST", path, key, json={"content": parts, "client_id": "a/b ü"}, status=202)
+    assert sent["state"] in ("queued", "delivered")
+    with anyio.fail_after(10):
+        while (receipt := await nestor.call("GET", f"{path}/a%2Fb%20%C3%BC", key, status=200))["state"] != "accepted":
+            await anyio.sleep(0.02)
+    page = await events(nestor, key, id)
+    event = page["items"][receipt["event_sequence"] - 1]["event"]
+    assert event["llm_message"]["content"] == parts
+    assert (await nestor.call("GET", path, key, status=200)) == {"items": [receipt], "next_page_id": None}
+    assert (await nestor.call("GET", f"{path}?limit=1", key, status=200))["next_page_id"] == "1"
+    await nestor.call("GET", f"{path}/unknown", key, status=404)
+    for content in (
+        "",
+        [],
+        [{"type": "text"}],
+        [{"type": "image", "image_urls": ["file:///etc/passwd"]}],
+        [{"type": "x"}],
+    ):
+        await nestor.call("POST", path, key, json={"content": content}, status=422)
+
+
+async def test_a_message_is_taken_in_every_phase_and_delivered_when_there_is_a_runtime(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    nestor.engine.script.fail("POST", "/api/settings", 422, times=1, body={"error": "no"})
+    id = (await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202))["id"]
+    await nestor.until(key, id, "failed")
+    path = f"/api/v2/conversations/{id}/messages"
+    body = {"content": "while it has failed", "client_id": "c"}
+    assert (await nestor.call("POST", path, key, json=body, status=202))["state"] == "queued"
+    await nestor.call("POST", f"/api/v2/conversations/{id}/start?wait=ready", key, status=200)
+    with anyio.fail_after(10):
+        while (await nestor.call("GET", f"{path}/c", key, status=200))["state"] != "accepted":
+            await events(nestor, key, id)
+            await anyio.sleep(0.02)
+    assert said_by_user(await events(nestor, key, id)) == ["while it has failed"]
+
+
 async def test_events_are_numbered_from_one_and_paged(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     id = (await ready(nestor, key, initial_message="first"))["id"]

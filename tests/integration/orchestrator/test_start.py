@@ -1,5 +1,6 @@
 """A start through the API: the order of the configuration calls, their bodies, and what a failure of each leaves."""
 
+import anyio
 import pytest
 from support.orchestrators import Nestor
 
@@ -111,6 +112,44 @@ async def test_an_idempotency_key_replays_the_first_answer(nestor: Nestor) -> No
     assert first.json() == second.json()
     assert second.headers["idempotency-replayed"] == "true"
     assert "idempotency-replayed" not in first.headers
+
+
+async def test_a_key_whose_first_request_died_still_means_the_same_conversation(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    headers = nestor.as_(key) | {"Idempotency-Key": "k-2"}
+    nestor.engine.script.hang("POST", "/api/settings", times=1)
+    async with anyio.create_task_group() as tasks:
+
+        async def first() -> None:
+            await nestor.http.post("/api/v2/conversations?wait=ready&timeout=60", headers=headers, json={})
+
+        tasks.start_soon(first)
+        with anyio.fail_after(10):
+            while not (items := (await nestor.call("GET", "/api/v2/conversations", key))["items"]):
+                await anyio.sleep(0.02)
+        repeated = await nestor.http.post("/api/v2/conversations", headers=headers, json={})
+        again = await nestor.http.post(
+            "/api/v2/conversations?wait=ready&timeout=60", headers=headers, json={"title": "x"}
+        )
+        assert again.status_code == 422
+        tasks.cancel_scope.cancel()  # the caller is gone, and with it the answer that would have been kept
+    assert (repeated.status_code, repeated.json()["id"]) == (202, items[0]["id"])
+    after = await nestor.http.post("/api/v2/conversations?wait=ready&timeout=60", headers=headers, json={})
+    assert after.json()["id"] == items[0]["id"]
+    assert len((await nestor.call("GET", "/api/v2/conversations", key))["items"]) == 1
+
+
+async def test_messages_under_one_key_are_one_message(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id = (await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202))["id"]
+    path = f"/api/v2/conversations/{id}/messages"
+    headers = nestor.as_(key) | {"Idempotency-Key": "k-3"}
+    first = (await nestor.http.post(path, headers=headers, json={"content": "hello"})).json()
+    other = (
+        await nestor.http.post(path, headers=headers | {"Idempotency-Key": "k-4"}, json={"content": "hello"})
+    ).json()
+    assert first["id"] != other["id"]
+    assert (await nestor.http.post(path, headers=headers, json={"content": "hello"})).json()["id"] == first["id"]
 
 
 async def test_wait_answers_when_it_is_ready_and_408_when_the_time_is_over(nestor: Nestor) -> None:

@@ -1,0 +1,75 @@
+"""Messages to a conversation: put into its inbox, whatever the conversation's phase, and what became of them."""
+
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Query
+from pydantic import Field, StringConstraints
+
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conversations import id_of
+from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.schemas import Body
+from orchestrator.state.base import Message
+
+router = APIRouter(prefix="/api/v2", tags=["messages"])
+Text = Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
+ImageUrl = Annotated[str, StringConstraints(pattern=r"^(https?://|data:image/)")]
+
+
+class TextPart(Body):
+    type: Literal["text"]
+    text: Text
+
+
+class ImagePart(Body):
+    """Images by address, or as `data:` addresses; the limit of the whole body bounds them."""
+
+    type: Literal["image"]
+    image_urls: Annotated[list[ImageUrl], Field(min_length=1, max_length=20)]
+
+
+class MessageBody(Body):
+    content: Text | Annotated[list[TextPart | ImagePart], Field(min_length=1, max_length=50)]
+    client_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
+
+
+@router.post("/conversations/{conversation}/messages", status_code=202)
+async def post_message(
+    conversation: str, body: MessageBody, owner: OwnerOf, services: ServicesOf, natural_id: NaturalIdOf
+) -> dict[str, Any]:
+    """Put a message into the inbox; it reaches the agent in order, once for each `client_id` (or `Idempotency-Key`)."""
+    content = body.content if isinstance(body.content, str) else [part.model_dump() for part in body.content]
+    message = await services.conversations.post_message(
+        owner.tenant, owner.user, id_of(conversation), content=content, client_id=body.client_id or natural_id
+    )
+    return receipt(message)
+
+
+@router.get("/conversations/{conversation}/messages")
+async def list_messages(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+) -> dict[str, Any]:
+    """The receipts above `after`, in the order of the inbox. `next_page_id` is the `after` of the next page."""
+    found = await services.conversations.messages(
+        owner.tenant, owner.user, id_of(conversation), after=after, limit=limit
+    )
+    following = str(found[-1].sequence) if len(found) == limit else None
+    return {"items": [receipt(message) for message in found], "next_page_id": following}
+
+
+@router.get("/conversations/{conversation}/messages/{message:path}")
+async def get_message(conversation: str, message: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """One receipt, by the message's `client_id`."""
+    return receipt(await services.conversations.message(owner.tenant, owner.user, id_of(conversation), message))
+
+
+def receipt(message: Message) -> dict[str, Any]:
+    """`queued`: kept here. `delivered`: the runtime has it on its disk. `accepted`: it is in the conversation's event
+    log, under `event_sequence`."""
+    state = "accepted" if message.accepted is not None else "delivered" if message.delivered else "queued"
+    out: dict[str, Any] = {"id": message.client_id, "state": state, "sequence": message.sequence}
+    return out if message.accepted is None else {**out, "event_sequence": message.accepted}
