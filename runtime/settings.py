@@ -89,7 +89,10 @@ class RuntimeSettings(BaseModel):
     persistence_dir: Path = Field(default_factory=lambda: Path.home() / ".openhands")
     #: more runs at once are answered 429
     max_concurrent_runs: Annotated[int, Field(ge=1)] = 10
-    conversation_idle_ttl_seconds: Annotated[float, Field(gt=0)] = 1200
+    #: a conversation that nobody used for so long leaves memory; half an hour of reading is not "idle" to its user
+    conversation_idle_ttl_seconds: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1200
+    #: how long a server owns its conversations without a sign of life, where several share a folder; 0: no leases
+    lease_ttl_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 45
     #: the public address; its path becomes the root path
     web_url: OptionalText = None
     #: believe X-Forwarded-Proto: only behind a proxy that sets it

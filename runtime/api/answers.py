@@ -10,13 +10,16 @@ from uuid import UUID
 from fastapi import HTTPException, Path
 from fastapi.responses import Response
 
+from runtime.conversations.library import ConversationNotFound
+from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.runs import AlreadyRunning
-from runtime.conversations.service import CapacityFull, ConversationNotFound, WorkspaceUnusable
+from runtime.conversations.service import CapacityFull, WorkspaceUnusable
 
 ConversationId = Annotated[UUID, Path(description="With or without dashes.")]
 
 NOT_FOUND = "Not Found"
 ALREADY_RUNNING = "Conversation already running. Wait for completion or pause first."
+ELSEWHERE = "Another server owns this conversation. Ask that one, or try again when it has ended."
 CAPACITY = "Too many conversations are running. Wait until one has ended and start the run again."
 
 
@@ -27,6 +30,8 @@ def refusals() -> Iterator[None]:
         yield
     except ConversationNotFound:
         raise HTTPException(404, NOT_FOUND) from None
+    except OwnedElsewhere:
+        raise HTTPException(409, ELSEWHERE) from None
     except AlreadyRunning:
         raise HTTPException(409, ALREADY_RUNNING) from None
     except CapacityFull:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
@@ -16,8 +17,10 @@ from runtime.configuration.record import LlmSettings
 from runtime.conversations.children import child_of
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.forking import UnknownEvent
+from runtime.conversations.library import ConversationNotFound
+from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.record import ConversationRecord
-from runtime.conversations.service import ConversationNotFound, IdTaken, WorkspaceUnusable
+from runtime.conversations.service import IdTaken, WorkspaceUnusable
 from runtime.conversations.start import checked_tags
 from runtime.state import RuntimeState
 
@@ -71,15 +74,15 @@ class Plugin(Body):
 
 @router.get("")
 async def several(state: StateDependency, ids: Annotated[list[UUID], Query(max_length=_MOST_IDS)]) -> JSONResponse:
-    """The conversations of these ids, in this order; null for a miss."""
+    """The conversations of these ids, in this order; null for a miss, and for another server's."""
     found: list[Any] = []
     for id in ids:
         try:
-            conversation = await state.conversations.get(id)
-        except ConversationNotFound:
+            record = state.conversations.record(id)
+        except (ConversationNotFound, OwnedElsewhere):
             found.append(None)
         else:
-            found.append(conversation.shown())
+            found.append(json.loads(record.shown_json(state.conversations.folders.path(id))))
     return JSONResponse(found)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -20,9 +21,8 @@ from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import json_object, refused, validated
 from runtime.conversations.catalogue import SortOrder, UnknownPage, page
-from runtime.conversations.conversation import Conversation
 from runtime.conversations.older import OlderConversations, OlderRefusal, OlderStart
-from runtime.conversations.record import shown
+from runtime.conversations.record import ConversationRecord, shown
 from runtime.conversations.start import GivenSource, StartRequest
 from runtime.conversations.status import Status
 from runtime.git.remotes import InvalidRepository
@@ -113,16 +113,17 @@ async def count(state: StateDependency, status: Status | None = None) -> int:
 async def get(state: StateDependency, conversation_id: ConversationId, include_skills: bool = False) -> Response:
     """ConversationInfo, with the older record's fields beside it."""
     with refusals():
-        conversation = await state.conversations.get(conversation_id)
+        record = await state.conversations.recovered(conversation_id)
+    folder = state.conversations.folders.path(conversation_id)
     if not include_skills:
-        return json_text(conversation_json(conversation))
-    return JSONResponse({**conversation.shown(include_skills=True), **_older_fields(conversation)})
+        return json_text(conversation_json(record, folder))
+    return JSONResponse({**shown(record, folder, include_skills=True), **_older_fields(conversation_id)})
 
 
-def conversation_json(conversation: Conversation) -> bytes:
+def conversation_json(record: ConversationRecord, folder: Path) -> bytes:
     """The body of `get` without skills."""
-    older = json.dumps(_older_fields(conversation)).encode()  # none of these has a name that the record has
-    return conversation.record.shown_json(conversation.folder)[:-1] + b"," + older[1:]
+    older = json.dumps(_older_fields(record.id)).encode()  # none of these has a name that the record has
+    return record.shown_json(folder)[:-1] + b"," + older[1:]
 
 
 @router.delete("/{conversation_id}")
@@ -174,6 +175,6 @@ async def update_secrets(state: StateDependency, conversation_id: ConversationId
     return JSONResponse({"success": True})
 
 
-def _older_fields(conversation: Conversation) -> dict[str, Any]:
+def _older_fields(conversation_id: UUID) -> dict[str, Any]:
     """What an older caller reads; a newer one ignores them."""
-    return {"conversation_id": conversation.id.hex, "status": "RUNNING", "runtime_status": "STATUS$READY"}
+    return {"conversation_id": conversation_id.hex, "status": "RUNNING", "runtime_status": "STATUS$READY"}

@@ -59,13 +59,19 @@ async def search(
     limit: Annotated[int, Query(gt=0, le=100)] = 100,
     sort_order: SortOrder = "TIMESTAMP",
 ) -> Response:
-    with refusals():
-        conversation = await state.conversations.get(conversation_id)
     descending = sort_order == "TIMESTAMP_DESC"
     try:
-        page = await _reading(
-            wanted, page_of_events, conversation.events, wanted, page_id=page_id, limit=limit, descending=descending
-        )
+        with refusals():
+            async with state.conversations.using(conversation_id) as conversation:
+                page = await _reading(
+                    wanted,
+                    page_of_events,
+                    conversation.events,
+                    wanted,
+                    page_id=page_id,
+                    limit=limit,
+                    descending=descending,
+                )
     except BadPage:
         raise HTTPException(400, "page_id names no event of this conversation; start again without it") from None
     following = json.dumps(str(page.next_id) if page.next_id else None).encode()
@@ -75,8 +81,8 @@ async def search(
 @router.get("/events/count")
 async def count(state: StateDependency, conversation_id: ConversationId, wanted: FilterDependency) -> int:
     with refusals():
-        conversation = await state.conversations.get(conversation_id)
-    return await _reading(wanted, count_events, conversation.events, wanted)
+        async with state.conversations.using(conversation_id) as conversation:
+            return await _reading(wanted, count_events, conversation.events, wanted)
 
 
 async def _reading(
@@ -110,9 +116,9 @@ async def by_id_or_older(
     limit: int = 20,
 ) -> JSONResponse:
     """With a JSON array of ids as body: those events, null for a miss. Without a body: the older page, by number."""
+    body = await request.body()
     with refusals():
         conversation = await state.conversations.get(conversation_id)
-    body = await request.body()
     if body.strip():
         found = [_line(conversation.events, event_id) for event_id in _parsed_ids(body)]
         return JSONResponse([complete(parse(line)) if line is not None else None for line in found])

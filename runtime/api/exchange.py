@@ -18,9 +18,11 @@ from pydantic import ValidationError
 
 from runtime.api.socket_auth import NOT_READY, close, is_late_auth, json_frame, receive_text
 from runtime.conversations.conversation import Conversation
-from runtime.conversations.service import CapacityFull, ConversationNotFound
+from runtime.conversations.library import ConversationNotFound
+from runtime.conversations.ownership import OwnedElsewhere
+from runtime.conversations.service import CapacityFull
 from runtime.conversations.start import GivenMessage
-from runtime.events.feed import GONE, SLOW_READER, Closing, Subscription, TooManySubscribers
+from runtime.events.feed import GONE, MOVED, SLOW_READER, Closing, Subscription, TooManySubscribers
 from runtime.events.frames import text_frame
 from runtime.serving import WIRE, Wire
 from runtime.state import Dormant, RuntimeState
@@ -50,6 +52,8 @@ async def serve(socket: WebSocket, state: RuntimeState, wanted: UUID, dialect: D
         subscription = dialect.subscribe(conversation)
     except ConversationNotFound:
         await close(socket, GONE)
+    except OwnedElsewhere:
+        await close(socket, MOVED)
     except TooManySubscribers:
         await close(socket, TRY_LATER)
     except Dormant:

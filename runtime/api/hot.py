@@ -83,4 +83,4 @@ class HotRoutes:
             conversation = self._state.conversations.opened(UUID(path[len(_CONVERSATIONS) :]))
         except ValueError:
             return None
-        return conversation_json(conversation) if conversation is not None else None
+        return conversation_json(conversation.record, conversation.folder) if conversation is not None else None

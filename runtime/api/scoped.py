@@ -1,6 +1,7 @@
 """The runtime of one conversation, as a client sees it that thinks of one runtime each (contract 4.5, 7.5).
 
-This server is that runtime, for all of its conversations: it is there as long as this answers.
+This server is that runtime, for all of its conversations: it is there as long as this answers. What can be missing is
+the working directory, and the right to the conversation, which another server over the same folder may have.
 """
 
 from __future__ import annotations
@@ -10,24 +11,40 @@ from typing import Annotated
 from fastapi import APIRouter, Header, HTTPException
 from fastapi.responses import JSONResponse
 
-from runtime.api.answers import NOT_FOUND, ConversationId, refusals
+from runtime.api.answers import ELSEWHERE, NOT_FOUND, ConversationId, refusals
 from runtime.api.dependencies import StateDependency
+from runtime.conversations.library import ConversationNotFound
+from runtime.conversations.ownership import OwnedElsewhere
 
 router = APIRouter(prefix="/conversations/{conversation_id}/runtime", tags=["Conversations"])
 
 _AVAILABLE = {"runtime_status": "available", "can_resume": True, "runtime_error": None}
+_ELSEWHERE = {
+    "runtime_status": "ownership_lost",
+    "can_resume": False,
+    "runtime_error": {"code": "ownership_lost", "message": ELSEWHERE},
+}
 
 
 @router.get("")
 async def get(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
-    with refusals():
-        state.conversations.record(conversation_id)
-    return JSONResponse(_AVAILABLE)
+    try:
+        missing = state.conversations.missing_directory(conversation_id)
+    except OwnedElsewhere:
+        return JSONResponse(_ELSEWHERE)
+    except ConversationNotFound:
+        raise HTTPException(404, NOT_FOUND) from None
+    if missing is None:
+        return JSONResponse(_AVAILABLE)
+    error = {"code": "missing", "message": f"The working directory {missing} is gone: reprovision makes an empty one"}
+    return JSONResponse({"runtime_status": "missing", "can_resume": True, "runtime_error": error})
 
 
 @router.post("/reprovision")
 async def reprovision(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
-    """Nothing has to be made anew: who answers is the runtime."""
+    """Make the working directory anew when it is gone; what was in it is not brought back."""
+    with refusals():
+        await state.conversations.restore_directory(conversation_id)
     return await get(state, conversation_id)
 
 

@@ -32,7 +32,7 @@ from runtime.events import frames
 from runtime.events.actions import FinishAction
 from runtime.events.clock import utc_now
 from runtime.events.content import Message, TextContent, text_of
-from runtime.events.feed import GONE, Audience, Closing, Feed, Subscription
+from runtime.events.feed import GONE, MOVED, Audience, Closing, Feed, Subscription
 from runtime.events.log import EventLog
 from runtime.events.models import (
     ActionEvent,
@@ -69,6 +69,7 @@ class Conversation:
         secrets: LiveSecrets,
         toolbox: Toolbox,
         on_activity: Callable[[], None],
+        may_write: Callable[[], None] = lambda: None,
         skills: Callable[[], Sequence[Skill]] = tuple,
         outward: Outward = _NOBODY,
     ) -> None:
@@ -85,7 +86,8 @@ class Conversation:
         self.folder = folders.path(record.id)
         self._on_activity = on_activity
         self._outward = outward
-        self._saving = Saving(lambda: self.record, folders=folders, events=events)
+        self._may_write = may_write
+        self._saving = Saving(lambda: self.record, folders=folders, events=events, may_write=may_write)
         self._history: History | None = None
         self.shown_events = 0  #: how many events the model is shown, as far as somebody counted
 
@@ -143,7 +145,8 @@ class Conversation:
     # -- events
 
     def emit(self, kind: type[E], *, event_id: UUID | None = None, **fields: Any) -> E:
-        """Store an event and send it. Raises OSError when the disk is full; then nothing happened.
+        """Store an event and send it. Raises OSError when the disk is full or another server owns the conversation;
+        then nothing happened.
 
         State updates hang on the tree but are no part of it: the next event has the same parent.
         """
@@ -154,6 +157,7 @@ class Conversation:
             **fields,
         )
         assert isinstance(event, StoredEvent)  # noqa: S101 - live kinds go through send_live
+        self._may_write()
         line = self.events.append(event)
         if not isinstance(event, ConversationStateUpdateEvent):
             self.record.leaf_event_id = event.id
@@ -322,7 +326,7 @@ class Conversation:
         """End sockets, shell and log. The run must be over. Idempotent."""
         self.feed.close(closing)
         await self.toolbox.close()
-        await self._saving.close(write=closing is not GONE)
+        await self._saving.close(write=closing not in (GONE, MOVED))
         await asyncio.to_thread(self.events.close)
 
 

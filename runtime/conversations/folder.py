@@ -30,6 +30,9 @@ class Folders:
     def __init__(self, directory: Path, cipher: Cipher) -> None:
         self._directory = directory
         self._cipher = cipher
+        #: each record's file as it was when we read or wrote it last, to see what others write
+        self._known: dict[UUID, tuple[int, int] | None] = {}
+        self._writing: set[UUID] = set()
 
     def path(self, conversation_id: UUID) -> Path:
         return self._directory / conversation_id.hex
@@ -55,14 +58,43 @@ class Folders:
         """Replace the record. Raises OSError; then the old one stands."""
         exposure = Exposure.ENCRYPTED if self._cipher.available else Exposure.WITHHELD
         content = json.dumps(render(record, exposure, self._cipher), ensure_ascii=False)
-        write_atomic(self.path(record.id) / _RECORD, content.encode())
+        self._writing.add(record.id)
+        try:
+            write_atomic(self.path(record.id) / _RECORD, content.encode())
+            self._known[record.id] = self._stamp(record.id)
+        finally:
+            self._writing.discard(record.id)
+
+    def is_changed(self, conversation_id: UUID) -> bool:
+        """Whether somebody else wrote or removed the record since we did."""
+        if conversation_id in self._writing:
+            return False
+        return self._stamp(conversation_id) != self._known.get(conversation_id)
+
+    def forget(self, conversation_id: UUID) -> None:
+        """Count the record as changed, whatever is in its file."""
+        self._known[conversation_id] = (0, 0)
+
+    def _stamp(self, conversation_id: UUID) -> tuple[int, int] | None:
+        try:
+            found = (self.path(conversation_id) / _RECORD).stat()
+        except OSError:
+            return None
+        return found.st_ino, found.st_mtime_ns
 
     def read(self, conversation_id: UUID) -> ConversationRecord | None:
-        """The record, with what the key cannot open as unset; None when it is missing or damaged, which is logged."""
+        """The record, with what the key cannot open as unset; None when it is missing, or damaged, which is logged."""
+        stamp = self._stamp(conversation_id)
+        if stamp is None:
+            self._known.pop(conversation_id, None)
+        else:
+            self._known[conversation_id] = stamp
         try:
             content = json.loads((self.path(conversation_id) / _RECORD).read_bytes())
             opening = Opening(self._cipher, stored=True)
             record = ConversationRecord.model_validate(content, context=opening)
+        except FileNotFoundError:
+            return None
         except (OSError, ValueError) as error:
             log.error("conversation.unreadable", conversation=str(conversation_id), error=type(error).__name__)
             return None
@@ -80,6 +112,7 @@ class Folders:
     def remove(self, conversation_id: UUID) -> None:
         """Remove all of it; the record first, so that half a removal is not found again. Raises OSError. Idempotent."""
         folder = self.path(conversation_id)
+        self._known.pop(conversation_id, None)
         if not folder.is_dir():
             return
         (folder / _RECORD).unlink(missing_ok=True)

@@ -118,4 +118,4 @@ class OlderConversations:
 
 
 def _exists(conversations: ConversationService, conversation_id: UUID) -> bool:
-    return any(record.id == conversation_id for record in conversations.records())
+    return conversations.exists(conversation_id)

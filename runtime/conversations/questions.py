@@ -15,9 +15,10 @@ from runtime.configuration.record import AgentContext
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.definition import AgentDefinition, condenser_of, from_settings
+from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.policies import AlwaysConfirm, NeverConfirm
 from runtime.conversations.record import WorkspaceRecord
-from runtime.conversations.service import CapacityFull, ConversationNotFound, ConversationService
+from runtime.conversations.service import CapacityFull, ConversationService
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status
 from runtime.events.actions import FinishAction

@@ -24,8 +24,16 @@ SOON_SECONDS = 1.0
 class Saving:
     """Writes one conversation's record, one write at a time. Single event loop."""
 
-    def __init__(self, record: Callable[[], ConversationRecord], *, folders: Folders, events: EventLog) -> None:
+    def __init__(
+        self,
+        record: Callable[[], ConversationRecord],
+        *,
+        folders: Folders,
+        events: EventLog,
+        may_write: Callable[[], None],
+    ) -> None:
         self._record = record
+        self._may_write = may_write
         self._folders = folders
         self._events = events
         self._lock = asyncio.Lock()
@@ -37,6 +45,7 @@ class Saving:
         """Write the record as it is now. Raises OSError."""
         async with self._lock:
             self._forget_timer()
+            self._may_write()
             record = self._record()
             record.log_events, record.log_bytes = len(self._events), self._events.index.end
             record.touch()

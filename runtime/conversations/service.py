@@ -1,7 +1,7 @@
 """Every conversation of this runtime: made, found, run, paused and removed here.
 
-The routes call one method each. Records are read at the start, a conversation is opened when somebody needs it. Making
-and removing one are serialised by id, so that a repeated request joins the first. Knows no HTTP.
+The routes call one method each. `library` knows which conversations there are and which are in memory. Making and
+removing one are serialised by id, so that a repeated request joins the first. Knows no HTTP.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from uuid import UUID, uuid4
@@ -25,17 +24,18 @@ from runtime.conversations.definition import modules_of
 from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.goal import Goal, opening, reopening
+from runtime.conversations.library import ConversationNotFound, Library, Opened
 from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
 from runtime.conversations.outward import Nobody, Outward
+from runtime.conversations.ownership import OwnedElsewhere, Ownership
 from runtime.conversations.record import ConversationRecord, Origin
-from runtime.conversations.recovery import recover
 from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning, Runner
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status, advance
 from runtime.conversations.tools import shell_environment, toolbox_for
 from runtime.events.clock import utc_now
 from runtime.events.content import Message
-from runtime.events.feed import GONE, STOPPING
+from runtime.events.feed import GONE
 from runtime.events.log import EventLog
 from runtime.git.clone import CloneFailed, ensure_repository
 from runtime.git.credentials import CredentialService, environment
@@ -56,10 +56,6 @@ GIT_USER_NAME = "Nestor Agent"
 GIT_USER_EMAIL = "agent@nestor.invalid"
 
 
-class ConversationNotFound(Exception):
-    """No conversation of this runtime has this id."""
-
-
 class IdTaken(Exception):
     """A conversation with this id exists."""
 
@@ -74,14 +70,6 @@ class CapacityFull(Exception):
 
 class WorkspaceUnusable(Exception):
     """The working directory cannot be made; the text says why."""
-
-
-@dataclass(frozen=True)
-class Opened:
-    """A conversation in memory and what runs it."""
-
-    conversation: Conversation
-    runner: Runner
 
 
 class ConversationService:
@@ -110,8 +98,11 @@ class ConversationService:
         self._credentials = CredentialService(
             git_providers, directory=settings.persistence_dir, http_hosts=settings.allow_http_hosts
         )
-        self._records: dict[UUID, ConversationRecord] = {}
-        self._opened: dict[UUID, Opened] = {}
+        ownership = Ownership(settings.conversations_path, lease_seconds=settings.lease_ttl_seconds)
+        self._ownership = ownership
+        self._library = Library(
+            self.folders, ownership, make=self._made, idle_seconds=settings.conversation_idle_ttl_seconds
+        )
         self._locks: dict[UUID, asyncio.Lock] = {}
         self._warming: asyncio.Task[None] | None = None
         self._last_activity: float | None = None
@@ -122,26 +113,19 @@ class ConversationService:
     async def start(self) -> None:
         """Read every record, serve git credentials, end runs that a crash broke off. Raises OSError."""
         await self._credentials.start()
-        records = await asyncio.to_thread(self._read_records)
-        self._records = {record.id: record for record, _ in records}
-        for record, is_behind in records:
-            if is_behind or record.execution_status is Status.RUNNING:
-                await self._open(record)
+        await self._library.load()
 
     async def stop(self) -> None:
         """Break off runs, end shells, close sockets. What is stored stays and says that a run was broken off."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
-        await self.end_runs()
-        for opened in list(self._opened.values()):
-            await opened.conversation.close(STOPPING)
-        self._opened.clear()
+        await self._library.close()
         await self._credentials.stop()
 
     async def end_runs(self) -> None:
         """Break off whatever runs. Idempotent."""
-        for opened in list(self._opened.values()):
+        for opened in self._library.all_opened():
             await opened.runner.cancel()
 
     def idle_since(self) -> float | None:
@@ -167,42 +151,56 @@ class ConversationService:
         """
         conversation_id = request.conversation_id or uuid4()
         async with self._locked(conversation_id):
-            if conversation_id in self._records:
+            if self._library.exists(conversation_id):
                 return await self.get(conversation_id), False
             if request.initial_message is not None:
                 self._check_capacity()
             self._check_parent(request)
             record = _record(conversation_id, request, origin)
             await self._prepare_workspace(record, request)
-            conversation = await self._make(record)
+            opened = await self._add(record)
             if request.parent_conversation_id is not None:
                 parent = await self.get(request.parent_conversation_id)
                 parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, conversation_id]
                 await parent.save()
             if request.initial_message is not None:
-                await self._opened[conversation.id].runner.submit(request.initial_message.message)
+                await opened.runner.submit(request.initial_message.message)
             self._warm_up()
-            conversation.announce()
-            return conversation, True
+            opened.conversation.announce()
+            return opened.conversation, True
 
     async def get(self, conversation_id: UUID) -> Conversation:
-        """The conversation, opened when it was not. Raises ConversationNotFound."""
-        return (await self._find(conversation_id)).conversation
+        """The conversation, opened when it was not. Raises ConversationNotFound, OwnedElsewhere.
+
+        Whoever works with it for longer than a moment wants `using`.
+        """
+        return (await self._library.open(conversation_id)).conversation
+
+    @asynccontextmanager
+    async def using(self, conversation_id: UUID) -> AsyncIterator[Conversation]:
+        """The same; it stays in memory for the length of the block."""
+        async with self._library.using(conversation_id) as opened:
+            yield opened.conversation
 
     def record(self, conversation_id: UUID) -> ConversationRecord:
-        """The conversation's record without opening it. Raises ConversationNotFound."""
-        try:
-            return self._records[conversation_id]
-        except KeyError:
-            raise ConversationNotFound from None
+        """The conversation's record without opening it. Raises ConversationNotFound, OwnedElsewhere."""
+        return self._library.record(conversation_id)
+
+    async def recovered(self, conversation_id: UUID) -> ConversationRecord:
+        """The same, and true also when the server that had it died. Raises OSError as well."""
+        return await self._library.recovered(conversation_id)
 
     def records(self) -> Sequence[ConversationRecord]:
         """All of them, in no order."""
-        return list(self._records.values())
+        return self._library.records()
+
+    def exists(self, conversation_id: UUID) -> bool:
+        """Whether there is one, whoever owns it."""
+        return self._library.exists(conversation_id)
 
     def opened(self, conversation_id: UUID) -> Conversation | None:
         """The conversation when it is in memory; None says nothing about whether it exists."""
-        found = self._opened.get(conversation_id)
+        found = self._library.opened(conversation_id)
         return found.conversation if found is not None else None
 
     async def run(self, conversation_id: UUID) -> None:
@@ -210,7 +208,7 @@ class ConversationService:
 
         Raises ConversationNotFound, AlreadyRunning, CapacityFull.
         """
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         if opened.conversation.status is Status.RUNNING:
             raise AlreadyRunning
         self._check_capacity()
@@ -231,19 +229,19 @@ class ConversationService:
         Raises ConversationNotFound; CapacityFull, with the message stored unless it `needs_place`. A running agent
         takes the message up.
         """
-        opened = await self._find(conversation_id)
-        if needs_place and opened.conversation.status is not Status.RUNNING:
-            self._check_capacity()
-            self._kept_places += 1
-        else:
-            needs_place = False
-        try:
-            to_answer = await self._submit(opened, given, run=run, event_id=event_id)
-        finally:
-            self._kept_places -= needs_place
-        # Nothing waits from here to the start of the run, so that nobody else takes the place.
-        if to_answer and run and opened.conversation.status is not Status.RUNNING:
-            await self.run(conversation_id)
+        async with self._library.using(conversation_id) as opened:
+            if needs_place and opened.conversation.status is not Status.RUNNING:
+                self._check_capacity()
+                self._kept_places += 1
+            else:
+                needs_place = False
+            try:
+                to_answer = await self._submit(opened, given, run=run, event_id=event_id)
+            finally:
+                self._kept_places -= needs_place
+            # Nothing waits from here to the start of the run, so that nobody else takes the place.
+            if to_answer and run and opened.conversation.status is not Status.RUNNING:
+                await self.run(conversation_id)
 
     async def _submit(self, opened: Opened, given: GivenMessage, *, run: bool, event_id: UUID | None) -> bool:
         opened.runner.abandon_goal()  # whoever speaks has something else in mind
@@ -257,11 +255,11 @@ class ConversationService:
         Raises ConversationNotFound, AlreadyRunning (also when acts wait for leave), CapacityFull.
         """
         goal = Goal(objective=objective, max_iterations=max_iterations)
-        await self._pursue(await self._find(conversation_id), goal, opening(goal))
+        await self._pursue(await self._library.open(conversation_id), goal, opening(goal))
 
     async def resume_goal(self, conversation_id: UUID) -> None:
         """Take up the last goal, when it was interrupted. Raises NoGoal, and what `start_goal` raises."""
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         goal = opened.conversation.record.goal
         if goal is None or goal.status in ("complete", "capped"):
             raise NoGoal
@@ -272,7 +270,7 @@ class ConversationService:
 
         Raises ConversationNotFound.
         """
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         opened.runner.abandon_goal()
         await opened.conversation.settle()
         await opened.conversation.save()
@@ -287,7 +285,8 @@ class ConversationService:
 
     async def over(self, conversation_id: UUID, *, seconds: float | None) -> bool:
         """Whether the run that goes on is over, at the latest after `seconds`. Raises ConversationNotFound."""
-        return await (await self._find(conversation_id)).runner.over(seconds=seconds)
+        async with self._library.using(conversation_id) as opened:
+            return await opened.runner.over(seconds=seconds)
 
     async def pause(self, conversation_id: UUID) -> None:
         """Let the running agent end its step and stop; without effect in any other status. ConversationNotFound."""
@@ -298,30 +297,31 @@ class ConversationService:
 
     async def interrupt(self, conversation_id: UUID) -> None:
         """Break off what the agent does now; without effect when it does nothing. Raises ConversationNotFound."""
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         await opened.runner.interrupt()
         opened.conversation.announce()
 
     async def ask(self, conversation_id: UUID, question: str) -> str:
         """The agent's answer to a question beside its work. Raises ConversationNotFound, ModelError, NoAnswer."""
-        return await (await self._find(conversation_id)).runner.memory.answer(question)
+        async with self._library.using(conversation_id) as opened:
+            return await opened.runner.memory.answer(question)
 
     async def condense(self, conversation_id: UUID) -> None:
         """Condense now, or before the next step of a running agent.
 
         Raises ConversationNotFound, NoCondenser, ModelError.
         """
-        opened = await self._find(conversation_id)
-        opened.runner.memory.request()
-        if opened.conversation.status is not Status.RUNNING:
-            await opened.runner.memory.condense()
+        async with self._library.using(conversation_id) as opened:
+            opened.runner.memory.request()
+            if opened.conversation.status is not Status.RUNNING:
+                await opened.runner.memory.condense()
 
     async def respond(self, conversation_id: UUID, *, accept: bool, reason: str) -> None:
         """Give or refuse leave for the acts that wait for it; nothing waits: nothing happens.
 
         Raises ConversationNotFound, CapacityFull (then they still wait).
         """
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         if opened.conversation.status is not Status.WAITING_FOR_CONFIRMATION:
             return
         if accept:
@@ -366,7 +366,7 @@ class ConversationService:
 
         Raises ConversationNotFound, AlreadyRunning, UnknownEvent.
         """
-        opened = await self._find(conversation_id)
+        opened = await self._library.open(conversation_id)
         conversation = opened.conversation
         if conversation.status in (Status.RUNNING, Status.WAITING_FOR_CONFIRMATION):
             raise AlreadyRunning
@@ -389,10 +389,9 @@ class ConversationService:
     ) -> Conversation:
         """A copy up to an event, at rest. Raises ConversationNotFound, UnknownEvent, IdTaken, OSError; then nothing
         is left."""
-        source = await self.get(conversation_id)
         id = new_id or uuid4()
-        async with self._locked(id):
-            if id in self._records:
+        async with self._locked(id), self.using(conversation_id) as source:
+            if self._library.exists(id):
                 raise IdTaken
             number = source.events.number(from_event_id) if from_event_id is not None else len(source.events) - 1
             if number is None:
@@ -405,35 +404,39 @@ class ConversationService:
                 reset_metrics=reset_metrics,
                 from_event_id=str(from_event_id) if from_event_id is not None else None,
             )
-            try:
-                await asyncio.to_thread(copy_log, source.events, number + 1, self.folders, record)
-                self._records[id] = record
-                conversation = (await self._open(record)).conversation
-            except BaseException:
-                self._records.pop(id, None)
-                await asyncio.to_thread(self.folders.remove, id)
-                raise
-            conversation.announce(flush=True)
-            return conversation
+            made = await self._library.add(record, lambda: copy_log(source.events, number + 1, self.folders, record))
+            made.conversation.announce(flush=True)
+            return made.conversation
+
+    def missing_directory(self, conversation_id: UUID) -> Path | None:
+        """The working directory when it is gone. Raises ConversationNotFound, OwnedElsewhere."""
+        directory = Path(self._library.record(conversation_id).workspace.working_dir)
+        return None if directory.is_dir() else directory
+
+    async def restore_directory(self, conversation_id: UUID) -> None:
+        """Make the working directory when it is gone: empty, as for a new conversation.
+
+        Raises ConversationNotFound, OwnedElsewhere, WorkspaceUnusable.
+        """
+        if (directory := self.missing_directory(conversation_id)) is not None:
+            holds_clone = self._library.record(conversation_id).origin is not None
+            await self._prepare_directory(directory, holds_clone=holds_clone)
 
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
         async with self._locked(conversation_id):
-            opened = await self._find(conversation_id)
-            await opened.runner.cancel()
-            await opened.runner.end_session()
-            record = opened.conversation.record
-            record.execution_status = advance(record.execution_status, Status.DELETING)
-            await self._outward.leaving(conversation_id)
-            try:
-                self._opened.pop(conversation_id, None)
-                self._records.pop(conversation_id, None)
-                await self._forget_child(record)
-                await opened.conversation.close(GONE)
-                await asyncio.to_thread(self.folders.remove, conversation_id)
-                await self._leave_worktree(record)
-            finally:
-                self._outward.left(conversation_id)
+            async with self._library.using(conversation_id) as opened:
+                await opened.runner.cancel()
+                await opened.runner.end_session()
+                record = opened.conversation.record
+                record.execution_status = advance(record.execution_status, Status.DELETING)
+                await self._outward.leaving(conversation_id)
+                try:
+                    await self._library.remove(opened, GONE)
+                finally:
+                    self._outward.left(conversation_id)
+            await self._forget_child(record)
+            await self._leave_worktree(record)
 
     # -- inside
 
@@ -462,38 +465,41 @@ class ConversationService:
         made = record.worktree
         if made is None:
             return
-        for other in self._records.values():
+        for other in self._library.records():
             if Path(made.path) in (place := Path(other.workspace.working_dir), *place.parents):
                 if other.worktree is None:
-                    other.worktree = made
-                    await asyncio.to_thread(self.folders.write, other)
+                    async with self.using(other.id) as heir:
+                        heir.record.worktree = made
+                        await heir.save()
                 return
         await account.in_thread(remove_worktree, made, self.agent_environment())
 
     async def _forget_child(self, record: ConversationRecord) -> None:
-        parent = self._records.get(record.parent_conversation_id) if record.parent_conversation_id else None
-        if parent is not None and record.id in parent.sub_conversation_ids:
-            parent.sub_conversation_ids = [child for child in parent.sub_conversation_ids if child != record.id]
-            await asyncio.to_thread(self.folders.write, parent)
-
-    async def _find(self, conversation_id: UUID) -> Opened:
-        record = self.record(conversation_id)
-        opened = self._opened.get(conversation_id)
-        return opened if opened is not None else await self._open(record)
-
-    async def _make(self, record: ConversationRecord) -> Conversation:
+        if record.parent_conversation_id is None or not self._library.exists(record.parent_conversation_id):
+            return
         try:
-            await asyncio.to_thread(self.folders.begin, record)
-            self._records[record.id] = record
-            return (await self._open(record)).conversation
+            async with self.using(record.parent_conversation_id) as parent:
+                left = [child for child in parent.record.sub_conversation_ids if child != record.id]
+                parent.record.sub_conversation_ids = left
+                await parent.save()
+        except (ConversationNotFound, OwnedElsewhere):
+            log.info("conversation.child_not_forgotten", parent=str(record.parent_conversation_id))
+
+    async def _add(self, record: ConversationRecord) -> Opened:
+        try:
+            return await self._library.add(record, lambda: self._begin(record))
         except BaseException:
-            self._records.pop(record.id, None)
-            await asyncio.to_thread(self.folders.remove, record.id)
             await self._leave_worktree(record)
             raise
 
-    async def _open(self, record: ConversationRecord) -> Opened:
-        """Into memory, consistent with its log. No await before it is registered, so two callers get the same one."""
+    def _begin(self, record: ConversationRecord) -> None:
+        """The folder of a new conversation, which is nobody else's from its first moment on."""
+        self.folders.make(record.id)
+        self._ownership.claim(record.id)
+        self.folders.write(record)
+
+    def _made(self, record: ConversationRecord) -> Opened:
+        """A conversation over its record, with all that it is made of. Raises OSError."""
         secrets = LiveSecrets(lambda: record, self._user)
         folder = self.folders.path(record.id)
         conversation = Conversation(
@@ -509,15 +515,14 @@ class ConversationService:
                 output_directory=_outputs(folder),
                 client_tools=record.client_tools,
             ),
-            on_activity=self._on_activity,
+            on_activity=lambda: self._on_activity(opened),
+            may_write=lambda: self._ownership.check(record.id),
             skills=lambda: _skills(record),
             outward=self._outward,
         )
         runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self.agent_environment)
         opened = Opened(conversation, runner)
-        self._opened[record.id] = opened
         secrets.refresh_mask()
-        await recover(conversation)
         return opened
 
     def agent_environment(self) -> Mapping[str, str]:
@@ -530,11 +535,6 @@ class ConversationService:
         if record.origin is None or record.own_llm:
             return record.agent.llm
         return self._settings_store.read().agent_settings.llm
-
-    def _read_records(self) -> list[tuple[ConversationRecord, bool]]:
-        """Each with whether its log has gone on without it."""
-        records = [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
-        return [(record, self.folders.is_behind(record)) for record in records]
 
     async def _prepare_directory(self, directory: Path, *, holds_clone: bool) -> None:
         """Make it, and a repository in it when it is in none, as the contract has it; not around a clone."""
@@ -556,14 +556,14 @@ class ConversationService:
         """Raises WorkspaceUnusable."""
         if request.parent_conversation_id is None:
             return
-        parent = self._records.get(request.parent_conversation_id)
-        if parent is None:
+        if not self._library.exists(request.parent_conversation_id):
             raise WorkspaceUnusable("parent_conversation_id names no conversation")
+        parent = self._library.record(request.parent_conversation_id)
         if parent.workspace.working_dir != request.workspace.working_dir:
             raise WorkspaceUnusable("a child works in the working directory of its parent")
 
     def _check_capacity(self) -> None:
-        running = sum(opened.conversation.status is Status.RUNNING for opened in self._opened.values())
+        running = sum(opened.conversation.status is Status.RUNNING for opened in self._library.all_opened())
         if running + self._kept_places >= self.settings.max_concurrent_runs:
             raise CapacityFull
 
@@ -571,8 +571,9 @@ class ConversationService:
         if self._warming is None:
             self._warming = asyncio.create_task(warm_up(), name="import of the model library")
 
-    def _on_activity(self) -> None:
+    def _on_activity(self, opened: Opened) -> None:
         self._last_activity = time.monotonic()
+        opened.touch()
 
     @asynccontextmanager
     async def _locked(self, conversation_id: UUID) -> AsyncIterator[None]:

@@ -41,6 +41,7 @@ class Closing:
 
 SLOW_READER = Closing(1013, "Reading too slowly")
 GONE = Closing(4004, "Conversation not found")
+MOVED = Closing(1012, "Another server owns this conversation")
 STOPPING = Closing(1012, "Server is stopping")
 
 

@@ -60,6 +60,7 @@ class EventLog:
         self._ids.close()
         os.close(self._file)
         os.close(self._index_file)
+        self._file = self._index_file = -1  # another file may have the numbers by now
 
     def next_timestamp(self) -> str:
         """A time for the next event, later than the last one even when the clock went back."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -15,8 +17,9 @@ from typing import Protocol
 from uuid import UUID
 
 from runtime.conversations.conversation import Conversation
+from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.record import ConversationRecord
-from runtime.conversations.service import ConversationNotFound, ConversationService
+from runtime.conversations.service import ConversationService
 from runtime.webhooks.batch import Batch, lines_after, wire_forms
 from runtime.webhooks.position import PositionFile
 
@@ -77,22 +80,24 @@ class LiveSource:
         return PositionFile(self._conversations.folders.path(self.conversation), receiver)
 
     async def batch(self, after: int, through: int, *, most_events: int, most_bytes: int) -> Batch:
-        conversation = await self._open()
-        lines = lines_after(conversation.events, after, through, most_events=most_events, most_bytes=most_bytes)
-        await self._sync(conversation, after + len(lines))
-        conversation.secrets.refresh_mask()
-        mask = conversation.mask if conversation.mask.longest else None
-        events = await asyncio.to_thread(wire_forms, lines, mask, most_bytes=most_bytes)
-        return Batch(after, events)
+        async with self._using() as conversation:
+            lines = lines_after(conversation.events, after, through, most_events=most_events, most_bytes=most_bytes)
+            await self._sync(conversation, after + len(lines))
+            conversation.secrets.refresh_mask()
+            mask = conversation.mask if conversation.mask.longest else None
+            events = await asyncio.to_thread(wire_forms, lines, mask, most_bytes=most_bytes)
+            return Batch(after, events)
 
     async def state(self) -> State:
-        conversation = await self._open()
-        await self._sync(conversation, len(conversation.events))
-        return state_of(conversation)
+        async with self._using() as conversation:
+            await self._sync(conversation, len(conversation.events))
+            return state_of(conversation)
 
-    async def _open(self) -> Conversation:
+    @asynccontextmanager
+    async def _using(self) -> AsyncIterator[Conversation]:
         try:
-            return await self._conversations.get(self.conversation)
+            async with self._conversations.using(self.conversation) as conversation:
+                yield conversation
         except ConversationNotFound:
             raise Vanished from None
 

@@ -27,7 +27,7 @@ from runtime.agent.terminal import keeper
 from runtime.agent.terminal.marks import Mark, MarkReader
 from runtime.agent.terminal.screen import Taken, Transcript
 from runtime.agent.terminal.step import remove_step, write_step
-from runtime.agent.terminal.strays import kill_marked
+from runtime.agent.terminal.strays import has_programs, kill_marked
 from runtime.machine import account
 
 log = structlog.get_logger()
@@ -96,6 +96,12 @@ class Shell:
     def ended(self) -> bool:
         """Whether the shell is gone; start another one."""
         return self._ended
+
+    @property
+    def at_work(self) -> bool:
+        """Whether anything runs but the waiting shell: a command, or what an earlier one left in the background."""
+        keeper = self._keeper
+        return self._running or (keeper is not None and has_programs(keeper.pid))
 
     # -- life
 

@@ -1,4 +1,4 @@
-"""Ends processes of a shell whose keeper was killed: they carry the shell's mark in the environment they began with.
+"""Looks at what runs in a shell, and ends what a killed keeper left: it carries the shell's mark in its environment.
 
 The keeper ends everything in the normal case; a command that kills the keeper must not leave daemons behind.
 """
@@ -26,6 +26,22 @@ def kill_marked(token: str) -> None:
             except (ProcessLookupError, PermissionError):
                 continue  # it ended, or took another user: then it is not ours to end
         time.sleep(0.005)
+
+
+def has_programs(keeper: int) -> bool:
+    """Whether the keeper has more below it than one shell without children. True when nobody can tell."""
+    try:
+        below = _children(keeper)
+        return len(below) > 1 or any(_children(pid) for pid in below)
+    except OSError:
+        return True
+
+
+def _children(pid: int | str) -> list[str]:
+    found: list[str] = []
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        found += (task / "children").read_text().split()
+    return found
 
 
 def _pids() -> list[int]:

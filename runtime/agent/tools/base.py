@@ -76,6 +76,15 @@ class Interruptible(Protocol):
 
 
 @runtime_checkable
+class Lasting(Protocol):
+    """A tool that keeps something running between calls."""
+
+    @property
+    def at_work(self) -> bool:
+        """Whether it does now, so that closing it would end somebody's work."""
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A tool whose arguments somebody else describes: it makes the action itself."""
 
@@ -157,6 +166,11 @@ class Toolbox:
         """Whether calls of this tool may run beside others: it only reads, or keeps everything to itself."""
         tool = self._tools.get(name)
         return tool is not None and tool.annotations.readOnlyHint
+
+    @property
+    def at_work(self) -> bool:
+        """Whether a tool keeps something running that nobody waits for."""
+        return any(isinstance(tool, Lasting) and tool.at_work for tool in self._tools.values())
 
     async def interrupt(self) -> None:
         """Stop what a call that was broken off left running, without ending the tools. Idempotent."""

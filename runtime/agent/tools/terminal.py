@@ -102,6 +102,11 @@ class TerminalTool:
         except (ShellBroken, OSError):
             log.info("terminal.interrupt_not_taken")
 
+    @property
+    def at_work(self) -> bool:
+        """Whether a program runs in the shell, also in its background."""
+        return self._shell is not None and not self._shell.ended and self._shell.at_work
+
     async def close(self) -> None:
         self._closed = True
         if self._shell is not None:

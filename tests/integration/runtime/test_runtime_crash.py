@@ -123,4 +123,4 @@ def test_ending_the_runtime_ends_its_shells(tmp_path: Path, process: RuntimeProc
     eventually(lambda: running(mark), 60)
     assert process.end() == 0
     assert not running(mark)
-    assert json.loads((next((tmp_path / "conversations").iterdir()) / "conversation.json").read_text())["id"]
+    assert json.loads(next((tmp_path / "conversations").glob("*/conversation.json")).read_text())["id"]
