@@ -137,7 +137,11 @@ class Client:
     """One keep-alive connection with the session key."""
 
     def __init__(self, server: Server) -> None:
-        self._connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+        self._port = server.port
+        self._connect()
+
+    def _connect(self) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         self._connection.connect()
         assert self._connection.sock is not None
         self._connection.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -148,8 +152,15 @@ class Client:
         if body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        self._connection.request(method, path, content, headers)
-        answer = self._connection.getresponse()
+        try:
+            self._connection.request(method, path, content, headers)
+            answer = self._connection.getresponse()
+        except http.client.RemoteDisconnected:
+            if method != "GET":
+                raise
+            self._connect()  # a server ends a connection that rested for some seconds
+            self._connection.request(method, path, content, headers)
+            answer = self._connection.getresponse()
         read = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {read[:500]!r}")
