@@ -10,6 +10,7 @@ import anyio
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
+from runtime.webhooks import kept
 from tests.support.receivers import Answer, WebhookReceiver, webhook_receiver
 from tests.support.runtimes import KEY, Runtime, message, runtime_at, terminal
 
@@ -322,6 +323,42 @@ async def test_a_conversation_that_is_deleted_in_an_outage_is_still_told_whole(
         assert sent == [event["id"] for event in [*first, *second]]
         firsts = [batch.first for batch in receiver.batches(id)]
         assert (firsts[0], firsts.count(1)) == (1, 2)  # each conversation with its own numbers
+
+
+async def test_what_was_not_kept_of_a_deleted_conversation_is_told_as_a_gap(
+    model: ScriptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "MOST_BYTES", 12_000)
+    with webhook_receiver() as receiver:
+        receiver.stop()
+        async with runtime_at(tmp_path, model.base_url, webhooks=[hook(receiver, num_retries=1000)]) as runtime:
+            id = await runtime.start()
+            await say(runtime, id, *map(str, range(40)))
+            stored = await runtime.events(id)
+            assert (await runtime.http.delete(f"/api/conversations/{id}")).status_code == 200
+            receiver.started()
+            await until(lambda: receiver.statuses(id))
+    *told, gap = receiver.batches(id)
+    sent = [event["id"] for batch in told for event in batch.body]
+    assert 0 < len(sent) < len(stored)
+    assert sent == [event["id"] for event in stored[: len(sent)]]
+    assert gap.body == []
+    assert gap.headers["x-nestor-gap-first"] == str(len(sent) + 1)
+    assert gap.headers["x-nestor-gap-last"] == str(len(stored))
+    assert "x-nestor-sequence-first" not in gap.headers
+    assert receiver.statuses(id) == ["deleting"]
+
+
+async def test_what_a_receiver_refuses_of_a_deleted_conversation_is_given_up_in_the_end(
+    model: ScriptedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(kept, "KEPT_SECONDS", 0.0)
+    with webhook_receiver(lambda path, number: Answer(404)) as receiver:
+        async with runtime_at(tmp_path, model.base_url, webhooks=[hook(receiver)]) as runtime:
+            id = await runtime.start()
+            await say(runtime, id, "one")
+            assert (await runtime.http.delete(f"/api/conversations/{id}")).status_code == 200
+            await until(lambda: not list((tmp_path / "conversations/.webhooks").iterdir()))
 
 
 async def test_keys_and_secrets_do_not_go_to_strangers(
