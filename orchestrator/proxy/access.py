@@ -9,6 +9,8 @@ from urllib.parse import urlsplit
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.target import OPEN_PATHS
 
+#: where a runtime answers clients that can say a key as a bearer token only
+_COMPATIBLE_PATHS = b"/v1/"
 _LOOPBACK = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
@@ -27,7 +29,7 @@ def opens(key: bytes, session_key_hash: str) -> bool:
 
 def access(head: Head, path: bytes, session_key_hash: str) -> Access:
     """What `head` may do. A wrong key on an open path is not worth a refusal: no key is needed there."""
-    if head.session_key is not None and opens(head.session_key, session_key_hash):
+    if any(opens(key, session_key_hash) for key in _keys(head, path)):
         return Access.WITH_KEY
     if path in OPEN_PATHS and head.method in (b"GET", b"HEAD"):
         return Access.OPEN
@@ -35,6 +37,14 @@ def access(head: Head, path: bytes, session_key_hash: str) -> Access:
     if preflight and head.get(b"access-control-request-method") is not None:
         return Access.OPEN  # browsers send no credentials with it; the runtime decides what it allows
     return Access.REFUSED
+
+
+def _keys(head: Head, path: bytes) -> list[bytes]:
+    keys = [head.session_key] if head.session_key is not None else []
+    scheme, _, token = (head.get(b"authorization") or b"").partition(b" ")
+    if path.startswith(_COMPATIBLE_PATHS) and scheme.lower() == b"bearer":
+        keys.append(token.strip())
+    return keys
 
 
 def origin_allowed(origin: bytes | None, host: bytes, allowed: Iterable[str]) -> bool:

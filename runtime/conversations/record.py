@@ -188,6 +188,7 @@ def full_state(record: ConversationRecord, folder: Path) -> dict[str, Any]:
         "secret_registry": {"secret_sources": {name: _source(found) for name, found in record.secrets.items()}},
         "tags": record.tags,
         "agent_state": {},
+        "hook_config": hooks_shown(record),
     }
     if state["agent"]["agent_context"] is not None:
         state["agent"]["agent_context"]["skills"] = []  # they can be larger than a frame may be

@@ -1,54 +1,15 @@
 """The public SDK client against `python -m runtime`: client programs in the SDK's own environment."""
 
 import json
-import os
-import subprocess
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import httpx
 import pytest
 
-from tests.support.models import scripted_model
 from tests.support.runtimes import KEY, MODEL_KEY, RuntimeProcess, eventually, message, terminal
+from tests.support.sdk import repository, run_client
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
-
-HERE = Path(__file__).parent
-SDK_PYTHON = HERE.parents[1] / ".venv-sdk" / "bin" / "python"
-
-
-def run_client(program: str, *arguments: str, stdin: str = "") -> dict[str, Any]:
-    """The program's report."""
-    assert SDK_PYTHON.exists(), "the SDK's environment is missing: run scripts/install --sdk"
-    done = subprocess.run(
-        [str(SDK_PYTHON), str(HERE / program), *arguments],
-        input=stdin,
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/"), "LITELLM_LOCAL_MODEL_COST_MAP": "True"},
-    )
-    reports = [line for line in done.stdout.splitlines() if line.startswith("REPORT ")]
-    assert done.returncode == 0, (done.stdout[-3000:], done.stderr[-5000:])
-    assert reports, (done.stdout[-3000:], done.stderr[-5000:])
-    report: dict[str, Any] = json.loads(reports[0].removeprefix("REPORT "))
-    return report
-
-
-@pytest.fixture
-def model_url() -> Iterator[str]:
-    with scripted_model(required_key=MODEL_KEY) as url:
-        yield url
-
-
-@pytest.fixture
-def process(tmp_path: Path) -> Iterator[RuntimeProcess]:
-    made = RuntimeProcess(tmp_path)
-    yield made
-    made.ensure_gone()
 
 
 def test_a_settings_driven_conversation(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
@@ -156,17 +117,8 @@ def test_every_event_is_the_clients_own(tmp_path: Path, process: RuntimeProcess,
 def test_the_remote_workspace_and_everything_that_steers_a_conversation(
     tmp_path: Path, process: RuntimeProcess, model_url: str
 ) -> None:
-    work, scratch = tmp_path / "work", tmp_path / "scratch"
-    work.mkdir()
+    work, scratch = repository(tmp_path / "work"), tmp_path / "scratch"
     scratch.mkdir()
-    identity = ("-c", "user.name=n", "-c", "user.email=e@example.invalid")
-    for command in (("init", "--quiet"), ("commit", "--quiet", "--allow-empty", "-m", "first")):
-        subprocess.run(["git", *identity, *command], cwd=work, check=True)
-    (work / "a").write_text("one\n")
-    (work / "AGENTS.md").write_text("Be brief.\n")
-    subprocess.run(["git", *identity, "add", "."], cwd=work, check=True)
-    subprocess.run(["git", *identity, "commit", "--quiet", "-m", "second"], cwd=work, check=True)
-    (work / "a").write_text("one\ntwo\n")
     process.start()
     report = run_client("workspace_and_control.py", process.url, KEY, model_url, MODEL_KEY, str(work), str(scratch))
     assert report["workspace"] == {

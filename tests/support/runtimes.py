@@ -199,15 +199,22 @@ class RuntimeProcess:
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
+        self.port = 0
 
     @property
     def pid(self) -> int:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, seconds: float = 60) -> "RuntimeProcess":
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+    def start(self, seconds: float = 60, *, same_port: bool = False) -> "RuntimeProcess":
+        """Running and ready when this returns."""
+        self.launch(same_port=same_port)
+        eventually(self._ready, seconds)
+        return self
+
+    def launch(self, *, same_port: bool = False) -> None:
+        with socket.create_server(("127.0.0.1", self.port if same_port else 0)) as listener:
+            self.port = port = listener.getsockname()[1]
             environment = {
                 "PATH": os.environ["PATH"],
                 "HOME": str(self.folder),
@@ -228,8 +235,6 @@ class RuntimeProcess:
                     pass_fds=(listener.fileno(),),
                 )
         self.url = f"http://127.0.0.1:{port}"
-        eventually(self._ready, seconds)
-        return self
 
     def _ready(self) -> bool:
         assert self._process is not None

@@ -135,3 +135,12 @@ async def test_a_hook_in_the_background_makes_nobody_wait(runtime: Runtime) -> N
             await anyio.sleep(0.05)
     shown = (await runtime.http.get(f"/api/conversations/{id}")).json()
     assert shown["hook_config"]["pre_tool_use"][0]["hooks"][0]["async"] is True
+
+
+async def test_a_client_that_reads_the_state_from_its_socket_knows_the_hooks(runtime: Runtime) -> None:
+    id = await runtime.start(**hooks("stop", "true"))
+    async with runtime.socket(id) as frames:
+        (state,) = await frames.until_state()
+    shown = (await runtime.http.get(f"/api/conversations/{id}")).json()["hook_config"]
+    assert state["value"]["hook_config"]["stop"][0]["hooks"][0]["command"] == "true"
+    assert set(state["value"]["hook_config"]) == set(shown)
