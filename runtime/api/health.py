@@ -19,7 +19,9 @@ VERSION = "1.58.0"
 HEALTHY = b'{"status":"ok"}'
 READY = b'{"status":"ready"}'
 #: only what is there; clients switch features on by these names
-CAPABILITIES = ("idempotent_conversation_create_v1",)
+CAPABILITIES = ("idempotent_conversation_create_v1", "tool_catalog_v1")
+#: not under an orchestrator: there the key that it tells of is shown to nobody
+SCOPED_ROUTES = "conversation_runtime_routes_v1"
 USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
 
 
@@ -73,7 +75,7 @@ async def server_info(state: StateDependency) -> JSONResponse:
             "runtime_idle_timeout_seconds": None,
             "conversation_runtime": "local",
             "available_conversation_runtimes": [],
-            "capabilities": list(CAPABILITIES),
+            "capabilities": [*CAPABILITIES, *((SCOPED_ROUTES,) if state.settings.generation is None else ())],
             "app_backend_ingress_url": None,
             "max_foreground_terminal_timeout_seconds": None,
             "docs": _under_root(state, "/docs"),

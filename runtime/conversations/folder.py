@@ -22,6 +22,8 @@ from runtime.store.files import private_directory, sync_directory, write_atomic
 log = structlog.get_logger()
 
 _RECORD = "conversation.json"
+#: kept of a record whose secrets the key could not open, when it had to be written
+_SEALED_OTHERWISE = ".sealed-with-another-key"
 
 
 class Folders:
@@ -33,6 +35,9 @@ class Folders:
         #: each record's file as it was when we read or wrote it last, to see what others write
         self._known: dict[UUID, tuple[int, int] | None] = {}
         self._writing: set[UUID] = set()
+        #: records with values that the key could not open, and records that the current key should seal anew
+        self._unreadable: set[UUID] = set()
+        self._stale: set[UUID] = set()
 
     def path(self, conversation_id: UUID) -> Path:
         return self._directory / conversation_id.hex
@@ -60,10 +65,20 @@ class Folders:
         content = json.dumps(render(record, exposure, self._cipher), ensure_ascii=False)
         self._writing.add(record.id)
         try:
-            write_atomic(self.path(record.id) / _RECORD, content.encode())
+            path = self.path(record.id) / _RECORD
+            if record.id in self._unreadable:
+                # What another key sealed would be gone with this write: it stays beside the new record, as it was.
+                write_atomic(path.with_suffix(_SEALED_OTHERWISE), path.read_bytes())
+                self._unreadable.discard(record.id)
+            write_atomic(path, content.encode())
+            self._stale.discard(record.id)
             self._known[record.id] = self._stamp(record.id)
         finally:
             self._writing.discard(record.id)
+
+    def is_stale(self, conversation_id: UUID) -> bool:
+        """Whether the current key should seal it anew, so that an earlier one can be dropped."""
+        return conversation_id in self._stale
 
     def is_changed(self, conversation_id: UUID) -> bool:
         """Whether somebody else wrote or removed the record since we did."""
@@ -99,7 +114,10 @@ class Folders:
             log.error("conversation.unreadable", conversation=str(conversation_id), error=type(error).__name__)
             return None
         if opening.unreadable:
+            self._unreadable.add(conversation_id)
             log.error("conversation.secrets_unreadable", conversation=str(conversation_id), values=opening.unreadable)
+        elif opening.stale and self._cipher.available:
+            self._stale.add(conversation_id)
         return record
 
     def is_behind(self, record: ConversationRecord) -> bool:

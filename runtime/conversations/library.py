@@ -109,9 +109,27 @@ class Library:
         self._opened.clear()
         self._ownership.close()
 
+    def _sealed_anew(self, record: ConversationRecord) -> ConversationRecord:
+        """With the current key, so that an earlier one can be dropped. What another server owns is left to it."""
+        try:
+            self._ownership.claim(record.id)
+        except (OwnedElsewhere, OSError):
+            return record
+        try:
+            now = self.folders.read(record.id) or record
+            self.folders.write(now)
+            log.info("conversation.sealed_anew", conversation=str(record.id))
+            return now
+        except OSError as error:
+            log.error("conversation.not_sealed_anew", conversation=str(record.id), error=error.strerror)
+            return record
+        finally:
+            self._ownership.release(record.id)
+
     def _read_all(self) -> list[tuple[ConversationRecord, bool]]:
         """Each with whether its log has gone on without it."""
-        records = [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
+        read = [record for found in self.folders.ids() if (record := self.folders.read(found)) is not None]
+        records = [self._sealed_anew(record) if self.folders.is_stale(record.id) else record for record in read]
         return [(record, self.folders.is_behind(record)) for record in records]
 
     # -- looking

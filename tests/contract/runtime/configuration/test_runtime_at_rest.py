@@ -1,9 +1,11 @@
 """What lies on disk: nothing in clear, nothing lost by a wrong key, everything sealed anew after a rotation."""
 
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
@@ -113,6 +115,51 @@ async def test_after_a_rotation_everything_is_sealed_with_the_new_key(configure:
         assert await all_values(client) == before
     async with serve(configure(secret_key="new key")) as client:
         assert await all_values(client) == before
+
+
+async def start_conversation(client: httpx.AsyncClient, tmp_path: Path) -> str:
+    llm = {"model": "openai/none", "api_key": VALUES[0]}
+    body = {"agent": {"llm": llm}, "secrets": {"A": VALUES[1]}, "workspace": {"working_dir": str(tmp_path / "w")}}
+    made = await client.post("/api/conversations", json=body)
+    assert made.status_code == 201, made.text
+    return str(made.json()["id"])
+
+
+async def conversation_value(app: httpx.AsyncClient, id: str) -> str | None:
+    """The model's key as the conversation has it in memory."""
+    state = app._transport.app.state.runtime  # type: ignore[attr-defined]
+    key = (await state.conversations.get(UUID(id))).record.agent.llm.api_key
+    return key.get_secret_value() if key is not None else None
+
+
+async def test_a_conversation_is_sealed_with_the_new_key_too(
+    configure: Configure, serve: Serve, tmp_path: Path
+) -> None:
+    async with serve(configure()) as client:
+        id = await start_conversation(client, tmp_path)
+    async with serve(configure(secret_key="new key", previous_secret_keys=["a secret key"])) as client:
+        assert await conversation_value(client, id) == VALUES[0]
+    async with serve(configure(secret_key="new key")) as client:
+        assert await conversation_value(client, id) == VALUES[0]
+
+
+async def test_what_a_wrong_key_cannot_open_of_a_conversation_is_kept_when_it_is_written(
+    configure: Configure, serve: Serve, tmp_path: Path
+) -> None:
+    async with serve(configure()) as client:
+        id = await start_conversation(client, tmp_path)
+    folder = tmp_path / "conversations" / id.replace("-", "")
+    sealed = (folder / "conversation.json").read_bytes()
+    for wrong in ("another key", None):
+        async with serve(configure(secret_key=wrong)) as client:
+            assert await conversation_value(client, id) is None
+            assert (await client.get(f"/api/conversations/{id}")).status_code == 200
+            for title in ("changed", "twice"):
+                assert (await client.patch(f"/api/conversations/{id}", json={"title": title})).status_code == 200
+    assert (folder / "conversation.sealed-with-another-key").read_bytes() == sealed
+    shutil.copy(folder / "conversation.sealed-with-another-key", folder / "conversation.json")
+    async with serve(configure()) as client:
+        assert await conversation_value(client, id) == VALUES[0]
 
 
 async def test_without_a_key_secrets_live_in_memory_only(configure: Configure, serve: Serve, tmp_path: Path) -> None:

@@ -110,6 +110,13 @@ async def test_below_a_root_path_the_older_paths_are_there_too(configure: Config
         assert (await client.get("/conversations/count")).json() == 0
 
 
+async def test_a_trailing_slash_matters(runtime: Runtime) -> None:
+    answer = await runtime.http.get("/api/tools")
+    assert (answer.status_code, answer.headers["location"]) == (307, f"{runtime.url}/api/tools/")
+    assert (await runtime.http.get("/api/tools/")).status_code == 200
+    assert (await runtime.http.get("/api/settings/")).status_code == 307
+
+
 # -- static files
 
 
