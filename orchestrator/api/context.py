@@ -1,6 +1,6 @@
 """What every route is given: the services, as `app` made them."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -38,6 +38,7 @@ class Services:
     http_hosts: frozenset[str]
     runtime_url: Callable[[Conversation], str | None]
     about: Mapping[str, str]  #: what /server_info says
+    problems: Callable[[], Sequence[str]]  #: what is wrong with the state server or the journal now
 
 
 def services_of(request: Request) -> Services:

@@ -13,17 +13,27 @@ router = APIRouter(tags=["operations"])
 
 
 @router.get("/alive")
-@router.get("/health")
 async def alive() -> dict[str, str]:
     """The process listens."""
     return {"status": "ok"}
 
 
+@router.get("/health")
+async def health(services: ServicesOf) -> JSONResponse:
+    """All is well with the process, its state server and its journal; or 503 and what is not."""
+    problems = list(services.problems())
+    if problems:
+        return JSONResponse({"status": "unhealthy", "problems": problems}, 503, {"retry-after": "5"})
+    return JSONResponse({"status": "ok"})
+
+
 @router.get("/ready")
 async def ready(services: ServicesOf) -> JSONResponse:
-    """The process can serve: the state server answers."""
+    """The process can serve: the state server answers, and may be trusted to keep what it is given."""
     try:
         await services.store.ping()
+        if problems := services.problems():
+            raise StoreUnavailable(problems[0])
     except StoreUnavailable as exc:
         return JSONResponse({"status": "unavailable", "reason": exc.message}, 503, {"retry-after": "1"})
     return JSONResponse({"status": "ready"})

@@ -23,6 +23,7 @@ from orchestrator.app.facing import Facing
 from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.ports import PublicPorts
 from orchestrator.app.routing import Routes
+from orchestrator.app.state_health import StateHealth
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
@@ -93,6 +94,7 @@ class House:
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
     shipper: Shipper
+    health: StateHealth
     recover: Callable[[], Coroutine[Any, Any, None]]  #: runs until cancelled: mends the loss of the state server's data
     new_operator_key: SecretText | None  #: to be shown now and never again
 
@@ -141,6 +143,7 @@ async def open_house(
             shipper,
             partial(recovery.run, driver, installation, clients),
             facing,
+            StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem]),
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
@@ -181,6 +184,7 @@ async def _furnish(
     shipper: Shipper,
     recover: Callable[[], Coroutine[Any, Any, None]],
     facing: Facing | None,
+    health: StateHealth,
     about: Mapping[str, str],
 ) -> House:
     clock = SystemClock()
@@ -258,6 +262,7 @@ async def _furnish(
         http_hosts=settings.http_hosts,
         runtime_url=runtime_url,
         about=about,
+        problems=health.problems,
     )
     return House(
         settings=settings,
@@ -279,6 +284,7 @@ async def _furnish(
         state_server=state_server,
         shipper=shipper,
         recover=recover,
+        health=health,
         new_operator_key=await tenancy.ensure_operator_key(),
     )
 

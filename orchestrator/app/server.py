@@ -107,6 +107,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.feed.run)
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
+            tasks.start_soon(house.health.run)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])

@@ -24,7 +24,8 @@ class _Entry:
 
 
 class RouteCache:
-    """Times in seconds. `ttl` holds for live routes, `negative_ttl` for what is unknown or cannot be reached."""
+    """Times in seconds. `ttl` holds for live routes, `negative_ttl` for what is unknown or cannot be reached. A request
+    waits `patience` for a route to be read again."""
 
     def __init__(
         self,
@@ -34,6 +35,7 @@ class RouteCache:
         limit: int = 10_000,
         *,
         deadline: float = 5.0,
+        patience: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -41,6 +43,7 @@ class RouteCache:
         self._negative_ttl = negative_ttl
         self._limit = limit
         self._deadline = deadline
+        self._patience = patience
         self._clock = clock
         self._entries: dict[RuntimeId, _Entry] = {}
         self._loading: dict[RuntimeId, asyncio.Task[Found]] = {}
@@ -66,6 +69,10 @@ class RouteCache:
             task = self._loading.get(runtime)
             if task is None:
                 task = self._begin(runtime)
+            # A store that is slow costs no request more than a moment while an older route is at hand.
+            stale = entry.found if entry is not None and isinstance(entry.found, Route) else None
+            if stale is not None and not (await asyncio.wait({task}, timeout=self._patience))[0]:
+                return stale
             found = await asyncio.shield(task)
             stored = self._entries.get(runtime)
             if stored is not None and stored.found is found:

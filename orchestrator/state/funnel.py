@@ -23,6 +23,7 @@ from orchestrator.state.keys import Journaled
 from orchestrator.state.scripts import script
 
 Argument = str | int
+SILENT_SECONDS = 0.5
 _REFUSALS = {
     "READONLY": "is a replica and takes no writes: point NESTOR_REDIS_URL at the primary",
     "OOM": "is out of memory: raise its maxmemory or remove conversations",
@@ -110,6 +111,8 @@ class Funnel:
             ) from exc
         self._client = Redis(connection_pool=pool)
         self._timeout = timeout
+        #: A call ran into its deadline and none was answered since: others are not to wait as long for the same answer.
+        self._silent = False
         self._durable_within = durable_within
         #: Whether `durable` batches wait for the disk; None until somebody looked (`durability.py`).
         self.waits_for_disk: bool | None = None
@@ -124,11 +127,16 @@ class Funnel:
         """The reply to one call."""
         return (await self.batch(call, durable=durable))[0]
 
-    async def batch(self, *calls: Call, durable: bool = False) -> list[Any]:
+    async def probe(self) -> None:
+        """Ask a server that was silent for an answer, for as long as any call waits; all others go on by it."""
+        await self.batch(command("PING"), patient=True)
+
+    async def batch(self, *calls: Call, durable: bool = False, patient: bool = False) -> list[Any]:
         """The replies to `calls`, sent together and run in this order; other clients' commands may come in between.
 
         `durable`: answer only when the server has them on disk, where it can tell. All calls but one have to be
-        safe to repeat. Raises `StoreUnavailable`; then any of them may have run or not.
+        safe to repeat. A server that is known to be silent is given `SILENT_SECONDS` only, unless `patient`. Raises
+        `StoreUnavailable`; then any of them may have run or not.
         """
         waits = durable and bool(self.waits_for_disk)
         journals = tuple({call.journal: None for call in calls if call.journal is not None})
@@ -137,8 +145,9 @@ class Funnel:
         wanted = slice(head, head + len(calls))
         calls = (*((_EPOCH,) if head else ()), *calls, *map(_note, journals))
         try:
-            async with asyncio.timeout(self._timeout + (self._durable_within if waits else 0)):
+            async with asyncio.timeout(self._deadline(waits=waits, patient=patient)):
                 replies = await self._send(calls, waits)
+                self._silent = False
                 if head and replies[0] != epoch and not isinstance(replies[0], Exception):
                     self.on_loss()
                     raise StateLost("the state server has lost what it kept; it is written anew from the journal")
@@ -147,6 +156,7 @@ class Funnel:
                     await self._load(calls)
                     replies[first:] = await self._send(calls[first:], waits)
         except TimeoutError as exc:
+            self._silent = True
             raise StoreUnavailable("the state server did not answer in time") from exc
         except (RedisError, OSError) as exc:
             raise _translate(exc) from exc
@@ -163,6 +173,11 @@ class Funnel:
             elif journals:
                 self.archiving.hint()
         return replies[wanted]
+
+    def _deadline(self, *, waits: bool, patient: bool) -> float:
+        if self._silent and not patient:
+            return min(self._timeout, SILENT_SECONDS)
+        return self._timeout + (self._durable_within if waits else 0)
 
     async def _archived(self, archiving: Archiving, journals: Sequence[Journaled]) -> None:
         try:

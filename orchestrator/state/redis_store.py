@@ -78,6 +78,10 @@ class RedisStore:
         """From now on nothing is answered from a server that does not hold this epoch; `on_loss` is called instead."""
         self._funnel.epoch, self._funnel.on_loss = epoch, on_loss
 
+    async def probe(self) -> None:
+        """As `ping`, for somebody who is in no hurry."""
+        await self._funnel.probe()
+
     async def ping(self) -> None:
         await self._funnel.one(command("PING"))
 

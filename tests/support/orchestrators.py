@@ -90,5 +90,6 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             tasks.start_soon(house.watch.run)
+            tasks.start_soon(house.health.run)
             yield Nestor(house, engine, http)
             tasks.cancel_scope.cancel()
