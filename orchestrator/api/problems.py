@@ -33,6 +33,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.LimitReached, 429),
     (errors.RuntimeUnreachable, 502),
     (errors.TransientError, 503),
+    (errors.Unreadable, 503),
     (errors.Sealed, 503),
     (errors.Undecryptable, 503),
     (errors.CallerError, 400),

@@ -1,12 +1,17 @@
 """The life of `nestor up`: open the house, listen, work until a signal, and end in order.
 
-Order of ending: no new connections; requests and tunnels end; acts under way unwind and give their leases back; with
-`ephemeral` every runtime is removed; then the stores. A second signal ends it at once.
+Order of ending: no new connections, and nothing is claimed any more; requests and tunnels end, acts under way get a few
+seconds; those that are not done by then unwind and give their leases back, due now; with `ephemeral` every runtime is
+removed; then the stores. What takes longer than `LAST_SECONDS` is left to whoever finds it, as after a kill. A second
+signal ends the process at once.
 """
 
 import asyncio
+import os
 import signal
 import socket
+import threading
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from types import FrameType
@@ -32,15 +37,22 @@ from orchestrator.telemetry import logging
 
 log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 5
+LAST_SECONDS = 25.0  #: from the signal to the end: supervisors wait for thirty before they kill
+CUT_SHORT_STATUS = 130
 Ready = Callable[[str, SecretText | None, Mapping[str, str]], None]  #: url, operator key to show once, what runs
 
 
 class Server(uvicorn.Server):
     """uvicorn's server, which calls back when it serves and does not raise the signal again when it has ended."""
 
-    def __init__(self, config: uvicorn.Config, *, on_ready: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, *, on_ready: Callable[[], None], on_drain: Callable[[], None], last_seconds: float
+    ) -> None:
+        """`last_seconds` after the first signal the process ends, whatever is left to do; 0 for no such limit."""
         super().__init__(config)
         self._on_ready = on_ready
+        self._on_drain = on_drain
+        self._last_seconds = last_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -49,17 +61,25 @@ class Server(uvicorn.Server):
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
-        """Without uvicorn's re-raise: being asked to end is no failure, the exit status is 0."""
-        known = (signal.SIGINT, signal.SIGTERM)
-        before = {number: signal.signal(number, self._asked_to_end) for number in known}
-        try:
-            yield
-        finally:
-            for number, handler in before.items():
-                signal.signal(number, handler)
+        """Without uvicorn's re-raise: being asked to end is no failure, the exit status is 0. The handlers stay: what
+        comes after the server's end is a part of ending."""
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, self._asked_to_end)
+        yield
 
     def _asked_to_end(self, number: int, frame: FrameType | None) -> None:
+        if self.should_exit:
+            os._exit(CUT_SHORT_STATUS)
+        self._on_drain()
+        if self._last_seconds:
+            threading.Thread(target=self._end_at_last, name="last-seconds", daemon=True).start()
         self.handle_exit(number, frame)
+
+    def _end_at_last(self) -> None:
+        """A thread, since what keeps the process from ending may keep its loop as well."""
+        time.sleep(self._last_seconds)
+        log.error("drain.cut_short", seconds=self._last_seconds, hint="what was under way is taken up as after a crash")
+        os._exit(0)
 
 
 async def serve(settings: OrchestratorSettings, ready: Ready) -> None:
@@ -91,7 +111,12 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         log_config=None,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
-    server = Server(config, on_ready=lambda: ready(url, house.new_operator_key, house.services.about))
+    server = Server(
+        config,
+        on_ready=lambda: ready(url, house.new_operator_key, house.services.about),
+        on_drain=house.workers.drain,
+        last_seconds=0 if settings.ephemeral else LAST_SECONDS,
+    )
     config.load()
     if settings.runtime_ports and settings.domain is None:
         house.ports.listen_with(lambda runtime, port: listen_for_runtime(server, front, runtime, settings.host, port))
@@ -111,6 +136,8 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])
+            with anyio.move_on_after(DRAIN_SECONDS):
+                await house.workers.drained()
             tasks.cancel_scope.cancel()
     finally:
         house.ports.close()

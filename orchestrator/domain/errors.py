@@ -24,6 +24,7 @@
         ├── StartFailed              a step of provisioning; carries the reason of the conversation
         ├── LeaseLost                somebody with a higher fence acts now; stop
         ├── IllegalTransition        a phase cannot follow another
+        ├── Unreadable         503   a stored record is damaged, or a newer version's
         ├── Sealed             503   no usable master key: nothing is read, nothing overwritten
         └── Undecryptable      503   this value cannot be opened with the present keys
 
@@ -197,6 +198,12 @@ class RuntimeNotFound(PermanentError):
     """The engine was asked and says that there is no such runtime."""
 
     code = "runtime_not_found"
+
+
+class Unreadable(PermanentError):
+    """A stored record is damaged, or a newer version of Nestor wrote it; nothing of it was changed."""
+
+    code = "record_unreadable"
 
 
 class Sealed(PermanentError):

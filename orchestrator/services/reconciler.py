@@ -8,7 +8,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
-from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable
+from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
 from orchestrator.drivers.base import Driver, Handle
 from orchestrator.services.provisioning import Expose, runtime_name
 from orchestrator.state.base import Conversations
@@ -49,7 +49,11 @@ class Reconciler:
         removed = 0
         for handle in await self._driver.list(self._installation):
             labels = handle.labels
-            record = await self._conversations.get(labels.tenant, labels.conversation)
+            try:
+                record = await self._conversations.get(labels.tenant, labels.conversation)
+            except Unreadable as exc:  # whoever can read it owns what runs for it
+                log.error("record.unreadable", conversation=labels.conversation, problem=exc.message)
+                continue
             if _owned(handle, record):
                 if record is not None and record.phase in _LISTENING:
                     self._expose(record)

@@ -40,6 +40,19 @@ class Workers:
         self._lease_ms = int(lease_seconds * 1000)
         self._slots = anyio.CapacityLimiter(at_once)
         self._wake = anyio.Event()
+        self._draining = False
+        self._idle = anyio.Event()
+
+    def drain(self) -> None:
+        """Claim nothing any more: this replica is about to end, and what is due is another's."""
+        self._draining = True
+        self._wake.set()
+
+    async def drained(self) -> None:
+        """Return when no act is under way."""
+        while self._slots.borrowed_tokens:
+            self._idle = anyio.Event()
+            await self._idle.wait()
 
     def wake(self) -> None:
         """Something became due: look now."""
@@ -58,11 +71,13 @@ class Workers:
                     pause = _LONGEST_SLEEP
                 with anyio.move_on_after(pause):
                     await self._wake.wait()
+                if self._draining:
+                    await anyio.sleep_forever()
 
     async def tick(self, tasks: TaskGroup) -> int:
         """Claim what is due, as far as there are free slots; answers how many."""
         free = int(self._slots.available_tokens)
-        if free <= 0:
+        if free <= 0 or self._draining:
             return 0
         claimed = await self._store.claim_due(self._owner, lease_ms=self._lease_ms, limit=free)
         for lease, conversation in claimed:
@@ -81,7 +96,11 @@ class Workers:
             try:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._keep, lease, conversation.desired, tasks)
-                    due_in_ms = await self._lifecycle.act(lease, conversation)
+                    try:
+                        due_in_ms = await self._lifecycle.act(lease, conversation)
+                    except anyio.get_cancelled_exc_class():
+                        due_in_ms = 0  # this replica ends, or a caller wants something else: now, whoever does it
+                        raise
                     tasks.cancel_scope.cancel()
             except* LeaseLost:
                 log.warning("lease.lost", conversation=conversation.id, fence=lease.fence)
@@ -91,6 +110,8 @@ class Workers:
             finally:
                 with anyio.move_on_after(5, shield=True):
                     await self._settle(lease, due_in_ms)
+        if not self._slots.borrowed_tokens:
+            self._idle.set()
         self.wake()
 
     async def _settle(self, lease: Lease, due_in_ms: int | None) -> None:

@@ -50,7 +50,7 @@ class RedisConversations(RedisLeases):
         page = [ConversationId(cursors.member_id(entry)) for entry in entries[:limit]]
         found = await self._funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in page))
         # One that was removed since the index was read is not there any more.
-        items = [records.conversation_from(parts) for parts in found if parts[0] is not None]
+        items = records.readable(records.conversation_from, (parts for parts in found if parts[0] is not None))
         return Page(items, cursors.encode(entries[limit - 1]) if len(entries) > limit else None)
 
     async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:

@@ -6,6 +6,7 @@ know what is stored.
 """
 
 import asyncio
+import codecs
 import re
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,19 @@ from orchestrator.state.keys import Journaled
 from orchestrator.state.scripts import script
 
 Argument = str | int
+_DAMAGE_SHOWN = "nestor-damage-shown"
+
+
+def _show_damage(error: UnicodeError) -> tuple[str | bytes, int]:
+    """Halves of characters pass, as callers may send them. Bytes that are no text at all (a damaged record) become
+    marks, instead of an exception that would keep the whole reply from being read."""
+    try:
+        return codecs.lookup_error("surrogatepass")(error)
+    except UnicodeDecodeError as exc:
+        return "\ufffd", exc.end
+
+
+codecs.register_error(_DAMAGE_SHOWN, _show_damage)
 SILENT_SECONDS = 0.5
 _REFUSALS = {
     "READONLY": "is a replica and takes no writes: point NESTOR_REDIS_URL at the primary",
@@ -102,7 +116,7 @@ class Funnel:
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 decode_responses=True,
-                encoding_errors="surrogatepass",
+                encoding_errors=_DAMAGE_SHOWN,
             )
         except ValueError as exc:
             raise Misconfigured(

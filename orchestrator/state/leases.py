@@ -13,6 +13,8 @@ from orchestrator.state.base import Lease
 from orchestrator.state.funnel import Funnel, run
 from orchestrator.state.keys import TenantKeys
 
+_UNREADABLE_MS = 60_000
+
 
 class RedisLeases:
     def __init__(self, funnel: Funnel) -> None:
@@ -31,7 +33,7 @@ class RedisLeases:
         self, tenant: TenantId, id: ConversationId, owner: str, *, lease_ms: int
     ) -> tuple[Lease, Conversation] | None:
         t = TenantKeys(tenant)
-        call = run("conversation_claim", (t.conversation(id), t.due), id, owner, lease_ms)
+        call = run("conversation_claim", (t.conversation(id), t.due), id, owner, lease_ms, records.SCHEMA)
         parts = await due.waking(self._funnel, tenant, call, due_in_ms=lease_ms)
         return None if parts is None else _leased(owner, parts)
 
@@ -75,10 +77,18 @@ class RedisLeases:
     ) -> list[tuple[Lease, Conversation]]:
         t = TenantKeys(tenant)
         next_due_ms, *found = await self._funnel.one(
-            run("conversations_claim_due", (t.due, t.conversation_prefix), owner, lease_ms, limit)
+            run(
+                "conversations_claim_due",
+                (t.due, t.conversation_prefix),
+                owner,
+                lease_ms,
+                limit,
+                records.SCHEMA,
+                _UNREADABLE_MS,
+            )
         )
         await self._funnel.one(due.refile(tenant, mark=mark, next_due_ms=next_due_ms))
-        return [_leased(owner, parts) for parts in found]
+        return records.readable(lambda parts: _leased(owner, parts), found)
 
 
 def _leased(owner: str, parts: Sequence[str]) -> tuple[Lease, Conversation]:

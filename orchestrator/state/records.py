@@ -1,22 +1,31 @@
 """What is stored, as text: pure functions between domain values and what Redis keeps.
 
-Used by the Redis store only. A conversation is kept in parts, because different writers own them: callers own the
+Used by the Redis store and by its journal. Every text carries the version of the schema that it was written by: one of
+a newer version is refused (`Unreadable`) and nothing of it is changed, since fields that this version does not know may
+be what matters. A conversation is kept in parts, because different writers own them: callers own the
 intent (desired state, labels, title), the holder of the lease owns phase and runtime. Unknown fields are ignored on
-reading, so that an older replica can read what a newer one wrote.
+reading, so that what a newer version adds without raising the schema can be read by an older replica.
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+import structlog
+from pydantic import TypeAdapter
 
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import PermanentError
+from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.errors import Unreadable
 from orchestrator.domain.operation import Operation, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 
+log = structlog.get_logger(__name__)
 T = TypeVar("T")
+R = TypeVar("R")
+#: Raised when an older version must not touch what this one writes.
+SCHEMA = 1
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
@@ -41,15 +50,16 @@ def conversation_parts(conversation: Conversation) -> dict[str, str]:
         "runtime": "" if runtime is None else _text(runtime),
         "version": str(fields.pop("version")),
         "fence": str(fields.pop("fence")),
-        "record": _text(fields),
+        "record": _text({"schema": SCHEMA, **fields}),
     }
 
 
 def conversation_from(parts: Sequence[str]) -> Conversation:
-    """The inverse; `parts` in the order of `PARTS`. Raises `PermanentError` for what no version of ours wrote."""
+    """The inverse; `parts` in the order of `PARTS`. Raises `Unreadable`."""
     intent, phase, runtime, record, version, fence = parts
     try:
-        fields = {**json.loads(record), **json.loads(intent), "phase": phase, "version": version, "fence": fence}
+        fields = {**_known(json.loads(record), "conversation"), **json.loads(intent)}
+        fields |= {"phase": phase, "version": version, "fence": fence}
         fields["runtime"] = json.loads(runtime) if runtime else None
         return _conversation.validate_python(fields)
     except (ValueError, TypeError) as exc:
@@ -109,21 +119,45 @@ def operation_from(text: str, *, state: str, updated_ms: int, stages: dict[str, 
 
 
 def _dump(adapter: TypeAdapter[T], value: T) -> str:
-    return _text(adapter.dump_python(value, mode="json"))
+    return _text({"schema": SCHEMA, **adapter.dump_python(value, mode="json")})
 
 
 def _load(adapter: TypeAdapter[T], text: str, what: str) -> T:
     try:
-        return adapter.validate_json(text)
-    except ValidationError as exc:
+        return adapter.validate_python(_known(json.loads(text), what), strict=False)
+    except (ValueError, TypeError) as exc:
         raise _damaged(what) from exc
+
+
+def readable(read: Callable[[R], T], stored: Iterable[R]) -> list[T]:
+    """What can be read of `stored`. The rest is named in the log, stays as it is, and keeps nobody from the others."""
+    found = []
+    for one in stored:
+        try:
+            found.append(read(one))
+        except Unreadable as exc:
+            log.error("record.unreadable", problem=exc.message, hint=exc.hint)
+    return found
+
+
+def _known(fields: Any, what: str) -> dict[str, Any]:
+    """`fields` without the version of their schema. Raises `Unreadable` for a newer one."""
+    if not isinstance(fields, dict):
+        raise TypeError
+    schema = fields.pop("schema", 1)
+    if not isinstance(schema, int) or schema > SCHEMA:
+        raise Unreadable(
+            f"a stored {what} was written by a newer version of Nestor (schema {str(schema)[:20]})",
+            hint="upgrade this replica; nothing of it was changed",
+        )
+    return fields
 
 
 def _text(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"))
 
 
-def _damaged(what: str) -> PermanentError:
-    return PermanentError(
-        f"a stored {what} cannot be read by this version", hint="was a newer version of Nestor running on this store?"
+def _damaged(what: str) -> Unreadable:
+    return Unreadable(
+        f"a stored {what} is damaged", hint="nestor journal restore --replace brings the last good one back"
     )

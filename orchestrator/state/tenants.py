@@ -34,7 +34,7 @@ class RedisTenants:
         entries, following = await self._entries(keys.TENANTS, cursor, limit)
         ids = [TenantId(cursors.member_id(entry)) for entry in entries]
         texts = await self._funnel.batch(*(command("GET", TenantKeys(id).tenant) for id in ids)) if ids else []
-        return Page([records.tenant_from(text) for text in texts if text is not None], following)
+        return Page(records.readable(records.tenant_from, (text for text in texts if text is not None)), following)
 
     async def add_user(self, user: User) -> User:
         t = TenantKeys(user.tenant)
@@ -61,7 +61,7 @@ class RedisTenants:
         entries, following = await self._entries(t.user_index, cursor, limit)
         ids = [cursors.member_id(entry) for entry in entries]
         texts = await self._funnel.one(command("HMGET", t.users, *ids)) if ids else []
-        return Page([records.user_from(text) for text in texts if text is not None], following)
+        return Page(records.readable(records.user_from, (text for text in texts if text is not None)), following)
 
     async def add_key(self, key: ApiKey) -> None:
         # The pointer first: one that leads nowhere is harmless, a key without one could not be found.
@@ -82,7 +82,7 @@ class RedisTenants:
 
     async def list_keys(self, tenant: TenantId) -> Sequence[ApiKey]:
         texts = await self._funnel.one(command("HVALS", TenantKeys(tenant).api_keys))
-        return sorted(map(records.api_key_from, texts), key=lambda key: (key.created_at, key.id))
+        return sorted(records.readable(records.api_key_from, texts), key=lambda key: (key.created_at, key.id))
 
     async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
         t = TenantKeys(tenant)

@@ -13,8 +13,8 @@ from datetime import UTC, datetime
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, slot_of
-from orchestrator.domain.errors import PermanentError
-from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId, new_uuid
+from orchestrator.domain.errors import Unreadable
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
@@ -26,6 +26,7 @@ from orchestrator.state.keys import TenantKeys
 log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
 _COMMANDS_A_BATCH = 500
+_BEGINNING = datetime.fromtimestamp(0, UTC)  #: for what cannot be read: so neither when it was made
 _AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
 
 
@@ -93,7 +94,7 @@ class Restoring:
         for id, body in folded.of("conversation"):
             try:
                 conversations.append(records.conversation_from(json.loads(body)))
-            except PermanentError:
+            except Unreadable:
                 unreadable.append(ConversationId(id))
         return Known(tenant, folded, conversations, unreadable)
 
@@ -155,22 +156,22 @@ class Restoring:
         await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])
 
     def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
-        for _, text in folded.of("tenant"):
-            tenant = records.tenant_from(text)
-            yield command("ZADD", keys.TENANTS, 0, cursors.member(tenant.created_at, tenant.id))
+        for id, text in folded.of("tenant"):
+            tenants = records.readable(records.tenant_from, [text])  # one that cannot be read goes back as it is
+            yield command("ZADD", keys.TENANTS, 0, cursors.member(tenants[0].created_at if tenants else _BEGINNING, id))
             yield command("SET", t.tenant, text)
         for id, text in folded.of("user"):
-            user = records.user_from(text)
-            layer = (t.settings(user.id), t.secrets(user.id), t.providers(user.id), t.user_conversations(user.id))
-            yield command("UNLINK", *layer, f"{t.slots}:user:{user.id}", f"{t.starts}:user:{user.id}")
+            user = UserId(id)
+            layer = (t.settings(user), t.secrets(user), t.providers(user), t.user_conversations(user))
+            yield command("UNLINK", *layer, f"{t.slots}:user:{id}", f"{t.starts}:user:{id}")
             yield command("HSET", t.users, id, text)
-            yield command("ZADD", t.user_index, 0, cursors.member(user.created_at, user.id))
-            if user.external_id:
-                yield command("HSET", t.external_ids, user.external_id, id)
+            users = records.readable(records.user_from, [text])
+            yield command("ZADD", t.user_index, 0, cursors.member(users[0].created_at if users else _BEGINNING, id))
+            if users and users[0].external_id:
+                yield command("HSET", t.external_ids, users[0].external_id, id)
         for id, text in folded.of("key"):
-            key = records.api_key_from(text)
-            yield command("UNLINK", f"{t.slots}:key:{key.id}", f"{t.starts}:key:{key.id}")
-            yield command("SET", keys.key_owner(key.id), key.tenant or "")
+            yield command("UNLINK", f"{t.slots}:key:{id}", f"{t.starts}:key:{id}")
+            yield command("SET", keys.key_owner(KeyId(id)), t.journal.home)
             yield command("HSET", t.api_keys, id, text)
 
     def _configuration(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
@@ -218,7 +219,7 @@ class Restoring:
     def _unreadable(self, t: TenantKeys, id: ConversationId, parts: Sequence[str]) -> Iterable[Call]:
         """As it is; listed at the very beginning of time, since when it was made cannot be read either."""
         fields = [part for pair in zip(records.PARTS, parts, strict=False) for part in pair]
-        member = cursors.member(datetime.fromtimestamp(0, UTC), id)
+        member = cursors.member(_BEGINNING, id)
         yield command("HSET", t.conversation(id), "member", member, "user", "", *fields)
         yield command("ZADD", t.conversations, 0, member)
 

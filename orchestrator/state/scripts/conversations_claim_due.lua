@@ -1,7 +1,7 @@
 -- include: lease.lua
 -- Take the leases of conversations of one tenant that are due and not held, the longest due first.
 -- KEYS: due, the beginning of the keys of this tenant's conversations
--- ARGV: owner, lease ms, limit
+-- ARGV: owner, lease ms, limit, schema, ms until one that cannot be read is looked at again
 -- Answers {next due ms or '', parts of the first, parts of the second, ...}.
 local now = now_ms()
 local answer = {''}
@@ -12,6 +12,8 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
     redis.call('ZREM', KEYS[1], id)
   elseif ends and tonumber(ends) > now then
     redis.call('ZADD', KEYS[1], ends, id)
+  elseif not is_readable(conversation, ARGV[4]) then
+    redis.call('ZADD', KEYS[1], now + tonumber(ARGV[5]), id)
   else
     table.insert(answer, grant(conversation, KEYS[1], id, ARGV[1], now, tonumber(ARGV[2])))
   end

@@ -17,6 +17,17 @@ local function parts(conversation)
   return redis.call('HMGET', conversation, 'intent', 'phase', 'runtime', 'record', 'version', 'fence')
 end
 
+-- Whether a version that knows schemas up to this one can read the record. One that is damaged, or written by a newer
+-- version, is granted to nobody, so that nothing of it changes.
+local function is_readable(conversation, schema)
+  local stored = redis.call('HMGET', conversation, 'record', 'intent')
+  local sound, record = pcall(cjson.decode, stored[1])
+  if not sound or type(record) ~= 'table' or not pcall(cjson.decode, stored[2]) then
+    return false
+  end
+  return (tonumber(record.schema) or 1) <= tonumber(schema)
+end
+
 -- Give the lease to owner, with a fence one higher than ever before.
 local function grant(conversation, due, id, owner, now, lease_ms)
   local ends = now + lease_ms
