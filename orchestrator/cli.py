@@ -98,6 +98,29 @@ def runtime(context: typer.Context) -> None:
     os.execv(sys.executable, [sys.executable, "-m", "runtime", *context.args])  # noqa: S606 - no shell is wanted
 
 
+@app.command()
+def doctor(
+    data_dir: DataDir = None,
+    driver: DriverName = None,
+    url: Annotated[str | None, typer.Option(help="A running orchestrator, to be asked as well")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print the findings as JSON")] = False,
+) -> None:
+    """Look at everything that an orchestrator stands on, and say what to change. Status 0 when nothing has to be."""
+    from orchestrator.app import doctor
+
+    settings = _loaded(data_dir=data_dir, driver=driver)
+
+    def work() -> None:
+        findings = anyio.run(partial(doctor.examine, url=url), settings)
+        if as_json:
+            typer.echo(json.dumps([vars(finding) for finding in findings]))
+        sound = doctor.told(findings, (lambda _line: None) if as_json else typer.echo)
+        if not sound:
+            raise SystemExit(1)
+
+    _guarded(work)
+
+
 journal = typer.Typer(help="The journal of every accepted change: check it, restore from it.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
 

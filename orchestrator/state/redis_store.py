@@ -78,6 +78,19 @@ class RedisStore:
         """From now on nothing is answered from a server that does not hold this epoch; `on_loss` is called instead."""
         self._funnel.epoch, self._funnel.on_loss = epoch, on_loss
 
+    async def clock(self) -> float:
+        """The server's time, in seconds since the epoch."""
+        seconds, microseconds = await self._funnel.one(command("TIME"))
+        return int(seconds) + int(microseconds) / 1_000_000
+
+    async def peek(self, *names: str) -> list[str | None]:
+        """What is stored under these keys, without making any."""
+        return await self._funnel.batch(*(command("GET", name) for name in names))
+
+    async def backlog(self) -> int:
+        """How many tenants may have changes that are not in the archive."""
+        return int(await self._funnel.one(command("ZCARD", keys.JOURNAL_DUE)))
+
     async def probe(self) -> None:
         """As `ping`, for somebody who is in no hurry."""
         await self._funnel.probe()

@@ -52,10 +52,6 @@ class Streams:
         """Those are in the archive. By name, never by range: what is not named was not archived."""
         await self._funnel.one(command("XDEL", journal_of(home).stream, *stream_ids))
 
-    async def waiting(self) -> int:
-        """How many homes may have something that is not in the archive."""
-        return int(await self._funnel.one(command("ZCARD", keys.JOURNAL_DUE)))
-
     async def tenants(self, after: str, *, limit: int) -> Sequence[str]:
         """A page of the list of tenants, as its entries: for the sweep."""
         start = f"({after}" if after else "-"
