@@ -15,8 +15,6 @@ import structlog
 from pydantic import TypeAdapter
 
 from orchestrator.domain.conversation import Conversation, Why
-from orchestrator.domain.errors import PermanentError
-from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Unreadable
 from orchestrator.domain.operation import Operation, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User

@@ -1,5 +1,6 @@
 """What is known after a row of entries: the last state of every object that was not removed. Pure."""
 
+import json
 from collections.abc import Iterable, Iterator
 
 from orchestrator.state.journal.entry import Entry
@@ -28,6 +29,8 @@ class Folded:
             self._objects[key] = entry.body
             if entry.kind in _BELONGING:
                 self._belonging.setdefault(entry.id.partition("|")[0], set()).add(key)
+            elif entry.kind == "operation":
+                self._belonging.setdefault(json.loads(entry.body)["conversation"], set()).add(key)
         return self
 
     def of(self, kind: str) -> Iterator[tuple[str, str]]:

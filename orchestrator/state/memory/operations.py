@@ -25,6 +25,7 @@ class MemoryOperations:
         runs = place is not None and operation.state is OperationState.RUNNING
         if place is not None and runs:
             place.running_operations.add(operation.id)
+        if operation.state is OperationState.RUNNING:
             self._shelf.note(operation.tenant, "operation", operation.id, records.operation_text(operation))
         self._shelf.operations[key] = (self._touched(operation), None if runs else self._goes())
 

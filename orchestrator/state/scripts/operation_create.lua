@@ -15,6 +15,8 @@ if redis.call('EXISTS', KEYS[3]) == 0 or ARGV[2] ~= 'running' then
   redis.call('PEXPIRE', KEYS[1], ARGV[4])
 else
   redis.call('SADD', KEYS[2], ARGV[1])
+end
+if ARGV[2] == 'running' then
   journal('operation', ARGV[1], ARGV[3])
 end
 return 1

@@ -141,7 +141,9 @@ async def test_a_start_that_was_under_way_is_begun_anew_and_leaves_one_runtime(
     await nestor.until(key, made["id"], "configuring")
     await empty(nestor)
     await rebuilt(nestor)
+    assert await nestor.call("GET", f"/api/v2/operations/{made['operation']}", key, status=200), "who waits may go on"
     found = await nestor.until(key, made["id"], "ready", seconds=40)
+    assert (await nestor.ended(key, made["operation"]))["state"] == "succeeded"
     with anyio.fail_after(40):
         while len(engine.runtimes) != 1:
             await nestor.house.reconciler.tick()
