@@ -36,6 +36,8 @@ MOST_BYTES = 64 << 20
 MOST_BYTES_TOGETHER = 256 << 20
 #: as long as unacknowledged events of a deleted conversation are kept
 KEPT_SECONDS = 24 * 3600.0
+#: what is not finished for so long was broken off; until then another server of the folder may be at it
+_UNFINISHED_SECONDS = 3600.0
 _ABOUT, _EVENTS, _UNFINISHED = "about.json", "events.jsonl", ".unfinished-"
 
 
@@ -86,7 +88,11 @@ class Shelf:
         self._forget_old_events()
         found = []
         for folder in sorted(self._directory.iterdir(), key=lambda entry: entry.name.rpartition(".")[2]):
-            about = None if folder.name.startswith(_UNFINISHED) else _about(folder)
+            if folder.name.startswith(_UNFINISHED):
+                if folder.stat().st_mtime < time.time() - _UNFINISHED_SECONDS:
+                    shutil.rmtree(folder, ignore_errors=True)
+                continue
+            about = _about(folder)
             if about is None or (UUID(about.conversation), about.created_at) in living:
                 shutil.rmtree(folder, ignore_errors=True)
             else:

@@ -185,6 +185,7 @@ class Lane:
             if self._after is not None:
                 await self._after.empty.wait()
                 self._after = None
+            self._position.refresh()
             while (channel := self._due()) is not None:
                 wait = channel.not_before - asyncio.get_running_loop().time()
                 if wait <= 0:

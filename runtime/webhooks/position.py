@@ -32,12 +32,17 @@ class Position:
 
 
 class PositionFile:
-    """Reads once, then remembers. One writer."""
+    """Reads, then remembers. One writer at a time: the server that has the conversation."""
 
     def __init__(self, folder: Path, receiver: str) -> None:
         self._path = folder / f"{_PREFIX}{receiver}"
         self._told = False
         self.now = _read(self._path)
+
+    def refresh(self) -> None:
+        """Read again: another server may have had the conversation meanwhile."""
+        if not self._told:  # else the file is behind
+            self.now = _read(self._path)
 
     def change(self, **fields: Any) -> None:
         """Remember, and write. A failure is logged once: then a restart sends some batches again."""

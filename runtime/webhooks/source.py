@@ -18,6 +18,7 @@ from uuid import UUID
 
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.library import ConversationNotFound
+from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.record import ConversationRecord
 from runtime.conversations.service import ConversationService
 from runtime.webhooks.batch import Batch, lines_after, wire_forms
@@ -32,7 +33,7 @@ DELETED = "deleted"
 
 
 class Vanished(Exception):
-    """The conversation is no longer there."""
+    """The conversation is no longer here."""
 
 
 @dataclass(frozen=True)
@@ -95,10 +96,11 @@ class LiveSource:
 
     @asynccontextmanager
     async def _using(self) -> AsyncIterator[Conversation]:
+        """It stays in memory meanwhile. One that another server has now is that server's to send."""
         try:
             async with self._conversations.using(self.conversation) as conversation:
                 yield conversation
-        except ConversationNotFound:
+        except (ConversationNotFound, OwnedElsewhere):
             raise Vanished from None
 
     async def _sync(self, conversation: Conversation, through: int) -> None:

@@ -8,6 +8,7 @@ from uuid import UUID
 
 import anyio
 import pytest
+from structlog.testing import capture_logs
 
 from orchestrator.demo.model_server import ScriptedModel
 from runtime.webhooks import kept
@@ -143,6 +144,18 @@ async def test_an_outage_loses_nothing_and_keeps_the_order(model: ScriptedModel,
                 assert [event["id"] for event in receiver.events(id)] == [e["id"] for e in await runtime.events(id)]
                 assert max(len(batch.body) for batch in receiver.batches(id)) == 40
             assert [post.body["title"] for post in receiver.states(ids[0])][-1] == "after all"
+
+
+async def test_a_conversation_that_has_left_memory_is_sent_all_the_same(model: ScriptedModel, tmp_path: Path) -> None:
+    with webhook_receiver(lambda path, number: Answer(503)) as receiver, capture_logs() as logs:
+        hooks = [hook(receiver, retry_delay=1.5)]
+        settings = {"webhooks": hooks, "conversation_idle_ttl_seconds": 0.2}
+        async with runtime_at(tmp_path, model.base_url, **settings) as runtime:
+            id = await runtime.start()
+            await say(runtime, id, *map(str, range(20)))
+            await until(lambda: [line for line in logs if line["event"] == "conversation.left_memory"])
+            receiver.decide = lambda path, number: Answer()
+            await until(lambda: len(receiver.events(id)) == 41 and receiver.states(id))
 
 
 async def test_receivers_are_independent_and_a_slow_one_holds_up_nobody(

@@ -107,12 +107,15 @@ def test_a_conversation_that_lives_was_not_deleted_after_all(tmp_path: Path) -> 
 
 def test_what_a_crash_left_half_is_removed(tmp_path: Path) -> None:
     found = keep(Shelf(tmp_path))
-    (found.folder.parent / ".unfinished-1").mkdir()
+    for name, age in ((".unfinished-1", LONG_AGO), (".unfinished-2", None)):
+        (found.folder.parent / name).mkdir()
+        if age is not None:
+            os.utime(found.folder.parent / name, (age, age))
     torn = found.folder.parent / f"{UUID(int=1).hex}.2"
     torn.mkdir()
     (torn / "about.json").write_text("{")
     assert Shelf(tmp_path).read(frozenset()) == [found]
-    assert list(found.folder.parent.iterdir()) == [found.folder]
+    assert {path.name for path in found.folder.parent.iterdir()} == {found.folder.name, ".unfinished-2"}
 
 
 def test_a_failure_to_keep_leaves_nothing(tmp_path: Path) -> None:
