@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from runtime.events.models import ErrorClassification
 
 _SETTINGS = ErrorClassification(kind="config", retryable=False, user_action="settings")
+#: of a call that was not made because it is too long
+TOO_LONG = _SETTINGS
 _AUTH = ErrorClassification(kind="auth", retryable=False, user_action="settings")
 _QUOTA = ErrorClassification(kind="quota", retryable=False, user_action="settings")
 _RATE = ErrorClassification(kind="rate_limit", retryable=True, user_action="retry")

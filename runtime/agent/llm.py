@@ -18,13 +18,16 @@ import time
 import warnings
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
-from runtime.agent.failures import failure_of
-from runtime.agent.reply import AskingAbandoned, ModelError, Reply
+from runtime.agent.completion_log import completion_log
+from runtime.agent.failures import TOO_LONG, failure_of
+from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
+from runtime.agent.size import tokens_of
 from runtime.agent.stats import TokenUsage
 from runtime.agent.streaming import Collected, collect, new_call_id
 from runtime.configuration.record import LlmSettings
@@ -108,11 +111,15 @@ class Model:
         `on_delta(content, reasoning)` is called for each piece when the settings ask for streaming. `abandon` ends the
         wait before a retry.
         """
+        self._check_length(messages, tools)
         library = await asyncio.to_thread(load)
         attempt = 0
         while True:
             try:
-                return await self._ask_once(library, messages, tools, on_delta)
+                reply = await self._ask_once(library, messages, tools, on_delta)
+                if self._settings.log_completions:
+                    reply = replace(reply, log=completion_log(self._settings, messages, tools, reply))
+                return reply
             except (library.openai.OpenAIError, OSError, TimeoutError, ValueError) as error:
                 failure = failure_of(error)
                 if not failure.retry or attempt >= self._settings.num_retries:
@@ -121,6 +128,13 @@ class Model:
                 seconds = self._wait_before(attempt)
                 log.info("model.retry", code=failure.code, attempt=attempt, seconds=seconds)
                 await _pause(seconds, abandon)
+
+    def _check_length(self, messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, Any]]) -> None:
+        """The same error as when the model itself can take no more. Raises ModelError."""
+        most = self._settings.max_input_tokens
+        if most is not None and (tokens := tokens_of(messages, tools)) > most:
+            detail = f"The call has about {tokens} tokens, more than the {most} of max_input_tokens."
+            raise ModelError(CONTEXT_EXCEEDED, detail, TOO_LONG)
 
     def _wait_before(self, attempt: int) -> float:
         grown = self._settings.retry_multiplier * 2.0 ** (attempt - 1)

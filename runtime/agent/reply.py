@@ -13,6 +13,16 @@ CONTEXT_EXCEEDED = "LLMContextWindowExceedError"
 
 
 @dataclass(frozen=True)
+class CompletionLog:
+    """One call whole, as JSON. `filename` is the name that a client gives the file that it writes."""
+
+    filename: str
+    text: str
+    model: str
+    usage_id: str
+
+
+@dataclass(frozen=True)
 class Reply:
     """One answer: text, tool calls or both. Cost in US dollars, latency in seconds."""
 
@@ -24,6 +34,7 @@ class Reply:
     latency: float
     reasoning: str | None = None
     thinking_blocks: list[AnyThinkingBlock] = field(default_factory=list)
+    log: CompletionLog | None = None  #: where the settings ask for it
 
 
 class ModelError(Exception):

@@ -37,4 +37,5 @@ def child_of(parent: ConversationRecord, task: str, *, title: str | None, worktr
         tool_module_qualnames=parent.tool_module_qualnames,
         tags={},
         title=title,
+        autotitle=True,
     )

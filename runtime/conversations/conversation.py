@@ -39,6 +39,7 @@ from runtime.events.models import (
     ConversationStateUpdateEvent,
     Event,
     EventBase,
+    LLMCompletionLogEvent,
     MessageEvent,
     PauseEvent,
     StoredEvent,
@@ -265,7 +266,7 @@ class Conversation:
         )
         self.record.last_user_message_id = event.id
         self.tell_state("last_user_message_id", event.id)
-        if self.record.title is None:
+        if self.record.title is None and self.record.autotitle:
             self.record.title = self.mask.text(title_of(message)) or None
         if self.status in ENDED:
             self.move(Status.IDLE)
@@ -304,8 +305,20 @@ class Conversation:
         self.secrets.refresh_mask()
         usage_id = self.record.agent.llm.usage_id
         self.record.stats.add(usage_id, reply.usage, cost=reply.cost, latency=reply.latency)
+        self.log_completion(reply)
         self.tell_state("stats", self.record.stats.compact())
         await self.save()
+
+    def log_completion(self, reply: Reply) -> None:
+        """Put the whole call into the log, where the model's settings ask for it."""
+        if (made := reply.log) is not None:
+            self.emit(
+                LLMCompletionLogEvent,
+                filename=made.filename,
+                log_data=self.mask.text(made.text),
+                model_name=made.model,
+                usage_id=made.usage_id,
+            )
 
     def request_pause(self) -> None:
         """Stop the run after its step. Without effect when none is going on, or when it was asked for before."""

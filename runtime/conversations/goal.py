@@ -94,9 +94,10 @@ def following(goal: Goal) -> Message:
     )
 
 
-def question(goal: Goal, record: str) -> list[dict[str, Any]]:
-    """The chat that asks the judge; of a long record its end."""
-    shown = record if len(record) <= _MOST_CHARACTERS else f"[... cut ...]\n{record[-_MOST_CHARACTERS:]}"
+def question(goal: Goal, record: str, *, most: int | None = None) -> list[dict[str, Any]]:
+    """The chat that asks the judge; of a long record its last `most` characters."""
+    kept = max(1, min(most or _MOST_CHARACTERS, _MOST_CHARACTERS))
+    shown = record if len(record) <= kept else f"[... cut ...]\n{record[-kept:]}"
     asked = f"The record:\n\n{shown}\n\nThe objective:\n\n{goal.objective}"
     return [{"role": "system", "content": _INSTRUCTION}, {"role": "user", "content": asked}]
 

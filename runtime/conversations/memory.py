@@ -15,6 +15,7 @@ from runtime.agent.condenser import CondenserSpec, as_text, cut, request_for, sp
 from runtime.agent.history import History
 from runtime.agent.llm import Model
 from runtime.agent.reply import Reply
+from runtime.agent.size import CHARACTERS_A_TOKEN
 from runtime.configuration.record import LlmSettings
 from runtime.conversations.branch import branch
 from runtime.conversations.conversation import Conversation
@@ -25,6 +26,7 @@ log = structlog.get_logger()
 
 ASKING_USAGE = "ask-agent-llm"
 CONDENSER_USAGE = "condenser"
+_FOR_THE_RECORD = 0.7  #: of what a judge may be shown; the rest is for the question around it
 _ANSWER = "Answer the question from what is above, in plain words. You cannot act now: nothing that you write is run."
 
 
@@ -95,6 +97,7 @@ class ConversationMemory:
         reply = await self._ask(
             None if follows else spec.llm, CONDENSER_USAGE, await asyncio.to_thread(request_for, found.forgotten)
         )
+        conversation.log_completion(reply)
         conversation.emit(
             Condensation,
             forgotten_event_ids=[event.id for event in found.forgotten],
@@ -123,8 +126,11 @@ class ConversationMemory:
 
     async def judge(self, goal: Goal, history: History) -> Judgement:
         """Whether the conversation so far shows the objective to be reached. Raises ModelError."""
-        reply = await self._ask(None, JUDGE_USAGE, question(goal, as_text(history.messages())))
+        most = self._llm().max_input_tokens
+        characters = None if most is None else int(most * CHARACTERS_A_TOKEN * _FOR_THE_RECORD)
+        reply = await self._ask(None, JUDGE_USAGE, question(goal, as_text(history.messages()), most=characters))
         self._conversation.secrets.refresh_mask()
+        self._conversation.log_completion(reply)
         self._conversation.tell_state("stats", self._conversation.record.stats.compact())
         return judgement_of(reply.text)
 

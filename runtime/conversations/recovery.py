@@ -98,7 +98,8 @@ def _learn(conversation: Conversation, event: StoredEvent) -> None:
     record.leaf_event_id = event.id
     if isinstance(event, MessageEvent) and event.source == "user":
         record.last_user_message_id = event.id
-        record.title = record.title or conversation.mask.text(title_of(event.llm_message)) or None
+        if record.title is None and record.autotitle:
+            record.title = conversation.mask.text(title_of(event.llm_message)) or None
     elif isinstance(event, MessageEvent):
         record.final_response = text_of(event.llm_message.content)
     elif isinstance(event, ActionEvent) and isinstance(event.action, FinishAction):

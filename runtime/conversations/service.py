@@ -627,6 +627,7 @@ def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None)
         tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
         tags=request.tags,
         title=request.title,
+        autotitle=request.autotitle,
         client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
         parent_conversation_id=request.parent_conversation_id,
         origin=origin,

@@ -81,6 +81,16 @@ class GivenMessage(BaseModel):
         return Message(role="user", content=self.content)
 
 
+class ContainerOptions(BaseModel):
+    """Of a server that makes a container a conversation; this one checks the form and has no use for it."""
+
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+    memory: str | None = Field(default=None, pattern=r"^\d+(\.\d+)? ?[kKmMgGtTpP]?[iI]?[bB]?$")
+    cpus: float | None = Field(default=None, ge=0.01, allow_inf_nan=False)
+    browser: bool = True
+
+
 class StartRequest(BaseModel):
     """Validate with `context=Opening(cipher)` when `secrets_encrypted` is set, so that tokens are opened."""
 
@@ -108,6 +118,9 @@ class StartRequest(BaseModel):
     worktree_options: WorktreeOptions | None = None
     parent_conversation_id: UUID | None = None
     conversation_runtime: Literal["local"] | None = None
+    container: ContainerOptions | None = None
+    autotitle: bool = True
+    prompt: str | None = Field(default=None, max_length=2000)
 
     @model_validator(mode="before")
     @classmethod
@@ -117,6 +130,8 @@ class StartRequest(BaseModel):
         given = dict(value)
         if given.get("agent_profile_id") is not None:
             raise ValueError("agent profiles are not available here: give `agent` or `agent_settings`")
+        if given.get("plugins"):
+            raise ValueError("plugins are not available in this runtime")
         if given.get("agent") is None:
             given["agent"] = _built(given, info)
         elif isinstance(given["agent"], Mapping):
