@@ -9,14 +9,17 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
 from support.models import scripted_model
 
-from tests.support.runtimes import KEY, MODEL_KEY, SECRET_KEY, RuntimeProcess, eventually, message, terminal
+from tests.support.runtimes import KEY, MODEL_KEY, RuntimeProcess, eventually, message, terminal
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can start processes of another user")
+#: of this run alone, since other tests on the machine have the usual keys in their processes
+HUNTED = (f"sealing-{uuid4().hex}", f"session-{uuid4().hex}")
 STORED = "a-stored-value-that-nobody-may-find-8841"
 
 
@@ -39,7 +42,7 @@ def process_at(folder: Path, **more: str) -> RuntimeProcess:
 def runtime(place: Path) -> Iterator[RuntimeProcess]:
     (place / "project").mkdir()
     (place / "project/before.txt").write_text("from before\n")
-    started = process_at(place).start()
+    started = process_at(place, OH_SECRET_KEY=HUNTED[0], OH_SESSION_API_KEYS_1=HUNTED[1]).start()
     yield started
     started.ensure_gone()
 
@@ -133,7 +136,7 @@ def test_the_server_and_its_state_are_closed_to_it(runtime: RuntimeProcess, http
     )
     for look in looks:
         assert run(http, look)["exit_code"] != 0, look
-    hunted = " ".join(f"-e '{key[:9]}[{key[9]}]{key[10:]}'" for key in (KEY, SECRET_KEY))  # that finds not itself
+    hunted = " ".join(f"-e '{key[:9]}[{key[9]}]{key[10:]}'" for key in HUNTED)  # that finds not itself
     hunt = f"cat /proc/*/environ /proc/*/cmdline 2>/dev/null | tr '\\0' '\\n' | grep -c {hunted}"
     assert run(http, hunt)["stdout"] == "0\n"
     (place / "project/link").symlink_to("/etc/shadow")
