@@ -117,7 +117,7 @@ async def open_house(
         about = await _checked(settings, store)
         recovery = Recovery(store.restoring(archive), store, master, SystemClock(), owner=new_uuid())
         stack.push_async_callback(recovery.close)
-        await recovery.at_start()
+        await recovery.at_start(alone=state_server is not None)
         if not await store.same_archive(await archive.identity()):
             raise other_archive()
         master.verify(await store.master_check(master.check_value()))

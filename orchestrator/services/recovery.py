@@ -6,7 +6,7 @@ raises `StateLost`, so nothing is claimed, and the proxy goes on with the routes
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import anyio
@@ -23,6 +23,7 @@ from orchestrator.services.rebuild import Rebuild, Totals
 from orchestrator.state.journal.archive import DamagedArchive
 from orchestrator.state.journal.folded import Folded
 from orchestrator.state.journal.restoring import Restoring
+from orchestrator.state.keys import HOUSE
 
 log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 1.0
@@ -48,11 +49,13 @@ class Recovery:
         self._lost = anyio.Event()
         self._epoch = ""
         self._mine = False
+        self._behind: Sequence[TenantId] = ()
         self.problem: str | None = None  #: why a rebuild does not get on; None while there is nothing to rebuild
 
-    async def at_start(self) -> bool:
+    async def at_start(self, *, alone: bool = False) -> bool:
         """Before anything is read: whether the server was empty and this replica is the one to write it anew. The
-        house is written then; everything else comes with `adopt`. Raises `DamagedArchive`, `StoreUnavailable`."""
+        house is written then; everything else comes with `adopt`. Where this replica is `alone`, tenants of which the
+        server lost the end are mended as well. Raises `DamagedArchive`, `StoreUnavailable`."""
         while await self._restoring.is_lost():
             if await self._restoring.begin(self._owner):
                 log.warning("recovery.begun", problem="the state server is empty, and the journal is not")
@@ -60,13 +63,21 @@ class Recovery:
                 self._mine = True
                 return True
             await anyio.sleep(_WAIT_SECONDS)
+        behind = await self._restoring.behind() if alone else []
+        if behind:
+            log.error("state_server.behind_its_journal", journals=behind, hint="they are written anew")
+            if HOUSE in behind:
+                await self._restoring.house()
+            self._behind = [TenantId(home) for home in behind if home != HOUSE]
         return False
 
     async def adopt(self, driver: Driver, installation: str, clients: RuntimeClients) -> None:
         """Write what `at_start` has found to be missing, if anything, and let everybody go on."""
         if self._mine:
-            await self._write(driver, installation, clients)
-        self._mine = False
+            await self._write(driver, installation, clients, await self._restoring.tenants())
+        elif self._behind:
+            await self._write(driver, installation, clients, self._behind)
+        self._mine, self._behind = False, []
         self._go_on(await self._restoring.finish())
 
     async def run(self, driver: Driver, installation: str, clients: RuntimeClients) -> None:
@@ -95,25 +106,28 @@ class Recovery:
     async def close(self) -> None:
         await self._restoring.close()
 
-    async def _write(self, driver: Driver, installation: str, clients: RuntimeClients) -> None:
+    async def _write(
+        self, driver: Driver, installation: str, clients: RuntimeClients, tenants: Sequence[TenantId]
+    ) -> None:
         began = time.monotonic()
         rebuild = Rebuild(driver, installation, clients, self._clock)
         runtimes = await rebuild.look()
         totals = Totals()
         unclaimed: list[str] = []
-        for tenant in await self._restoring.tenants():
-            if not await self._restoring.begin(self._owner):
+        for tenant in tenants:
+            if self._mine and not await self._restoring.begin(self._owner):
                 raise StoreUnavailable("another replica took the rebuild over")
             known = await self._restoring.read(tenant)
             for id in known.unreadable:
                 log.error("record.unreadable", tenant=tenant, conversation=id, hint="a newer version wrote it")
             keys = KeyRing(Envelope(self._master, _KnownDataKeys(known.folded)))
             of_tenant = await rebuild.settle(tenant, known.conversations, known.unreadable, keys)
-            await self._restoring.write(known, of_tenant.conversations, of_tenant.unwound)
+            await self._restoring.write(known, of_tenant.conversations, of_tenant.unwound, keep_events=not self._mine)
             totals.add(of_tenant)
             unclaimed += of_tenant.unclaimed
-        unclaimed += rebuild.left()
-        await self._restoring.unclaimed(unclaimed)
+        if self._mine:  # else those that are left belong to tenants of whom nothing was lost
+            unclaimed += rebuild.left()
+            await self._restoring.unclaimed(unclaimed)
         for name in unclaimed:
             log.error(
                 "runtime.unclaimed", name=name, hint="the journal knows no record for it; nestor doctor says more"

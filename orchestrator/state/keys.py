@@ -54,6 +54,11 @@ class Journaled:
     stream: str
     index: str = JOURNAL_DUE
 
+    @property
+    def tail(self) -> str:
+        """String: the last sequence of the archive's chain that this server knows to be in it."""
+        return f"{self.stream}:tail"
+
 
 class TenantKeys:
     """The keys of one tenant."""

@@ -1,10 +1,12 @@
 """The journal by hand: checked, damaged, restored from, begun anew; and a real runtime taken over by the next start."""
 
 import contextlib
+import os
 import shutil
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -124,3 +126,30 @@ def test_verify_restore_and_begin_anew(data_dir: Path) -> None:
         assert running.call("GET", "/api/v2/settings", key, status=200), (
             "the new journal holds what was there before it"
         )
+
+
+def append_only_file(data_dir: Path) -> Path:
+    return max((data_dir / "state" / "appendonlydir").glob("*.incr.aof"), key=lambda file: file.stat().st_mtime)
+
+
+@pytest.mark.parametrize("part", [0.2, 0.9])
+def test_what_the_end_of_a_torn_file_held_is_known_from_the_journal(data_dir: Path, part: float) -> None:
+    """The state server's file is cut in the middle of an accepted change, as a failing disk does it: the server starts
+    without that change, and the journal has it."""
+    with orchestrator_at(data_dir, driver="fake") as running:
+        key = running.tenant("acme", "http://127.0.0.1:9")
+        other = running.tenant("calm", "http://127.0.0.1:9")
+        running.call("PUT", "/api/v2/secrets/A", key, json={"value": "a"}, status=200)
+        time.sleep(3)  # so that nothing else is written behind what follows
+        before = append_only_file(data_dir).stat().st_size
+        running.call("PUT", "/api/v2/secrets/B", key, json={"value": "b"}, status=200)
+        after = append_only_file(data_dir).stat().st_size
+        running.kill()
+        wait_for(lambda: not state_servers(data_dir), 20)
+        os.truncate(append_only_file(data_dir), before + int((after - before) * part))
+        running.start()
+        page = running.call("GET", "/api/v2/secrets", key, status=200)
+        assert [item["name"] for item in page["items"]] == ["A", "B"]
+        assert running.call("GET", "/api/v2/settings", other, status=200)
+        if part < 0.5:
+            assert "state_server.behind_its_journal" in running.log.read_text()

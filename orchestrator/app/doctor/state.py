@@ -15,6 +15,7 @@ from orchestrator.state.journal.archive import Archive, open_archive
 from orchestrator.state.redis_store import RedisStore
 
 _SKEW_SECONDS = 2.0
+_SETTLE_SECONDS = 2.0
 
 
 @dataclass
@@ -138,9 +139,28 @@ async def _contents(known: Known, archive: Archive | None) -> None:
             )
         )
         return
+    if archive is not None and (behind := await _behind(store, archive)):
+        words = f"it lacks changes of {len(behind)} tenants that the journal holds: it was set back, or lost its end"
+        hint = "the next start mends an embedded one; else stop every replica and nestor journal restore --replace"
+        known.findings.append(Finding("contents", Level.FAILURE, words, hint))
     backlog = await store.backlog()
     words = "nothing waits for the journal" if not backlog else f"changes of {backlog} tenants wait for the journal"
     known.findings.append(Finding("backlog", Level.OK if backlog < 100 else Level.WARNING, words))
+
+
+async def _behind(store: RedisStore, archive: Archive) -> set[str]:
+    """Looked at twice: beside a running orchestrator, what was just archived may look like it for a moment."""
+    restoring = store.restoring(archive)
+    try:
+        first = set(await restoring.behind())
+        if first:
+            await asyncio.sleep(_SETTLE_SECONDS)
+            first &= set(await restoring.behind())
+        return first
+    except NestorError:
+        return set()  # told by the check of the chains
+    finally:
+        await restoring.close()
 
 
 async def _offline(known: Known, archive: Archive) -> None:

@@ -69,6 +69,10 @@ class Archive(Protocol):
         """All that is known, every line of it checked."""
         ...
 
+    async def since(self, home: str, sequence: int) -> Sequence[Entry] | None:
+        """What was appended behind `sequence`; None where a compaction has taken it together with what was before."""
+        ...
+
     async def compact(self, home: str, *, at_least: int) -> bool:
         """Replace what was appended by what is known, if that spares `at_least` bytes. Answers whether it did."""
         ...

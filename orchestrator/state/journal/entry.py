@@ -88,6 +88,12 @@ def end_of(lines: Sequence[bytes]) -> Tail:
         raise BrokenChain(str(exc), exc.line + 1) from None
 
 
+def behind(sequence: int, lines: Sequence[bytes]) -> list[Entry]:
+    """The entries of these lines that come behind `sequence`. The chain is not looked at."""
+    found = [json.loads(line.partition(b" ")[2]) for line in lines]
+    return [Entry(kind, id, body) for number, kind, id, body in found if number > sequence]
+
+
 def head_of_snapshot(line: bytes) -> Tail:
     """The tail at which a snapshot was made, from its first line. Raises `BrokenChain`."""
     found, _, head = line.rstrip(b"\n").partition(b" ")

@@ -68,6 +68,9 @@ class FileArchive:
         folded, tail, _ = await self._run(lambda: self._read(home))
         return folded, tail
 
+    async def since(self, home: str, sequence: int) -> Sequence[Entry] | None:
+        return await self._run(lambda: self._since(home, sequence))
+
     async def check(self, home: str) -> Checked:
         folded, tail, segments = await self._run(lambda: self._read(home))
         return Checked(home, tail.sequence, len(folded), segments)
@@ -196,6 +199,15 @@ class FileArchive:
         except BrokenChain as exc:
             raise DamagedArchive(str(exc), f"{place}:{exc.line}") from exc
         return folded, tail, len(segments) + (snapshot is not None)
+
+    def _since(self, home: str, sequence: int) -> list[Entry] | None:
+        segments = _live(self._home(home))
+        # From the last segment that begins at or before the first one wanted; its own beginning is taken as it is.
+        first = max((place for place, one in enumerate(segments) if int(one.stem) <= sequence + 1), default=None)
+        if first is None:
+            return [] if self._end(home).tail.sequence <= sequence else None
+        content = b"".join(segment.read_bytes() for segment in segments[first:])
+        return entry.behind(sequence, _whole_lines(content).splitlines(keepends=True))
 
     def _compact(self, home: str, at_least: int) -> bool:
         with self._locked(home) as folder:

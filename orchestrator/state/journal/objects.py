@@ -80,6 +80,9 @@ class ObjectArchive:
         folded, tail, _ = await self._run(lambda: self._read(home))
         return folded, tail
 
+    async def since(self, home: str, sequence: int) -> Sequence[Entry] | None:
+        return await self._run(lambda: self._since(home, sequence))
+
     async def check(self, home: str) -> Checked:
         folded, tail, segments = await self._run(lambda: self._read(home))
         return Checked(home, tail.sequence, len(folded), segments)
@@ -166,6 +169,14 @@ class ObjectArchive:
         except BrokenChain as exc:
             raise DamagedArchive(str(exc), f"{self._where}{home}/{place}:{exc.line}") from exc
         return folded, tail, len(segments) + (snapshot is not None)
+
+    def _since(self, home: str, sequence: int) -> list[Entry] | None:
+        _, segments, _ = self._names(home)
+        first = max((place for place, (name, _) in enumerate(segments) if _through(name) <= sequence + 1), default=None)
+        if first is None:
+            return [] if self._found_tail(home).sequence <= sequence else None
+        content = b"".join(self._get(f"{home}/{name}") for name, _ in segments[first:])
+        return entry.behind(sequence, content.splitlines(keepends=True))
 
     def _compact(self, home: str, at_least: int) -> bool:
         snapshot, segments, older = self._names(home)

@@ -21,11 +21,13 @@ from orchestrator.state import keys, records
 from orchestrator.state.funnel import Call, Funnel, command, run
 from orchestrator.state.journal.archive import Archive
 from orchestrator.state.journal.folded import Folded
+from orchestrator.state.journal.stream import Streams, journal_of
 from orchestrator.state.keys import TenantKeys
 
 log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
 _COMMANDS_A_BATCH = 500
+_LONGEST_STREAM = 1_000_000
 _BEGINNING = datetime.fromtimestamp(0, UTC)  #: for what cannot be read: so neither when it was made
 _AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
 
@@ -38,6 +40,7 @@ class Known:
     folded: Folded
     conversations: Sequence[Conversation]
     unreadable: Sequence[ConversationId]  #: written by a newer version, or damaged: put back as they are
+    sequence: int  #: of the last entry
 
 
 class Restoring:
@@ -66,6 +69,21 @@ class Restoring:
         """Let the server count as empty, so that what it holds is replaced."""
         await self._send([command("DEL", keys.EPOCH, keys.INSTALLATION)])
 
+    async def behind(self) -> list[str]:
+        """Homes whose archive holds something that this server does not know: it was set back, or the end of its file
+        was lost. What is in a stream still was archived by somebody who could not say so any more; that is no loss."""
+        streams = Streams(self._funnel)
+        found = []
+        for home in await self._archive.homes():
+            known = await streams.known_tail(home)
+            if known is None or (await self._archive.tail(home)).sequence <= known:
+                continue
+            waiting = {one.entry for one in await streams.read(home, limit=_LONGEST_STREAM)}
+            newer = await self._archive.since(home, known)
+            if newer is None or any(entry not in waiting for entry in newer):
+                found.append(home)
+        return found
+
     async def begin(self, owner: str) -> bool:
         """Be the one who rebuilds, for `LOCK_MS`, or again for as long; False while another one is."""
         call = run("rebuild_hold", (keys.REBUILD, keys.EPOCH), owner, LOCK_MS)
@@ -73,8 +91,9 @@ class Restoring:
 
     async def house(self) -> None:
         """What belongs to no tenant: the installation, the check of the master key, operators' keys."""
-        folded, _ = await self._archive.read(keys.HOUSE)
+        folded, tail = await self._archive.read(keys.HOUSE)
         calls = [command("SET", keys.REBUILD_BEGUN, 1), command("DEL", keys.HOUSE_JOURNAL)]
+        calls.append(command("SET", journal_of(keys.HOUSE).tail, tail.sequence))
         for name, value in folded.of("house"):
             calls.append(command("SET", {"installation": keys.INSTALLATION}.get(name, keys.MASTER_CHECK), value))
         for id, text in folded.of("key"):
@@ -88,7 +107,7 @@ class Restoring:
 
     async def read(self, tenant: TenantId) -> Known:
         """Raises `DamagedArchive`."""
-        folded, _ = await self._archive.read(tenant)
+        folded, tail = await self._archive.read(tenant)
         conversations: list[Conversation] = []
         unreadable: list[ConversationId] = []
         for id, body in folded.of("conversation"):
@@ -96,17 +115,22 @@ class Restoring:
                 conversations.append(records.conversation_from(json.loads(body)))
             except Unreadable:
                 unreadable.append(ConversationId(id))
-        return Known(tenant, folded, conversations, unreadable)
+        return Known(tenant, folded, conversations, unreadable, tail.sequence)
 
     async def write(
-        self, known: Known, conversations: Sequence[Conversation], unwound: Iterable[tuple[Conversation, str]]
+        self,
+        known: Known,
+        conversations: Sequence[Conversation],
+        unwound: Iterable[tuple[Conversation, str]],
+        *,
+        keep_events: bool,
     ) -> None:
         """Everything of a tenant, with `conversations` as they are to be. `unwound` names the runtime of a start that
         was under way: whoever claims it removes that first. What was there before is removed: it came after the loss,
-        and was answered to nobody."""
+        and was answered to nobody; where only the end was lost, `keep_events`."""
         t = TenantKeys(known.tenant)
-        await self._clear(t)
-        calls: list[Call] = []
+        await self._clear(t, keep_events=keep_events)
+        calls: list[Call] = [command("SET", t.journal.tail, known.sequence)]
         calls += self._who(t, known.folded)
         calls += self._configuration(t, known.folded)
         live = {conversation.id for conversation in conversations}
@@ -143,13 +167,14 @@ class Restoring:
     async def close(self) -> None:
         await self._funnel.close()
 
-    async def _clear(self, t: TenantKeys) -> None:
+    async def _clear(self, t: TenantKeys, *, keep_events: bool) -> None:
         members = await self._funnel.one(command("ZRANGE", t.conversations, 0, -1))
         calls = []
         for member in members:
             id = ConversationId(cursors.member_id(member))
-            own = (t.inbox(id), t.waiting(id), t.events(id), t.saga(id), t.running_operations(id))
-            calls.append(command("UNLINK", t.conversation(id), *own))
+            own = (t.inbox(id), t.waiting(id), t.saga(id), t.running_operations(id))
+            events = () if keep_events else (t.events(id),)
+            calls.append(command("UNLINK", t.conversation(id), *own, *events))
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
         layer = (t.settings(None), t.secrets(None), t.providers(None))

@@ -39,6 +39,7 @@ class _Home:
         self.begun = 0
         self.users = 0
         self.archived: list[str] = []  #: stream ids that are in the archive and still in the stream
+        self.sequence = 0  #: up to where the archive reaches with them
         self.tidying = False
         self.since_look = 0
 
@@ -191,7 +192,8 @@ class Shipper:
                     break
                 try:
                     with anyio.CancelScope(shield=True):  # an append that is under way is ended, and remembered
-                        await self.archive.append(home, [one.entry for one in noted], after=tail)
+                        reached = await self.archive.append(home, [one.entry for one in noted], after=tail)
+                        state.sequence = reached.sequence
                         state.archived += [one.stream_id for one in noted]
                 except Overtaken:
                     tries += 1
@@ -217,7 +219,7 @@ class Shipper:
         try:
             while state.archived:
                 some = state.archived[:_AT_ONCE]
-                await self._streams.drop(home, some)
+                await self._streams.drop(home, some, sequence=state.sequence)
                 del state.archived[: len(some)]
         finally:
             state.tidying = False

@@ -48,9 +48,16 @@ class Streams:
         found = await self._funnel.one(command("XRANGE", journal_of(home).stream, start, "+", "COUNT", limit))
         return [Noted(id, Entry(fields["kind"], fields["id"], fields.get("body"))) for id, fields in found]
 
-    async def drop(self, home: str, stream_ids: Sequence[str]) -> None:
-        """Those are in the archive. By name, never by range: what is not named was not archived."""
-        await self._funnel.one(command("XDEL", journal_of(home).stream, *stream_ids))
+    async def drop(self, home: str, stream_ids: Sequence[str], *, sequence: int) -> None:
+        """Those are in the archive, which reaches to `sequence`. By name, never by range: what is not named was not
+        archived."""
+        journal = journal_of(home)
+        await self._funnel.batch(command("XDEL", journal.stream, *stream_ids), command("SET", journal.tail, sequence))
+
+    async def known_tail(self, home: str) -> int | None:
+        """How far the archive reached when this server last heard of it; None when it never did."""
+        found = await self._funnel.one(command("GET", journal_of(home).tail))
+        return None if found is None else int(found)
 
     async def tenants(self, after: str, *, limit: int) -> Sequence[str]:
         """A page of the list of tenants, as its entries: for the sweep."""

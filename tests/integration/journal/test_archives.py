@@ -80,6 +80,21 @@ async def test_one_that_slept_through_a_compaction_is_overtaken(opened: Open) ->
     assert (await one.read(HOME))[0].entries() == entries("last")
 
 
+async def test_what_came_behind_a_sequence(opened: Open) -> None:
+    one, two = opened(), opened()
+    tail = await one.append(HOME, entries("a", "b"), after=Tail())
+    tail = await one.append(HOME, entries("c"), after=tail)
+    assert await two.since(HOME, 0) == entries("a", "b", "c")
+    assert await two.since(HOME, 1) == entries("b", "c")
+    assert await two.since(HOME, 3) == []
+    assert await one.compact(HOME, at_least=1)
+    assert await two.since(HOME, 3) == []
+    assert await two.since(HOME, 1) is None, "a compaction has taken it"
+    await one.append(HOME, entries("d"), after=tail)
+    assert await two.since(HOME, 3) == entries("d")
+    assert await two.since(HOME, 2) is None
+
+
 async def test_messages_go_with_their_conversation(archive: Archive) -> None:
     rows = [
         Entry("conversation", "c1", "[]"),
