@@ -21,9 +21,11 @@ def data_dir() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def nestor(*arguments: str, data_dir: Path) -> subprocess.CompletedProcess[str]:
+def nestor(*arguments: str, data_dir: Path, url: str | None = None) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "orchestrator", *arguments, "--data-dir", str(data_dir)]
     environment = {"PATH": "/usr/bin:/bin", "HOME": "/", "NESTOR_OPERATOR_KEY": OPERATOR_KEY}
+    if url is not None:
+        environment["NESTOR_JOURNAL_URL"] = url
     return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment)
 
 
