@@ -75,6 +75,7 @@ def requests(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
             for turn in range(rounds + 1):
                 for name, server in servers.items():
                     method, path, body = request(name)
+                    clients[name].connect()
                     began = time.perf_counter()
                     cost = spent(server, count, lambda: clients[name].call(method, path, body))  # noqa: B023
                     if turn:  # the first one is the warm-up
@@ -105,6 +106,7 @@ def frames(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
             told: dict[str, tuple[int, int]] = dict.fromkeys(servers, (sockets, 0))
             for turn in range(rounds + 1):
                 for name, server in servers.items():
+                    clients[name].connect()
                     id = create(clients[name], server, f"frames-{sockets}-{turn}")
                     times, kept, lost = event_to_frame(server, id, sockets=sockets, messages=20)
                     told[name] = (min(kept, told[name][0]), lost + told[name][1])
@@ -126,6 +128,7 @@ def growth(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
             for number in range(10):
                 create(client, server, f"c{number}")
             quiet([server])
+            client.connect()
             path = "/api/conversations/search?limit=10"
             small[name] = [spent(server, 20, lambda: client.call("GET", path)) for _ in range(rounds + 1)][1:]  # noqa: B023
             # By tens, because the kernel counts ended children in hundredths of seconds.
@@ -167,6 +170,7 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
             client.call("GET", f"/api/conversations/{warm}/events/search?limit=1")
             client.call("POST", f"/api/conversations/{warm}/events", MESSAGE)
             quiet([server], 5)
+            client.connect()
             for name in ids if number % 2 else reversed(ids):
                 path = f"/api/conversations/{ids[name]}/events"
                 opening[name].append(spent(server, 1, lambda: client.call("GET", f"{path}/search?limit=1")))  # noqa: B023

@@ -138,9 +138,10 @@ class Client:
 
     def __init__(self, server: Server) -> None:
         self._port = server.port
-        self._connect()
+        self.connect()
 
-    def _connect(self) -> None:
+    def connect(self) -> None:
+        """Anew, where the last one may have been ended by the server: it does so after five seconds of rest."""
         self._connection = http.client.HTTPConnection("127.0.0.1", self._port, timeout=120)
         self._connection.connect()
         assert self._connection.sock is not None
@@ -152,15 +153,8 @@ class Client:
         if body is not None:
             content = json.dumps(body).encode()
             headers["Content-Type"] = "application/json"
-        try:
-            self._connection.request(method, path, content, headers)
-            answer = self._connection.getresponse()
-        except http.client.RemoteDisconnected:
-            if method != "GET":
-                raise
-            self._connect()  # a server ends a connection that rested for some seconds
-            self._connection.request(method, path, content, headers)
-            answer = self._connection.getresponse()
+        self._connection.request(method, path, content, headers)
+        answer = self._connection.getresponse()
         read = answer.read()
         if answer.status >= 300:
             raise RuntimeError(f"{method} {path}: {answer.status} {read[:500]!r}")
