@@ -5,9 +5,10 @@
 First as many runtimes as asked for are forked from one zygote; each must get ready and finish a turn of one to three
 calls of litellm to a scripted model on loopback, streamed or not as the seed says. One that does not in 60 seconds
 hangs. Then the figures: fork to /ready beside a cold import of the same modules, in turns, medians; and the memory that
-belongs to one runtime alone (USS) beside all that the zygote holds (RSS), before and after a turn. A line above its
-target ends in `*`, and so does the program, with status 1, as it does after a failure. Needs the kernel's permission to
-read the memory of other processes: run it as root.
+belongs to one runtime alone (USS, of all its processes) beside all that the zygote holds (RSS), before and after a
+turn; once as plain processes, once in namespaces of their own where bubblewrap shows that this host has them. A line
+above its target ends in `*`, and so does the program, with status 1, as it does after a failure. Needs the kernel's
+permission to read the memory of other processes: run it as root.
 """
 
 import argparse
@@ -24,11 +25,16 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
-from servers import free_port, leave
+from servers import free_port, leave, tree
+
+from orchestrator.drivers.namespaces import HOSTNAME, Namespaces, NamespacesUnavailable, PrivateFolders, probe
+from orchestrator.drivers.process_birth import SYSTEM_PATH
+from orchestrator.drivers.process_interpreter import ask
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from support.zygotes import Forked, ZygoteProcess, turn, zygote_at
@@ -68,8 +74,8 @@ class Row:
         return self.value / self.base
 
 
-def forked(zygote: ZygoteProcess, folder: Path) -> Forked:
-    runtime = zygote.fork(folder)
+def forked(zygote: ZygoteProcess, folder: Path, **fields: Any) -> Forked:
+    runtime = zygote.fork(folder, **fields)
     assert runtime.pid, f"the zygote did not fork: {runtime.answer}"
     said = runtime.let_go()
     assert not said, said
@@ -161,32 +167,72 @@ def memory(pid: int) -> tuple[float, float]:
 
 def figures(zygote: ZygoteProcess, folder: Path, model: str, rounds: int) -> list[Row]:
     cold: list[float] = []
-    ready: list[float] = []
-    idle: list[float] = []
-    after: list[float] = []
+    places: dict[str, Callable[[Path], dict[str, Any]]] = {"": lambda _: {}}
+    if (namespaces := namespaces_here(folder)) is not None:
+        places[", in namespaces"] = lambda home: inside(namespaces, home)
+    ready: dict[str, list[float]] = {name: [] for name in places}
+    idle: dict[str, list[float]] = {name: [] for name in places}
+    after: dict[str, list[float]] = {name: [] for name in places}
     for number in range(rounds):
         done = subprocess.run([sys.executable, "-I", "-c", COLD], env={}, check=True, capture_output=True, text=True)
         cold.append(float(done.stdout) * 1000)
         for turns in range(3):
-            began = time.perf_counter()
-            runtime = forked(zygote, folder / f"f{number}-{turns}")
-            try:
-                runtime.ready()
-                ready.append((time.perf_counter() - began) * 1000)
-                if turns == 0:
-                    time.sleep(1)
-                    idle.append(memory(runtime.pid)[0])
-                    turn(runtime, model, stream=bool(number % 2))
-                    time.sleep(1)
-                    after.append(memory(runtime.pid)[0])
-            finally:
-                end(runtime)
+            for name, place in places.items():
+                home = folder / f"f{number}-{turns}-{len(name)}"
+                fields = place(home)
+                began = time.perf_counter()
+                runtime = forked(zygote, home, **fields)
+                try:
+                    runtime.ready()
+                    ready[name].append((time.perf_counter() - began) * 1000)
+                    if turns == 0:
+                        time.sleep(1)
+                        idle[name].append(own(runtime.pid))
+                        runtime.folder = Path("/workspace") if fields else home
+                        turn(runtime, model, stream=bool(number % 2))
+                        runtime.folder = home
+                        time.sleep(1)
+                        after[name].append(own(runtime.pid))
+                finally:
+                    end(runtime)
     whole = memory(zygote.pid)[1]
-    return [
-        Row("fork to /ready, beside a cold import", statistics.median(cold), statistics.median(ready), "ms", 0.05),
-        Row("USS of an idle child, beside zygote's RSS", whole, statistics.median(idle), "MiB", 0.15),
-        Row("USS after one turn, beside zygote's RSS", whole, statistics.median(after), "MiB", 0.25),
-    ]
+    base = statistics.median(cold)
+    rows = [Row(f"fork to /ready{name}", base, statistics.median(ready[name]), "ms", 0.05) for name in places]
+    rows += [Row(f"USS idle{name}", whole, statistics.median(idle[name]), "MiB", 0.15) for name in places]
+    rows += [Row(f"USS after one turn{name}", whole, statistics.median(after[name]), "MiB", 0.25) for name in places]
+    return rows
+
+
+def namespaces_here(scratch: Path) -> Namespaces | None:
+    interpreter = ask(sys.executable)
+    readable = [*interpreter.folders, *interpreter.package]
+    try:
+        return probe(SYSTEM_PATH, readable=readable, hidden=[], scratch=scratch)
+    except NamespacesUnavailable as exc:
+        print(f"no namespaces here: {exc}")
+        return None
+
+
+def inside(namespaces: Namespaces, home: Path) -> dict[str, Any]:
+    """What the zygote is asked for a runtime that sees nothing but its own folders."""
+    parts = [home / name for name in ("workspace", "state", "temporary", "home")]
+    for part in parts:
+        part.mkdir(parents=True)
+    steps = [list(step) for step in namespaces.steps(PrivateFolders(*parts))]
+    environment = {
+        "HOME": "/home/agent",
+        "TMPDIR": "/tmp",  # noqa: S108 - the runtime's own
+        "OH_CONVERSATIONS_PATH": "/state/conversations",
+        "OH_PERSISTENCE_DIR": "/state/persistence",
+        "OH_BASH_EVENTS_DIR": "/state/bash_events",
+        "OH_WORKSPACE_PATH": "/workspace",
+    }
+    return {"view": {"hostname": HOSTNAME, "steps": steps}, "directory": "/state", "environment": environment}
+
+
+def own(pid: int) -> float:
+    """What the processes of one runtime have for themselves; in namespaces there is a small one beside the server."""
+    return sum(memory(one)[0] for one in tree(pid))
 
 
 def main() -> int:
@@ -217,9 +263,10 @@ def main() -> int:
     finally:
         model.terminate()
         model.wait()
+    print(f"{'':36}{'base':>10}{'runtime':>10}     {'ratio':>8}{'target':>8}   (base: a cold import; the zygote's RSS)")
     for row in rows:
         mark = "*" if row.ratio > row.target else ""
-        print(f"{row.name:44}{row.base:10.1f}{row.value:10.1f} {row.unit:4}{row.ratio:8.3f}{row.target:8.2f} {mark}")
+        print(f"{row.name:36}{row.base:10.1f}{row.value:10.1f} {row.unit:4}{row.ratio:8.3f}{row.target:8.2f} {mark}")
     if options.json is not None:
         found = {"forks": asdict(tally), "rows": [{**asdict(row), "ratio": row.ratio} for row in rows]}
         options.json.write_text(json.dumps(found, indent=1))

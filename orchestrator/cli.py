@@ -203,7 +203,7 @@ def _print_json(url: str, key: SecretText | None) -> None:
 def _print_for_people(url: str, new_key: SecretText | None, about: Mapping[str, str]) -> None:
     shown = new_key.open() if new_key is not None else "$NESTOR_OPERATOR_KEY"
     typer.echo(f"Nestor listens on {url}")
-    for name in ("driver", "isolation", "server", "durability"):
+    for name in ("driver", "isolation", "starts", "server", "durability"):
         if about.get(name):
             typer.echo(f"  {name:<11} {about[name]}")
     if new_key is not None:

@@ -32,7 +32,7 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Driver
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
-from orchestrator.drivers.process import ProcessDriver
+from orchestrator.drivers.process import ProcessDriver, own_zygote
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.route import Found, Wake
@@ -335,7 +335,13 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
     else:
         command = shlex.split(settings.runtime_command) if settings.runtime_command else None
         hidden = [settings.master_key_file] if settings.master_key_file else []
-        driver = ProcessDriver(settings.data_dir, command=command, namespaces=settings.namespaces, hidden=hidden)
+        driver = ProcessDriver(
+            settings.data_dir,
+            command=command,
+            namespaces=settings.namespaces,
+            hidden=hidden,
+            zygote=None if settings.zygote == "off" else own_zygote,
+        )
     fingerprint = await driver.fingerprint()
     if not fingerprint.usable:
         await driver.close()
@@ -344,9 +350,10 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
 
 
 async def _place(driver: Driver) -> Mapping[str, str]:
-    """Where runtimes reach this machine, if that is another address than loopback."""
-    gateway = (await driver.fingerprint()).details.get("gateway")
-    return {"gateway": gateway} if gateway else {}
+    """Where runtimes reach this machine, if that is another address than loopback; how they start, if there is more
+    than one way."""
+    details = (await driver.fingerprint()).details
+    return {name: text for name in ("gateway", "starts") if (text := details.get(name))}
 
 
 def _docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:

@@ -1,9 +1,11 @@
-"""A runtime's private view of the machine, by bubblewrap: its own processes, its own /workspace, /state, /tmp and home.
+"""A runtime's private view of the machine: its own processes, its own /workspace, /state, /tmp and home.
 
-`process_spawn.py` wraps commands with it, `process.py` asks once whether this host allows it. The root inside is empty
-and read-only, and only what a program needs is put into it: the system's folders, the interpreter, the two folders of
-the conversation. So the orchestrator's data folder, homes and sockets under /run are not hidden one by one: they are
-not there. The network is the host's own; processors, memory and the number of processes are not limited.
+The view is a list of steps. `process_spawn.py` has bubblewrap take them for a command that is executed, and
+`process_fork.py` sends the same ones to the zygote, whose children take them themselves. `process.py` asks once whether
+this host allows it. The root inside is empty and read-only, and only what a program needs is put into it: the system's
+folders, the interpreter, the two folders of the conversation. So the orchestrator's data folder, homes and sockets
+under /run are not hidden one by one: they are not there. The network is the host's own; processors, memory and the
+number of processes are not limited.
 """
 
 import shutil
@@ -18,6 +20,7 @@ WORKSPACE = Path("/workspace")
 STATE = Path("/state")
 TEMPORARY = Path("/tmp")  # noqa: S108 - the runtime's own, a folder of its own outside
 HOME = Path("/home/agent")
+HOSTNAME = "runtime"
 
 _PROBE_SECONDS = 10.0
 _SYSTEM = ("/usr", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/libx32", "/etc", "/opt", "/nix", "/sys")
@@ -31,7 +34,7 @@ _UNSHARE = (
     "--unshare-ipc",
     "--unshare-uts",
     "--hostname",
-    "runtime",
+    HOSTNAME,
     "--cap-drop",
     "ALL",
     "--new-session",
@@ -52,11 +55,15 @@ class PrivateFolders:
     home: Path
 
 
-Mounts = Mapping[Path, Sequence[str]]  #: a path inside, and the arguments that put something there
+Step = Sequence[str]  #: an option of bubblewrap without its dashes, and its arguments
+Mounts = Mapping[Path, Step]  #: a path inside, and the step that puts something there
 
 
 class Namespaces:
-    """The wrapper for commands. `readable` is seen inside, read-only; `hidden` is not, even below what is shown."""
+    """The view, and the wrapper for commands.
+
+    `readable` is seen inside, read-only; `hidden` is not, even below what is shown.
+    """
 
     def __init__(self, executable: str, *, readable: Iterable[Path], hidden: Iterable[Path]) -> None:
         self._executable = executable
@@ -67,12 +74,14 @@ class Namespaces:
 
         The runtime outlives its orchestrator on purpose: nothing here dies with its parent.
         """
-        mounts = {**self._root, **_private(folders)}
-        # Parents first, so that what lies deeper has the last word.
-        filled = [word for path in sorted(mounts, key=lambda path: len(path.parts)) for word in mounts[path]]
+        filled = [word for name, *arguments in self.steps(folders) for word in (f"--{name}", *arguments)]
         info = [] if info_descriptor is None else ["--info-fd", str(info_descriptor)]
-        inside = ["--remount-ro", "/", "--chdir", str(STATE), *info, "--", *command]
-        return [self._executable, *_UNSHARE, *filled, *inside]
+        return [self._executable, *_UNSHARE, *filled, "--chdir", str(STATE), *info, "--", *command]
+
+    def steps(self, folders: PrivateFolders) -> Sequence[Step]:
+        """What fills the empty root, in order: parents first, so that what lies deeper has the last word."""
+        mounts = {**self._root, **_private(folders)}
+        return [*(mounts[path] for path in sorted(mounts, key=lambda path: len(path.parts))), ["remount-ro", "/"]]
 
 
 def probe(search_path: str, *, readable: Iterable[Path], hidden: Iterable[Path], scratch: Path) -> Namespaces:
@@ -115,18 +124,18 @@ def readable_for(command: Sequence[str], search_path: str) -> Sequence[Path]:
 
 
 def _private(folders: PrivateFolders) -> Mounts:
-    settings = {Path(path): ["--ro-bind", path, path] for path in _KERNEL_SETTINGS if Path(path).exists()}
-    memory = {Path(path): ["--ro-bind", "/dev/null", path] for path in _KERNEL_MEMORY if Path(path).exists()}
+    settings = {Path(path): ["ro-bind", path, path] for path in _KERNEL_SETTINGS if Path(path).exists()}
+    memory = {Path(path): ["ro-bind", "/dev/null", path] for path in _KERNEL_MEMORY if Path(path).exists()}
     return {
         **settings,
         **memory,
-        Path("/proc"): ["--proc", "/proc"],
-        Path("/dev"): ["--dev", "/dev"],
-        Path("/var/tmp"): ["--symlink", str(TEMPORARY), "/var/tmp"],  # noqa: S108
-        TEMPORARY: ["--bind", str(folders.temporary), str(TEMPORARY)],
-        HOME: ["--bind", str(folders.home), str(HOME)],
-        WORKSPACE: ["--bind", str(folders.workspace), str(WORKSPACE)],
-        STATE: ["--bind", str(folders.state), str(STATE)],
+        Path("/proc"): ["proc", "/proc"],
+        Path("/dev"): ["dev", "/dev"],
+        Path("/var/tmp"): ["symlink", str(TEMPORARY), "/var/tmp"],  # noqa: S108
+        TEMPORARY: ["bind", str(folders.temporary), str(TEMPORARY)],
+        HOME: ["bind", str(folders.home), str(HOME)],
+        WORKSPACE: ["bind", str(folders.workspace), str(WORKSPACE)],
+        STATE: ["bind", str(folders.state), str(STATE)],
     }
 
 
@@ -137,18 +146,18 @@ def _root(readable: Iterable[Path], hidden: Iterable[Path]) -> Mounts:
     mounts: dict[Path, Sequence[str]] = dict(system)
     for path in readable:
         if path.exists() and path != Path("/") and not any(path.is_relative_to(link) for link in linked):
-            mounts.setdefault(path, ["--ro-bind", str(path), str(path)])
+            mounts.setdefault(path, ["ro-bind", str(path), str(path)])
     shown = list(mounts)
     for path in (*map(Path, _CREDENTIALS), *hidden):
         if path.exists() and any(path.is_relative_to(above) for above in shown):
-            mounts[path] = ["--tmpfs", str(path)] if path.is_dir() else ["--ro-bind", "/dev/null", str(path)]
+            mounts[path] = ["tmpfs", str(path)] if path.is_dir() else ["ro-bind", "/dev/null", str(path)]
     return {**mounts, **_name_resolution(shown)}
 
 
 def _system_folder(folder: Path) -> Sequence[str]:
     if folder.is_symlink():
-        return ["--symlink", str(folder.readlink()), str(folder)]
-    return ["--ro-bind", str(folder), str(folder)] if folder.is_dir() else []
+        return ["symlink", str(folder.readlink()), str(folder)]
+    return ["ro-bind", str(folder), str(folder)] if folder.is_dir() else []
 
 
 def _name_resolution(shown: Iterable[Path]) -> Mounts:
@@ -156,4 +165,4 @@ def _name_resolution(shown: Iterable[Path]) -> Mounts:
     target = Path("/etc/resolv.conf").resolve()
     if not target.is_file() or any(target.is_relative_to(above) for above in shown):
         return {}
-    return {target: ["--ro-bind", str(target), str(target)]}
+    return {target: ["ro-bind", str(target), str(target)]}

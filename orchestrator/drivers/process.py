@@ -2,7 +2,8 @@
 
 `app.py` makes one; provisioning and the reconciler call it through `base.Driver`. This file only brings the verbs into
 worker threads and says what holds on this host: the work is in `process_lifecycle.py`, and `namespaces.py` is what
-keeps runtimes apart where the host allows it. It knows nothing of the runtime's own API.
+keeps runtimes apart where the host allows it. With a zygote (`process_zygote.py`) our own runtimes are forked as soon
+as it is ready, instead of executed. It knows nothing of the runtime's own API.
 """
 
 import errno
@@ -28,18 +29,23 @@ from orchestrator.drivers.base import (
     RuntimeSpec,
 )
 from orchestrator.drivers.namespaces import Namespaces, NamespacesUnavailable, probe, readable_for
+from orchestrator.drivers.process_birth import SYSTEM_PATH, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, TornClaim
 from orchestrator.drivers.process_exits import Exits
 from orchestrator.drivers.process_files import private_directory
 from orchestrator.drivers.process_interpreter import Interpreter, InterpreterUnusable, ask
 from orchestrator.drivers.process_lifecycle import Lifecycle
-from orchestrator.drivers.process_spawn import SYSTEM_PATH, Recipe
 from orchestrator.drivers.process_temporaries import Temporaries
 from orchestrator.drivers.process_volumes import Volumes
+from orchestrator.drivers.process_zygote import Zygote
+from orchestrator.drivers.process_zygote_probe import tried
+from orchestrator.drivers.process_zygote_start import installed_files
 
 T = TypeVar("T")
+ZygoteOf = Callable[[Path, Interpreter], Zygote]  #: from its folder, and what is known of the interpreter
 
 _THREADS = 16  # verbs at work at once; each may wait for a process to end
+_OF_RUNTIMES = ("runtimes", "volumes", "tmp")  # the folders in the data folder that are theirs
 _UNLIMITED = "The network is the machine's own, and memory, processors and the number of processes are not limited."
 
 
@@ -49,7 +55,8 @@ class ProcessDriver:
     `command` is another agent server, with `{host}` and `{port}` in it or else `--host` and `--port` appended; it is
     given no init key. `namespaces` None takes them where the host allows it, True refuses to run without, False does
     without. `hidden` are paths that a runtime must not see although a folder above them is shown (a master key's
-    file). Making a driver blocks for some 100 ms: it asks the interpreter and tries the namespaces.
+    file). `zygote` makes what forks our own runtimes; it is not used where a forked process could not isolate itself as
+    an executed one is. Making a driver blocks for some 100 ms: it asks the interpreter and tries the namespaces.
     """
 
     name = "process"
@@ -62,7 +69,9 @@ class ProcessDriver:
         python: str = sys.executable,
         namespaces: bool | None = None,
         hidden: Iterable[Path] = (),
+        zygote: ZygoteOf | None = None,
     ) -> None:
+        hidden = tuple(hidden)
         self._folder = folder.absolute()
         self._command = command
         self._python = python
@@ -71,7 +80,8 @@ class ProcessDriver:
         found, self._namespace_trouble = self._probe(hidden) if wanted else (None, "")
         self._refused = namespaces is True and found is None
         self.capabilities = _capabilities(found)
-        recipe = Recipe(python=python, command=command, namespaces=found)
+        self._zygote, self._zygote_trouble = self._zygote_by(zygote, found, hidden)
+        recipe = Recipe(python=python, command=command, namespaces=found, zygote=self._zygote)
         self._claims = Claims(self._folder / "runtimes")
         self._volumes = Volumes(self._folder / "volumes")
         self._lifecycle = Lifecycle(self._claims, self._volumes, recipe, temporaries=Temporaries(self._folder / "tmp"))
@@ -133,6 +143,8 @@ class ProcessDriver:
 
     async def close(self) -> None:
         self._exits.close()
+        if self._zygote is not None:
+            await anyio.to_thread.run_sync(self._zygote.close)
 
     def _probe(self, hidden: Iterable[Path]) -> tuple[Namespaces | None, str]:
         readable = [] if self._interpreter is None else [*self._interpreter.folders, *self._interpreter.package]
@@ -143,6 +155,37 @@ class ProcessDriver:
             return probe(SYSTEM_PATH, readable=readable, hidden=[self._folder, *hidden], scratch=scratch), ""
         except (NamespacesUnavailable, OSError) as exc:
             return None, str(exc)
+
+    def _zygote_by(
+        self, make: ZygoteOf | None, namespaces: Namespaces | None, hidden: Sequence[Path]
+    ) -> tuple[Zygote | None, str]:
+        """The zygote, started, or why there is none."""
+        if make is None or self._command is not None or self._interpreter is None or not self._interpreter.package:
+            return None, "" if make is None else "they run another command than our own runtime"
+        zygote = make(self._folder / "zygote", self._interpreter)
+        if namespaces is not None and (trouble := tried(zygote.command, namespaces, private_directory(self._folder))):
+            zygote.close()
+            return None, f"a forked process cannot isolate itself here ({trouble})"
+        if namespaces is not None:
+            # What runtimes are not to see is no business of the process either in which their libraries are imported.
+            shown = [private_directory(self._folder / name) for name in _OF_RUNTIMES]
+            zygote.cover([self._folder], files=[path for path in hidden if path.is_file()], keep=shown)
+        zygote.start()
+        return zygote, ""
+
+    def _starts(self) -> str:
+        """How runtimes begin, for people."""
+        if self._zygote is None:
+            return f"executed, because {self._zygote_trouble}" if self._zygote_trouble else "executed"
+        inside = ", and isolate themselves as bubblewrap isolates those that are executed" if self._isolated else ""
+        if self._zygote.standing is not None:
+            return f"forked from a zygote{inside}"
+        why = f" ({self._zygote.trouble})" if self._zygote.trouble else ""
+        return f"executed until the zygote is ready{why}; from then on they are forked from it{inside}"
+
+    @property
+    def _isolated(self) -> bool:
+        return self.capabilities.isolated
 
     def _check_usable(self) -> None:
         if self._refused:
@@ -156,6 +199,7 @@ class ProcessDriver:
         details = {
             "isolation": self.capabilities.isolation,
             "namespaces": self._namespace_trouble or ("yes" if self.capabilities.isolated else "not wanted"),
+            "starts": self._starts(),
             "damaged_claims": "" if trouble else " ".join(self._damaged_claims()),
         }
         return Fingerprint(usable=not trouble, message=trouble or self.capabilities.isolation, details=details)
@@ -216,6 +260,17 @@ class ProcessDriver:
             raise DriverUnavailable(
                 f"the data folder cannot be used: {_code(exc)}", hint="check space and permissions of the data folder"
             ) from exc
+
+
+def own_zygote(folder: Path, interpreter: Interpreter) -> Zygote:
+    """The zygote of the runtime that ships."""
+    singles = [Path(interpreter.executable), *interpreter.libraries]
+    return Zygote(
+        folder,
+        [interpreter.executable, "-I", "-m", "runtime.zygote"],
+        search_path=SYSTEM_PATH,
+        files=lambda: installed_files(interpreter.package, singles),
+    )
 
 
 def _code(error: OSError) -> str:

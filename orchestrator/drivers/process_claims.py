@@ -25,11 +25,12 @@ from orchestrator.drivers.process_files import (
     sync_directory,
     write_atomic,
 )
-from orchestrator.drivers.process_tree import Process
+from orchestrator.drivers.process_tree import Process, alive
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _FILE = "claim.json"
 _EXIT_FILE = "exit.json"
+_FORKED_FILE = "forked.json"
 _LIMIT_BYTES = 256 * 1024
 _LOCK_SECONDS = 60.0
 
@@ -54,6 +55,7 @@ class Claim:
     init: Process | None = None
     namespaced: bool = False
     port: int = 0
+    zygote: str | None = None  #: the socket of the zygote that forked `server`; None: the orchestrator executed it
     frozen: tuple[Process, ...] | None = None  #: what `pause` stopped, parents first; None while not paused
 
 
@@ -161,6 +163,20 @@ class Claims:
         with contextlib.suppress(FileNotFoundError):
             write_atomic(self.folder_of(name) / _EXIT_FILE, json.dumps(asdict(ending)).encode())
 
+    def write_forked(self, name: str, server: Process, boot: str) -> None:
+        """Note a forked process once more, apart from the claim: its environment may not be readable, and so it could
+        not be found by its mark if the claim were damaged."""
+        write_atomic(self.folder_of(name) / _FORKED_FILE, json.dumps({**asdict(server), "boot": boot}).encode())
+
+    def forked(self, name: str, boot: str) -> Process | None:
+        """The process that was noted so, if it was in this boot and lives."""
+        try:
+            fields = json.loads(read_regular(self.folder_of(name) / _FORKED_FILE, limit_bytes=_LIMIT_BYTES))
+            process = Process(int(fields["pid"]), int(fields["started"]))
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            return None
+        return process if fields.get("boot") == boot and alive(process) else None
+
     def names(self) -> Sequence[str]:
         """Every name that is claimed, in order; damaged and half-made claims too."""
         try:
@@ -210,6 +226,7 @@ def _claim(fields: Mapping[str, Any]) -> Claim:
         init=_process(fields["init"]),
         namespaced=bool(fields["namespaced"]),
         port=int(fields["port"]),
+        zygote=None if fields.get("zygote") is None else str(fields["zygote"]),
         frozen=None if fields["frozen"] is None else tuple(Process(**one) for one in fields["frozen"]),
     )
 

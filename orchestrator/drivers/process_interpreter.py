@@ -12,11 +12,12 @@ from pathlib import Path
 
 _SECONDS = 20.0
 _QUESTION = """
-import importlib.util, json, sys
+import importlib.util, json, sys, sysconfig
 spec = importlib.util.find_spec("runtime")
 print(json.dumps({
     "prefixes": [sys.prefix, sys.exec_prefix, sys.base_prefix, sys.base_exec_prefix],
     "package": list(spec.submodule_search_locations or ()) if spec else [],
+    "libraries": sorted({sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}),
 }))
 """
 
@@ -27,11 +28,15 @@ class InterpreterUnusable(Exception):
 
 @dataclass(frozen=True)
 class Interpreter:
-    """An interpreter that answered. `folders` is all it reads, `package` is where it has the runtime, if it has it."""
+    """An interpreter that answered. `folders` is all it reads, `package` is where it has the runtime, if it has it.
+
+    `libraries` are folders that change when a library is installed, replaced or removed.
+    """
 
     executable: str
     folders: Sequence[Path]
     package: Sequence[Path]
+    libraries: Sequence[Path]
 
 
 def ask(executable: str) -> Interpreter:
@@ -50,7 +55,8 @@ def ask(executable: str) -> Interpreter:
     except (OSError, subprocess.SubprocessError, ValueError) as exc:
         raise InterpreterUnusable(f"{executable} is not a Python that runs here ({type(exc).__name__})") from exc
     folders = {Path(prefix) for prefix in fields["prefixes"]} | {step.parent for step in links(Path(executable))}
-    return Interpreter(executable, sorted(folders), [Path(folder) for folder in fields["package"]])
+    package, libraries = ([Path(folder) for folder in fields[name]] for name in ("package", "libraries"))
+    return Interpreter(executable, sorted(folders), package, libraries)
 
 
 def links(path: Path) -> Sequence[Path]:

@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from pathlib import Path
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
@@ -24,9 +25,10 @@ from orchestrator.drivers.base import (
     StartRefused,
 )
 from orchestrator.drivers.namespaces import PrivateFolders
+from orchestrator.drivers.process_birth import LOOPBACK, MARK, Birth, Born, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, Ending, TornClaim, digest
 from orchestrator.drivers.process_files import private_directory, read_regular, remove_tree
-from orchestrator.drivers.process_spawn import LOOPBACK, MARK, Birth, Recipe, read_pid_one, spawn
+from orchestrator.drivers.process_spawn import read_pid_one, spawn
 from orchestrator.drivers.process_temporaries import Temporaries
 from orchestrator.drivers.process_tree import (
     Process,
@@ -43,6 +45,7 @@ from orchestrator.drivers.process_tree import (
     wait_gone,
 )
 from orchestrator.drivers.process_volumes import Volumes
+from orchestrator.drivers.process_zygote import ending_told
 
 _KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
@@ -158,9 +161,12 @@ class Lifecycle:
             frozen=None,
         )
 
-        def record(server: Process, port: int) -> None:
+        def record(born: Born) -> None:
             nonlocal fresh
-            fresh = replace(fresh, server=server, port=port)
+            zygote = None if born.zygote is None else str(born.zygote)
+            fresh = replace(fresh, server=born.server, init=born.init, port=born.port, zygote=zygote)
+            if born.zygote is not None:
+                self._claims.write_forked(claim.name, born.server, self._boot)
             self._claims.write(fresh)
 
         try:
@@ -170,7 +176,7 @@ class Lifecycle:
                 self._end(fresh)
                 self._ending(fresh, requested=False)
             raise
-        if born.init is not None:
+        if born.init != fresh.init:
             fresh = replace(fresh, init=born.init)
             self._claims.write(fresh)
         return fresh
@@ -245,11 +251,10 @@ class Lifecycle:
         self._kill(lambda: carrying(MARK, claim.name), claim.name)
 
     def _end_unknown(self, name: str) -> None:
-        first = read_pid_one(self._claims.folder_of(name), None)
+        first = self._claims.forked(name, self._boot) or read_pid_one(self._claims.folder_of(name), None)
         marked = family(carrying(MARK, name))
         if first is not None:
-            send(first, signal.SIGKILL)
-            self._wait([first], name)
+            self._kill(lambda: family([first]), name)
         self._kill(lambda: family(carrying(MARK, name)), name)
         for process in marked:
             reap(process)
@@ -263,8 +268,8 @@ class Lifecycle:
             raise DriverUnavailable(f"processes of runtime {name} do not die", hint="look for processes in state D")
 
     def _reap(self, claim: Claim) -> None:
-        """Leave no zombie of a server whose end nobody will ask about any more."""
-        if claim.server is not None and claim.boot == self._boot:
+        """Leave no zombie of a server whose end nobody will ask about any more. A zygote reaps its own."""
+        if claim.server is not None and claim.boot == self._boot and claim.zygote is None:
             with self._reaping:
                 reap(claim.server)
 
@@ -276,10 +281,15 @@ class Lifecycle:
             known = self._claims.ending(claim)
             if known is not None and (known.requested or not requested):
                 return known
-            code = known.code if known is not None else reap(claim.server) if claim.boot == self._boot else None
+            code = known.code if known is not None else self._code(claim, claim.server)
             ending = Ending(claim.server, code, requested)
             self._claims.write_ending(claim.name, ending)
             return ending
+
+    def _code(self, claim: Claim, server: Process) -> int | None:
+        if claim.boot != self._boot:
+            return None
+        return reap(server) if claim.zygote is None else ending_told(Path(claim.zygote), server)
 
 
 def _cause(ending: Ending) -> ExitCause:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from runtime.zygote import kernel, view
+from runtime.zygote.cover import cover
 
 _OOM_SCORE = b"500"  # the kernel takes runtimes, and this process, before it takes the orchestrator
 
@@ -31,9 +32,15 @@ def main(
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--socket-fd", type=int, metavar="N", help="inherited listening unix socket (SOCK_SEQPACKET)")
     what.add_argument("--probe", action="store_true", help="try the isolation described on standard input")
+    parser.add_argument("--folder", metavar="PATH", help="whose it is; only shown, in lists of processes")
+    parser.add_argument("--cover", action="append", default=[], metavar="FOLDER", help="show this folder empty")
+    parser.add_argument("--cover-file", action="append", default=[], metavar="FILE", help="show this file empty")
+    parser.add_argument("--keep", action="append", default=[], metavar="FOLDER", help="but not this one below it")
     options = parser.parse_args(arguments)
     if options.probe:
         return probe(json.load(sys.stdin))
+    if options.cover or options.cover_file:
+        cover(options.cover, options.cover_file, options.keep)
     harden()
     listener = socket.socket(fileno=options.socket_fd)
     listener.set_inheritable(False)

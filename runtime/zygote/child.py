@@ -78,10 +78,13 @@ def _live(message: bytes, received: Sequence[int], serve: Serve, kept: Mapping[s
 
 
 def _default_signals() -> None:
+    """As they are when an interpreter begins."""
     signal.set_wakeup_fd(-1)
     for number in signal.valid_signals():
         with contextlib.suppress(OSError, ValueError):
-            signal.signal(number, signal.SIG_DFL)
+            # The two that every Python ignores from its start: writing to who is gone is an error, not the end.
+            ignored = number in (signal.SIGPIPE, signal.SIGXFSZ)
+            signal.signal(number, signal.SIG_IGN if ignored else signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_SETMASK, ())
 
 

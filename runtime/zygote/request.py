@@ -63,6 +63,8 @@ def parse(message: bytes, received: Sequence[int]) -> tuple[Request, Descriptors
         )
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BadRequest(f"not a request of a runtime ({type(error).__name__})") from None
+    if request.view is not None and (request.uid, request.gid) != (None, None):
+        raise BadRequest("a view of its own and another user cannot both be had")  # its folders are the zygote's
     return request, descriptors
 
 

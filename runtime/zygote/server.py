@@ -49,6 +49,7 @@ class Zygote:
         self._buffer = bytearray(LARGEST_MESSAGE)
         self._retired = False
         self._quiet_since = time.monotonic()
+        self._idle_seconds = _IDLE_SECONDS
         self._selector = selectors.DefaultSelector()
         self._woken, self._wake = socket.socketpair()
         self._woken.setblocking(False)
@@ -84,12 +85,12 @@ class Zygote:
         if self._needed():
             self._quiet_since = time.monotonic()
             return False
-        return time.monotonic() - self._quiet_since >= _IDLE_SECONDS
+        return time.monotonic() - self._quiet_since >= self._idle_seconds
 
     def _patience(self) -> float | None:
         if self._needed():
             return None
-        return max(0.05, self._quiet_since + _IDLE_SECONDS - time.monotonic())
+        return max(0.0, self._quiet_since + self._idle_seconds - time.monotonic())
 
     # -- connections
 
@@ -143,11 +144,16 @@ class Zygote:
         body = memoryview(self._buffer)[end + 1 : size]
         match verb:
             case b"hello":
+                self._idle_seconds = _IDLE_SECONDS
                 return {"pid": os.getpid(), "threads": threads(), **self._about}
             case b"fork":
                 return self._fork(body, received)
             case b"ending":
                 return self._ending(bytes(body))
+            case b"leave":
+                # Whoever says so is about to hang up, and counts no more.
+                self._idle_seconds = 0.0
+                return {"leaving": len(self._connections) == 1 and not _has_children()}
             case b"retire":
                 self._retired = True
                 return {"retired": True}

@@ -68,7 +68,7 @@ def separate() -> int:
     if owner.needs_user_namespace:
         kernel.unshare(_NAMESPACES | kernel.CLONE_NEWUSER)
         # Root inside for now: the kernel gives terminals to nobody else.
-        _map_user(inside=Owner(0, 0), outside=owner)
+        map_user(inside=Owner(0, 0), outside=owner)
     else:
         kernel.unshare(_NAMESPACES)
     return os.fork()
@@ -92,10 +92,11 @@ def enter(view: View, *, owner: Owner) -> None:
     if owner.needs_user_namespace:
         # A second user namespace: what may be done to the mounts belonged to the first one.
         kernel.unshare(kernel.CLONE_NEWUSER)
-        _map_user(inside=owner, outside=Owner(0, 0))
+        map_user(inside=owner, outside=Owner(0, 0))
 
 
-def _map_user(*, inside: Owner, outside: Owner) -> None:
+def map_user(*, inside: Owner, outside: Owner) -> None:
+    """In a new user namespace: `outside` is called `inside`, and nobody else is there. Raises OSError."""
     # The files belong to root while this process is not dumpable.
     kernel.set_dumpable(True)
     try:
@@ -231,11 +232,17 @@ class _Root:
 
 
 def _parents(path: str) -> None:
-    os.makedirs(os.path.dirname(path), mode=0o755, exist_ok=True)
+    """Folders on the way, which belong to nobody else: entered by the owner only."""
+    above = os.path.dirname(path)
+    if not os.path.isdir(above):
+        _parents(above)
+        os.mkdir(above, 0o700)
 
 
 def _folder(path: str) -> None:
-    os.makedirs(path, mode=0o755, exist_ok=True)
+    _parents(path)
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o755)
 
 
 def _file(path: str) -> None:

@@ -77,9 +77,15 @@ def workspace_of(nestor: OrchestratorProcess, runtime: str) -> Path:
     return found
 
 
-def test_the_shell_finds_none_of_ten_planted_values(data_dir: Path) -> None:
-    with scripted_model() as model, orchestrator_at(data_dir, NESTOR_NAMESPACES="1") as nestor:
+@pytest.mark.parametrize("zygote", ["off", "auto"])
+def test_the_shell_finds_none_of_ten_planted_values(data_dir: Path, zygote: str) -> None:
+    settings = {"NESTOR_NAMESPACES": "1", "NESTOR_ZYGOTE": zygote}
+    with scripted_model() as model, orchestrator_at(data_dir, **settings) as nestor:
+        if zygote == "auto":
+            nestor.zygote_ready()
         *found, looked = hunted(nestor, model)
+        (claim,) = [json.loads(path.read_text()) for path in nestor.data_dir.glob("runtimes/*/claim.json")]
+        assert bool(claim["zygote"]) == (zygote == "auto")
         assert looked.startswith("looked at ")
         # The hunt finds what can be found: in a file, in an environment, in memory.
         for open_to_all in (r"control in .*/left lying", r"held in /proc/\d+/environ", r"held in /proc/\d+/mem"):

@@ -28,6 +28,7 @@ class OrchestratorProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.port = 0
+        self._logged = 0  #: characters of the log that earlier lives wrote
 
     @property
     def pid(self) -> int:
@@ -44,8 +45,10 @@ class OrchestratorProcess:
             "NESTOR_VERIFY_GIT_TOKENS": "0",
             "NESTOR_LEASE_SECONDS": "2",
             "NESTOR_LOG_FORMAT": "json",
+            "NESTOR_ZYGOTE": "off",  # a zygote takes seconds of a processor; tests that are about it ask for it
             **self._variables,
         }
+        self._logged = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         assert self._process.stdout is not None
@@ -107,6 +110,18 @@ class OrchestratorProcess:
             return {item["name"]: item["state"] for item in stages}[stage] == "running"
 
         wait_for(running, seconds, pause=0.005)
+
+    def zygote_ready(self, seconds: float = 90) -> int:
+        """Wait for this life's zygote, or for the adopted one; its process."""
+        begun = self._logged
+
+        def ready() -> int:
+            lines = self.log.read_text()[begun:].splitlines()
+            found = [json.loads(line) for line in lines if '"zygote.ready"' in line]
+            return int(found[-1]["pid"]) if found else 0
+
+        pid: int = wait_for(ready, seconds)
+        return pid
 
     def claims(self) -> set[str]:
         """The names of the runtimes that the driver's folder knows."""

@@ -73,12 +73,13 @@ class Forked:
 
 
 class ZygoteProcess:
-    """One life of a zygote that listens in `folder`."""
+    """One life of a zygote that listens in `folder`. `prefix` are words of a command that executes the interpreter."""
 
-    def __init__(self, folder: Path, program: Sequence[str] = OWN) -> None:
+    def __init__(self, folder: Path, program: Sequence[str] = OWN, *, prefix: Sequence[str] = ()) -> None:
         self.folder = folder
         self.socket = folder / "zygote.sock"
         self._program = program
+        self._prefix = prefix
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: socket.socket | None = None
         self.about: Mapping[str, Any] = {}
@@ -88,7 +89,7 @@ class ZygoteProcess:
         assert self._process is not None
         return self._process.pid
 
-    def start(self, seconds: float = 90) -> "ZygoteProcess":
+    def start(self, seconds: float = 90, *, words: Sequence[str] = ()) -> "ZygoteProcess":
         self.folder.mkdir(parents=True, exist_ok=True)
         self.socket.unlink(missing_ok=True)
         environment = {
@@ -99,7 +100,7 @@ class ZygoteProcess:
         }
         with listen(self.socket) as listener, (self.folder / "zygote.log").open("wb") as log:
             self._process = subprocess.Popen(
-                [sys.executable, "-I", *self._program, "--socket-fd", str(listener.fileno())],
+                [*self._prefix, sys.executable, "-I", *self._program, "--socket-fd", str(listener.fileno()), *words],
                 env=environment,
                 cwd="/",
                 stdin=subprocess.DEVNULL,
@@ -175,10 +176,12 @@ class ZygoteProcess:
 
 
 @contextmanager
-def zygote_at(folder: Path, program: Sequence[str] = OWN) -> Iterator[ZygoteProcess]:
-    zygote = ZygoteProcess(folder, program)
+def zygote_at(
+    folder: Path, program: Sequence[str] = OWN, *, prefix: Sequence[str] = (), words: Sequence[str] = ()
+) -> Iterator[ZygoteProcess]:
+    zygote = ZygoteProcess(folder, program, prefix=prefix)
     try:
-        yield zygote.start()
+        yield zygote.start(words=words)
     finally:
         zygote.stop()
 

@@ -6,7 +6,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +21,8 @@ from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import DockerDriver
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
-from orchestrator.drivers.process import ProcessDriver
+from orchestrator.drivers.process import ProcessDriver, own_zygote
+from orchestrator.drivers.process_interpreter import ask
 
 STANDIN = Path(__file__).with_name("standin_server.py")
 
@@ -68,6 +69,7 @@ class House:
     new_spec: Callable[..., RuntimeSpec] = new_spec
     alive: Callable[..., Awaitable[bool]] = alive
     until: Callable[..., Awaitable[None]] = until
+    forked: Path | None = None  #: the data folder of a driver whose runtimes are all forked
     labels: list[OwnerLabels] = field(default_factory=list)  #: whose volumes an engine would keep after the test
 
     async def started(self, **changes) -> tuple[Handle, Endpoint]:
@@ -77,6 +79,8 @@ class House:
         handle = await self.driver.create(spec, fence=1)
         endpoint = await self.driver.start(handle, fence=1, init_key=SecretText("init-key"))
         await until(lambda: alive(endpoint))
+        if self.forked is not None:
+            assert json.loads((self.forked / "runtimes" / handle.name / "claim.json").read_text())["zygote"]
         return handle, endpoint
 
 
@@ -98,6 +102,30 @@ def process_house(folder: Path, *, namespaces: bool) -> House:
         f"The driver says: {driver._namespace_trouble}"
     )
     return House(driver, make, _kill_process(folder))
+
+
+def forked_house(folder: Path, zygote: Path, *, namespaces: bool) -> House:
+    """Our own runtime, forked. All houses share one zygote: it takes seconds to import everything."""
+
+    def make() -> ProcessDriver:
+        driver = ProcessDriver(folder, namespaces=namespaces, zygote=lambda _, found: own_zygote(zygote, found))
+        assert driver._zygote is not None, driver._zygote_trouble
+        assert driver._zygote.wait_ready(90), driver._zygote.trouble
+        return driver
+
+    driver = make()
+    assert driver.capabilities.isolated == namespaces
+    return House(driver, make, _kill_process(folder), forked=folder)
+
+
+@pytest.fixture(scope="session")
+def zygote(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with a zygote that is there for all tests."""
+    folder = tmp_path_factory.mktemp("zygote")
+    keeper = own_zygote(folder, ask(sys.executable))
+    keeper.start()
+    yield folder
+    keeper.close()
 
 
 async def docker_house(folder: Path) -> House:
@@ -149,7 +177,11 @@ def remote_house(path: Path) -> House:
     return House(RemoteFakeDriver(path), lambda: RemoteFakeDriver(path), crash)
 
 
-@pytest.fixture(params=["fake", "fake engine elsewhere", "plain processes", "processes in namespaces", CONTAINERS])
+FORKED = ("forked processes", "forked processes in namespaces")
+FORMS = ("fake", "fake engine elsewhere", "plain processes", "processes in namespaces", *FORKED, CONTAINERS)
+
+
+@pytest.fixture(params=FORMS)
 async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[House]:
     if request.param == "fake":
         engine = FakeEngine()
@@ -163,6 +195,9 @@ async def house(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
         return
     elif request.param == "containers":
         house, engine = await docker_house(tmp_path / "data"), None
+    elif request.param in FORKED:
+        shared = request.getfixturevalue("zygote")
+        house, engine = forked_house(tmp_path / "data", shared, namespaces="namespaces" in request.param), None
     else:
         house = process_house(tmp_path / "data", namespaces=request.param == "processes in namespaces")
         engine = None

@@ -17,9 +17,13 @@ from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.process import ProcessDriver
+from orchestrator.drivers.process_birth import SYSTEM_PATH
+from orchestrator.drivers.process_interpreter import Interpreter
+from orchestrator.drivers.process_zygote import Zygote
 
 STANDIN = Path(__file__).parents[2] / "contract" / "drivers" / "standin_server.py"
 STANDIN_COMMAND = (sys.executable, str(STANDIN))
+STANDIN_ZYGOTE = (sys.executable, "-I", str(STANDIN.with_name("standin_zygote.py")))
 
 
 def new_spec(**changes: Any) -> RuntimeSpec:
@@ -72,6 +76,7 @@ class Place:
     driver: ProcessDriver
     folder: Path
     namespaced: bool
+    forked: bool = False
     new_spec: Callable[..., RuntimeSpec] = new_spec
     until: Callable[[Callable[[], bool]], Awaitable[None]] = until
     marked: Callable[[str], Sequence[int]] = marked
@@ -116,6 +121,7 @@ class Place:
         handle = await self.created(**changes)
         endpoint = await self.driver.start(handle, fence=1, init_key=SecretText("init-key"))
         await self.answers(endpoint)
+        assert bool(self.claim(handle)["zygote"]) == self.forked
         return handle, endpoint
 
     async def answers(self, endpoint: Endpoint) -> None:
@@ -149,19 +155,32 @@ class Place:
 MakePlace = Callable[..., Place]
 
 
+def standin_zygote(folder: Path, _: Interpreter) -> Zygote:
+    return Zygote(folder, STANDIN_ZYGOTE, search_path=SYSTEM_PATH)
+
+
 @pytest.fixture
 async def make_place(tmp_path: Path) -> AsyncIterator[MakePlace]:
     """Makes places; every one is emptied when the test is over."""
     made: list[Place] = []
 
     def make(
-        *, namespaced: bool, command: Sequence[str] | None = STANDIN_COMMAND, words: Sequence[str] = (), **more: Any
+        *,
+        namespaced: bool,
+        forked: bool = False,
+        command: Sequence[str] | None = STANDIN_COMMAND,
+        words: Sequence[str] = (),
+        **more: Any,
     ) -> Place:
         folder = tmp_path / f"data-{len(made)}"
-        command = None if command is None else [*command, *words]
+        command = None if command is None or forked else [*command, *words]
+        more.setdefault("zygote", standin_zygote if forked else None)
         driver = ProcessDriver(folder, command=command, namespaces=namespaced, **more)
         assert driver.capabilities.isolated == namespaced, "install the package bubblewrap and allow user namespaces"
-        made.append(Place(driver, folder, namespaced))
+        made.append(Place(driver, folder, namespaced, forked))
+        if forked:
+            assert driver._zygote is not None, driver._zygote_trouble
+            assert driver._zygote.wait_ready(20), driver._zygote.trouble
         return made[-1]
 
     yield make
@@ -169,6 +188,6 @@ async def make_place(tmp_path: Path) -> AsyncIterator[MakePlace]:
         await place.gone()
 
 
-@pytest.fixture(params=["plain", "namespaced"])
+@pytest.fixture(params=["plain", "namespaced", "forked", "forked namespaced"])
 def place(request: pytest.FixtureRequest, make_place: MakePlace) -> Place:
-    return make_place(namespaced=request.param == "namespaced")
+    return make_place(namespaced="namespaced" in request.param, forked="forked" in request.param)

@@ -227,35 +227,55 @@ async def test_a_cancelled_start_leaves_a_runtime_that_its_claim_names_or_none(p
 SPAWNER = """
 import json, sys
 from pathlib import Path
+import structlog
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.process import ProcessDriver
+from orchestrator.drivers.process_birth import SYSTEM_PATH
+from orchestrator.drivers.process_zygote import Zygote
+structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 folder, command, namespaced, name = Path(sys.argv[1]), json.loads(sys.argv[2]), sys.argv[3] == "True", sys.argv[4]
-driver = ProcessDriver(folder, command=command, namespaces=namespaced)
-print("ready", flush=True)
+words = json.loads(sys.argv[5])
+zygote = words and (lambda home, _: Zygote(home, words, search_path=SYSTEM_PATH))
+driver = ProcessDriver(folder, command=command, namespaces=namespaced, zygote=zygote)
+assert not words or driver._zygote.wait_ready(20)
+sys.stdout.write("ready\\n")  # at once; an unbuffered print would write the end of the line apart
+sys.stdout.flush()
 sys.stdin.readline()
 driver._lifecycle.start(name, 1, SecretText("init-key"))
-print("started", flush=True)
+sys.stdout.write("started\\n")
+sys.stdout.flush()
 sys.stdin.readline()
 """
 
 
 async def test_killing_the_orchestrator_at_any_moment_of_a_start_leaves_no_process_without_a_claim(place):
-    """Twenty starts, each cut a little later than the one before; the whole start takes some 40 ms."""
-    command = json.dumps(list(place.driver._command))
-    outcomes: set[Condition] = set()
-    for round in range(20):
-        handle = await place.created()
-        spawner = await anyio.open_process(
-            [sys.executable, "-c", SPAWNER, str(place.folder), command, str(place.namespaced), handle.name],
-            stderr=None,
-        )
+    """Twenty starts, each cut a little later than the one before: twelve of them within the time of a whole one, and
+    the last after three times as long, because the machine may have been quicker when that was measured."""
+    command = json.dumps(place.driver._command and list(place.driver._command))
+    zygote = json.dumps(place.forked and list(place.driver._zygote.command))
+
+    async def cut(name: str, seconds: float) -> float:
+        """Have another process start it, and kill that after so long; how long it took to start it or to be killed."""
+        words = [str(place.folder), command, str(place.namespaced), name, zygote]
+        spawner = await anyio.open_process([sys.executable, "-c", SPAWNER, *words], stderr=None)
         async with spawner:
             with anyio.fail_after(20):
                 await spawner.stdout.receive()
+            began = time.monotonic()
             await spawner.stdin.send(b"go\n")
-            with anyio.move_on_after(0.003 * round):
+            with anyio.move_on_after(seconds):
                 await spawner.stdout.receive()
+            took = time.monotonic() - began
             spawner.kill()
+        return took
+
+    outcomes: set[Condition] = set()
+    whole = await place.created()
+    longest = await cut(whole.name, 20) * 3
+    await place.driver.destroy(whole, fence=2)
+    for round in range(20):
+        handle = await place.created()
+        await cut(handle.name, longest * (round / 19) ** 2)
         claimed = {one.name for one in await place.driver.list("here")}
         assert handle.name in claimed
         # What waits for leave sees the end of its pipe and goes; what was let go is the claim's own.

@@ -49,6 +49,12 @@ async def test_home_and_temporary_folder_are_private_and_can_be_written(place):
         assert f"canary-{folder}" not in await place.run(second, "sh", "-c", f"ls -a ${folder}")
 
 
+@pytest.fixture(params=["executed", "forked"])
+def inside(request, make_place):
+    """Runtimes in namespaces, made by bubblewrap or by themselves."""
+    return make_place(namespaced=True, forked=request.param == "forked")
+
+
 @pytest.fixture
 def inheritable(tmp_path) -> Iterator[None]:
     """A descriptor that a careless library left open for children."""
@@ -81,27 +87,25 @@ async def test_signals_are_as_a_program_expects_them(place):
     assert int(status.split()[1], 16) == 0
 
 
-async def test_inside_namespaces_there_are_fixed_places_and_no_data_folder(make_place, tmp_path):
-    place = make_place(namespaced=True)
-    handle, endpoint = await place.started()
+async def test_inside_namespaces_there_are_fixed_places_and_no_data_folder(inside):
+    handle, endpoint = await inside.started()
     assert (
-        await place.run(endpoint, "sh", "-c", "echo $OH_WORKSPACE_PATH $HOME $TMPDIR")
+        await inside.run(endpoint, "sh", "-c", "echo $OH_WORKSPACE_PATH $HOME $TMPDIR")
         == "/workspace /home/agent /tmp\n"
     )
-    await place.run(endpoint, "sh", "-c", "echo mine > /workspace/file")
-    assert (place.folder / "volumes" / handle.labels.runtime / "workspace" / "file").read_text() == "mine\n"
-    assert "No such file" in await place.run(endpoint, "ls", str(place.folder))
-    assert "claim.json" not in await place.run(endpoint, "sh", "-c", "ls -aR /tmp /home /root /var /run 2>/dev/null")
+    await inside.run(endpoint, "sh", "-c", "echo mine > /workspace/file")
+    assert (inside.folder / "volumes" / handle.labels.runtime / "workspace" / "file").read_text() == "mine\n"
+    assert "No such file" in await inside.run(endpoint, "ls", str(inside.folder))
+    assert "claim.json" not in await inside.run(endpoint, "sh", "-c", "ls -aR /tmp /home /root /var /run 2>/dev/null")
 
 
-async def test_inside_namespaces_only_its_own_processes_exist(make_place):
-    place = make_place(namespaced=True)
-    await place.started()
-    _, endpoint = await place.started()
-    numbers = (await place.run(endpoint, "sh", "-c", "cd /proc && ls -d [0-9]*")).split()
+async def test_inside_namespaces_only_its_own_processes_exist(inside):
+    await inside.started()
+    _, endpoint = await inside.started()
+    numbers = (await inside.run(endpoint, "sh", "-c", "cd /proc && ls -d [0-9]*")).split()
     assert 2 <= len(numbers) <= 8
     assert "1" in numbers
-    assert (await place.run(endpoint, "hostname")).strip() in ("runtime", "")
+    assert (await inside.run(endpoint, "hostname")).strip() in ("runtime", "")
 
 
 @pytest.mark.parametrize(
@@ -118,28 +122,25 @@ async def test_inside_namespaces_only_its_own_processes_exist(make_place):
         str(Path(sys.base_prefix)),
     ],
 )
-async def test_inside_namespaces_the_system_cannot_be_written(make_place, path):
-    place = make_place(namespaced=True)
-    _, endpoint = await place.started()
-    said = await place.run(endpoint, "sh", "-c", f"echo x > {path}/canary && echo WRITTEN")
+async def test_inside_namespaces_the_system_cannot_be_written(inside, path):
+    _, endpoint = await inside.started()
+    said = await inside.run(endpoint, "sh", "-c", f"echo x > {path}/canary && echo WRITTEN")
     assert "WRITTEN" not in said
 
 
-async def test_inside_namespaces_the_kernels_settings_and_passwords_are_out_of_reach(make_place):
-    place = make_place(namespaced=True)
-    _, endpoint = await place.started()
+async def test_inside_namespaces_the_kernels_settings_and_passwords_are_out_of_reach(inside):
+    _, endpoint = await inside.started()
     # Opened only, not written: on a host where this fails, the test must not be what breaks it.
     for path in ("/proc/sys/kernel/core_pattern", "/proc/sys/vm/swappiness", "/proc/sysrq-trigger"):
-        assert "OPENED" not in await place.run(endpoint, "sh", "-c", f": >> {path} && echo OPENED")
-    assert await place.run(endpoint, "sh", "-c", "cat /etc/shadow 2>/dev/null") == ""
-    capabilities = await place.run(endpoint, "sh", "-c", "grep -E 'CapEff|CapPrm|CapInh' /proc/self/status")
+        assert "OPENED" not in await inside.run(endpoint, "sh", "-c", f": >> {path} && echo OPENED")
+    assert await inside.run(endpoint, "sh", "-c", "cat /etc/shadow 2>/dev/null") == ""
+    capabilities = await inside.run(endpoint, "sh", "-c", "grep -E 'CapEff|CapPrm|CapInh' /proc/self/status")
     assert {line.split()[1] for line in capabilities.splitlines()} == {"0" * 16}
 
 
-async def test_inside_namespaces_no_socket_of_the_system_is_there(make_place):
-    place = make_place(namespaced=True)
-    _, endpoint = await place.started()
-    assert await place.run(endpoint, "sh", "-c", "find /run /var -type s 2>/dev/null") == ""
+async def test_inside_namespaces_no_socket_of_the_system_is_there(inside):
+    _, endpoint = await inside.started()
+    assert await inside.run(endpoint, "sh", "-c", "find /run /var -type s 2>/dev/null") == ""
 
 
 async def test_a_data_folder_below_what_is_shown_is_covered_and_what_is_hidden_stays_hidden(make_place, tmp_path):

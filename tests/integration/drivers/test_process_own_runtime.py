@@ -4,7 +4,8 @@ import hashlib
 import hmac
 import os
 import signal
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import anyio
@@ -13,6 +14,8 @@ import pytest
 
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Condition, ExitCause
+from orchestrator.drivers.process import own_zygote
+from orchestrator.drivers.process_interpreter import ask
 
 pytestmark = pytest.mark.anyio
 
@@ -20,9 +23,22 @@ KEY = "one-time-init-key-0123456789abcdef"
 INNER = "inner-key-0123456789abcdef0123456789"
 
 
-@pytest.fixture(params=["plain", "namespaced"])
-def own(request: pytest.FixtureRequest, make_place):
-    return make_place(namespaced=request.param == "namespaced", command=None)
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The folder of a zygote that is there for all tests: it takes seconds to import everything."""
+    folder = tmp_path_factory.mktemp("zygote")
+    keeper = own_zygote(folder, ask(sys.executable))
+    keeper.start()
+    assert keeper.wait_ready(90), keeper.trouble
+    yield folder
+    keeper.close()
+
+
+@pytest.fixture(params=["plain", "namespaced", "forked", "forked namespaced"])
+def own(request: pytest.FixtureRequest, make_place, shared: Path):
+    forked = "forked" in request.param
+    more = {"forked": True, "zygote": lambda _, found: own_zygote(shared, found)} if forked else {}
+    return make_place(namespaced="namespaced" in request.param, command=None, **more)
 
 
 def places_that_hold(text: str, pids: Sequence[int], folder: Path) -> list[str]:
