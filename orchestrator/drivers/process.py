@@ -99,6 +99,7 @@ class ProcessDriver:
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         self._check_usable()
+        self.begin()
         return _handle(await self._in_thread(lambda: self._lifecycle.create(spec, fence)))
 
     async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
@@ -136,6 +137,7 @@ class ProcessDriver:
         return [_handle(claim) for claim in claims if claim.labels.installation == installation]
 
     async def events(self) -> AsyncIterator[DriverEvent]:
+        self.begin()
         for claim in await self._in_thread(self._readable_claims):
             await self._watch(claim.name)
         async for hint in self._exits.hints():
@@ -159,7 +161,7 @@ class ProcessDriver:
     def _zygote_by(
         self, make: ZygoteOf | None, namespaces: Namespaces | None, hidden: Sequence[Path]
     ) -> tuple[Zygote | None, str]:
-        """The zygote, started, or why there is none."""
+        """The zygote, which is not started yet, or why there is none."""
         if make is None or self._command is not None or self._interpreter is None or not self._interpreter.package:
             return None, "" if make is None else "they run another command than our own runtime"
         zygote = make(self._folder / "zygote", self._interpreter)
@@ -170,8 +172,12 @@ class ProcessDriver:
             # What runtimes are not to see is no business of the process either in which their libraries are imported.
             shown = [private_directory(self._folder / name) for name in _OF_RUNTIMES]
             zygote.cover([self._folder], files=[path for path in hidden if path.is_file()], keep=shown)
-        zygote.start()
         return zygote, ""
+
+    def begin(self) -> None:
+        """Have the zygote started, if there is one; the verbs do it that show that runtimes will be wanted."""
+        if self._zygote is not None:
+            self._zygote.start()
 
     def _starts(self) -> str:
         """How runtimes begin, for people."""

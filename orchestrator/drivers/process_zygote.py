@@ -61,9 +61,11 @@ class Zygote:
     # -- what callers do
 
     def start(self) -> None:
-        """Have one from some seconds after this on, until `close`."""
-        self._thread = threading.Thread(target=self._keep, name="zygote", daemon=True)
-        self._thread.start()
+        """Have one from some seconds after this on, until `close`. Idempotent."""
+        with self._changed:
+            if self._thread is None and not self._closing:
+                self._thread = threading.Thread(target=self._keep, name="zygote", daemon=True)
+                self._thread.start()
 
     def cover(self, folders: Sequence[Path], *, files: Sequence[Path] = (), keep: Sequence[Path] = ()) -> None:
         """Have it see `folders` empty but for what is to `keep`, and `files` empty. To be said before `start`."""

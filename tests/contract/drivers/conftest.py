@@ -110,6 +110,7 @@ def forked_house(folder: Path, zygote: Path, *, namespaces: bool) -> House:
     def make() -> ProcessDriver:
         driver = ProcessDriver(folder, namespaces=namespaces, zygote=lambda _, found: own_zygote(zygote, found))
         assert driver._zygote is not None, driver._zygote_trouble
+        driver.begin()
         assert driver._zygote.wait_ready(90), driver._zygote.trouble
         return driver
 

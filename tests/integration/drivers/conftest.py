@@ -180,6 +180,7 @@ async def make_place(tmp_path: Path) -> AsyncIterator[MakePlace]:
         made.append(Place(driver, folder, namespaced, forked))
         if forked:
             assert driver._zygote is not None, driver._zygote_trouble
+            driver.begin()
             assert driver._zygote.wait_ready(20), driver._zygote.trouble
         return made[-1]
 

@@ -237,6 +237,7 @@ folder, command, namespaced, name = Path(sys.argv[1]), json.loads(sys.argv[2]), 
 words = json.loads(sys.argv[5])
 zygote = words and (lambda home, _: Zygote(home, words, search_path=SYSTEM_PATH))
 driver = ProcessDriver(folder, command=command, namespaces=namespaced, zygote=zygote)
+driver.begin()
 assert not words or driver._zygote.wait_ready(20)
 sys.stdout.write("ready\\n")  # at once; an unbuffered print would write the end of the line apart
 sys.stdout.flush()

@@ -102,6 +102,7 @@ structlog.configure(logger_factory=structlog.PrintLoggerFactory(sys.stderr))
 folder, namespaced, name, words = Path(sys.argv[1]), sys.argv[2] == "True", sys.argv[3], json.loads(sys.argv[4])
 zygote = lambda home, _: Zygote(home, words, search_path=SYSTEM_PATH)
 driver = ProcessDriver(folder, namespaces=namespaced, zygote=zygote)
+driver.begin()
 assert driver._zygote.wait_ready(20)
 driver._lifecycle.start(name, 1, SecretText("init-key"))
 sys.stdout.write(str(driver._zygote.standing.process.pid) + "\\n")
@@ -125,6 +126,7 @@ async def test_a_killed_orchestrator_leaves_runtimes_that_the_next_one_adopts(ma
         await place.until(lambda: not place.running(zygote))
     claim = place.claim(handle)
     second = ProcessDriver(place.folder, namespaces=namespaced, zygote=keeper_of([sys.executable, "-I", str(STANDIN)]))
+    second.begin()
     assert second._zygote.wait_ready(20)
     assert (second._zygote.standing.process.pid == zygote) != zygote_too
     assert [one.name for one in await second.list("here")] == [handle.name]
@@ -145,6 +147,7 @@ async def test_changed_files_replace_it_and_the_old_one_ends_with_its_last_runti
     place = make_place(
         namespaced=False, command=None, zygote=keeper_of([sys.executable, "-I", str(STANDIN)], lambda: installed[0])
     )
+    place.driver.begin()
     assert place.driver._zygote.wait_ready(20)
     place.forked = True
     handle, _ = await place.started()
@@ -167,6 +170,7 @@ async def test_with_a_second_thread_it_forks_nothing_and_is_replaced(make_place)
     started += "def preload():\n signal.signal(signal.SIGUSR1, more)\n return ()\n"
     words = program(started + "main(serve=standin_zygote.serve, preload=preload)")
     place = make_place(namespaced=False, command=None, zygote=keeper_of(words))
+    place.driver.begin()
     assert place.driver._zygote.wait_ready(20)
     old = zygote_of(place)
     os.kill(old, signal.SIGUSR1)
@@ -180,6 +184,13 @@ async def test_with_a_second_thread_it_forks_nothing_and_is_replaced(make_place)
     await place.started()
 
 
+async def test_a_driver_that_only_looks_starts_none(make_place):
+    place = make_place(namespaced=False, command=None, zygote=keeper_of([sys.executable, "-I", str(STANDIN)]))
+    assert await place.driver.list("here") == []
+    assert (await place.driver.fingerprint()).usable
+    assert not (place.folder / "zygote").exists()
+
+
 async def test_until_it_is_ready_runtimes_are_executed(make_place):
     words = program("import time\nmain(serve=standin_zygote.serve, preload=lambda: time.sleep(1000) or ())")
     place = make_place(namespaced=False, command=None, zygote=keeper_of(words))
@@ -189,6 +200,7 @@ async def test_until_it_is_ready_runtimes_are_executed(make_place):
 
 async def test_one_that_cannot_start_is_told_and_changes_nothing(make_place):
     place = make_place(namespaced=False, command=None, zygote=keeper_of(["/bin/false"]))
+    place.driver.begin()
     await place.until(lambda: bool(place.driver._zygote.trouble))
     await place.started()
     starts = (await place.driver.fingerprint()).details["starts"]
@@ -207,6 +219,7 @@ async def test_where_a_fork_could_not_isolate_itself_runtimes_are_executed_in_na
 
 async def test_a_view_that_fails_after_the_fork_is_made_by_bubblewrap_instead(make_place, monkeypatch):
     place = make_place(namespaced=True, command=None, zygote=keeper_of([sys.executable, "-I", str(STANDIN)]))
+    place.driver.begin()
     assert place.driver._zygote.wait_ready(20)
     steps = Namespaces.steps
     monkeypatch.setattr(Namespaces, "wrap", _wrap_with(steps, Namespaces.wrap))
