@@ -13,12 +13,15 @@ from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from uuid import UUID
+from zlib import crc32
 
 import structlog
 
 log = structlog.get_logger()
 
-_RECORD = struct.Struct("<QQ16sBB6x")
+_RECORD = struct.Struct("<QQ16sBB2xI")  # the last is the check sum of the rest: a power cut may keep half a record
+_CHECKED_BYTES = _RECORD.size - 4
+_SUM = struct.Struct("<I")
 _ENDS = struct.Struct("<QQ")
 RECORD_BYTES = _RECORD.size
 _ID, _KIND, _SOURCE = 16, 32, 33
@@ -41,7 +44,8 @@ class Entry:
     source: int
 
     def pack(self) -> bytes:
-        return _RECORD.pack(self.end, self.micros, self.id.bytes, self.kind, self.source)
+        packed = _RECORD.pack(self.end, self.micros, self.id.bytes, self.kind, self.source, 0)[:_CHECKED_BYTES]
+        return packed + _SUM.pack(crc32(packed))
 
 
 class Index:
@@ -89,8 +93,9 @@ class Index:
         """Look at every record from this one on, as after a power cut. Raises Damaged."""
         before = self.end_at(first - 1)
         for _, block in self._blocks(first, len(self)):
-            for end, _, _, _, _ in _RECORD.iter_unpack(block):
-                if end <= before:
+            for at in range(0, len(block), RECORD_BYTES):
+                end, _, _, _, _, found = _RECORD.unpack_from(block, at)
+                if end <= before or found != crc32(block[at : at + _CHECKED_BYTES]):
                     raise Damaged
                 before = end
 
@@ -100,7 +105,7 @@ class Index:
 
     def ids(self, first: int, last: int) -> bytes:
         """The ids of the events first (inclusive) to last (exclusive), sixteen bytes each."""
-        return b"".join(raw for _, _, raw, _, _ in _RECORD.iter_unpack(self._read(first, last)))
+        return b"".join(raw for _, _, raw, _, _, _ in _RECORD.iter_unpack(self._read(first, last)))
 
     def find(self, raw: bytes, first: int, last: int) -> int | None:
         """The number of an id among these events, by looking at each of them; the newest are looked at first."""

@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from runtime.events import ids
@@ -74,6 +74,8 @@ def test_ids_are_found_while_the_log_grows_over_many_tables(small: None, tmp_pat
 
 
 @RELAXED
+@example(before=0, after=4, lost=[("index", 0.35, 0.4543)], cut=0.8743)  # a part of a record
+@example(before=3, after=4, lost=[("index", 0.4651, 0.5583)], cut=None)
 @given(
     before=st.integers(0, 40),
     after=st.integers(0, 40),
