@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.restarts import RestartPolicy, Restarts
+from orchestrator.domain.retention import Span, Spans
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
@@ -87,6 +88,27 @@ class OrchestratorSettings(BaseSettings):
     agent at work and an open socket are use."""
     idle_pause_max_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
     """The longest time that a tenant, a user or a request may choose instead; 0 for any."""
+    max_life_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
+    """A runtime is stopped (reason `expired`) after so long, also while its agent runs; 0 for never. For one that picks
+    up a new image or new limits only when it is made anew."""
+    max_life_max_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
+    """The longest that a tenant, a user or a request may choose instead; 0 for any. So for the next ones."""
+    stop_paused_seconds: float = Field(default=86_400.0, ge=0, le=31_536_000)
+    """A paused runtime is removed after so long; its next use makes it anew. A day, because a frozen one keeps its
+    memory; 0 for never."""
+    stop_paused_max_seconds: float = Field(default=0.0, ge=0, le=31_536_000)
+    """Its cap."""
+    archive_seconds: float = Field(default=0.0, ge=0, le=315_360_000)
+    """Stopped or failed for so long, a conversation's workspace is removed: it can be read and not started. 0 for
+    never, because nobody should lose work by a default."""
+    archive_max_seconds: float = Field(default=0.0, ge=0, le=315_360_000)
+    """Its cap."""
+    delete_seconds: float = Field(default=0.0, ge=0, le=315_360_000)
+    """Stopped or failed for so long, a conversation is deleted; 0 for never."""
+    delete_max_seconds: float = Field(default=0.0, ge=0, le=315_360_000)
+    """Its cap."""
+    undelete_seconds: float = Field(default=600.0, ge=0, le=2_592_000)
+    """How long a deletion can be undone; 0 for not at all."""
     max_runtimes: int = Field(default=0, ge=0)
     """Runtimes that run at once on this host, of all tenants; 0 for any number. Paused ones are not counted."""
     starts_per_minute: int = Field(default=0, ge=0)
@@ -139,6 +161,16 @@ class OrchestratorSettings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
+
+    @property
+    def spans(self) -> Spans:
+        return Spans(
+            idle_pause_seconds=Span(self.idle_pause_seconds, self.idle_pause_max_seconds),
+            max_life_seconds=Span(self.max_life_seconds, self.max_life_max_seconds),
+            stop_paused_seconds=Span(self.stop_paused_seconds, self.stop_paused_max_seconds),
+            archive_seconds=Span(self.archive_seconds, self.archive_max_seconds),
+            delete_seconds=Span(self.delete_seconds, self.delete_max_seconds),
+        )
 
     @property
     def restarts(self) -> Restarts:

@@ -12,6 +12,7 @@ from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.git_tokens import TokenCheck
+from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
@@ -29,6 +30,7 @@ class Services:
     conversations: ConversationService
     idleness: Idleness
     admission: Admission
+    holding: Holding
     feed: EventFeed
     keys: KeyRing
     sealer: Sealer

@@ -63,26 +63,37 @@ async def list_conversations(
     services: ServicesOf,
     page_id: str | None = None,
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    deleted: bool = False,
 ) -> dict[str, Any]:
-    """Newest first. Keys of runtimes are in single reads only."""
-    page = await services.conversations.list(owner.tenant, owner.user, cursor=page_id, limit=limit)
+    """Newest first. Keys of runtimes are in single reads only. `deleted`: with those that can still be brought back."""
+    page = await services.conversations.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
     items = [schemas.conversation_out(item, url=services.runtime_url(item), session_key=None) for item in page.items]
     return {"items": items, "next_page_id": page.next_cursor}
 
 
 @router.get("/conversations/{conversation}")
-async def get(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+async def get(conversation: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
-    key."""
-    found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
+    key. `deleted`: also one that is deleted and can still be brought back."""
+    found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation), deleted=deleted)
     return await _render(services, owner, found)
 
 
 @router.delete("/conversations/{conversation}", status_code=202)
-async def delete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
-    """In every phase: the runtime, the workspace and the log are removed."""
-    gone = await services.conversations.delete(owner.tenant, owner.user, id_of(conversation))
+async def delete(
+    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
+) -> dict[str, Any]:
+    """In every phase. Unknown from now on, its runtime is removed; until `purge_at` it can be brought back, then
+    nothing is left of it. `purge`: at once."""
+    gone = await services.conversations.delete(owner.tenant, owner.user, id_of(conversation), purge=purge)
     return await _accepted(services, owner, gone, response, None, 0)
+
+
+@router.post("/conversations/{conversation}/undelete", status_code=202)
+async def undelete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Bring a deleted conversation back: stopped, with its workspace as it was. 404 when it is gone."""
+    back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation))
+    return await _accepted(services, owner, back, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/start", status_code=202)
@@ -242,6 +253,7 @@ async def _render(services: Services, owner: Owner, conversation: Conversation) 
     out = schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
     return out | {
         "idle": schemas.idle_out(await services.idleness.rest(conversation)),
+        **schemas.outlook_out(await services.holding.outlook(conversation)),
         "failures": schemas.failures_out(conversation),
         "queue": schemas.queue_out(await services.admission.standing(conversation)),
     }

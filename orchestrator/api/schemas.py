@@ -16,6 +16,7 @@ from orchestrator.domain.operation import Operation
 from orchestrator.domain.restarts import RestartPolicy
 from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
+from orchestrator.services.holding import Outlook
 from orchestrator.services.idleness import Rest
 
 #: The public status: the phase collapsed (outer-api.md 7).
@@ -114,17 +115,23 @@ class ConversationSettingsBody(BaseModel):
     security_analyzer: str | None = None
 
 
+Seconds = Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)]
 Number = Annotated[int, Field(ge=0, le=1_000_000)]
 
 
 class LimitsBody(Body):
-    """`idle_pause_seconds`: unused for so long, a runtime is paused; 0 for never. The operator may cap it. `restart`:
-    whether a runtime that died starts again by itself, within the operator's number.
+    """Times, 0 for never, each below the operator's cap: unused for so long, a runtime is paused; lived or paused for
+    so long, it is stopped; at rest for so long, a conversation is archived or deleted. `restart`: whether a runtime
+    that died starts again by itself, within the operator's number.
 
     The others are a tenant's own, below the operator's: how many runtimes may run at once and how many starts a minute
     may bring (0: as many as the operator allows), and what becomes of a start that is one too many."""
 
-    idle_pause_seconds: float | None = Field(default=None, ge=0, le=31_536_000, allow_inf_nan=False)
+    idle_pause_seconds: Seconds | None = None
+    max_life_seconds: Seconds | None = None
+    stop_paused_seconds: Seconds | None = None
+    archive_seconds: Seconds | None = None
+    delete_seconds: Seconds | None = None
     max_runtimes: Number | None = None
     max_runtimes_per_user: Number | None = None
     max_runtimes_per_key: Number | None = None
@@ -256,6 +263,8 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
             "session_key": session_key.open() if ready and session_key is not None else None,
         },
         "operation": conversation.operation,
+        "archived_at": rfc3339(conversation.archived_at) if conversation.archived_at else None,
+        "purge_at": rfc3339(conversation.purge_at) if conversation.purge_at else None,
         "created_at": rfc3339(conversation.created_at),
         "updated_at": rfc3339(conversation.updated_at),
         "phase_since": rfc3339(conversation.phase_since),
@@ -270,6 +279,16 @@ def idle_out(rest: Rest | None) -> dict[str, Any] | None:
         "pause_after_seconds": rest.after_seconds or None,
         "unused_since": rfc3339(rest.since),
         "pauses_at": rfc3339(rest.pauses_at) if rest.pauses_at else None,
+    }
+
+
+def outlook_out(outlook: Outlook) -> dict[str, Any]:
+    """What holds it now, and what the clock will do to it if nothing changes."""
+    return {
+        "holds": list(outlook.holds),
+        "schedule": [
+            {"act": planned.act, "at": rfc3339(planned.at), "reason": planned.reason} for planned in outlook.schedule
+        ],
     }
 
 

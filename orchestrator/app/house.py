@@ -43,11 +43,13 @@ from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
+from orchestrator.services.deletion import Deletion
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
 from orchestrator.services.git_tokens import Probe, TokenCheck
-from orchestrator.services.idleness import Idleness, IdlePolicy
+from orchestrator.services.holding import Holding
+from orchestrator.services.idleness import Idleness
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
@@ -57,6 +59,7 @@ from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recovery import Recovery
+from orchestrator.services.retiring import Retiring
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
@@ -231,20 +234,38 @@ async def _furnish(
         clients,
         keys,
         clock,
-        IdlePolicy(default=settings.idle_pause_seconds, cap=settings.idle_pause_max_seconds),
+        settings.spans,
     )
     admission = Admission(store, layers.settings, idleness, settings.limits)
     deaths = Deaths(surroundings, store.operations, admission, settings.restarts)
     tending = Tending(surroundings, store.inbox, events, deaths)
     suspension = Suspension(surroundings, store, deaths, events, idleness, admission)
     lifecycle = Lifecycle(
-        surroundings, store, tending, events, suspension, idleness, admission, start_timeout=settings.start_timeout
+        surroundings,
+        store,
+        tending,
+        events,
+        suspension,
+        idleness,
+        admission,
+        Deletion(surroundings, store, events, admission),
+        Retiring(surroundings, store, idleness, undelete_seconds=settings.undelete_seconds),
+        start_timeout=settings.start_timeout,
     )
     workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
     queue = QueueKeeper(store.slots, store.conversations, admission, workers.wake)
     admission.subscribe(queue.look_again)
     conversations = ConversationService(
-        store, effective, overrides, events, admission, clock, wake=workers.wake, images=settings.images
+        store,
+        effective,
+        overrides,
+        events,
+        admission,
+        clock,
+        wake=workers.wake,
+        gone=withdraw,
+        undelete_seconds=settings.undelete_seconds,
+        images=settings.images,
     )
     services = Services(
         tenancy=tenancy,
@@ -253,6 +274,7 @@ async def _furnish(
         conversations=conversations,
         idleness=idleness,
         admission=admission,
+        holding=Holding(store.inbox, idleness, admission, clock),
         feed=feed,
         keys=keys,
         sealer=envelope,

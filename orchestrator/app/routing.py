@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase
-from orchestrator.domain.errors import CapacityReached, LimitReached
+from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.route import Found, Route, Unavailable
 from orchestrator.services.conversations import may_wake
@@ -33,6 +33,8 @@ class Routes:
         record = await self._conversations.get(*place) if place is not None else None
         if record is None or record.runtime is None or record.runtime.id != runtime:
             return None
+        if record.desired is Desired.DELETED:
+            return None
         if record.phase is Phase.READY:
             return await self._route(record)
         if may_wake(record) or record.phase is Phase.RESUMING:
@@ -48,6 +50,8 @@ class Routes:
                 return None
             try:
                 await rouse(*place)
+            except NotFound:
+                return None
             except (LimitReached, CapacityReached) as refusal:  # it sleeps on until there is room
                 return Unavailable(refusal.message, retry_after=_seconds(refusal))
             found = await self.load(runtime)

@@ -174,7 +174,8 @@ class NativeApi:
 
     async def delete_conversation(self, conversation: str) -> bool:
         """Ask for the deletion; whether it is complete already. May be repeated."""
-        answer = await self._send("DELETE", f"/api/v2/conversations/{conversation}", headers=self._headers)
+        path = f"/api/v2/conversations/{conversation}?purge=true"  # at once: nothing of a demo is to be left
+        answer = await self._send("DELETE", path, headers=self._headers)
         if answer.status_code not in (200, 202, 204, 404, 410):
             _opened(answer)
         return answer.status_code in (204, 404, 410)

@@ -24,7 +24,7 @@ class Phase(enum.StrEnum):
     RESUMING = "resuming"  #: a paused or stopped one is coming back
     STOPPING = "stopping"  #: the runtime is being removed
     STOPPED = "stopped"  #: no runtime; workspace and log are kept
-    DELETING = "deleting"  #: everything is being removed
+    DELETING = "deleting"  #: nothing runs any more; what is kept goes too, unless it is undeleted in time
     FAILED = "failed"  #: nothing runs; `reason` says why
 
 
@@ -40,7 +40,7 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     ),
     Phase.STOPPING: frozenset({Phase.STOPPED, Phase.DELETING, Phase.FAILED}),
     Phase.STOPPED: frozenset({Phase.PENDING, Phase.RESUMING, Phase.DELETING}),
-    Phase.DELETING: frozenset(),
+    Phase.DELETING: frozenset({Phase.STOPPED}),
     Phase.FAILED: frozenset({Phase.PENDING, Phase.STOPPING, Phase.DELETING}),
 }
 
@@ -156,6 +156,7 @@ class RuntimeRecord:
     session_key_sealed: str = ""
     inner_key_sealed: str = ""
     state_key_sealed: str = ""  #: the key under which the runtime keeps its own state, the same for every generation
+    started_at: datetime | None = None  #: when the present generation became ready
     public_port: int = 0  #: this runtime's own listener on the orchestrator, 0 for none
 
 
@@ -179,6 +180,9 @@ class Conversation:
     operation: OperationId | None = None
     attempt: int = 0
     failures: tuple[Failure, ...] = ()  #: the last ones, the latest last
+    archived_at: datetime | None = None  #: its workspace is gone, its record and log are kept
+    purge_at: datetime | None = None  #: deleted by then for good; until then it can be undone
+    purging: bool = False  #: nothing brings it back any more
     restart_at: datetime | None = None  #: it died and starts again by itself then
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
     was_ready: bool = False  #: it was ready once, so its volume holds work

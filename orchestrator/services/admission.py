@@ -10,6 +10,8 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+import anyio
+
 from orchestrator.domain.admission import (
     HOST_RUNTIMES,
     MINUTE_MS,
@@ -38,6 +40,7 @@ _HOLD_MS = 30_000  # of a place on the host, until the tenant's script has run
 _CONFIRM_MS = 600_000  # a round confirms again; longer than a start, so that only a leak ends by itself
 _EVICT_MS = 60_000  # a mark that no worker acts on ends by itself
 WAKE_MS = 7 * 24 * 3600 * 1000  # one that sleeps waits as long as its messages do
+_ASK_SECONDS = 2.0
 _LOOKED_AT = 20  # candidates to make room, the longest unused first
 
 
@@ -217,7 +220,9 @@ class Admission:
         """Whether nobody would miss it now: never one whose agent runs."""
         if await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1):
             return False
-        return await self._idleness.is_idle(conversation)
+        with anyio.move_on_after(_ASK_SECONDS):  # one that is slow to say so is not taken to rest
+            return await self._idleness.is_idle(conversation)
+        return False
 
     async def _in_place_of_another(
         self,

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
 from orchestrator.domain.admission import Ask, Decision, Report
@@ -30,6 +31,7 @@ from orchestrator.services.provisioning import STAGES
 from orchestrator.state.base import Message, Page, Store, StoredEvent
 
 Content = str | list[dict[str, Any]]  #: of a message: text, or parts as the agent server takes them
+_PAGES_LOOKED_AT = 5
 WAITING_MESSAGES = 1_000
 _TRIES = 8
 _STARTS = frozenset({"start", "restart", "resume"})
@@ -60,8 +62,8 @@ def _rests(conversation: Conversation) -> bool:
 
 def _started(present: Conversation) -> Conversation | None:
     """A stopped or failed one that is to run."""
-    if present.desired is Desired.DELETED:
-        raise NotFound("there is no such conversation")
+    if present.archived_at is not None:
+        raise Conflict("the conversation is archived: its workspace is gone", hint="make a new conversation")
     if present.phase in (Phase.STOPPED, Phase.FAILED):
         return replace(present, desired=Desired.RUNNING, restart_at=None)
     return None
@@ -69,8 +71,6 @@ def _started(present: Conversation) -> Conversation | None:
 
 def _resumed(present: Conversation) -> Conversation | None:
     """A paused one that is to go on."""
-    if present.desired is Desired.DELETED:
-        raise NotFound("there is no such conversation")
     if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
         return replace(present, desired=Desired.RUNNING)
     if present.desired is not Desired.RUNNING:
@@ -91,6 +91,8 @@ class ConversationService:
         clock: Clock,
         *,
         wake: Callable[[], None],
+        gone: Callable[[Conversation], None],
+        undelete_seconds: float,
         images: Collection[str] | None,
     ) -> None:
         self._store = store
@@ -100,6 +102,8 @@ class ConversationService:
         self._admission = admission
         self._clock = clock
         self._wake = wake
+        self._gone = gone
+        self._undelete_seconds = undelete_seconds
         self._images = images
 
     async def create(
@@ -134,7 +138,14 @@ class ConversationService:
 
     async def _present(self, tenant: TenantId, user: UserId | None, id: ConversationId | None) -> Conversation | None:
         present = await self._store.conversations.get(tenant, id) if id is not None else None
-        return None if present is None else self._visible(present, user)
+        if present is None:
+            return None
+        if self._visible(present, user).desired is Desired.DELETED:
+            raise Conflict(
+                "a deleted conversation has this id",
+                hint=f"POST /api/v2/conversations/{id}/undelete, or DELETE it with ?purge=true first",
+            )
+        return present
 
     async def _drafted(self, tenant: TenantId, user: UserId | None, key: KeyId | None, wanted: Wanted) -> Conversation:
         """The record as it would be stored, checked."""
@@ -181,18 +192,27 @@ class ConversationService:
         if conversation.operation is not None:
             await self._store.operations.forget(conversation.tenant, conversation.operation)
 
-    async def get(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
-        """Raises `NotFound`, in the same words for another user's."""
+    async def get(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, deleted: bool = False
+    ) -> Conversation:
+        """Raises `NotFound`, in the same words for another user's, and for one that is deleted unless `deleted`."""
         found = await self._store.conversations.get(tenant, id)
-        if found is None:
+        if found is None or (found.desired is Desired.DELETED and not deleted):
             raise NotFound("there is no such conversation")
         return self._visible(found, user)
 
     async def list(
-        self, tenant: TenantId, user: UserId | None, *, cursor: str | None, limit: int
+        self, tenant: TenantId, user: UserId | None, *, cursor: str | None, limit: int, deleted: bool = False
     ) -> Page[Conversation]:
-        """Newest first."""
-        return await self._store.conversations.list(tenant, user=user, cursor=cursor, limit=limit)
+        """Newest first; with `deleted` also those that can still be brought back."""
+        items: list[Conversation] = []
+        for _ in range(_PAGES_LOOKED_AT):  # where there is much that is deleted, a page may be short
+            page = await self._store.conversations.list(tenant, user=user, cursor=cursor, limit=limit - len(items))
+            items += [item for item in page.items if deleted or item.desired is not Desired.DELETED]
+            cursor = page.next_cursor
+            if cursor is None or len(items) == limit:
+                break
+        return Page(items, cursor)
 
     async def start(
         self,
@@ -224,8 +244,6 @@ class ConversationService:
         one that stays. Raises `Conflict` where there is nothing to pause."""
 
         def change(present: Conversation) -> Conversation | None:
-            if present.desired is Desired.DELETED:
-                raise NotFound("there is no such conversation")
             if present.desired is Desired.PAUSED:
                 return None
             if present.desired is not Desired.RUNNING or present.phase not in _PAUSABLE:
@@ -261,15 +279,37 @@ class ConversationService:
 
         return await self._change(tenant, user, id, change, "stop", ())
 
-    async def delete(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
-        """In every phase; repeated until it is gone it is accepted again. Raises `NotFound` after that."""
+    async def delete(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, purge: bool = False
+    ) -> Conversation:
+        """In every phase. It can be undone for some minutes, unless `purge`; repeated meanwhile it is accepted again.
+        Raises `NotFound` after that."""
+        now = self._clock.now()
+        by = now if purge else now + timedelta(seconds=self._undelete_seconds)
 
         def change(present: Conversation) -> Conversation | None:
-            if present.desired is Desired.DELETED:
-                return None
-            return replace(present, desired=Desired.DELETED)
+            if present.desired is not Desired.DELETED:
+                return replace(present, desired=Desired.DELETED, purge_at=by)
+            if purge and present.purge_at is not None and present.purge_at > now:
+                return replace(present, purge_at=now)
+            return None
 
-        return await self._change(tenant, user, id, change, "delete", ())
+        deleted = await self._change(tenant, user, id, change, "delete", (), deleted=True)
+        self._gone(deleted)
+        return deleted
+
+    async def undelete(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+        """Bring a deleted one back, stopped, with its workspace. Not deleted: nothing to do. Raises `NotFound` when it
+        is gone, or on its way there."""
+
+        def change(present: Conversation) -> Conversation | None:
+            if present.desired is not Desired.DELETED:
+                return None
+            if present.purging or present.purge_at is None or present.purge_at <= self._clock.now():
+                raise NotFound("there is no such conversation")
+            return replace(present, desired=Desired.STOPPED, purge_at=None)
+
+        return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
 
     async def post_message(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, content: Content, client_id: str | None
@@ -277,8 +317,6 @@ class ConversationService:
         """Put a message into the inbox, once for each `client_id`, in every phase: it is delivered when there is a
         runtime."""
         conversation = await self.get(tenant, user, id)
-        if conversation.desired is Desired.DELETED:
-            raise NotFound("there is no such conversation")
         message = await self._store.inbox.put(
             tenant, id, client_id=client_id or new_uuid(), content=json.dumps(content), limit=WAITING_MESSAGES
         )
@@ -355,11 +393,13 @@ class ConversationService:
         stages: Sequence[str],
         ask: Ask | None = None,
         key: KeyId | None = None,
+        *,
+        deleted: bool = False,
     ) -> Conversation:
         """Compare-and-set a caller's change; `change` answers None where there is nothing to do. A start brings the
         `ask` for its slot, and the key that it counts for. Raises `LimitReached`; then nothing changed."""
         for _ in range(_TRIES):
-            present = await self.get(tenant, user, id)
+            present = await self.get(tenant, user, id, deleted=deleted)
             changed = change(present)
             if changed is None:
                 return present

@@ -10,29 +10,14 @@ from datetime import datetime, timedelta
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.retention import Spans, Times
 from orchestrator.nested.client import Refused, RuntimeClients
 from orchestrator.services.activity import Activity
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations
 
-SETTING = "idle_pause_seconds"
 _AT_WORK = "running"
-
-
-@dataclass(frozen=True)
-class IdlePolicy:
-    """What the operator allows; seconds, 0 for never (`default`) and for no cap (`cap`)."""
-
-    default: float = 1800.0
-    cap: float = 0.0
-
-    def seconds(self, asked: float | None) -> float:
-        """How long a conversation that asks for `asked` seconds may be idle; 0 for ever."""
-        wanted = self.default if asked is None else asked
-        if self.cap and (not wanted or wanted > self.cap):
-            return self.cap
-        return wanted
 
 
 @dataclass(frozen=True)
@@ -56,7 +41,7 @@ class Idleness:
         clients: RuntimeClients,
         keys: KeyRing,
         clock: Clock,
-        policy: IdlePolicy,
+        spans: Spans,
     ) -> None:
         self._conversations = conversations
         self._effective = effective
@@ -64,13 +49,17 @@ class Idleness:
         self._clients = clients
         self._keys = keys
         self._clock = clock
-        self._policy = policy
+        self._spans = spans
+
+    async def times(self, conversation: Conversation) -> Times:
+        """What the clock does to it, as its settings and the operator say."""
+        return self._spans.times((await self._effective.settings(conversation)).get("limits"))
 
     async def rest(self, conversation: Conversation) -> Rest | None:
         """For showing; None while the conversation is not ready."""
         if conversation.phase is not Phase.READY:
             return None
-        after = self._policy.seconds(await self._asked(conversation))
+        after = (await self.times(conversation)).idle_pause
         since = await self._since(conversation)
         return Rest(after, since, since + timedelta(seconds=after) if after else None)
 
@@ -82,14 +71,14 @@ class Idleness:
         left = (rest.pauses_at - self._clock.now()).total_seconds()
         if left > 0:
             return left
-        if self.is_used(conversation) or await self._is_at_work(conversation):
+        if self.is_used(conversation) or await self.is_at_work(conversation):
             await self._conversations.touch(conversation.tenant, conversation.id)
             return rest.after_seconds
         return 0.0
 
     async def is_idle(self, conversation: Conversation) -> bool:
         """Whether nobody uses it at this moment and its agent rests, however long it has been so."""
-        return not self.is_used(conversation) and not await self._is_at_work(conversation)
+        return not self.is_used(conversation) and not await self.is_at_work(conversation)
 
     async def unused_seconds(self, conversation: Conversation) -> float:
         """Since its last use, or since it became ready."""
@@ -105,12 +94,7 @@ class Idleness:
             return conversation.phase_since
         return max(conversation.phase_since, self._clock.now() - timedelta(milliseconds=unused))
 
-    async def _asked(self, conversation: Conversation) -> float | None:
-        limits = (await self._effective.settings(conversation)).get("limits")
-        asked = limits.get(SETTING) if isinstance(limits, dict) else None
-        return float(asked) if isinstance(asked, int | float) and asked >= 0 else None
-
-    async def _is_at_work(self, conversation: Conversation) -> bool:
+    async def is_at_work(self, conversation: Conversation) -> bool:
         """Whether the agent runs. One that cannot be asked is taken to: its own round finds out what is wrong."""
         runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
         if runtime is None or key is None:

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import replace
+from datetime import datetime
 
 import anyio
 import structlog
@@ -10,16 +11,18 @@ from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance, fail
 from orchestrator.domain.errors import LimitReached, NotFound, RuntimeUnreachable, TransientError
 from orchestrator.domain.operation import OperationState
-from orchestrator.drivers.base import ClaimTaken
+from orchestrator.domain.retention import Act, plan
 from orchestrator.nested.client import Refused
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
+from orchestrator.services.deletion import Deletion, remove_runtime
 from orchestrator.services.discretion import discreet
 from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
 from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, destroy_runtime, made, runtime_name
+from orchestrator.services.retiring import AT_REST, Retiring
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
     PAUSED_FOR_ANOTHER,
@@ -37,6 +40,8 @@ _BACKOFF_MS = (500, 2_000, 5_000)
 _STUCK_RETRY_MS = 5_000
 _SETTLE_SECONDS = 2.0  # what became ready or was used just now may be about to get its next message
 _LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
+_RETRY_MS = 1_000
+EXPIRED = Why(Reason.EXPIRED, "its runtime lived for as long as it may", "start it again", retryable=True)
 REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
 _STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
 
@@ -53,10 +58,14 @@ class Lifecycle:
         suspension: Suspension,
         idleness: Idleness,
         admission: Admission,
+        deletion: Deletion,
+        retiring: Retiring,
         *,
         start_timeout: float,
     ) -> None:
         self._admission = admission
+        self._deletion = deletion
+        self._retiring = retiring
         self._suspension = suspension
         self._idleness = idleness
         self._house = house
@@ -66,13 +75,31 @@ class Lifecycle:
         self._start_timeout = start_timeout
 
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
-        """One act on a conversation that this replica has claimed."""
+        """One act on a conversation that this replica has claimed. One that rests is due again when the clock says."""
+        due_in_ms = await self._act(lease, conversation)
+        if due_in_ms == 0 or (due_in_ms is not None and conversation.phase is Phase.READY):
+            return due_in_ms
+        present = await self._store.conversations.get(lease.tenant, lease.conversation)
+        if present is None or present.desired is Desired.DELETED:
+            return due_in_ms
+        if present.phase in AT_REST and due_in_ms is None:
+            return await self._retiring.due(present)
+        if present.phase is Phase.PAUSED and due_in_ms is not None:
+            return min(due_in_ms, max(_RETRY_MS, await self._retiring.due(present)))
+        return due_in_ms
+
+    async def _act(self, lease: Lease, conversation: Conversation) -> int | None:
         if conversation.desired is Desired.DELETED:
-            return await self._delete(lease, conversation)
+            return await self._deletion.act(lease, conversation)
+        if conversation.phase is Phase.DELETING:
+            return await self._deletion.undo(lease, conversation)
         if conversation.desired is Desired.RUNNING and await self._wants_start(conversation):
             return await self._start(lease, conversation)
         if conversation.desired is Desired.STOPPED and conversation.phase in LIVE_PHASES | {Phase.PENDING}:
             return await self._stop(lease, conversation)
+        if conversation.phase is Phase.PAUSED and await self._kept_too_long(conversation):
+            why = replace(conversation.why, message=f"{conversation.why.message}; paused for long, it was stopped")
+            return await self._stop(lease, conversation, why)
         if conversation.phase in SUSPENDED:
             return await self._suspension.act(lease, conversation)
         if conversation.desired is Desired.PAUSED and conversation.phase is Phase.READY:
@@ -96,7 +123,7 @@ class Lifecycle:
             await self._finish(conversation, OperationState.SUCCEEDED)
         else:
             await self._finish(conversation, OperationState.FAILED, conversation.why)
-        return None
+        return 0 if await self._retiring.act(lease, conversation) else None
 
     async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:
         """A round; and a pause, when nobody uses the conversation and its settings say so."""
@@ -106,6 +133,10 @@ class Lifecycle:
         present = await self._store.conversations.get(lease.tenant, lease.conversation)
         if present is None:
             return due_in_ms
+        if (expires := await self._expires(present)) is not None:
+            if expires <= self._house.clock.now():
+                return await self._stop(lease, present, EXPIRED)
+            due_in_ms = min(due_in_ms, int((expires - self._house.clock.now()).total_seconds() * 1000) + 50)
         if lease.conversation in await self._store.slots.evictions(lease.tenant):
             return await self._make_room(lease, present)
         await self._admission.count(lease, present)
@@ -115,6 +146,15 @@ class Lifecycle:
         if left > 0:
             return min(due_in_ms, int(left * 1000) + 50)
         return await self._pause(lease, present, PAUSED_FOR_IDLING)
+
+    async def _expires(self, conversation: Conversation) -> datetime | None:
+        """When the runtime of a ready one has lived for as long as it may."""
+        times = await self._idleness.times(conversation)
+        planned = plan(conversation, times, unused_since=None)
+        return next((one.at for one in planned if one.act is Act.STOP), None)
+
+    async def _kept_too_long(self, conversation: Conversation) -> bool:
+        return await self._retiring.is_over(conversation) and not await self._suspension.is_wanted(conversation)
 
     async def _make_room(self, lease: Lease, conversation: Conversation) -> int | None:
         """Another one is to have its slot: pause it, unless somebody would miss it by now."""
@@ -253,36 +293,12 @@ class Lifecycle:
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if conversation.phase is not Phase.STOPPING:
             await start.store(advance(conversation, Phase.STOPPING, why=conversation.why, now=self._house.clock.now()))
-        if not await self._remove_runtime(start):
+        if not await remove_runtime(start, self._store.saga):
             return _STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         await self._admission.give_back(lease)
         return None
-
-    async def _delete(self, lease: Lease, conversation: Conversation) -> int | None:
-        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
-        if conversation.phase is not Phase.DELETING:
-            await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
-        if not await self._remove_runtime(start):
-            return _STUCK_RETRY_MS
-        await self._admission.give_back(lease, asked=True)
-        with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
-            await self._house.driver.remove_volume(start.labels, fence=lease.fence)
-        await self._store.conversations.drop_route(made(conversation.runtime).id)
-        await self._finish(conversation, OperationState.SUCCEEDED)
-        await self._store.conversations.remove(lease)
-        log.info("conversation.deleted", conversation=conversation.id, tenant=conversation.tenant)
-        return None
-
-    async def _remove_runtime(self, start: Provisioning) -> bool:
-        """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
-        self._house.withdraw(start.conversation)
-        clean = await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga)
-        handle = await self._house.driver.find(runtime_name(start.conversation, start.generation))
-        if handle is not None:
-            await self._house.driver.destroy(handle, fence=start.lease.fence)
-        return clean
 
     async def _last_pull(self, conversation: Conversation) -> None:
         try:

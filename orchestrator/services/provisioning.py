@@ -118,7 +118,7 @@ async def save(
 ) -> Conversation:
     """Store what the holder of the lease did; answers what is stored. `operation` is a new one of the holder's own, in
     the place of the one it knows. What callers changed meanwhile is kept: desired
-    state, labels and title by the store itself, the operation and its key here. Raises `LeaseLost`."""
+    state, labels and title by the store itself, the rest of what callers write here. Raises `LeaseLost`."""
     for _ in range(_SAVE_TRIES):
         stored = await store.get(lease.tenant, lease.conversation)
         if stored is None:
@@ -127,7 +127,7 @@ async def save(
             kept = stored.operation
             if operation is not None and kept == conversation.operation:
                 kept = operation
-            current = replace(conversation, operation=kept, key=stored.key)
+            current = replace(conversation, operation=kept, key=stored.key, purge_at=stored.purge_at)
             return await store.save(lease, current, expected_version=stored.version)
         except PreconditionFailed:
             continue  # a caller was faster; its change is kept
@@ -306,7 +306,8 @@ async def publish_route(start: Provisioning) -> None:
     endpoint = made(start.endpoint)
     exposed = replace(start.conversation, runtime=replace(runtime, address=f"{endpoint.host}:{endpoint.port}"))
     port = start.house.expose(exposed)
-    exposed = replace(exposed, runtime=replace(made(exposed.runtime), public_port=port), was_ready=True)
+    started = replace(made(exposed.runtime), public_port=port, started_at=start.house.clock.now())
+    exposed = replace(exposed, runtime=started, was_ready=True)
     ready = advance(exposed, Phase.READY, why=REQUESTED, now=start.house.clock.now())
     try:
         await start.store(ready)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 import anyio
 import structlog
+from anyio.abc import TaskGroup
 
 from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, Policy, Standing, Verdict
 from orchestrator.domain.errors import NestorError, StoreUnavailable
@@ -45,6 +46,7 @@ class QueueKeeper:
         self._admission = admission
         self._wake = wake
         self._again = anyio.Event()
+        self._making_room: set[TenantId] = set()
 
     def look_again(self) -> None:
         """A slot may be free, or somebody waits."""
@@ -52,41 +54,43 @@ class QueueKeeper:
 
     async def run(self) -> None:
         """Until cancelled."""
-        while True:
-            self._again = anyio.Event()
-            waiting = True
-            try:
-                waiting = await self.tick()
-            except StoreUnavailable as exc:
-                log.warning("queue.store_unavailable", problem=exc.message)
-            with anyio.move_on_after(_WHILE_WAITING if waiting else _WHILE_EMPTY):
-                await self._again.wait()
+        async with anyio.create_task_group() as tasks:
+            while True:
+                self._again = anyio.Event()
+                waiting = True
+                try:
+                    waiting = await self.tick(tasks)
+                except StoreUnavailable as exc:
+                    log.warning("queue.store_unavailable", problem=exc.message)
+                with anyio.move_on_after(_WHILE_WAITING if waiting else _WHILE_EMPTY):
+                    await self._again.wait()
 
-    async def tick(self) -> bool:
-        """Serve the queues in turn until nothing is free. True while somebody waits."""
+    async def tick(self, tasks: TaskGroup) -> bool:
+        """Serve the queues in turn until nothing is free. True while somebody waits. Who is to make room is found out
+        in `tasks`, since that asks runtimes, and a tenant's slow ones must not keep the other tenants waiting."""
         passed: set[TenantId] = set()
         waiting, host_full = False, False
         for _ in range(_ADMITTED_A_TICK):
             line = [tenant for tenant in await self._slots.queues(limit=_TENANTS_A_TICK) if tenant not in passed]
             if not line:
                 return waiting
-            served = await self._serve_safely(line[0], host_full=host_full)
+            served = await self._serve_safely(tasks, line[0], host_full=host_full)
             waiting = waiting or served is not Served.EMPTY
             host_full = host_full or served is Served.HOST_FULL
             if served is not Served.ONE:
                 passed.add(line[0])
         return True
 
-    async def _serve_safely(self, tenant: TenantId, *, host_full: bool) -> Served:
+    async def _serve_safely(self, tasks: TaskGroup, tenant: TenantId, *, host_full: bool) -> Served:
         try:
-            return await self._serve(tenant, host_full=host_full)
+            return await self._serve(tasks, tenant, host_full=host_full)
         except StoreUnavailable:
             raise
         except NestorError as exc:  # such as settings that cannot be opened: the other tenants go on
             log.warning("queue.not_served", tenant=tenant, problem=problem_of(exc))
             return Served.NONE
 
-    async def _serve(self, tenant: TenantId, *, host_full: bool) -> Served:
+    async def _serve(self, tasks: TaskGroup, tenant: TenantId, *, host_full: bool) -> Served:
         """One slot for the first of the tenant's queue that may have one. With `host_full` none is tried: a place that
         comes free meanwhile belongs to the tenant that was refused first."""
         ask, policy = await self._admission.queue_terms(tenant)
@@ -105,14 +109,19 @@ class QueueKeeper:
             self._wake()
             log.info("queue.admitted", tenant=tenant, conversation=found.first, waiting=found.waiting - 1)
             return Served.ONE
-        if policy is Policy.PAUSE_OLDEST_IDLE and stands.verdict is Verdict.REFUSED:
-            await self._make_room(tenant, found.first, stands.rule, found.waiting)
+        makes_room = policy is Policy.PAUSE_OLDEST_IDLE and stands.verdict is Verdict.REFUSED
+        if makes_room and tenant not in self._making_room:
+            self._making_room.add(tenant)
+            tasks.start_soon(self._make_room, tenant, found.first, stands.rule, found.waiting)
         return Served.HOST_FULL if stands.rule in (HOST_RUNTIMES, HOST_STARTS) else Served.NONE
 
     async def _make_room(self, tenant: TenantId, id: ConversationId, rule: str, waiting: int) -> None:
         """The one that was to make room could not be spared after all: ask another, as many as wait."""
-        if len(await self._slots.evictions(tenant)) >= waiting:
-            return
-        first = await self._conversations.get(tenant, id)
-        if first is not None:
-            await self._admission.make_room(Starter(tenant, id, first.user, first.key), rule)
+        try:
+            first = await self._conversations.get(tenant, id)
+            if first is not None and len(await self._slots.evictions(tenant)) < waiting:
+                await self._admission.make_room(Starter(tenant, id, first.user, first.key), rule)
+        except NestorError as exc:  # the next tick tries again
+            log.warning("queue.no_room_made", tenant=tenant, problem=problem_of(exc))
+        finally:
+            self._making_room.discard(tenant)

@@ -83,7 +83,7 @@ class Suspension:
         """What is due for a conversation in one of the phases `SUSPENDED`."""
         if conversation.phase is Phase.PAUSING:
             return await self.pause(lease, conversation, conversation.why)
-        if conversation.phase is Phase.RESUMING or await self._is_wanted(conversation):
+        if conversation.phase is Phase.RESUMING or await self.is_wanted(conversation):
             return await self._resume(lease, conversation)
         return await self._stay(lease, conversation)
 
@@ -161,7 +161,8 @@ class Suspension:
         await self._finish(conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
         return 0
 
-    async def _is_wanted(self, conversation: Conversation) -> bool:
+    async def is_wanted(self, conversation: Conversation) -> bool:
+        """Whether a paused one is to go on: by a resume under way, or for a message that waits."""
         if conversation.desired is not Desired.RUNNING:
             return False
         if await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1):

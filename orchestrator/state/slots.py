@@ -14,7 +14,7 @@ from orchestrator.state.lease import Lease
 from orchestrator.state.refusals import lease_lost, limit_reached
 from orchestrator.state.slots_base import NOBODY, Next, Place
 
-_LOOKED_AT = 50  # of a queue in one step; those behind have to wait until one of these is gone
+_LOOKED_AT = 200  # of a queue in one step; those behind have to wait until one of these is gone
 
 
 def ask_text(ask: Ask) -> str:

@@ -116,10 +116,10 @@ async def test_a_stopped_conversation_starts_again_with_its_session_key(nestor: 
 async def test_delete_leaves_nothing(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     id = (await ready(nestor, key))["id"]
-    await nestor.call("DELETE", f"/api/v2/conversations/{id}", key, status=202)
-    with anyio.fail_after(10):
-        while (await nestor.http.get(f"/api/v2/conversations/{id}", headers=nestor.as_(key))).status_code != 404:
-            await anyio.sleep(0.02)
+    deleted = await nestor.call("DELETE", f"/api/v2/conversations/{id}?purge=true", key, status=202)
+    await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=404)
+    assert (await nestor.ended(key, deleted["operation"]))["state"] == "succeeded"
+    await nestor.call("GET", f"/api/v2/conversations/{id}?deleted=true", key, status=404)
     assert (nestor.engine.runtimes, nestor.engine.volumes) == ({}, {})
 
 
@@ -128,11 +128,10 @@ async def test_delete_during_a_start_ends_the_start(nestor: Nestor) -> None:
     nestor.engine.script.hang("POST", "/api/settings", times=1)
     accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
     await nestor.until(key, accepted["id"], "configuring")
-    await nestor.call("DELETE", f"/api/v2/conversations/{accepted['id']}", key, status=202)
+    path = f"/api/v2/conversations/{accepted['id']}"
+    await nestor.call("DELETE", f"{path}?purge=true", key, status=202)
     with anyio.fail_after(15):
-        while (
-            await nestor.http.get(f"/api/v2/conversations/{accepted['id']}", headers=nestor.as_(key))
-        ).status_code != 404:
+        while (await nestor.http.get(f"{path}?deleted=true", headers=nestor.as_(key))).status_code != 404:
             await anyio.sleep(0.05)
     assert (nestor.engine.runtimes, nestor.engine.volumes) == ({}, {})
 

@@ -62,7 +62,7 @@ async def test_a_stop_does_not_take_a_delete_back(nestor: Nestor) -> None:
     tenant, key, id = await ready(nestor)
     async with busy_elsewhere(nestor, tenant, id):
         deleted = await nestor.call("DELETE", f"/api/v2/conversations/{id}", key, status=202)
-        await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=202)
+        await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=404)
     assert (await operation_ends(nestor, key, deleted["operation"]))["state"] == "succeeded"
     await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=404)
 

@@ -99,7 +99,7 @@ async def test_two_tenants_may_use_the_same_id_and_notice_nothing(nestor: Nestor
     second = await nestor.call("POST", path, theirs, json={"id": first["id"]}, status=200)
     assert (first["phase"], second["phase"]) == ("ready", "ready")
     assert second["runtime"]["id"] != first["runtime"]["id"]
-    deleted = await nestor.call("DELETE", f"/api/v2/conversations/{first['id']}", theirs, status=202)
+    deleted = await nestor.call("DELETE", f"/api/v2/conversations/{first['id']}?purge=true", theirs, status=202)
     with anyio.fail_after(10):
         while (await nestor.call("GET", f"/api/v2/operations/{deleted['operation']}", theirs))["state"] == "running":
             await anyio.sleep(0.02)

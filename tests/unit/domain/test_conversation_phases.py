@@ -43,8 +43,8 @@ def test_the_table_knows_every_phase() -> None:
     assert set(TRANSITIONS) == set(Phase)
 
 
-def test_deleting_absorbs_and_is_reached_from_everywhere() -> None:
-    assert TRANSITIONS[Phase.DELETING] == frozenset()
+def test_deleting_is_reached_from_everywhere_and_left_only_by_an_undelete() -> None:
+    assert TRANSITIONS[Phase.DELETING] == {Phase.STOPPED}
     assert [phase for phase in Phase if phase is not Phase.DELETING and Phase.DELETING not in TRANSITIONS[phase]] == []
 
 

@@ -1,0 +1,123 @@
+"""Deleting in two steps, so that it can be undone: at once what runs, later what is kept.
+
+From the moment of the request the conversation is unknown to reads, to the proxy and to its session key. Its worker
+removes the runtime, in whatever phase it was; workspace, sealed values and log stay until `purge_at`, and an undelete
+brings it back stopped. Then everything goes. Called by `lifecycle.py` under the conversation's lease; each step can be
+repeated.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.errors import NotFound, PreconditionFailed, RuntimeUnreachable
+from orchestrator.domain.operation import OperationState
+from orchestrator.drivers.base import ClaimTaken
+from orchestrator.nested.client import Refused
+from orchestrator.services import saga
+from orchestrator.services.admission import Admission
+from orchestrator.services.events import EventLog
+from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.tending import problem_of
+from orchestrator.state.base import Lease, SagaLog, Store
+
+log = structlog.get_logger(__name__)
+_STUCK_RETRY_MS = 5_000
+_LAST_PULL_SECONDS = 5.0  # its events are wanted only if it is undeleted, so a slow runtime does not keep it for long
+UNDELETED = Why(Reason.REQUESTED, "deleted and brought back", "start it to go on")
+
+
+class Deletion:
+    """Answers as `Lifecycle.act`."""
+
+    def __init__(self, house: Surroundings, store: Store, events: EventLog, admission: Admission) -> None:
+        self._house = house
+        self._store = store
+        self._events = events
+        self._admission = admission
+
+    async def act(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Remove what runs; and what is kept, when its time is over."""
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        if conversation.phase is not Phase.DELETING:
+            self._house.withdraw(conversation)
+            if conversation.phase is Phase.READY and self._left_ms(conversation) > 0:
+                await self._last_pull(conversation)
+            await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
+        if not await remove_runtime(start, self._store.saga):
+            return _STUCK_RETRY_MS
+        await self._admission.give_back(lease, asked=True)
+        left_ms = self._left_ms(start.conversation)
+        if left_ms > 0 and not start.conversation.purging:
+            if start.conversation.desired is Desired.DELETED:
+                await self._finish(start.conversation)
+            return left_ms
+        if not start.conversation.purging and not await self._no_way_back(start):
+            return 0
+        await self._purge(start)
+        return None
+
+    async def undo(self, lease: Lease, conversation: Conversation) -> int | None:
+        """It is wanted again: stopped, with its workspace as it was."""
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        if not await remove_runtime(start, self._store.saga):
+            return _STUCK_RETRY_MS
+        await start.store(advance(start.conversation, Phase.STOPPED, why=UNDELETED, now=self._house.clock.now()))
+        await self._admission.give_back(lease)
+        await self._finish(start.conversation)
+        log.info("conversation.undeleted", conversation=conversation.id, tenant=conversation.tenant)
+        return None
+
+    async def _no_way_back(self, start: Provisioning) -> bool:
+        """Mark that it is being purged, unless a caller was faster; from here on an undelete finds nothing."""
+        conversations, lease = self._store.conversations, start.lease
+        stored = await conversations.get(lease.tenant, lease.conversation)
+        if stored is None or stored.desired is not Desired.DELETED or self._left_ms(stored) > 0:
+            return False
+        try:
+            marked = replace(stored, purging=True)
+            start.conversation = await conversations.save(lease, marked, expected_version=stored.version)
+        except PreconditionFailed:
+            return False
+        return True
+
+    async def _purge(self, start: Provisioning) -> None:
+        with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
+            await self._house.driver.remove_volume(start.labels, fence=start.lease.fence)
+        await self._store.conversations.drop_route(made(start.conversation.runtime).id)
+        await self._finish(start.conversation)
+        await self._store.conversations.remove(start.lease)
+        log.info("conversation.deleted", conversation=start.conversation.id, tenant=start.conversation.tenant)
+
+    def _left_ms(self, conversation: Conversation) -> int:
+        """Until it is purged; 0 for now, also for one that was deleted before there was a time for it."""
+        if conversation.purge_at is None:
+            return 0
+        return max(0, int((conversation.purge_at - self._house.clock.now()).total_seconds() * 1000))
+
+    async def _last_pull(self, conversation: Conversation) -> None:
+        try:
+            with anyio.fail_after(_LAST_PULL_SECONDS):
+                await self._events.pull(conversation)
+        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+            log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
+
+    async def _finish(self, conversation: Conversation) -> None:
+        if conversation.operation is not None:
+            with suppress(NotFound):  # it ended more than a day ago
+                await self._store.operations.finish(
+                    conversation.tenant, conversation.operation, OperationState.SUCCEEDED
+                )
+
+
+async def remove_runtime(start: Provisioning, log_of_steps: SagaLog) -> bool:
+    """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
+    start.house.withdraw(start.conversation)
+    clean = await saga.unwind(STEPS, start, lease=start.lease, saga=log_of_steps)
+    handle = await start.house.driver.find(runtime_name(start.conversation, start.generation))
+    if handle is not None:
+        await start.house.driver.destroy(handle, fence=start.lease.fence)
+    return clean

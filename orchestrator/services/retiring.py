@@ -1,0 +1,97 @@
+"""What the clock does to a conversation at rest: its workspace is removed (archived), then it is deleted.
+
+Called by the worker that holds the lease, when the due time comes that it was given at the end of the act before; so
+nothing is ever scanned. A setting that changes is seen within a day: every conversation at rest is looked at then.
+"""
+
+from contextlib import suppress
+from dataclasses import replace
+from datetime import timedelta
+
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Desired, Phase
+from orchestrator.domain.errors import NestorError, StoreUnavailable
+from orchestrator.domain.ids import OperationId, new_uuid
+from orchestrator.domain.operation import Operation, OperationState
+from orchestrator.domain.retention import Act, Planned, plan
+from orchestrator.drivers.base import ClaimTaken
+from orchestrator.services.idleness import Idleness
+from orchestrator.services.provisioning import Provisioning, Surroundings, made, save
+from orchestrator.services.tending import problem_of
+from orchestrator.state.base import Lease, Store
+
+log = structlog.get_logger(__name__)
+DAY_MS = 24 * 3600 * 1000
+AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
+
+
+class Retiring:
+    """Each act can be repeated."""
+
+    def __init__(self, house: Surroundings, store: Store, idleness: Idleness, *, undelete_seconds: float) -> None:
+        self._house = house
+        self._store = store
+        self._idleness = idleness
+        self._undelete_seconds = undelete_seconds
+
+    async def due(self, conversation: Conversation) -> int:
+        """In how many ms one at rest or paused has to be looked at again."""
+        planned = await self._next(conversation)
+        if planned is None:
+            return DAY_MS
+        left = (planned.at - self._house.clock.now()).total_seconds() * 1000
+        return min(DAY_MS, max(0, int(left) + 1))
+
+    async def is_over(self, conversation: Conversation) -> bool:
+        """Whether a paused one has been kept for as long as it may."""
+        planned = await self._next(conversation)
+        return planned is not None and planned.act is Act.STOP and planned.at <= self._house.clock.now()
+
+    async def act(self, lease: Lease, conversation: Conversation) -> bool:
+        """What is due for one at rest; True when something was done."""
+        if conversation.archived_at is not None and conversation.was_ready:
+            await self._remove_workspace(lease, conversation)
+            return True
+        planned = await self._next(conversation)
+        if planned is None or planned.at > self._house.clock.now():
+            return False
+        if planned.act is Act.ARCHIVE:
+            archived = replace(conversation, archived_at=self._house.clock.now(), updated_at=self._house.clock.now())
+            await save(self._house.conversations, lease, archived)  # from now on it cannot be started
+        elif planned.act is Act.DELETE:
+            await self._delete(conversation)
+        return True
+
+    async def _next(self, conversation: Conversation) -> Planned | None:
+        try:
+            times = await self._idleness.times(conversation)
+        except StoreUnavailable:
+            raise
+        except NestorError as exc:  # settings that cannot be opened: nothing is removed by a guess
+            log.warning("retention.unknown", conversation=conversation.id, problem=problem_of(exc))
+            return None
+        return next(iter(plan(conversation, times, unused_since=None)), None)
+
+    async def _remove_workspace(self, lease: Lease, conversation: Conversation) -> None:
+        """The record and the event log stay readable."""
+        start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
+        with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
+            await self._house.driver.remove_volume(start.labels, fence=lease.fence)
+        await start.store(replace(conversation, was_ready=False))
+        log.info("conversation.archived", conversation=conversation.id, tenant=conversation.tenant)
+
+    async def _delete(self, conversation: Conversation) -> None:
+        """As a caller would: it can be undone for as long."""
+        now, operation = self._house.clock.now(), OperationId(new_uuid())
+        await self._store.operations.create(
+            Operation(operation, conversation.tenant, conversation.id, "delete", OperationState.RUNNING, (), now, now)
+        )
+        deleted = replace(
+            conversation,
+            desired=Desired.DELETED,
+            purge_at=now + timedelta(seconds=self._undelete_seconds),
+            operation=operation,
+        )
+        if not await self._store.conversations.request(deleted, expected_version=conversation.version):
+            await self._store.operations.forget(conversation.tenant, operation)  # somebody wants something of it

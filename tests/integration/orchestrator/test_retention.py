@@ -1,0 +1,158 @@
+"""What the clock does, and what a conversation says about it beforehand."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.orchestrators import Nestor, nestor_at
+
+from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.drivers.fake import FakeEngine
+
+pytestmark = pytest.mark.anyio
+BASE = "/api/v2/conversations"
+
+
+@pytest.fixture
+async def nestor(data_dir: Path, engine: FakeEngine) -> AsyncIterator[Nestor]:
+    async with nestor_at(data_dir, engine, max_life_max_seconds=3600, lease_seconds=2) as running:
+        yield running
+
+
+async def ready(nestor: Nestor, key: str, **limits: object) -> dict[str, Any]:
+    body = {"settings": {"limits": limits}} if limits else {}
+    record = await nestor.call("POST", f"{BASE}?wait=ready&timeout=20", key, json=body, status=200)
+    assert record["phase"] == "ready", record
+    return dict(record)
+
+
+async def test_a_ready_one_says_what_will_become_of_it_and_why(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, idle_pause_seconds=600)
+    assert [(step["act"], step["reason"]) for step in record["schedule"]] == [("pause", "idle"), ("stop", "expired")]
+    assert record["schedule"][0]["at"] == record["idle"]["pauses_at"]
+    assert record["holds"] == []
+    later = await ready(nestor, key, idle_pause_seconds=7200, max_life_seconds=60)
+    assert [step["act"] for step in later["schedule"]] == ["stop", "pause"]
+    uncapped = await ready(nestor, key, idle_pause_seconds=0, max_life_seconds=0)
+    assert [step["act"] for step in uncapped["schedule"]] == ["stop"], "the operator's cap holds"
+
+
+async def test_it_says_what_holds_it(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key)
+    path = f"{BASE}/{record['id']}"
+    (tenant,) = [item["id"] for item in (await nestor.call("GET", "/api/v2/tenants", status=200))["items"]]
+    nestor.engine.script.fail(
+        "GET", f"/api/conversations/{record['id']}", 200, times=None, body={"execution_status": "running"}
+    )
+    nestor.house.activity.watch(lambda: [(TenantId(tenant), ConversationId(record["id"]))])
+    with anyio.fail_after(10):  # the answer of a moment ago is remembered
+        while (await nestor.call("GET", path, key))["holds"] != ["in_use", "agent_running"]:
+            await anyio.sleep(0.05)
+    nestor.engine.script.hang("POST", "/api/settings", times=1)
+    starting = await nestor.call("POST", BASE, key, json={}, status=202)
+    assert starting["holds"] == ["starting"]
+    await nestor.call("POST", f"{path}/pause", key, status=202)
+    await nestor.until(key, record["id"], "paused")
+    await nestor.call("POST", f"{path}/messages", key, json={"content": "x"}, status=202)
+    assert (await nestor.call("GET", path, key))["holds"] == [], "one that a caller paused is held by nothing"
+
+
+async def test_polling_a_record_asks_its_runtime_seldom(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key)
+    nestor.engine.script.received.clear()
+    for _ in range(30):
+        await nestor.call("GET", f"{BASE}/{record['id']}", key, status=200)
+    path = f"/api/conversations/{record['id']}"
+    assert sum(one.path == path for one in nestor.engine.script.received) <= 3
+
+
+async def test_a_runtime_that_lived_for_as_long_as_it_may_is_stopped(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, max_life_seconds=1)
+    nestor.engine.script.fail(
+        "GET", f"/api/conversations/{record['id']}", 200, times=None, body={"execution_status": "running"}
+    )
+    stopped = await nestor.until(key, record["id"], "stopped")
+    assert (stopped["reason"], stopped["desired"]) == ("expired", "running")
+    assert nestor.engine.runtimes == {}
+    again = await nestor.call("POST", f"{BASE}/{record['id']}/start?wait=ready&timeout=20", key, status=200)
+    assert again["runtime"]["generation"] > record["runtime"]["generation"]
+
+
+async def test_a_paused_one_is_stopped_after_its_time_and_a_use_starts_it(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, idle_pause_seconds=0.3, stop_paused_seconds=1.5)
+    paused = await nestor.until(key, record["id"], "paused")
+    assert (paused["schedule"][0]["act"], paused["schedule"][0]["reason"]) == ("stop", "idle")
+    stopped = await nestor.until(key, record["id"], "stopped")
+    assert (stopped["reason"], stopped["desired"]) == ("idle", "running")
+    assert nestor.engine.runtimes == {}
+    await nestor.call("POST", f"{BASE}/{record['id']}/messages", key, json={"content": "hello"}, status=202)
+    await nestor.until(key, record["id"], "ready")
+
+
+async def test_one_that_a_caller_paused_is_stopped_too_and_resumes(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, stop_paused_seconds=0.5)
+    await nestor.call("POST", f"{BASE}/{record['id']}/pause", key, status=202)
+    stopped = await nestor.until(key, record["id"], "stopped")
+    assert stopped["desired"] == "paused"
+    resumed = await nestor.call("POST", f"{BASE}/{record['id']}/resume?wait=ready&timeout=20", key, status=200)
+    assert resumed["phase"] == "ready"
+    assert resumed["runtime"]["session_key"] == record["runtime"]["session_key"]
+
+
+async def test_an_archived_one_is_read_and_not_started(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, archive_seconds=1)
+    path = f"{BASE}/{record['id']}"
+    await nestor.call("POST", f"{path}/messages", key, json={"content": "hello"}, status=202)
+    with anyio.fail_after(10):
+        while not (await nestor.call("GET", f"{path}/events", key))["items"]:
+            await anyio.sleep(0.05)
+    await nestor.call("POST", f"{path}/stop", key, status=202)
+    stopped = await nestor.until(key, record["id"], "stopped")
+    assert [step["act"] for step in stopped["schedule"]] == ["archive"]
+    with anyio.fail_after(10):
+        while nestor.engine.volumes:
+            await anyio.sleep(0.02)
+    archived = await nestor.call("GET", path, key, status=200)
+    assert (archived["phase"], archived["schedule"]) == ("stopped", [])
+    assert archived["archived_at"] > archived["phase_since"]
+    assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"], "its log is kept"
+    problem = await nestor.call("POST", f"{path}/start", key, status=409)
+    assert "archived" in problem["detail"]
+
+
+async def test_one_at_rest_is_deleted_after_its_time(data_dir: Path, engine: FakeEngine) -> None:
+    async with nestor_at(data_dir, engine, undelete_seconds=60, delete_seconds=1) as nestor:
+        key = await nestor.ready_tenant()
+        record = await ready(nestor, key)
+        path = f"{BASE}/{record['id']}"
+        await nestor.call("POST", f"{path}/stop", key, status=202)
+        with anyio.fail_after(10):
+            while (await nestor.http.get(path, headers=nestor.as_(key))).status_code != 404:
+                await anyio.sleep(0.05)
+        kept = await nestor.call("GET", f"{path}?deleted=true", key, status=200)
+        assert (kept["desired"], len(nestor.engine.volumes)) == ("deleted", 1)
+        assert (await nestor.ended(key, kept["operation"]))["kind"] == "delete"
+        await nestor.call("DELETE", f"{path}?purge=true", key, status=202)
+        with anyio.fail_after(10):
+            while nestor.engine.volumes:
+                await anyio.sleep(0.02)
+
+
+async def test_what_has_no_time_is_left_alone_for_a_day(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key)
+    await nestor.call("POST", f"{BASE}/{record['id']}/stop", key, status=202)
+    await nestor.until(key, record["id"], "stopped")
+    with anyio.fail_after(10):
+        while (due := await nestor.house.store.conversations.next_due_ms()) is None or due < 60_000:
+            await anyio.sleep(0.05)
+    assert due > 23 * 3600 * 1000
