@@ -26,8 +26,8 @@ from openhands.sdk.workspace.remote.base import RemoteWorkspace
 from pydantic import SecretStr
 
 CROWD = 50
-#: answers of four calls each that make a log of more than a thousand events
-LONG = 125
+#: answers, and calls in each of them, that make a log of more than a thousand events
+LONG, CALLS = 25, 22
 
 
 class Client:
@@ -68,8 +68,8 @@ def stored_ids(conversation: RemoteConversation) -> list[str]:
 def a_thousand_events(client: Client) -> dict[str, Any]:
     seen: list[str] = []
     conversation = client.begin(callbacks=[lambda event: seen.append(event.id)], delete_on_close=False)
-    calls = [[{"tool": "think", "args": {"thought": f"{n}.{m}"}} for m in range(4)] for n in range(LONG)]
-    status = client.say(conversation, *({"tools": four} for four in calls), {"text": "Thought."})
+    calls = [[{"tool": "think", "args": {"thought": f"{n}.{m}"}} for m in range(CALLS)] for n in range(LONG)]
+    status = client.say(conversation, *({"tools": several} for several in calls), {"text": "Thought."})
     ids = stored_ids(conversation)
     count = client.http.get(f"/api/conversations/{conversation.id}/events/count").json()
     conversation.close()
