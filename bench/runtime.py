@@ -151,7 +151,7 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
     try:
         server.start()
         client = Client(server)
-        warm = create(client, server, "warm")
+        others = [create(client, server, f"other-{number}") for number in range(8)]
         ids = {"peer": create(client, server, "short"), "ours": create(client, server, "long")}
         for _ in range(100):
             client.call("POST", f"/api/conversations/{ids['peer']}/events", MESSAGE)
@@ -163,12 +163,13 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
         server.start()  # takes the events up into the record, as after a crash
         opening: dict[str, list[float]] = {name: [] for name in ids}
         appending: dict[str, list[float]] = {name: [] for name in ids}
-        for number in range(rounds + 1):
+        for number in range(2 * math.ceil(rounds / 2)):  # each of the two is first as often as the other
             server.stop(remove=False)
             server.start()
             client = Client(server)
-            client.call("GET", f"/api/conversations/{warm}/events/search?limit=1")
-            client.call("POST", f"/api/conversations/{warm}/events", MESSAGE)
+            for id in others:  # what only the first ones after a start pay is paid by these
+                client.call("GET", f"/api/conversations/{id}/events/search?limit=1")
+                client.call("POST", f"/api/conversations/{id}/events", MESSAGE)
             quiet([server], 5)
             client.connect()
             for name in ids if number % 2 else reversed(ids):
