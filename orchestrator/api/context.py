@@ -41,6 +41,7 @@ class Services:
     runtime_url: Callable[[Conversation], str | None]
     about: Mapping[str, str]  #: what /server_info says
     problems: Callable[[], Sequence[str]]  #: what is wrong with the state server or the journal now
+    unready: Callable[[], str | None]  #: what of it keeps requests from being served
 
 
 def services_of(request: Request) -> Services:

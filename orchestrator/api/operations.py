@@ -32,8 +32,8 @@ async def ready(services: ServicesOf) -> JSONResponse:
     """The process can serve: the state server answers, and may be trusted to keep what it is given."""
     try:
         await services.store.ping()
-        if problems := services.problems():
-            raise StoreUnavailable(problems[0])
+        if problem := services.unready():
+            raise StoreUnavailable(problem)
     except StoreUnavailable as exc:
         return JSONResponse({"status": "unavailable", "reason": exc.message}, 503, {"retry-after": "1"})
     return JSONResponse({"status": "ready"})

@@ -67,7 +67,7 @@ from orchestrator.services.watching import EngineWatch
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
-from orchestrator.state.journal.archive import open_archive
+from orchestrator.state.journal.archive import folder_of, open_archive
 from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.redis_store import RedisStore
 
@@ -285,6 +285,7 @@ async def _furnish(
         runtime_url=runtime_url,
         about=about,
         problems=health.problems,
+        unready=health.unready,
     )
     return House(
         settings=settings,
@@ -357,6 +358,8 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
     else:
         command = shlex.split(settings.runtime_command) if settings.runtime_command else None
         hidden = [settings.master_key_file] if settings.master_key_file else []
+        if settings.journal_url is not None and (journal := folder_of(settings.journal_url)) is not None:
+            hidden.append(journal)
         driver = ProcessDriver(
             settings.data_dir,
             command=command,

@@ -29,6 +29,11 @@ class StateHealth:
         """In words that may be shown."""
         return [problem for problem in (self._found, *(other() for other in self._others)) if problem is not None]
 
+    def unready(self) -> str | None:
+        """What keeps requests from being served. The journal alone does not: where the state server has changes on its
+        disk they are taken without it, else each of them says no by itself."""
+        return self._found
+
     async def look(self) -> None:
         """Ask once. What durable writes wait for is chosen anew, should the server have become less durable."""
         try:

@@ -84,6 +84,14 @@ class Archive(Protocol):
     async def close(self) -> None: ...
 
 
+def folder_of(url: str) -> Path | None:
+    """The folder of a `file:` address; None for any other."""
+    parts = urlsplit(url)
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
+        return Path(parts.path)
+    return None
+
+
 def open_archive(url: str | None, default: Path) -> Archive:
     """The archive of NESTOR_JOURNAL_URL: `file:///folder`, `s3://bucket/prefix?endpoint=...&region=...`, or None for
     `default`. Raises `Misconfigured`."""
@@ -91,9 +99,9 @@ def open_archive(url: str | None, default: Path) -> Archive:
 
     if url is None:
         return FileArchive(default)
-    parts = urlsplit(url)
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.startswith("/"):
-        return FileArchive(Path(parts.path))
+    folder, parts = folder_of(url), urlsplit(url)
+    if folder is not None:
+        return FileArchive(folder)
     if parts.scheme == "s3" and parts.hostname and not (parts.username or parts.password):
         try:
             from orchestrator.state.journal.objects import ObjectArchive

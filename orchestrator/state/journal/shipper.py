@@ -47,10 +47,13 @@ class _Home:
 class Shipper:
     """One replica's. `tick` is one round; `run` goes on for ever."""
 
-    def __init__(self, streams: Streams, archive: Archive, *, compact_bytes: int = COMPACT_BYTES) -> None:
+    def __init__(
+        self, streams: Streams, archive: Archive, *, compact_bytes: int = COMPACT_BYTES, look_every: int = _LOOK_EVERY
+    ) -> None:
         self._streams = streams
         self.archive = archive
         self._compact_bytes = compact_bytes
+        self._look_every = look_every
         self._homes: dict[str, _Home] = {}
         self._wake = anyio.Event()
         self._swept = ""
@@ -138,7 +141,7 @@ class Shipper:
                     state.begun -= 1
                     raise
                 state.since_look += 1
-            if state.since_look >= _LOOK_EVERY:
+            if tidy and state.since_look >= self._look_every:
                 state.since_look = 0
                 await self.archive.compact(home, at_least=self._compact_bytes)
             return moved

@@ -15,6 +15,8 @@ from orchestrator.domain.tenancy import Tenant
 from orchestrator.state.journal.archive import Overtaken
 from orchestrator.state.journal.entry import Entry, Tail
 from orchestrator.state.journal.files import FileArchive
+from orchestrator.state.journal.shipper import Shipper
+from orchestrator.state.journal.stream import Streams
 from orchestrator.state.redis_store import RedisStore
 
 from .conftest import Run
@@ -115,6 +117,22 @@ async def test_a_full_archive_refuses_and_recovers(stores: list[RedisStore], fol
     assert folded.entries() == [Entry("settings", "", "3:three")]
     assert tail.sequence == 3
     assert stores[0].journal.problem is None
+
+
+async def test_a_long_chain_is_compacted_by_the_way_and_nothing_is_lost(url: str, folder: Path) -> None:
+    store = RedisStore(url)
+    archive = FileArchive(folder)
+    shipper = Shipper(Streams(store._funnel), archive, compact_bytes=20_000, look_every=10)
+    for version in range(60):
+        await store.configuration.put_settings(TENANT, None, f"{version}" * 500, expected_version=version)
+        await shipper.tick()
+    found = await archive.check(TENANT)
+    assert found.entries == 60
+    assert sum(file.stat().st_size for file in (folder / TENANT).iterdir()) < 45_000, "sixty of a thousand bytes each"
+    assert (await archive.read(TENANT))[0].entries() == [Entry("settings", "", f"60:{'59' * 500}")]
+    assert [file.name for file in (folder / TENANT).glob("snapshot-*")]
+    await archive.close()
+    await store.close()
 
 
 async def test_a_shipper_that_slept_between_reading_and_writing_changes_nothing(

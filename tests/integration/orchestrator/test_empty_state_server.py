@@ -1,17 +1,23 @@
 """The state server comes back empty: everything that was accepted is there again, and nobody's runtime ends."""
 
+import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+import structlog
 from redis.asyncio import Redis
 from support.orchestrators import MODEL, OPERATOR_KEY, Nestor, nestor_at
 
 from orchestrator.domain.errors import Sealed
 from orchestrator.drivers.fake import FakeEngine
+from orchestrator.state.embedded import find_server
 
 pytestmark = pytest.mark.anyio
 
@@ -239,3 +245,44 @@ async def test_two_hundred_runtimes_are_taken_over_within_ten_seconds(
     with capsys.disabled():
         sys.stdout.write(f"\nrebuild: 200 runtimes of 10 tenants in {seconds:.2f} s, 0 ended\n")
     assert seconds < 10
+
+
+async def test_of_two_replicas_one_rebuilds_and_the_other_waits(data_dir: Path, engine: FakeEngine) -> None:
+    with state_server() as url, structlog.testing.capture_logs() as logs:
+        shared = {"redis_url": url, "journal_url": f"file://{data_dir}/shared-journal"}
+        async with nestor_at(data_dir, engine, **shared) as first, nestor_at(data_dir, engine, **shared) as second:
+            key = await first.ready_tenant()
+            made = [await ready(nestor, key) for nestor in (first, second)]
+            before = await alive(engine)
+            raw = Redis.from_url(url)
+            await raw.flushall()
+            await raw.aclose()
+            for nestor in (first, second):
+                await rebuilt(nestor)
+            for nestor in (first, second):
+                for one in made:
+                    found = await nestor.call("GET", f"/api/v2/conversations/{one['id']}", key, status=200)
+                    assert (found["phase"], found["runtime"]["id"]) == ("ready", one["runtime"]["id"])
+                await nestor.house.reconciler.tick()
+                await nestor.house.reconciler.tick()
+            assert await alive(engine) == before
+            more = await second.call("POST", "/api/v2/conversations", key, json={}, status=202)
+            await first.until(key, more["id"], "ready")
+    assert [entry["event"] for entry in logs].count("recovery.done") == 1
+
+
+@contextmanager
+def state_server() -> Iterator[str]:
+    with tempfile.TemporaryDirectory(prefix="nst-") as folder:
+        path = f"{folder}/s.sock"
+        command = [str(find_server()), "--port", "0", "--unixsocket", path, "--dir", folder, "--save", ""]
+        process = subprocess.Popen([*command, "--appendonly", "yes"], stdin=subprocess.DEVNULL)
+        try:
+            deadline = time.monotonic() + 10
+            while not Path(path).exists():
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield f"unix://{path}"
+        finally:
+            process.kill()
+            process.wait(10)
