@@ -62,7 +62,7 @@ async def restore(settings: OrchestratorSettings, say: Say, *, replace: bool) ->
                 hint="to replace what the state server holds by what the journal knows: --replace",
             )
         master.verify(await store.master_check(master.check_value()))
-        driver = await driver_of(settings, await store.installation())
+        driver = await driver_of(settings.model_copy(update={"zygote": "off"}), await store.installation())
         stack.push_async_callback(driver.close)
         await recovery.adopt(driver, await store.installation(), RuntimeClients())
         say("restored: start the orchestrator")

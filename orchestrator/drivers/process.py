@@ -171,7 +171,8 @@ class ProcessDriver:
         if namespaces is not None:
             # What runtimes are not to see is no business of the process either in which their libraries are imported.
             shown = [private_directory(self._folder / name) for name in _OF_RUNTIMES]
-            zygote.cover([self._folder], files=[path for path in hidden if path.is_file()], keep=shown)
+            folders = [self._folder, *(path for path in hidden if path.is_dir())]
+            zygote.cover(folders, files=[path for path in hidden if path.is_file()], keep=shown)
         return zygote, ""
 
     def begin(self) -> None:

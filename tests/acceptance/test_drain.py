@@ -23,6 +23,8 @@ from support.processes import OPERATOR_KEY, OrchestratorProcess, orchestrator_at
 
 from orchestrator.state.embedded import find_server
 
+from .test_journal_commands import state_servers
+
 
 @contextmanager
 def redis_at(folder: Path) -> Iterator[str]:
@@ -168,6 +170,7 @@ def test_a_second_signal_ends_it_at_once(data_dir: Path) -> None:
         assert time.monotonic() - began < 2
         assert process.stdout is not None
         process.stdout.close()
+        wait_for(lambda: not state_servers(data_dir), 20)
         nestor.start()
         assert nestor.call("GET", "/api/v2/tenants", status=200)["items"]
 
@@ -202,3 +205,4 @@ def test_one_that_cannot_end_is_ended(data_dir: Path) -> None:
     assert process.wait(20) == 0
     assert time.monotonic() - began < 10
     process.stdout.close()
+    wait_for(lambda: not state_servers(data_dir), 20)  # it ends by itself, with its orchestrator

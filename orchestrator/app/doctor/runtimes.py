@@ -20,7 +20,9 @@ async def look(settings: OrchestratorSettings, known: Known, stack: AsyncExitSta
     if settings.driver == "process" and not settings.data_dir.is_dir():
         return []  # making the driver would make the folder
     try:
-        driver = await driver_of(settings, known.installation or "none yet")
+        # Without a zygote: the one of a running orchestrator is in the same folder.
+        alone = settings.model_copy(update={"zygote": "off"})
+        driver = await driver_of(alone, known.installation or "none yet")
     except NestorError as exc:
         return [from_error(about, exc)]
     stack.push_async_callback(driver.close)
