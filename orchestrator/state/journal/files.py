@@ -47,7 +47,7 @@ class FileArchive:
     """See `archive.Archive`. Work that waits for the disk runs in threads of its own."""
 
     def __init__(self, folder: Path, *, segment_bytes: int = SEGMENT_BYTES) -> None:
-        self._folder = folder
+        self.folder = folder
         self._segment_bytes = segment_bytes
         self._ends: OrderedDict[str, _End] = OrderedDict()
         self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="journal")
@@ -86,33 +86,33 @@ class FileArchive:
             return await asyncio.get_running_loop().run_in_executor(self._pool, work)
         except OSError as exc:
             raise ArchiveUnavailable(
-                f"the journal in {self._folder} cannot be used: {exc.strerror}",
+                f"the journal in {self.folder} cannot be used: {exc.strerror}",
                 hint="check space, owner and mode of that folder",
             ) from exc
 
     def _identity(self) -> str:
-        path = self._folder / "identity"
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self.folder / "identity"
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
             _write_new(path, secrets.token_hex(16).encode())
         return path.read_text(encoding="ascii")
 
     def _homes(self) -> list[str]:
-        if not self._folder.is_dir():
+        if not self.folder.is_dir():
             return []
-        return sorted(item.name for item in self._folder.iterdir() if item.is_dir() and _HOME.fullmatch(item.name))
+        return sorted(item.name for item in self.folder.iterdir() if item.is_dir() and _HOME.fullmatch(item.name))
 
     def _home(self, home: str) -> Path:
         if not _HOME.fullmatch(home):
             raise ValueError("a journal's home is an id")
-        return self._folder / home
+        return self.folder / home
 
     @contextlib.contextmanager
     def _locked(self, home: str) -> Iterator[Path]:
         folder = self._home(home)
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync(self._folder)
+            _sync(self.folder)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
