@@ -57,6 +57,14 @@ class OrchestratorSettings(BaseSettings):
     journal_url: str | None = None
     """Where every accepted change is kept beside the state server: file:///folder or s3://bucket/prefix?endpoint=...
     Default: `journal` in the data folder. Replicas that share a state server have to share it."""
+    events_url: str | None = None
+    """Where event logs are kept beyond their last events: as `NESTOR_JOURNAL_URL`. Default: `events` in the data
+    folder, or beside the journal where that has an address (`-events` behind its path). Replicas share it."""
+    events_held: int = Field(default=1000, ge=10, le=100_000)
+    """How many events of each conversation the state server holds; up to eight times that while the archive cannot be
+    used, then runtimes keep theirs. A thousand, because readers mostly want the last ones."""
+    events_held_kilobytes: int = Field(default=1024, ge=16, le=65_536)
+    """The same by size, in KiB."""
     master_key: SecretStr | None = None
     """Key-encryption key, base64url of 32 bytes. Prefer the file: an environment is readable by others."""
     master_key_file: Path | None = None

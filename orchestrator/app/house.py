@@ -45,6 +45,7 @@ from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
 from orchestrator.services.effective import Effective
+from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
 from orchestrator.services.git_tokens import Probe, TokenCheck
@@ -67,6 +68,7 @@ from orchestrator.services.watching import EngineWatch
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
+from orchestrator.state.event_archive.archive import EventArchive, open_event_archive
 from orchestrator.state.journal.archive import folder_of, open_archive
 from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.redis_store import RedisStore
@@ -116,6 +118,10 @@ async def open_house(
         stack.push_async_callback(store.close)
         archive = open_archive(settings.journal_url, settings.data_dir / "journal")
         stack.push_async_callback(archive.close)
+        event_archive = open_event_archive(
+            settings.events_url, journal=settings.journal_url, default=settings.data_dir / "events"
+        )
+        stack.push_async_callback(event_archive.close)
         shipper = store.archive_to(archive)
         about = await _checked(settings, store)
         recovery = Recovery(store.restoring(archive), store, master, SystemClock(), owner=new_uuid())
@@ -123,6 +129,8 @@ async def open_house(
         await recovery.at_start(alone=state_server is not None)
         if not await store.same_archive(await archive.identity()):
             raise other_archive()
+        if not await store.same_event_archive(await event_archive.identity()):
+            raise other_event_archive()
         master.verify(await store.master_check(master.check_value()))
         installation = await store.installation()
         if driver is None:
@@ -144,9 +152,10 @@ async def open_house(
             state_server,
             clients,
             shipper,
+            event_archive,
             partial(recovery.run, driver, installation, clients),
             facing,
-            StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem]),
+            StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem, lambda: event_archive.problem]),
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
@@ -185,6 +194,7 @@ async def _furnish(
     state_server: EmbeddedServer | None,
     clients: RuntimeClients,
     shipper: Shipper,
+    archive: EventArchive,
     recover: Callable[[], Coroutine[Any, Any, None]],
     facing: Facing | None,
     health: StateHealth,
@@ -199,7 +209,10 @@ async def _furnish(
     overrides = OverrideSeal(envelope)
     effective = Effective(layers, overrides)
     keys = KeyRing(envelope)
-    events = EventLog(store.events, clients, keys)
+    archiving = EventArchiving(
+        store.events, archive, Bounds(settings.events_held, settings.events_held_kilobytes * 1024)
+    )
+    events = EventLog(store.events, archiving, clients, keys)
     routes = Routes(store.conversations, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
     activity = Activity(store.conversations)
@@ -248,8 +261,9 @@ async def _furnish(
         suspension,
         idleness,
         admission,
-        Deletion(surroundings, store, events, admission),
+        Deletion(surroundings, store, events, archiving, admission),
         Retiring(surroundings, store, idleness, undelete_seconds=settings.undelete_seconds),
+        archiving,
         start_timeout=settings.start_timeout,
     )
     workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
@@ -316,6 +330,13 @@ def other_archive() -> Misconfigured:
     return Misconfigured(
         "the journal of this replica is not the one that the state server's other replicas write, or it was lost",
         hint="set NESTOR_JOURNAL_URL to the one they share; if it is lost for good: nestor journal begin-anew",
+    )
+
+
+def other_event_archive() -> Misconfigured:
+    return Misconfigured(
+        "this replica's archive of events is not the one that the state server's other replicas use, or it was lost",
+        hint="set NESTOR_EVENTS_URL to the one they share; if it is lost for good: nestor journal begin-anew",
     )
 
 

@@ -19,6 +19,7 @@ from orchestrator.drivers.base import ClaimTaken
 from orchestrator.nested.client import Refused
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
+from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import EventLog
 from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
 from orchestrator.services.tending import problem_of
@@ -33,10 +34,13 @@ UNDELETED = Why(Reason.REQUESTED, "deleted and brought back", "start it to go on
 class Deletion:
     """Answers as `Lifecycle.act`."""
 
-    def __init__(self, house: Surroundings, store: Store, events: EventLog, admission: Admission) -> None:
+    def __init__(
+        self, house: Surroundings, store: Store, events: EventLog, archiving: EventArchiving, admission: Admission
+    ) -> None:
         self._house = house
         self._store = store
         self._events = events
+        self._archiving = archiving
         self._admission = admission
 
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
@@ -87,6 +91,7 @@ class Deletion:
     async def _purge(self, start: Provisioning) -> None:
         with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
             await self._house.driver.remove_volume(start.labels, fence=start.lease.fence)
+        await self._archiving.forget(start.conversation)
         await self._store.conversations.drop_route(made(start.conversation.runtime).id)
         await self._finish(start.conversation)
         await self._store.conversations.remove(start.lease)

@@ -15,6 +15,7 @@ import structlog
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.nested.client import Refused, RuntimeClient, RuntimeClients, is_event_id
+from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Events, StoredEvent
 
@@ -28,10 +29,12 @@ _PAGES_A_PULL = 200  # 20,000 events: what is left comes with the next pull
 class EventLog:
     """Reads, and pulls before it reads where the runtime is there to be asked."""
 
-    def __init__(self, events: Events, clients: RuntimeClients, keys: KeyRing) -> None:
+    def __init__(self, events: Events, archiving: EventArchiving, clients: RuntimeClients, keys: KeyRing) -> None:
         self._events = events
+        self._archiving = archiving
         self._clients = clients
         self._keys = keys
+        self.pulls = 0  #: how often a runtime's log was read
 
     async def read(
         self, conversation: Conversation, *, after: int, limit: int, ask: bool = True
@@ -44,7 +47,7 @@ class EventLog:
                     await self.pull(conversation)
             except (RuntimeUnreachable, Refused) as exc:
                 log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
-        return await self._events.read(conversation.tenant, conversation.id, after=after, limit=limit)
+        return await self._archiving.read(conversation, after=after, limit=limit)
 
     async def take(self, conversation: Conversation, first: int, events: Sequence[Mapping[str, Any]]) -> bool:
         """Keep what the runtime sent by itself, numbered as in its own log; what is there already is dropped. False
@@ -56,12 +59,14 @@ class EventLog:
             StoredEvent(sequence, str(item["id"]), _payload(item), _is_message(item))
             for sequence, item in enumerate(events, start=first)
         ]
-        last = await self._events.append(conversation.tenant, conversation.id, batch)
+        last = await self._append(conversation, batch)
+        await self._archiving.settled(conversation)
         return last >= first + len(events) - 1
 
     async def pull(self, conversation: Conversation) -> int:
         """Take over what the runtime has and we have not; answers the last sequence kept. Raises
         `RuntimeUnreachable`, `Refused`."""
+        self.pulls += 1
         runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
         if runtime is None or key is None or not runtime.address:
             return 0
@@ -69,6 +74,7 @@ class EventLog:
             return await self._pull(conversation, client)
 
     async def _pull(self, conversation: Conversation, client: RuntimeClient) -> int:
+        await self._archiving.known(conversation)
         last = await self._events.last(conversation.tenant, conversation.id)
         sequence, page_id = (last.sequence, last.id) if last else (0, None)
         for _ in range(_PAGES_A_PULL):
@@ -83,12 +89,16 @@ class EventLog:
                 for index, item in enumerate(fresh, start=1)
             ]
             if batch:
-                await self._events.append(conversation.tenant, conversation.id, batch)
+                await self._append(conversation, batch)
                 sequence += len(batch)  # by its place in the runtime's log: another pull may be ahead in ours
             if page.next_page_id is None:
                 return sequence
             page_id = page.next_page_id
         return sequence
+
+    async def _append(self, conversation: Conversation, batch: Sequence[StoredEvent]) -> int:
+        await self._archiving.make_room(conversation)
+        return await self._events.append(conversation.tenant, conversation.id, batch)
 
 
 def _is_message(item: Mapping[str, Any]) -> bool:

@@ -17,6 +17,7 @@ from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.deletion import Deletion, remove_runtime
 from orchestrator.services.discretion import discreet
+from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
@@ -60,12 +61,14 @@ class Lifecycle:
         admission: Admission,
         deletion: Deletion,
         retiring: Retiring,
+        archiving: EventArchiving,
         *,
         start_timeout: float,
     ) -> None:
         self._admission = admission
         self._deletion = deletion
         self._retiring = retiring
+        self._archiving = archiving
         self._suspension = suspension
         self._idleness = idleness
         self._house = house
@@ -77,10 +80,19 @@ class Lifecycle:
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
         """One act on a conversation that this replica has claimed. One that rests is due again when the clock says."""
         due_in_ms = await self._act(lease, conversation)
-        if due_in_ms == 0 or (due_in_ms is not None and conversation.phase is Phase.READY):
+        if due_in_ms == 0:
+            return 0
+        tended = due_in_ms is not None and conversation.phase is Phase.READY
+        present = conversation if tended else await self._store.conversations.get(lease.tenant, lease.conversation)
+        if present is None:
             return due_in_ms
-        present = await self._store.conversations.get(lease.tenant, lease.conversation)
-        if present is None or present.desired is Desired.DELETED:
+        again = await self._archiving.round(present)
+        due_in_ms = due_in_ms if tended else await self._due(present, due_in_ms)
+        return due_in_ms if again is None else min(again, again if due_in_ms is None else due_in_ms)
+
+    async def _due(self, present: Conversation, due_in_ms: int | None) -> int | None:
+        """For one that is not ready, where the clock is earlier."""
+        if present.desired is Desired.DELETED:
             return due_in_ms
         if present.phase in AT_REST and due_in_ms is None:
             return await self._retiring.due(present)

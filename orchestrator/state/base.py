@@ -57,14 +57,39 @@ class Message:
     accepted: int | None = None  #: the number that it has in the event log, once it is there
 
 
+#: How the id of the mark of a gap begins. With its space it can be no runtime's event.
+GAP = "gap "
+
+
 @dataclass(frozen=True)
 class StoredEvent:
-    """One event of the conversation: `sequence` = 1 + its index in the runtime's own log; `payload` is JSON text."""
+    """One event of the conversation: `sequence` = 1 + its index in the runtime's own log; `payload` is JSON text. Or
+    the mark of a gap, which stands for the numbers from `first` to `sequence` that will never come; for an event
+    they are the same."""
 
     sequence: int
     id: str
     payload: str
     is_message: bool = field(default=False, compare=False)  #: of the user; said when it is appended, and not kept
+    first: int = 0  #: filled in
+
+    def __post_init__(self) -> None:
+        if not self.first:
+            object.__setattr__(self, "first", self.sequence)
+
+    @property
+    def is_gap(self) -> bool:
+        return self.first < self.sequence or self.id.startswith(GAP)
+
+
+@dataclass(frozen=True)
+class HeldEvents:
+    """How much of a log the state server holds: the end of it, without a hole."""
+
+    events: int
+    size: int  #: bytes of their payloads
+    last: int  #: the last sequence, 0 for none
+    archived: int | None  #: up to where the archive reached when this server last heard; None when it never did
 
 
 @dataclass(frozen=True)
@@ -270,7 +295,14 @@ class Inbox(Protocol):
 
 
 class Events(Protocol):
-    """The conversation's event log, numbered as the runtime's own."""
+    """The end of the conversation's event log, numbered as the runtime's own. What is before it is in the archive
+    (`event_archive/`): nothing is taken out that is not there."""
+
+    @property
+    def confirmed(self) -> bool:
+        """Whether what was appended survives what the store promises to survive. Where it does not, it has to be in the
+        archive before somebody forgets it."""
+        ...
 
     async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
         """Append those that come next, drop those already there, stop at a gap. Answers the last sequence kept.
@@ -278,7 +310,20 @@ class Events(Protocol):
         ...
 
     async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None: ...
-    async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]: ...
+    async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]:
+        """Of what is held: the first may be far above `after`."""
+        ...
+
+    async def held(self, tenant: TenantId, id: ConversationId) -> HeldEvents: ...
+    async def resume(self, tenant: TenantId, id: ConversationId, archived: StoredEvent | None) -> None:
+        """The archive's last event is this one. Where nothing behind it is held, go on from it, which is held again.
+        Raises `NotFound`."""
+        ...
+
+    async def trim(self, tenant: TenantId, id: ConversationId, *, archived: int, events: int, size: int) -> None:
+        """The archive reaches to `archived`: let go of what it has, but for the last event and as many before it as are
+        within both bounds. Raises `NotFound`."""
+        ...
 
 
 class Changes(Protocol):

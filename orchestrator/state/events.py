@@ -1,11 +1,15 @@
-"""The event log of a conversation in Redis: a stream whose ids are the sequences. See `base.Events`."""
+"""The end of a conversation's event log in Redis: a stream whose ids are the sequences. See `base.Events`.
+
+How many bytes it holds, and up to where the archive reaches, are fields of the conversation's hash: they go with
+it, and where they are missing the archive is asked.
+"""
 
 from collections.abc import Sequence
 
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.state.base import StoredEvent
+from orchestrator.state.base import HeldEvents, StoredEvent
 from orchestrator.state.changes import told
-from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.funnel import Call, Funnel, command, run
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import no_conversation
 
@@ -16,6 +20,10 @@ class RedisEvents:
     def __init__(self, funnel: Funnel) -> None:
         self._funnel = funnel
 
+    @property
+    def confirmed(self) -> bool:
+        return not self._funnel.waits_for_archive
+
     async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
         t = TenantKeys(tenant)
         last = -1
@@ -23,7 +31,7 @@ class RedisEvents:
             fields = [
                 field
                 for event in events[start : start + _AT_ONCE]
-                for field in (event.sequence, event.id, event.payload, int(event.is_message))
+                for field in (event.sequence, event.id, event.payload, int(event.is_message), event.first)
             ]
             call = run("events_append", (t.conversation(id), t.events(id), t.inbox(id)), *fields)
             last = (await self._funnel.batch(call, told(id), durable=True))[0]
@@ -32,7 +40,7 @@ class RedisEvents:
         return last
 
     async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None:
-        found = await self._funnel.one(command("XREVRANGE", TenantKeys(tenant).events(id), "+", "-", "COUNT", 1))
+        found = await self._funnel.one(_newest(tenant, id))
         return _event(found[0]) if found else None
 
     async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]:
@@ -40,7 +48,33 @@ class RedisEvents:
         found = await self._funnel.one(command("XRANGE", stream, f"{after + 1}-0", "+", "COUNT", limit))
         return [_event(entry) for entry in found]
 
+    async def held(self, tenant: TenantId, id: ConversationId) -> HeldEvents:
+        t = TenantKeys(tenant)
+        fields = command("HMGET", t.conversation(id), "log_bytes", "log_archived")
+        count, newest, (size, archived) = await self._funnel.batch(
+            command("XLEN", t.events(id)), _newest(tenant, id), fields
+        )
+        last = _event(newest[0]).sequence if newest else 0
+        return HeldEvents(count, int(size or 0), last, None if archived is None else int(archived))
+
+    async def resume(self, tenant: TenantId, id: ConversationId, archived: StoredEvent | None) -> None:
+        one = archived or StoredEvent(0, "", "")
+        await self._done("events_resume", tenant, id, one.sequence, one.id, one.payload, one.first)
+
+    async def trim(self, tenant: TenantId, id: ConversationId, *, archived: int, events: int, size: int) -> None:
+        await self._done("events_trim", tenant, id, archived, events, size)
+
+    async def _done(self, script: str, tenant: TenantId, id: ConversationId, *arguments: str | int) -> None:
+        t = TenantKeys(tenant)
+        if await self._funnel.one(run(script, (t.conversation(id), t.events(id)), *arguments)) < 0:
+            raise no_conversation()
+
+
+def _newest(tenant: TenantId, id: ConversationId) -> Call:
+    return command("XREVRANGE", TenantKeys(tenant).events(id), "+", "-", "COUNT", 1)
+
 
 def _event(entry: tuple[str, dict[str, str]]) -> StoredEvent:
     stream_id, fields = entry
-    return StoredEvent(int(stream_id.partition("-")[0]), fields["id"], fields["payload"])
+    first = int(fields.get("first", 0))
+    return StoredEvent(int(stream_id.partition("-")[0]), fields["id"], fields["payload"], first=first)

@@ -20,6 +20,7 @@ REBUILD = "x:rebuild"  #: string with an expiry: who writes everything anew afte
 REBUILD_BEGUN = "x:rebuild:begun"  #: string: a rebuild was begun and is not done, whoever does it
 UNCLAIMED = "x:unclaimed"  #: set: names of runtimes that a rebuild found and could give to no record
 ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the same for every replica
+EVENT_ARCHIVE = "x:events:archive"  #: string: the same for the archive of events
 JOURNAL_DUE = "x:journal:due"  #: sorted set: home of a journal -> ms at which somebody may look at it
 HOUSE = "house"  #: the home of the journal that belongs to no tenant
 HOUSE_JOURNAL = "x:journal"  #: stream, as a tenant's

@@ -70,9 +70,13 @@ class RedisStore:
             await export(self._funnel)
         return await self._once(keys.ARCHIVE, identity) == identity
 
+    async def same_event_archive(self, identity: str) -> bool:
+        """The same for the archive of events."""
+        return await self._once(keys.EVENT_ARCHIVE, identity) == identity
+
     async def forget_archive(self) -> None:
-        """The archive is lost: the next start takes the one that it finds, and notes everything in it."""
-        await self._funnel.one(command("DEL", keys.ARCHIVE))
+        """The archives are lost: the next start takes those that it finds, and notes everything in the journal's."""
+        await self._funnel.one(command("DEL", keys.ARCHIVE, keys.EVENT_ARCHIVE))
 
     def guard(self, epoch: str, on_loss: Callable[[], None]) -> None:
         """From now on nothing is answered from a server that does not hold this epoch; `on_loss` is called instead."""

@@ -22,6 +22,7 @@ from orchestrator.state.journal import entry
 from orchestrator.state.journal.archive import ArchiveUnavailable, Checked, DamagedArchive, Overtaken
 from orchestrator.state.journal.entry import BrokenChain, Entry, Tail
 from orchestrator.state.journal.folded import Folded
+from orchestrator.state.new_file import sync_folder, write_new
 
 T = TypeVar("T")
 SEGMENT_BYTES = 4 * 1024 * 1024
@@ -94,7 +95,7 @@ class FileArchive:
         path = self.folder / "identity"
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not path.exists():
-            _write_new(path, secrets.token_hex(16).encode())
+            write_new(path, secrets.token_hex(16).encode())
         return path.read_text(encoding="ascii")
 
     def _homes(self) -> list[str]:
@@ -112,7 +113,7 @@ class FileArchive:
         folder = self._home(home)
         if not folder.is_dir():
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            _sync(self.folder)
+            sync_folder(self.folder)
         descriptor = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -220,10 +221,10 @@ class FileArchive:
             if sum(map(_size, segments)) + (_size(before) if before else 0) - len(content) < at_least:
                 return False
             path = folder / f"snapshot-{tail.sequence:016d}.jsonl"
-            _write_new(path, content)
+            write_new(path, content)
             for old in [*segments, *(one for one in older if one != path)]:
                 old.unlink()
-            _sync(folder)
+            sync_folder(folder)
             self._remember(home, _End(tail, None, 0, path))
             return True
 
@@ -277,28 +278,5 @@ def _append_to(path: Path, content: bytes, *, at: int) -> int:
     finally:
         os.close(descriptor)
     if fresh:
-        _sync(path.parent)
+        sync_folder(path.parent)
     return at + len(content)
-
-
-def _write_new(path: Path, content: bytes) -> None:
-    """The file appears whole or not at all."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
-    try:
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.rename(path)
-    finally:
-        draft.unlink(missing_ok=True)
-    _sync(path.parent)
-
-
-def _sync(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -23,7 +23,7 @@ class MemoryConversations:
         key = (conversation.tenant, conversation.id)
         if key in self._shelf.places:
             return self._shelf.places[key].conversation
-        place = Place(conversation, due_ms=self._shelf.now_ms())
+        place = Place(conversation, due_ms=self._shelf.now_ms(), archived=0)
         if ask is not None:
             raise_refused(ledger.ask_for(self._shelf, conversation.tenant, conversation.id, place, ask))
             place.slot.asked = True

@@ -1,33 +1,67 @@
-"""The event log of a conversation in memory. See `base.Events`."""
+"""The end of a conversation's event log in memory. See `base.Events`."""
 
 from collections.abc import Sequence
 
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.state.base import StoredEvent
-from orchestrator.state.memory.shelf import Shelf
+from orchestrator.state.base import HeldEvents, StoredEvent
+from orchestrator.state.memory.shelf import Place, Shelf
 
 
 class MemoryEvents:
+    confirmed = True  # as much as anything here is
+
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
     async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
         log = self._shelf.place(tenant, id).events
+        last = log[-1].sequence if log else 0
         for event in events:
-            if event.sequence == len(log) + 1:
+            if event.first == last + 1:
                 log.append(event)
-            elif event.sequence > len(log):
+                last = event.sequence
+            elif event.first > last:
                 break
         self._shelf.tell(id)
-        return len(log)
+        return last
 
     async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None:
         log = self._log(tenant, id)
         return log[-1] if log else None
 
     async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]:
-        return self._log(tenant, id)[after : after + limit]
+        return [event for event in self._log(tenant, id) if event.sequence > after][:limit]
+
+    async def held(self, tenant: TenantId, id: ConversationId) -> HeldEvents:
+        log, place = self._log(tenant, id), self._shelf.places.get((tenant, id))
+        archived = None if place is None else place.archived
+        last = log[-1].sequence if log else 0
+        return HeldEvents(len(log), sum(len(event.payload.encode()) for event in log), last, archived)
+
+    async def resume(self, tenant: TenantId, id: ConversationId, archived: StoredEvent | None) -> None:
+        place = self._shelf.place(tenant, id)
+        last = place.events[-1].sequence if place.events else 0
+        if archived is not None and archived.sequence > last:
+            place.events[:] = [archived]
+        _reaches(place, archived.sequence if archived is not None else 0)
+
+    async def trim(self, tenant: TenantId, id: ConversationId, *, archived: int, events: int, size: int) -> None:
+        place = self._shelf.place(tenant, id)
+        kept: list[StoredEvent] = []
+        taken = 0
+        for event in reversed(place.events):
+            length = len(event.payload.encode())
+            if event.sequence <= archived and kept and (len(kept) >= events or taken + length > size):
+                break
+            kept.insert(0, event)
+            taken += length
+        place.events[:] = kept
+        _reaches(place, archived)
 
     def _log(self, tenant: TenantId, id: ConversationId) -> list[StoredEvent]:
         place = self._shelf.places.get((tenant, id))
         return [] if place is None else place.events
+
+
+def _reaches(place: Place, archived: int) -> None:
+    place.archived = max(archived, -1 if place.archived is None else place.archived)

@@ -32,6 +32,7 @@ class Place:
     saga: dict[str, tuple[str, str | None]] = field(default_factory=dict)
     messages: list[Message] = field(default_factory=list)
     events: list[StoredEvent] = field(default_factory=list)
+    archived: int | None = None  #: up to where the archive of events reaches
     running_operations: set[OperationId] = field(default_factory=set)
 
     def holds(self, lease: Lease) -> bool:

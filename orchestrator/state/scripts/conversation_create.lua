@@ -22,7 +22,7 @@ elseif ARGV[2] ~= '' then
   redis.call('HSET', KEYS[1], 'asked', 1)
 end
 redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
-  'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11])
+  'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11], 'log_archived', 0)
 redis.call('ZADD', KEYS[3], 0, ARGV[3])
 if ARGV[4] ~= '' then
   redis.call('ZADD', KEYS[8], 0, ARGV[3])

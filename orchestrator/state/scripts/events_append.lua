@@ -1,7 +1,8 @@
 -- Append the events that come next: drop those already there, stop at a gap.
 -- A message of the user that is kept is noted in the inbox as taken up, with its number here.
 -- KEYS: conversation, events, inbox
--- ARGV: for each event its sequence, id, payload, and 1 if it is a message of the user
+-- ARGV: for each event its sequence, id, payload, 1 if it is a message of the user, and the first sequence for which it
+--       stands (its own; of the mark of a gap the gap's)
 -- Answers the last sequence kept, or -1 when there is no such conversation.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return -1
@@ -11,16 +12,25 @@ local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
 if newest[1] then
   last = tonumber(string.match(newest[1][1], '^(%d+)-'))
 end
-for position = 1, #ARGV, 4 do
-  local sequence = tonumber(ARGV[position])
-  if sequence == last + 1 then
-    redis.call('XADD', KEYS[2], ARGV[position] .. '-0', 'id', ARGV[position + 1], 'payload', ARGV[position + 2])
+local added = 0
+for position = 1, #ARGV, 5 do
+  local sequence, first = tonumber(ARGV[position]), tonumber(ARGV[position + 4])
+  if first == last + 1 then
+    local fields = {'id', ARGV[position + 1], 'payload', ARGV[position + 2]}
+    if first < sequence then
+      fields[5], fields[6] = 'first', ARGV[position + 4]
+    end
+    redis.call('XADD', KEYS[2], ARGV[position] .. '-0', unpack(fields))
+    added = added + #ARGV[position + 2]
     if ARGV[position + 3] == '1' then
       redis.call('HSET', KEYS[3], 'accepted:' .. ARGV[position + 1], ARGV[position])
     end
     last = sequence
-  elseif sequence > last then
+  elseif first > last then
     break
   end
+end
+if added > 0 then
+  redis.call('HINCRBY', KEYS[1], 'log_bytes', added)
 end
 return last

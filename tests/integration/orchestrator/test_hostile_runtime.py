@@ -4,6 +4,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import anyio
 import anyio.abc
@@ -18,8 +19,11 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys
+from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.events import EventLog
 from orchestrator.services.keys import KeyRing
+from orchestrator.state.event_archive.archive import EventArchive
+from orchestrator.state.event_archive.files import FilePlace
 from orchestrator.state.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -92,7 +96,7 @@ async def test_json_that_is_nested_without_end_is_no_event_log() -> None:
             await client.events("c", page_id=None)
 
 
-async def test_two_pulls_at_once_keep_each_event_once() -> None:
+async def test_two_pulls_at_once_keep_each_event_once(tmp_path: Path) -> None:
     """One pull is held before its second page until the other is through."""
     log = [{"id": f"event-{number}", "kind": "MessageEvent", "source": "agent"} for number in range(1, 301)]
     second_pages, through = 0, anyio.Event()
@@ -109,7 +113,8 @@ async def test_two_pulls_at_once_keep_each_event_once() -> None:
 
     store, clients = MemoryStore(SystemClock()), RuntimeClients()
     keys = KeyRing(Envelope(MasterKeys([b"k" * 32]), store.configuration))
-    events = EventLog(store.events, clients, keys)
+    archiving = EventArchiving(store.events, EventArchive(FilePlace(tmp_path)), Bounds(1000, 1024 * 1024))
+    events = EventLog(store.events, archiving, clients, keys)
     async with runtime(page) as address:
         conversation = await reachable(store, keys, address)
         async with anyio.create_task_group() as tasks:
