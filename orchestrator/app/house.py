@@ -68,7 +68,7 @@ from orchestrator.services.watching import EngineWatch
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
-from orchestrator.state.event_archive.archive import EventArchive, open_event_archive
+from orchestrator.state.event_archive.archive import EventArchive, event_folder_of, open_event_archive
 from orchestrator.state.journal.archive import folder_of, open_archive
 from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.redis_store import RedisStore
@@ -381,6 +381,8 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
         hidden = [settings.master_key_file] if settings.master_key_file else []
         if settings.journal_url is not None and (journal := folder_of(settings.journal_url)) is not None:
             hidden.append(journal)
+        if (events := event_folder_of(settings.events_url, settings.journal_url)) is not None:
+            hidden.append(events)
         driver = ProcessDriver(
             settings.data_dir,
             command=command,

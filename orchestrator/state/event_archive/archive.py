@@ -275,3 +275,11 @@ def open_event_archive(url: str | None, *, journal: str | None, default: Path) -
         "NESTOR_EVENTS_URL is not an address of an archive",
         hint="use file:///folder or s3://bucket/prefix?endpoint=https://host; credentials come from the environment",
     )
+
+
+def event_folder_of(url: str | None, journal: str | None) -> Path | None:
+    """Where the archive is in files outside of the data folder: nothing that a runtime may see. None elsewhere."""
+    if url is None and journal is None:
+        return None
+    parts = urlsplit(url if url is not None else f"{(journal or '').rstrip('/')}-events")
+    return Path(parts.path) if parts.scheme == "file" else None
