@@ -271,6 +271,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         settings_store=settings_store,
         secret_store=secret_store,
         git_providers=git_providers,
+        profiles=profiles,
         outward=webhooks,
     )
     if webhooks is not None:

@@ -37,5 +37,6 @@ def child_of(parent: ConversationRecord, task: str, *, title: str | None, worktr
         tool_module_qualnames=parent.tool_module_qualnames,
         tags={},
         title=title,
-        autotitle=True,
+        autotitle=parent.autotitle,
+        title_llm_profile=parent.title_llm_profile,
     )

@@ -267,7 +267,7 @@ class Conversation:
         self.record.last_user_message_id = event.id
         self.tell_state("last_user_message_id", event.id)
         if self.record.title is None and self.record.autotitle:
-            self.record.title = self.mask.text(title_of(message)) or None
+            self.record.title = cut_title(self.mask.text(text_of(message.content))) or None
         if self.status in ENDED:
             self.move(Status.IDLE)
         if self._history is not None:
@@ -343,9 +343,9 @@ class Conversation:
         await asyncio.to_thread(self.events.close)
 
 
-def title_of(message: Message) -> str:
-    """The first line of the first message, cut at a word."""
-    text = text_of(message.content).strip()
+def cut_title(text: str) -> str:
+    """The first line of a text, cut at a word. Mask before: what is left of a value that was cut cannot be masked."""
+    text = text.strip()
     line = text.splitlines()[0].strip() if text else ""
     if len(line) <= _TITLE_CHARACTERS:
         return line

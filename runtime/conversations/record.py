@@ -72,6 +72,7 @@ class ConversationRecord(BaseModel):
     tags: dict[str, str] = Field(default_factory=dict)
     title: str | None = None
     autotitle: bool = True  #: the first message makes a title where there is none
+    title_llm_profile: str | None = None  #: whose model makes it; the first line where there is none
     stats: Stats = Field(default_factory=Stats)
     last_user_message_id: str | None = None
     leaf_event_id: str | None = None

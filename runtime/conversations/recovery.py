@@ -12,7 +12,7 @@ from datetime import datetime
 import structlog
 from pydantic import ValidationError
 
-from runtime.conversations.conversation import Conversation, title_of
+from runtime.conversations.conversation import Conversation, cut_title
 from runtime.conversations.goal import Goal
 from runtime.conversations.status import Status
 from runtime.events.actions import FinishAction
@@ -99,7 +99,7 @@ def _learn(conversation: Conversation, event: StoredEvent) -> None:
     if isinstance(event, MessageEvent) and event.source == "user":
         record.last_user_message_id = event.id
         if record.title is None and record.autotitle:
-            record.title = conversation.mask.text(title_of(event.llm_message)) or None
+            record.title = cut_title(conversation.mask.text(text_of(event.llm_message.content))) or None
     elif isinstance(event, MessageEvent):
         record.final_response = text_of(event.llm_message.content)
     elif isinstance(event, ActionEvent) and isinstance(event.action, FinishAction):

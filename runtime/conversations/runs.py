@@ -28,6 +28,7 @@ from runtime.conversations.goal import Goal
 from runtime.conversations.memory import ConversationMemory
 from runtime.conversations.recovery import unanswered
 from runtime.conversations.status import Status
+from runtime.conversations.titles import Profiles, Titles
 from runtime.conversations.tools import unknown_tools
 from runtime.conversations.turns import Turns, Verdict
 from runtime.events.content import Message, text_of
@@ -74,10 +75,12 @@ class Runner:
         conversation: Conversation,
         *,
         llm: Callable[[], LlmSettings],
+        profiles: Profiles,
         environment: Callable[[], Mapping[str, str]],
     ) -> None:
         self._conversation = conversation
         self.memory = ConversationMemory(conversation, llm=llm)
+        self.titles = Titles(conversation, profiles=profiles)
         self._llm = llm
         self._environment = environment
         self._task: asyncio.Task[None] | None = None
@@ -90,6 +93,13 @@ class Runner:
     async def submit(self, message: Message, *, event_id: UUID | None = None) -> bool:
         """Add a user's message, on disk when this returns; False when it is not to be answered: its `event_id` is known
         already, or a hook keeps it from the model."""
+        untitled = self.titles.wanted
+        to_answer = await self._add(message, event_id)
+        if untitled and to_answer:
+            self.titles.begin(text_of(message.content))
+        return to_answer
+
+    async def _add(self, message: Message, event_id: UUID | None) -> bool:
         conversation = self._conversation
         if event_id is not None and conversation.events.contains(event_id):
             return False
@@ -182,6 +192,7 @@ class Runner:
     async def cancel(self) -> None:
         """Break off a run that goes on, for good. What it had stored stays; a later load says that it was."""
         self._interrupted = False
+        await self.titles.end()
         if self._task is not None and not self._task.done():
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)

@@ -17,6 +17,7 @@ from uuid import UUID, uuid4
 import structlog
 
 from runtime.agent.llm import warm_up
+from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.record import LlmSettings
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
@@ -83,9 +84,11 @@ class ConversationService:
         settings_store: SettingsStore,
         secret_store: SecretStore,
         git_providers: GitProviderStore,
+        profiles: ProfileStore,
         outward: Outward | None = None,
     ) -> None:
         self.settings = settings
+        self._profiles = profiles
         self._outward = outward or Nobody()
         self._settings_store = settings_store
         self._user = UserSecrets(
@@ -343,8 +346,10 @@ class ConversationService:
 
     async def change(self, conversation_id: UUID, *, title: str | None, tags: dict[str, str] | None) -> None:
         """Another title, other tags; None leaves what is there. On disk when this returns. ConversationNotFound."""
-        conversation = await self.get(conversation_id)
+        opened = await self._library.open(conversation_id)
+        conversation = opened.conversation
         if title is not None:
+            opened.runner.titles.given()
             conversation.record.title = title
         if tags is not None:
             conversation.record.tags = tags
@@ -520,7 +525,12 @@ class ConversationService:
             skills=lambda: _skills(record),
             outward=self._outward,
         )
-        runner = Runner(conversation, llm=lambda: self._llm_of(record), environment=self.agent_environment)
+        runner = Runner(
+            conversation,
+            llm=lambda: self._llm_of(record),
+            profiles=lambda name: self._profiles.all().get(name),
+            environment=self.agent_environment,
+        )
         opened = Opened(conversation, runner)
         secrets.refresh_mask()
         return opened
@@ -628,6 +638,7 @@ def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None)
         tags=request.tags,
         title=request.title,
         autotitle=request.autotitle,
+        title_llm_profile=request.title_llm_profile,
         client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
         parent_conversation_id=request.parent_conversation_id,
         origin=origin,

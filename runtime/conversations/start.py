@@ -120,6 +120,7 @@ class StartRequest(BaseModel):
     conversation_runtime: Literal["local"] | None = None
     container: ContainerOptions | None = None
     autotitle: bool = True
+    title_llm_profile: str | None = Field(default=None, min_length=1, max_length=128)
     prompt: str | None = Field(default=None, max_length=2000)
 
     @model_validator(mode="before")
