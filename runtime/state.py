@@ -21,6 +21,7 @@ from pydantic import SecretStr
 from runtime.boot import InitKey
 from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
+from runtime.conversations.live_secrets import held
 from runtime.conversations.service import ConversationService
 from runtime.fence import FenceKeeper
 from runtime.machine import account
@@ -280,7 +281,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         settings.bash_events_dir,
         directory=settings.workspace_path,
         environment=conversations.agent_environment,
-        mask=_StoredValues(settings_store, secret_store, git_providers, settings.secret_variables).hide,
+        mask=_StoredValues(settings_store, secret_store, git_providers, profiles, settings.secret_variables).mask,
         retention_seconds=settings.bash_events_retention_seconds,
     )
     boundaries = Boundaries(private=_own_folders(settings))
@@ -322,19 +323,22 @@ class _StoredValues:
         settings: SettingsStore,
         secrets: SecretStore,
         providers: GitProviderStore,
+        profiles: ProfileStore,
         variables: Sequence[SecretStr],
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._providers = providers
+        self._profiles = profiles
         self._mask = Mask()
         self._mask.add(variables)
 
-    def hide(self, text: str) -> str:
+    def mask(self) -> Mask:
         found = [
-            self._settings.read().agent_settings.llm.api_key,
+            *held(self._settings.read().agent_settings),
+            *(value for llm in self._profiles.all().values() for value in held(llm)),
             *(provider.token for provider in self._providers.all().values()),
             *(self._secrets.get(entry.name) for entry in self._secrets.entries()),
         ]
         self._mask.add(value for value in found if value is not None)
-        return self._mask.text(text)
+        return self._mask

@@ -20,7 +20,7 @@ from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, R
 from runtime.agent.stuck import Repetition, acted, refused
 from runtime.agent.tools.base import Call, InvalidCall, Toolbox
 from runtime.events.actions import FinishAction, Observation, ThinkAction
-from runtime.events.content import Message, TextContent, ToolCall
+from runtime.events.content import AnyThinkingBlock, Message, TextContent, ToolCall
 from runtime.events.models import (
     ActionEvent,
     AgentErrorEvent,
@@ -259,8 +259,8 @@ class Run:
         message = Message(
             role="assistant",
             content=[TextContent(text=self._journal.mask.text(reply.text))] if reply.text else [],
-            reasoning_content=reply.reasoning,
-            thinking_blocks=reply.thinking_blocks,
+            reasoning_content=self._hidden(reply.reasoning),
+            thinking_blocks=self._shown_thinking(reply),
         )
         self.history.add(
             self._journal.emit(MessageEvent, source="agent", llm_message=message, llm_response_id=reply.response_id)
@@ -276,8 +276,8 @@ class Run:
             event = self._journal.emit(
                 ActionEvent,
                 thought=[TextContent(text=mask.text(reply.text))] if first and reply.text else [],
-                reasoning_content=reply.reasoning if first else None,
-                thinking_blocks=reply.thinking_blocks if first else [],
+                reasoning_content=self._hidden(reply.reasoning) if first else None,
+                thinking_blocks=self._shown_thinking(reply) if first else [],
                 action=mask.model(call.action) if call is not None else None,
                 tool_name=tool_call.name,
                 tool_call_id=tool_call.id,
@@ -289,6 +289,13 @@ class Run:
             self.history.add(event)
             steps.append(Step(event=event, call=call, refusal=refusal))
         return steps
+
+    def _hidden(self, text: str | None) -> str | None:
+        return None if text is None else self._journal.mask.text(text)
+
+    def _shown_thinking(self, reply: Reply) -> list[AnyThinkingBlock]:
+        """Without those that name a value: a provider takes a block back as it made it, or not at all."""
+        return [block for block in reply.thinking_blocks if self._journal.mask.model(block) == block]
 
     def _check(self, tool_call: ToolCall) -> tuple[Call | None, str]:
         try:

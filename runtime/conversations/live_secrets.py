@@ -7,18 +7,21 @@ conversation of the older body also has every stored secret and the providers' t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from pydantic import SecretStr
+from pydantic import BaseModel, SecretStr
 
-from runtime.configuration.record import McpServer
+from runtime.configuration.record import LlmSettings, McpServer
 from runtime.conversations.record import ConversationRecord
 from runtime.secrets.masking import Mask
-from runtime.secrets.names import is_clean_text
+from runtime.secrets.names import is_clean_text, is_secret_name
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup, LookupSecret, StaticSecret
 from runtime.secrets.store import SecretStore
+
+#: behind a scheme; what is shorter is a word
+_SHORTEST_CREDENTIAL = 8
 
 
 @dataclass(frozen=True)
@@ -76,9 +79,8 @@ class LiveSecrets:
         self.mask.add(
             value
             for value in (
-                record.agent.llm.api_key,
-                *(value for server in record.agent.mcp_config.values() for value in secrets_of(server)),
-                *(source.value for source in self.sources().values() if isinstance(source, StaticSecret)),
+                *held(record.agent),
+                *held(self.sources()),
                 *self._user.variables,
                 *(provider.token for provider in self._user.providers.all().values()),
                 *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
@@ -95,6 +97,39 @@ def _usable(value: SecretStr | None) -> str:
     """What an environment variable can hold."""
     text = value.get_secret_value() if value is not None else ""
     return text if is_clean_text(text) else ""
+
+
+def held(value: object) -> Iterator[SecretStr]:
+    """Every secret value in a record, however deep: keys of models and of the cloud, of tools' servers, of a condenser.
+    Of a model's extra headers those that look like credentials: others say who is calling, in everyday words."""
+    if isinstance(value, SecretStr):
+        yield value
+    elif isinstance(value, LlmSettings):
+        named = dict(value)
+        yield from credentials(named.pop("extra_headers") or {})
+        yield from held(named)
+    elif isinstance(value, LookupSecret):
+        yield from credentials(value.headers)
+    elif isinstance(value, McpServer):
+        yield from (found for found in secrets_of(value) if found is not None)
+    elif isinstance(value, BaseModel):
+        yield from held(dict(value))
+    elif isinstance(value, Mapping):
+        for one in value.values():
+            yield from held(one)
+    elif isinstance(value, list | tuple):
+        for one in value:
+            yield from held(one)
+
+
+def credentials(headers: Mapping[str, SecretStr]) -> Iterator[SecretStr]:
+    """The values of headers that sign in, and what stands in them behind the scheme."""
+    for name, value in headers.items():
+        if is_secret_name(name):
+            yield value
+            _, scheme, rest = value.get_secret_value().partition(" ")
+            if scheme and len(rest) >= _SHORTEST_CREDENTIAL:
+                yield SecretStr(rest)
 
 
 def secrets_of(server: McpServer) -> list[SecretStr | None]:

@@ -16,6 +16,7 @@ from runtime.agent.llm import Model
 from runtime.agent.reply import ModelError
 from runtime.configuration.record import LlmSettings
 from runtime.conversations.conversation import Conversation, cut_title
+from runtime.conversations.live_secrets import held
 from runtime.events.clock import utc_now
 
 log = structlog.get_logger()
@@ -85,7 +86,7 @@ class Titles:
     async def _ask(self, llm: LlmSettings, text: str) -> str:
         conversation = self._conversation
         conversation.secrets.refresh_mask()
-        conversation.mask.add([llm.api_key] if llm.api_key is not None else [])
+        conversation.mask.add(held(llm))
         chat = [{"role": "user", "content": _REQUEST.format(conversation.mask.text(text)[:_MOST_CHARACTERS])}]
         quiet = llm.model_copy(update={"stream": False, "log_completions": False, "usage_id": TITLE_USAGE})
         reply = await Model(quiet).ask(chat, [], on_delta=_nobody, abandon=asyncio.Event())

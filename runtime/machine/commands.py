@@ -24,12 +24,15 @@ from runtime.events.clock import utc_now, zulu
 from runtime.machine import account
 from runtime.machine.guard import Guard
 from runtime.machine.process import Command
+from runtime.secrets.masking import Mask, MaskedStream
 from runtime.store.files import private_directory
 
 log = structlog.get_logger()
 
 Record = dict[str, Any]
 Listener = Callable[[Record], None]
+#: by name of the stream: what came since the last output, and how it is masked
+Pieces = dict[str, tuple[list[str], MaskedStream]]
 
 CHUNK_CHARACTERS = 1 << 20
 KEPT_CHARACTERS = 64 << 20
@@ -59,7 +62,7 @@ class Kept:
 
 
 class Commands:
-    """All commands of this runtime. Single event loop. `mask` hides what must not be kept or shown."""
+    """All commands of this runtime. Single event loop. `mask` answers what must not be kept or shown, up to date."""
 
     def __init__(
         self,
@@ -67,7 +70,7 @@ class Commands:
         *,
         directory: Path,
         environment: Callable[[], Mapping[str, str]],
-        mask: Callable[[str], str],
+        mask: Callable[[], Mask],
         retention_seconds: float | None = None,
     ) -> None:
         self._folder = folder
@@ -167,12 +170,12 @@ class Commands:
     # -- one command
 
     async def _run(self, kept: Kept, directory: Path, seconds: int) -> None:
-        pieces: dict[str, list[str]] = {"stdout": [], "stderr": []}
+        pieces: Pieces = {name: ([], MaskedStream(self._mask())) for name in ("stdout", "stderr")}
         size = 0
 
         def take(name: str, text: str) -> None:
             nonlocal size
-            pieces[name].append(text)
+            pieces[name][0].append(text)
             size += len(text)
             if size >= CHUNK_CHARACTERS:
                 size = 0
@@ -186,7 +189,7 @@ class Commands:
             kept.running = running
             status = await running.wait(seconds)
         except OSError as error:
-            pieces["stderr"].append(f"{directory}: {error.strerror}\n")
+            pieces["stderr"][0].append(f"{directory}: {error.strerror}\n")
             status = -1
         except asyncio.CancelledError:
             await running.stop()
@@ -201,9 +204,11 @@ class Commands:
         kept.done.set()
         self._trim()
 
-    def _output(self, kept: Kept, pieces: dict[str, list[str]], status: int | None) -> None:
-        texts = {name: self._mask("".join(found)) for name, found in pieces.items()}
-        for found in pieces.values():
+    def _output(self, kept: Kept, pieces: Pieces, status: int | None) -> None:
+        self._mask()  # learns what became secret since
+        texts: dict[str, str] = {}
+        for name, (found, stream) in pieces.items():
+            texts[name] = stream.feed("".join(found)) + (stream.rest() if status is not None else "")
             found.clear()
         event = {
             "id": uuid4().hex,

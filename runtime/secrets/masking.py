@@ -13,6 +13,7 @@ from typing import Any, Literal, TypeVar, get_origin
 from pydantic import BaseModel, SecretStr
 
 from runtime.secrets.spellings import Spelling, spellings
+from runtime.secrets.torn import Beginnings
 
 Model = TypeVar("Model", bound=BaseModel)
 
@@ -26,6 +27,7 @@ class Mask:
         self._known: set[str] = set()
         self._spellings: set[Spelling] = set()
         self._pattern: re.Pattern[str] | None = None
+        self._beginnings = Beginnings(())
 
     def add(self, values: Iterable[SecretStr]) -> None:
         """Hide these values from now on. Blank values are ignored."""
@@ -36,6 +38,7 @@ class Mask:
         self._spellings.update(*map(spellings, new))
         longest_first = sorted(self._spellings, key=lambda spelling: spelling.longest, reverse=True)
         self._pattern = re.compile("|".join(one.pattern for one in longest_first)) if longest_first else None
+        self._beginnings = Beginnings(longest_first)
 
     @property
     def longest(self) -> int:
@@ -46,17 +49,23 @@ class Mask:
         """The text with every live value replaced."""
         return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
 
-    def open_end(self, text: str) -> int:
-        """How many characters at the end may be the beginning of a value, so that they cannot be shown yet."""
-        whole = 0  # what is a value already begins no other
-        for match in self._pattern.finditer(text) if self._pattern is not None else ():
-            whole = match.end()
-        text = text[whole:]
-        longest = max(map(len, self._known), default=0)
-        for length in range(min(len(text), longest - 1), 0, -1):
-            if any(value.startswith(text[-length:]) for value in self._known):
-                return length
-        return 0
+    def released(self, text: str) -> tuple[str, str]:
+        """What of a text can be shown though more of it may come, masked; and the rest, which may be the beginning of a
+        value and has to stand in front of what comes."""
+        if self._pattern is None:
+            return text, ""
+        open_at = iter(self._beginnings.where(text, within=self.longest))
+        held = next(open_at, len(text))
+        shown: list[str] = []
+        after = 0
+        for match in self._pattern.finditer(text):
+            if match.start() >= held:
+                break  # also of a value that begins at the same place as a longer one
+            shown += (text[after : match.start()], HIDDEN)
+            after = match.end()
+            while held < after:  # what is a value already begins no other
+                held = next(open_at, len(text))
+        return "".join((*shown, text[after:held])), text[held:]
 
     def model(self, record: Model) -> Model:
         """A record with every free text in it masked; fields of a closed set of words are left alone."""
@@ -81,7 +90,7 @@ class Mask:
 
 
 class MaskedStream:
-    """A text that comes in pieces: a value that is torn over two of them is masked as well."""
+    """A text that comes in pieces: a value that is torn over two of them, in whatever spelling, is masked as well."""
 
     def __init__(self, mask: Mask) -> None:
         self._mask = mask
@@ -89,10 +98,8 @@ class MaskedStream:
 
     def feed(self, piece: str) -> str:
         """What can be shown now; what may be the beginning of a value waits for the next piece."""
-        whole = self._held + piece
-        shown = len(whole) - self._mask.open_end(whole)
-        self._held = whole[shown:]
-        return self._mask.text(whole[:shown])
+        shown, self._held = self._mask.released(self._held + piece)
+        return shown
 
     def rest(self) -> str:
         """What waited, when no more comes."""

@@ -7,6 +7,7 @@ scope: whoever holds a value can always find a spelling that nobody looks for. P
 from __future__ import annotations
 
 import base64
+import enum
 import json
 import re
 import shlex
@@ -20,12 +21,23 @@ _BASE64_FROM = 6
 _BREAK = r"(?:\r?\n)?"
 
 
+class Writing(enum.Enum):
+    """In which of its ways of writing a spelling is the same text."""
+
+    AS_IS = enum.auto()
+    ESCAPES_OF_EITHER_CASE = enum.auto()  #: of percent-encoding
+    BROKEN_INTO_LINES = enum.auto()  #: of base64
+
+
 @dataclass(frozen=True)
 class Spelling:
-    """A regular expression for one spelling, and how many characters it can match at most."""
+    """A regular expression for one spelling, and how many characters it can match at most. `text` is what it matches,
+    in the one way of writing that `runtime.secrets.torn` compares."""
 
     pattern: str
     longest: int
+    text: str
+    writing: Writing = Writing.AS_IS
 
 
 def spellings(value: str) -> set[Spelling]:
@@ -38,10 +50,13 @@ def spellings(value: str) -> set[Spelling]:
     for form in plain:
         forms |= {json.dumps(form)[1:-1], json.dumps(form, ensure_ascii=False)[1:-1]}
         forms |= {shlex.quote(form), form.replace("'", "'\\''")}
-    found = {Spelling(re.escape(form), len(form)) for form in forms}
+    found = {Spelling(re.escape(form), len(form), form) for form in forms}
     for form in plain:
-        found |= {Spelling(_any_case(encoded), len(encoded)) for encoded in _in_urls(form)}
-        found |= {Spelling(pattern, 3 * letters) for pattern, letters in _in_base64(form)}
+        found |= {
+            Spelling(_any_case(encoded), len(encoded), encoded, Writing.ESCAPES_OF_EITHER_CASE)
+            for encoded in _in_urls(form)
+        }
+        found |= set(_in_base64(form))
     return found
 
 
@@ -58,8 +73,8 @@ def _any_case(encoded: str) -> str:
     return re.sub(r"%[0-9A-F]{2}", lambda match: f"(?i:{match[0]})", re.escape(encoded))
 
 
-def _in_base64(form: str) -> Iterator[tuple[str, int]]:
-    """Patterns, with the letters in them, for wherever the value begins in the encoded text, in both alphabets.
+def _in_base64(form: str) -> Iterator[Spelling]:
+    """Wherever the value begins in the encoded text, in both alphabets.
 
     One for a value that something follows: the letters that are its own; one for a value at the end, padding included.
     """
@@ -70,6 +85,10 @@ def _in_base64(form: str) -> Iterator[tuple[str, int]]:
         encoded = base64.b64encode(b"\0" * before + raw).decode()
         first = (0, 2, 3)[before]  # letters before it hold bits of what stands there
         last = (before + len(raw)) * 8 // 6  # letters beyond it hold bits of what follows, or padding
-        for letters, end in ((encoded[first:last], ""), (encoded[first:].rstrip("="), f"{_BREAK}={{0,2}}")):
+        for letters, end, padding in (
+            (encoded[first:last], "", ""),
+            (encoded[first:].rstrip("="), f"{_BREAK}={{0,2}}", "=="),
+        ):
             for code in {letters, letters.replace("+", "-").replace("/", "_")}:
-                yield _BREAK.join(map(re.escape, code)) + end, len(code) + 2
+                pattern = _BREAK.join(map(re.escape, code)) + end
+                yield Spelling(pattern, 3 * (len(code) + 2), code + padding, Writing.BROKEN_INTO_LINES)

@@ -78,6 +78,7 @@ class TerminalTool:
         self._secrets = secrets
         self._output_directory = output_directory
         self._shell: Shell | None = None
+        self._held = ""  #: of the running command's output: what may be the beginning of a value
         self._closed = False
 
     async def run(self, action: TerminalAction) -> Observation:
@@ -140,11 +141,11 @@ class TerminalTool:
         if self._shell is None:
             shell = Shell(directory=self._directory, environment=self._environment)
             await shell.start()
-            self._shell = shell
+            self._shell, self._held = shell, ""
         return self._shell
 
     def _observe(self, action: TerminalAction, outcome: Outcome, note: str) -> TerminalObservation:
-        text = self._presentable(outcome.output)
+        text = self._presentable(outcome.output, more=outcome.exit_code is None and not outcome.ended)
         exit_code = -1 if outcome.exit_code is None else outcome.exit_code
         return TerminalObservation(
             content=[TextContent(text=text)],
@@ -177,16 +178,20 @@ class TerminalTool:
             full_output_save_dir=str(self._output_directory),
         )
 
-    def _presentable(self, output: Taken) -> str:
-        """Cleaned, masked, then cut: a value that the cut went through could not be masked any more."""
+    def _presentable(self, output: Taken, *, more: bool) -> str:
+        """Cleaned, masked, then cut: a value that the cut went through could not be masked any more. While `more` may
+        come, what may be the beginning of a value waits for it."""
         mask = self._secrets.mask
-        text = mask.text(clean(output.beginning))
+        beginning, end = self._held + clean(output.beginning), clean(output.end)
+        text, self._held = mask.released(end if output.dropped_bytes else beginning)
+        if not more:
+            text, self._held = text + mask.text(self._held), ""
         if output.dropped_bytes:
-            # What stands next to the gap may be a part of a value.
+            # What stands next to the gap may be a part of a value: it is left out, after masking, lest that cut one.
             margin = mask.longest
-            text = text[: max(0, len(text) - margin)]
-            end = mask.text(clean(output.end)[margin:])
-            text += f"\n[... {output.dropped_bytes} bytes were not kept ...]\n{end}"
+            beginning = mask.text(beginning)
+            beginning = beginning[: max(0, len(beginning) - margin)]
+            text = f"{beginning}\n[... {output.dropped_bytes} bytes were not kept ...]\n{text[margin:]}"
         text = text.rstrip("\n").lstrip("\n") if text.strip("\n") else ""
         if len(text) <= _MOST_CHARACTERS:
             return text

@@ -2,11 +2,13 @@
 
 import base64
 import json
+import re
 import shlex
+import time
 import urllib.parse
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import SecretStr
 
@@ -79,15 +81,75 @@ def test_the_longest_match_bounds_every_spelling() -> None:
     assert mask.longest >= len(broken)
 
 
-@given(value=values, before=st.text(max_size=20), after=st.text(max_size=20), data=st.data())
-def test_a_value_torn_over_pieces_is_hidden(value: str, before: str, after: str, data: st.DataObject) -> None:
-    whole = before + value + after
+def written(value: str, how: str, *, shift: int, wrap: int, end: str) -> str:
+    """The value in one of the spellings that are looked for."""
+    if how == "plain":
+        return value
+    if how == "json":
+        return json.dumps(value)[1:-1]
+    if how == "shell":
+        return shlex.quote(value)
+    if how == "url":
+        return urllib.parse.quote(value, safe="")
+    if how == "url in small letters":
+        return re.sub("%[0-9A-F]{2}", lambda match: match[0].lower(), urllib.parse.quote(value, safe=""))
+    encode = base64.urlsafe_b64encode if how == "base64 of urls" else base64.b64encode
+    encoded = encode(b"x" * shift + value.encode() + b"y" * (shift and 2)).decode()
+    return end.join(encoded[at : at + wrap] for at in range(0, len(encoded), wrap)) if wrap else encoded
+
+
+HOW = ["plain", "json", "shell", "url", "url in small letters", "base64", "base64 of urls"]
+
+
+@pytest.mark.parametrize("how", HOW)
+@settings(max_examples=30)
+@given(
+    value=values,
+    others=st.lists(values, max_size=2),
+    before=st.text(max_size=12),
+    after=st.text(max_size=12),
+    shift=st.integers(0, 2),
+    wrap=st.sampled_from([0, 1, 4, 20, 76]),
+    end=st.sampled_from(["\n", "\r\n"]),
+)
+def test_a_value_torn_anywhere_is_hidden_as_if_it_were_whole(
+    how: str, value: str, others: list[str], before: str, after: str, shift: int, wrap: int, end: str
+) -> None:
+    whole = before + written(value, how, shift=shift, wrap=wrap, end=end) + after
+    mask = mask_of(value, *others, value[:7])
+    expected = mask.text(whole)
+    assert HIDDEN in expected
+    for cut in range(len(whole) + 1):
+        stream = MaskedStream(mask)
+        assert stream.feed(whole[:cut]) + stream.feed(whole[cut:]) + stream.rest() == expected, cut
+    stream = MaskedStream(mask)
+    assert "".join([*map(stream.feed, whole), stream.rest()]) == expected, "letter by letter"
+
+
+@given(value=values, data=st.data())
+def test_a_value_torn_more_than_once_is_hidden(value: str, data: st.DataObject) -> None:
+    whole = f"{value} {base64.b64encode(value.encode()).decode()}{value}"
     cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=8)))
     pieces = [whole[start:end] for start, end in zip([0, *cuts], [*cuts, len(whole)], strict=True)]
-    stream = MaskedStream(mask_of(value))
-    shown = "".join([*map(stream.feed, pieces), stream.rest()])
-    assert value not in shown
-    assert HIDDEN in shown
+    mask = mask_of(value)
+    stream = MaskedStream(mask)
+    assert "".join([*map(stream.feed, pieces), stream.rest()]) == mask.text(whole)
+
+
+def test_a_longer_value_that_begins_like_a_shorter_one_is_waited_for() -> None:
+    stream = MaskedStream(mask_of("abcdef", "abcdefghijkl"))
+    assert [stream.feed(piece) for piece in ("say abcdef", "ghi", "jkl", ".")] == ["say ", "", HIDDEN, "."]
+    assert (stream.feed("abcdef"), stream.feed("!"), stream.rest()) == ("", f"{HIDDEN}!", "")
+
+
+def test_looking_for_beginnings_costs_little() -> None:
+    """A private key and forty tokens, and an answer that comes in four thousand pieces."""
+    mask = mask_of("-----BEGIN KEY-----\n" + "MIIEvQIBADANBgkqhkiG9w0B" * 130, *(f"token-{n:040d}" for n in range(40)))
+    stream = MaskedStream(mask)
+    began = time.process_time()
+    for _ in range(4000):
+        stream.feed("and so on ")
+    assert time.process_time() - began < 8
 
 
 def test_what_cannot_be_a_value_is_shown_at_once() -> None:

@@ -9,7 +9,7 @@ import anyio
 import pytest
 from pydantic import SecretStr
 
-from runtime.agent.terminal.screen import Transcript, clean
+from runtime.agent.terminal.screen import Taken, Transcript, clean
 from runtime.agent.tools.terminal import TerminalTool
 from runtime.conversations.tools import shell_environment
 from runtime.events.actions import TerminalAction, TerminalObservation
@@ -241,3 +241,24 @@ def test_a_transcript_keeps_both_ends() -> None:
     assert taken.dropped_bytes + len(taken.beginning) + len(taken.end) == 70_000
     transcript.add(b"new")
     assert transcript.take().beginning == "new"
+
+
+async def test_a_value_torn_over_two_looks_at_a_running_command_is_hidden(terminal: Terminal) -> None:
+    terminal.secrets.values["TOKEN"] = "torn-over-two-looks-51c0"
+    for spelt in ("$TOKEN", "$(printf %s $TOKEN | base64)"):
+        script = f'v="{spelt}"; printf "say %s" "${{v:0:9}}"; read -s x; printf "%s, and more" "${{v:9}}"'
+        first = await terminal.text(script, timeout=0.5)
+        assert first.strip() == "say"
+        assert await terminal.text("go", is_input=True, timeout=20) == f"{HIDDEN}, and more"
+    assert await terminal.text("echo nothing of it is left") == "nothing of it is left"
+
+
+async def test_a_value_next_to_the_gap_of_a_flood_is_hidden(terminal: Terminal) -> None:
+    value = terminal.secrets.values["TOKEN"] = "beside-the-gap-77aa"
+    terminal.secrets.mask.add([SecretStr(value)])
+    margin = terminal.secrets.mask.longest
+    for offset in range(len(value)):
+        end = "e" * (margin - offset) + value + "f" * 50
+        taken = Taken("b" * 50 + value[:offset], end, 1000)
+        shown = terminal.tool._presentable(taken, more=False)
+        assert not any(value[at : at + 5] in shown for at in range(len(value) - 4)), offset

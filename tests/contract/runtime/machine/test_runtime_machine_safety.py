@@ -1,5 +1,6 @@
 """Repositories that would run programs, what belongs to the server, and much data through little memory."""
 
+import base64
 import re
 import subprocess
 from collections.abc import AsyncIterator, Iterator
@@ -124,6 +125,24 @@ async def test_much_output_of_a_loud_command_is_bounded(runtime: Runtime) -> Non
     assert sum(len(one["stdout"] or "") for one in items) <= KEPT_OF_ONE
     kept = sum(file.stat().st_size for file in (runtime.folder / "bash_events").iterdir())
     assert KEPT_OF_ONE // 2 < kept < KEPT_OF_ONE + (1 << 20)
+
+
+async def test_a_value_torn_over_two_outputs_is_hidden(runtime: Runtime) -> None:
+    value = "torn-over-two-outputs-9c3"
+    await runtime.http.put("/api/settings/secrets", json={"name": "S", "value": value})
+    # The first output ends with what fills it; the value is printed in the middle of many, so one is cut somewhere.
+    encoded = base64.b64encode(value.encode()).decode()
+    for spelt in (value, encoded):
+        script = (
+            f"i=0; while [ $i -lt 60 ]; do head -c 65530 /dev/zero | tr '\\0' .; printf %s {spelt}; i=$((i+1)); done"
+        )
+        answer = await runtime.http.post("/api/bash/execute_bash_command", json={"command": script}, timeout=120)
+        query = {"command_id__eq": answer.json()["command_id"], "kind__eq": "BashOutput"}
+        items = (await runtime.http.get("/api/bash/bash_events/search", params=query)).json()["items"]
+        assert len(items) > 2
+        shown = "".join(item["stdout"] for item in items)
+        assert shown.replace(".", "") == "<secret-hidden>" * 60
+        assert shown.count(".") == 60 * 65530
 
 
 async def test_a_listener_that_does_not_read_is_dropped_and_holds_nobody_up(runtime: Runtime) -> None:
