@@ -15,6 +15,7 @@ from typing import Any
 
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.fake_http import HEAD_LIMIT_BYTES, Answer, Request, read_request, rendered
+from orchestrator.drivers.fake_push import Push
 from orchestrator.drivers.fake_script import Fault, Received, Script
 
 LOOPBACK = "127.0.0.1"
@@ -29,6 +30,8 @@ class Memory:
     fence: int = 0
     settings: dict[str, Any] | None = None
     conversations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    #: How much of each conversation's log a receiver of webhooks, by its name, has acknowledged.
+    pushed: dict[str, dict[str, int]] = field(default_factory=dict)
 
 
 class FakeRuntime:
@@ -45,6 +48,8 @@ class FakeRuntime:
         self._config: Mapping[str, Any] | None = None  #: the body of init; None while dormant
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
+        self._pushes: list[Push] = []
+        self._pushing: list[asyncio.Task[None]] = []
         self._goes_on = asyncio.Event()
         self._goes_on.set()
         self.configured: list[str] = []  #: paths of the POSTs that were served since its start, messages left out
@@ -64,7 +69,7 @@ class FakeRuntime:
         if self._server is not None:
             self._server.close()
             self._server = None
-        tasks = [task for task in self._connections if task is not asyncio.current_task()]
+        tasks = [task for task in self._connections if task is not asyncio.current_task()] + self._pushing
         for task in tasks:
             task.cancel()
         return tasks
@@ -113,12 +118,14 @@ class FakeRuntime:
                 await asyncio.Event().wait()  # until `stop` cancels us
             case Fault.LOST_REPLY:
                 self._served(request)
+                self._wake()
             case Fault.DEATH:
                 self.cut()
                 self._on_death()
         return None
 
     def _noted(self, request: Request, answer: Answer) -> Answer:
+        self._wake()
         if request.method == "POST" and answer.status < 300 and not request.path.endswith("/events"):
             self.configured.append(request.path)
         return answer
@@ -152,7 +159,24 @@ class FakeRuntime:
         if not isinstance(request.body, dict) or not request.body.get("session_api_keys"):
             return Answer(422, {"detail": "session_api_keys must hold at least one key"})
         self._config = request.body
+        self._push(request.body)
         return Answer(200, {"state": "ready", "error": None})
+
+    def _wake(self) -> None:
+        """The log may have grown."""
+        for push in self._pushes:
+            push.wake()
+
+    def _push(self, config: Mapping[str, Any]) -> None:
+        """Begin to send the log to the receivers that `config` names."""
+        for hook in config.get("webhooks", ()):
+            headers = {"X-Nestor-Generation": str(config.get("generation"))}
+            if hook.get("send_session_key"):
+                headers["X-Session-API-Key"] = str(config["session_api_keys"][0])
+            positions = self._memory.pushed.setdefault(str(hook.get("name") or hook["base_url"]), {})
+            push = Push(hook, self._memory.conversations, positions, headers, self._goes_on)
+            self._pushes.append(push)
+            self._pushing.append(push.start())
 
     def _refused(self, request: Request) -> Answer | None:
         """Why this request is not served at all, if it is not."""

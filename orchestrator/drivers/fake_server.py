@@ -131,6 +131,11 @@ class FakeServer:
         """The event logs of every conversation that lives on a volume, by conversation."""
         return {id: log for volume in self._engine.volumes.values() for id, log in volume.memory.conversations.items()}
 
+    async def _do_pushed(self, asked: Mapping[str, Any]) -> Any:
+        """How many events of each conversation were acknowledged by the receiver of this name."""
+        pushed = [volume.memory.pushed.get(asked["name"], {}) for volume in self._engine.volumes.values()]
+        return {id: count for one in pushed for id, count in one.items()}
+
     async def _do_requests(self, asked: Mapping[str, Any]) -> Any:
         """What runtimes were asked, oldest first: (runtime, method, path)."""
         return [(one.runtime, one.method, one.path) for one in self._engine.script.received]

@@ -9,17 +9,22 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from redis import Redis
+
 from chaos.fleet import Fleet, Violation
 from orchestrator.domain.ids import ConversationId, message_event_id
 
 SETTLES_WITHIN = 180.0
 PAGE = 100
+HELD = 20  #: what the state server holds of each log, so that nearly all of it has to come from the archive
+MOST_HELD = 8 * HELD + PAGE
 
 
 async def run(
     fleet: Fleet, *, messages: int, conversations: int = 8, said: int = 1, harm_every: float = 4.0
 ) -> dict[str, Any]:
-    """Send that many messages, each answered by `said` events; answers the ledger. Raises `Violation`."""
+    """Send that many messages, each answered by `said` events, on a fleet that holds `HELD` events of each log; answers
+    the ledger. Raises `Violation`."""
     key = await fleet.tenant("writers")
     ids = [await _conversation(fleet, key) for _ in range(conversations)]
     sent: dict[str, list[str]] = {id: [] for id in ids}
@@ -33,7 +38,23 @@ async def run(
             await asyncio.gather(crashes, return_exceptions=True)
     await asyncio.gather(*(_settled(fleet, key, id, len(sent[id])) for id in ids))
     events = sum([await _compared(fleet, key, id, sent[id]) for id in ids])
-    return {"messages": sum(map(len, sent.values())), "events": events, "faults": fleet.faults}
+    pushed = sum((await fleet.engine_call("pushed", name="orchestrator")).values())
+    held = await asyncio.to_thread(_held, fleet)
+    if events > conversations * MOST_HELD and held > conversations * MOST_HELD:
+        raise Violation(f"the state server holds {held} events of {conversations} logs")
+    return {
+        "messages": sum(map(len, sent.values())),
+        "events": events,
+        "acknowledged pushes": pushed,
+        "archived": events - held,
+        "faults": fleet.faults,
+    }
+
+
+def _held(fleet: Fleet) -> int:
+    """How many events the state server holds."""
+    with Redis.from_url(f"unix://{fleet.redis}") as client:
+        return sum(client.xlen(name) for name in client.scan_iter("*:events"))
 
 
 async def _conversation(fleet: Fleet, key: str) -> str:

@@ -28,7 +28,7 @@ SCENARIOS: Mapping[str, Scenario] = {
 
 async def _soak(scenario: str, count: int, seed: int, lease_seconds: float) -> dict[str, Any]:
     began = time.monotonic()
-    async with fleet(seed=seed, lease_seconds=lease_seconds) as members:
+    async with fleet(seed=seed, lease_seconds=lease_seconds, NESTOR_EVENTS_HELD=str(messages.HELD)) as members:
         found = await SCENARIOS[scenario](members, count)
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **found}
 

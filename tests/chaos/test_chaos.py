@@ -12,7 +12,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 async def over_a_fleet(seed: int, act: Callable[[Fleet], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    async with fleet(seed=seed) as members:
+    async with fleet(seed=seed, NESTOR_EVENTS_HELD=str(messages.HELD)) as members:
         return await act(members)
 
 
