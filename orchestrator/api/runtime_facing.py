@@ -33,12 +33,15 @@ def build(intake: Intake) -> Starlette:
         conversation = await intake.authenticate(_runtime(request), request.headers.get("x-session-api-key", ""))
         if _id(request.path_params["conversation"]) != conversation.id:
             raise NotFound("that is not the conversation of this runtime")
-        await intake.events(conversation, _batch(await request.body()), _numbers(request))
+        batch = _batch(await request.body())
+        await intake.events(conversation, batch, _numbers(request, "sequence"), _numbers(request, "gap"))
         return JSONResponse({"success": True})
 
     async def conversations(request: Request) -> Response:
-        await intake.authenticate(_runtime(request), request.headers.get("x-session-api-key", ""))
-        return JSONResponse({"success": True})  # what it says is read where it is needed, from the runtime's own API
+        conversation = await intake.authenticate(_runtime(request), request.headers.get("x-session-api-key", ""))
+        # What it says is read where it is needed, from the runtime's own API; only how long the log is counts here.
+        await intake.changed(conversation, _length(request))
+        return JSONResponse({"success": True})
 
     app = Starlette(
         routes=[
@@ -90,13 +93,27 @@ def _batch(body: bytes) -> list[dict[str, Any]]:
     return found
 
 
-def _numbers(request: Request) -> Numbers | None:
-    """The numbers of the batch's stored events, None when it has none. Raises `InvalidRequest`."""
-    first, last = (request.headers.get(f"x-nestor-sequence-{end}") for end in ("first", "last"))
+def _numbers(request: Request, of: str) -> Numbers | None:
+    """The numbers of the batch's stored events, or of a gap; None when it has none. Raises `InvalidRequest`."""
+    first, last = (request.headers.get(f"x-nestor-{of}-{end}") for end in ("first", "last"))
     if first is None or last is None:
         return None
-    if not all(text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS for text in (first, last)):
-        raise InvalidRequest("the sequence headers are not numbers")
+    if not (_is_number(first) and _is_number(last)):
+        raise InvalidRequest(f"the {of} headers are not numbers")
     if not 1 <= int(first) <= int(last):
-        raise InvalidRequest("the sequence headers are in no order")
+        raise InvalidRequest(f"the {of} headers are in no order")
     return Numbers(int(first), int(last))
+
+
+def _length(request: Request) -> int | None:
+    """How many events the runtime's log has, None where it does not say. Raises `InvalidRequest`."""
+    text = request.headers.get("x-nestor-log-events")
+    if text is None:
+        return None
+    if not _is_number(text):
+        raise InvalidRequest("the length of the log is not a number")
+    return int(text)
+
+
+def _is_number(text: str) -> bool:
+    return text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS

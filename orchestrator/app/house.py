@@ -212,7 +212,7 @@ async def _furnish(
     archiving = EventArchiving(
         store.events, archive, Bounds(settings.events_held, settings.events_held_kilobytes * 1024)
     )
-    events = EventLog(store.events, archiving, clients, keys)
+    events = EventLog(store.events, archiving, clients, keys, clock)
     routes = Routes(store.conversations, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
     activity = Activity(store.conversations)

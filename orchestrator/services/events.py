@@ -1,39 +1,48 @@
 """The conversation's event log outside of its runtime: pulled from the runtime's own log, numbered as it is there.
 
-A pull takes everything after the last event that is kept; what is there already is dropped, and a gap cannot arise,
-since the runtime's log is read in order from a known event on. So a pull that is repeated, or made by two replicas at
-once, changes nothing.
+Runtimes push their events; a pull repairs. It takes everything after the last event that is kept; what is there already
+is dropped, and a gap cannot arise, since the runtime's log is read in order from a known event on. So a pull that is
+repeated, or made by two replicas at once, changes nothing. What a runtime says is lost for good gets a mark.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import anyio
 import structlog
 
+from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
-from orchestrator.nested.client import Refused, RuntimeClient, RuntimeClients, is_event_id
+from orchestrator.nested.client import EventPage, Refused, RuntimeClient, RuntimeClients, is_event_id
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.keys import KeyRing
-from orchestrator.state.base import Events, StoredEvent
+from orchestrator.state.base import GAP, Events, StoredEvent
 
 log = structlog.get_logger(__name__)
 _FRESH_SECONDS = 10.0  # for which a reader waits for what is new
 #: The contract keeps events below a socket's frame of 1 MiB; of what is larger only the fact is kept.
 MAXIMUM_EVENT_CHARACTERS = 1024 * 1024
+#: The kind of the mark that stands for events which will never come: from `first` to `last`, under the number `last`.
+GAP_KIND = "NestorGapEvent"
+_NO_SUCH_PAGE = frozenset({400, 404, 422})
+_MERGE_PAGE = 1000
 _PAGES_A_PULL = 200  # 20,000 events: what is left comes with the next pull
 
 
 class EventLog:
     """Reads, and pulls before it reads where the runtime is there to be asked."""
 
-    def __init__(self, events: Events, archiving: EventArchiving, clients: RuntimeClients, keys: KeyRing) -> None:
+    def __init__(
+        self, events: Events, archiving: EventArchiving, clients: RuntimeClients, keys: KeyRing, clock: Clock
+    ) -> None:
         self._events = events
         self._archiving = archiving
         self._clients = clients
         self._keys = keys
+        self._clock = clock
         self.pulls = 0  #: how often a runtime's log was read
 
     async def read(
@@ -73,28 +82,81 @@ class EventLog:
         async with self._clients.open(f"http://{runtime.address}", key) as client:
             return await self._pull(conversation, client)
 
+    async def lost(self, conversation: Conversation, first: int, last: int) -> None:
+        """The runtime says that it will never send the events from `first` to `last`. What its log still has of them is
+        read; for what it has not the log gets a mark, and goes on behind it. Durable when it returns. Raises
+        `StoreUnavailable`."""
+        if await self.length(conversation) >= last:
+            return
+        with suppress(RuntimeUnreachable, Refused):
+            await self.pull(conversation)
+        have = await self.length(conversation)
+        if have < last:
+            log.warning("events.gap", conversation=conversation.id, first=have + 1, last=last, told=first)
+            await self._append(conversation, [self._mark(have + 1, last)])
+            await self._archiving.settled(conversation)
+
+    async def length(self, conversation: Conversation) -> int:
+        """The last sequence that is kept. Raises `StoreUnavailable`, `NotFound`."""
+        return (await self._archiving.known(conversation)).last
+
     async def _pull(self, conversation: Conversation, client: RuntimeClient) -> int:
         await self._archiving.known(conversation)
         last = await self._events.last(conversation.tenant, conversation.id)
-        sequence, page_id = (last.sequence, last.id) if last else (0, None)
-        for _ in range(_PAGES_A_PULL):
-            page = await client.events(conversation.id, page_id=page_id)
-            fresh = page.items
-            if last is not None and page_id == last.id:
-                if not fresh or fresh[0]["id"] != last.id:
-                    raise RuntimeUnreachable("the runtime's log does not hold the event that it gave before")
-                fresh = fresh[1:]
-            batch = [
-                StoredEvent(sequence + index, item["id"], _payload(item), _is_message(item))
-                for index, item in enumerate(fresh, start=1)
-            ]
+        if last is None or last.is_gap:  # a mark is ours: the runtime's log is read from its beginning
+            page = await client.events(conversation.id, page_id=None)
+            return await self._follow(conversation, client, page, sequence=0, known=set())
+        try:
+            page = await client.events(conversation.id, page_id=last.id)
+        except Refused as exc:
+            if exc.status not in _NO_SUCH_PAGE:
+                raise
+            page = EventPage([], None)
+        if page.items and page.items[0]["id"] == last.id:
+            return await self._follow(conversation, client, page, sequence=last.sequence, known={last.id})
+        return await self._merged(conversation, client, last.sequence)
+
+    async def _merged(self, conversation: Conversation, client: RuntimeClient, sequence: int) -> int:
+        """The log does not hold the last event that it gave: of another agent server, which may lose its end or put
+        events in between. What we have not under its id comes next; nothing that was numbered changes."""
+        log.warning("events.log_differs", conversation=conversation.id, sequence=sequence)
+        known: set[str] = set()
+        after = 0
+        while some := await self._archiving.read(conversation, after=after, limit=_MERGE_PAGE):
+            known.update(event.id for event in some)
+            after = some[-1].sequence
+        page = await client.events(conversation.id, page_id=None)
+        return await self._follow(conversation, client, page, sequence=max(sequence, after), known=known)
+
+    async def _follow(
+        self, conversation: Conversation, client: RuntimeClient, page: EventPage, *, sequence: int, known: set[str]
+    ) -> int:
+        """Take over what is on `page` and behind it, but for ids that are known, numbered from `sequence` on by the
+        place in the runtime's log: another pull may be ahead in ours."""
+        for left in range(_PAGES_A_PULL, 0, -1):
+            batch = []
+            for item in page.items:
+                if item["id"] not in known:
+                    known.add(item["id"])
+                    sequence += 1
+                    batch.append(StoredEvent(sequence, item["id"], _payload(item), _is_message(item)))
             if batch:
                 await self._append(conversation, batch)
-                sequence += len(batch)  # by its place in the runtime's log: another pull may be ahead in ours
-            if page.next_page_id is None:
-                return sequence
-            page_id = page.next_page_id
+            if page.next_page_id is None or left == 1:
+                break
+            page = await client.events(conversation.id, page_id=page.next_page_id)
         return sequence
+
+    def _mark(self, first: int, last: int) -> StoredEvent:
+        event = {
+            "id": f"{GAP}{first}-{last}",
+            "timestamp": self._clock.now().isoformat(),
+            "source": "environment",
+            "kind": GAP_KIND,
+            "first": first,
+            "last": last,
+        }
+        return StoredEvent(last, str(event["id"]), json.dumps(event), first=first)
 
     async def _append(self, conversation: Conversation, batch: Sequence[StoredEvent]) -> int:
         await self._archiving.make_room(conversation)

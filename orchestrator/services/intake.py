@@ -10,6 +10,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import anyio
+
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation
 from orchestrator.domain.errors import InvalidRequest, RuntimeUnreachable, TransientError, Unauthenticated
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
@@ -20,6 +22,7 @@ from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations
 
 AT_ONCE = 2  #: posts of one runtime that are served at a time
+_ON_THEIR_WAY_SECONDS = 0.5  # nothing orders the two kinds of posts of a runtime
 _NOBODY = SecretText("no runtime has this key, it is compared for the time that comparing takes")
 
 
@@ -31,7 +34,7 @@ class TooMany(TransientError):
 
 @dataclass(frozen=True)
 class Numbers:
-    """The first and last sequence of the stored events of a batch, as the runtime has them."""
+    """The first and last sequence of the stored events of a batch, or of a gap, as the runtime has them."""
 
     first: int
     last: int
@@ -66,13 +69,20 @@ class Intake:
         return found
 
     async def events(
-        self, conversation: Conversation, batch: Sequence[Mapping[str, Any]], numbers: Numbers | None
+        self,
+        conversation: Conversation,
+        batch: Sequence[Mapping[str, Any]],
+        numbers: Numbers | None,
+        gap: Numbers | None = None,
     ) -> None:
-        """Take a batch over. Raises `TooMany`, `InvalidRequest`, `StoreUnavailable`, `RuntimeUnreachable`; then nothing
-        of it is acknowledged, and the runtime sends it again."""
+        """Take a batch over, or word of a `gap`: of events that will never be sent. Raises `TooMany`, `InvalidRequest`,
+        `StoreUnavailable`, `RuntimeUnreachable`; then nothing of it is acknowledged, and the runtime sends it again."""
         with self._slot(conversation):
             self._used(conversation.tenant, conversation.id)
             stored = [event for event in batch if not _is_live(event)]
+            if gap is not None and not batch:
+                await self._events.lost(conversation, gap.first, gap.last)
+                return
             if numbers is None:
                 if stored:  # of a server that does not number: its log is read
                     await self._pull(conversation)
@@ -80,6 +90,17 @@ class Intake:
             if numbers.last - numbers.first + 1 != len(stored):
                 raise InvalidRequest("the batch does not hold the events that its numbers name")
             if not await self._events.take(conversation, numbers.first, stored):
+                await self._pull(conversation)
+
+    async def changed(self, conversation: Conversation, log_events: int | None) -> None:
+        """Something about the conversation changed, whose log has so many events: what is missing is on its way, or is
+        read. Raises as `events`."""
+        with self._slot(conversation):
+            self._used(conversation.tenant, conversation.id)
+            if log_events is None or await self._events.length(conversation) >= log_events:
+                return
+            await anyio.sleep(_ON_THEIR_WAY_SECONDS)
+            if await self._events.length(conversation) < log_events:
                 await self._pull(conversation)
 
     async def _pull(self, conversation: Conversation) -> None:

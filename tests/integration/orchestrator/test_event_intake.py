@@ -43,6 +43,10 @@ class Told:
 
 @pytest.fixture
 async def told(nestor: Nestor) -> Told:
+    return await told_of(nestor)
+
+
+async def told_of(nestor: Nestor) -> Told:
     key = await nestor.ready_tenant()
     body = {"initial_message": "hello"}
     record = await nestor.call("POST", "/api/v2/conversations?wait=ready", key, json=body, status=200)
@@ -91,6 +95,48 @@ async def test_the_whole_state_is_told_and_not_stored(told: Told) -> None:
         )
     assert answer.status_code == 200
     assert [id for _, id in await told.outer()] == [event["id"] for event in told.log]
+
+
+async def gap(told: Told, first: int, last: int) -> int:
+    headers = {"X-Session-API-Key": told.inner, "X-Nestor-Gap-First": str(first), "X-Nestor-Gap-Last": str(last)}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        answer = await http.post(f"{told.base}/events/{told.record['id']}", json=[], headers=headers)
+    return answer.status_code
+
+
+async def test_what_will_never_come_is_marked_where_readers_see_it(told: Told, nestor: Nestor) -> None:
+    have = len(told.log)
+    assert await gap(told, have + 1, have + 7) == 200
+    assert await gap(told, have + 1, have + 7) == 200, "sent again"
+    assert (await told.post(said(1), first=have + 8)).status_code == 200, "numbering goes on behind it"
+    path = f"/api/v2/conversations/{told.record['id']}/events?after={have}"
+    mark, event = (await nestor.call("GET", path, told.key, status=200))["items"]
+    assert (mark["sequence"], mark["event"]["kind"]) == (have + 7, "NestorGapEvent")
+    assert (mark["event"]["first"], mark["event"]["last"]) == (have + 1, have + 7)
+    assert event["sequence"] == have + 8
+
+
+async def test_a_gap_of_what_the_log_still_has_is_none(told: Told) -> None:
+    told.log.extend(said(40))
+    assert await gap(told, 1, len(told.log)) == 200
+    assert await told.outer() == [(number, event["id"]) for number, event in enumerate(told.log, 1)]
+
+
+@pytest.mark.parametrize(("first", "last"), [(0, 1), (5, 4), (1, 10**15)])
+async def test_a_gap_without_sense_is_refused(told: Told, first: int, last: int) -> None:
+    before = await told.outer()
+    assert await gap(told, first, last) == 422
+    assert await told.outer() == before
+
+
+async def test_a_log_that_is_longer_than_what_came_is_read(told: Told) -> None:
+    told.log.extend(said(9))  # which nobody pushes
+    headers = {"X-Session-API-Key": told.inner, "X-Nestor-Log-Events": str(len(told.log))}
+    async with httpx.AsyncClient(trust_env=False) as http:
+        assert (await http.post(f"{told.base}/conversations", json={}, headers=headers)).status_code == 200
+        assert [id for _, id in await told.outer()] == [event["id"] for event in told.log]
+        headers["X-Nestor-Log-Events"] = "-1"
+        assert (await http.post(f"{told.base}/conversations", json={}, headers=headers)).status_code == 422
 
 
 async def test_only_the_runtime_itself_is_heard(told: Told, nestor: Nestor) -> None:

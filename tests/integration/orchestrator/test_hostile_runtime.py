@@ -114,7 +114,7 @@ async def test_two_pulls_at_once_keep_each_event_once(tmp_path: Path) -> None:
     store, clients = MemoryStore(SystemClock()), RuntimeClients()
     keys = KeyRing(Envelope(MasterKeys([b"k" * 32]), store.configuration))
     archiving = EventArchiving(store.events, EventArchive(FilePlace(tmp_path)), Bounds(1000, 1024 * 1024))
-    events = EventLog(store.events, archiving, clients, keys)
+    events = EventLog(store.events, archiving, clients, keys, SystemClock())
     async with runtime(page) as address:
         conversation = await reachable(store, keys, address)
         async with anyio.create_task_group() as tasks:
