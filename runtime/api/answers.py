@@ -10,6 +10,7 @@ from uuid import UUID
 from fastapi import HTTPException, Path
 from fastapi.responses import Response
 
+from runtime.conversations.availability import ELSEWHERE
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.runs import AlreadyRunning
@@ -19,7 +20,6 @@ ConversationId = Annotated[UUID, Path(description="With or without dashes.")]
 
 NOT_FOUND = "Not Found"
 ALREADY_RUNNING = "Conversation already running. Wait for completion or pause first."
-ELSEWHERE = "Another server owns this conversation. Ask that one, or try again when it has ended."
 CAPACITY = "Too many conversations are running. Wait until one has ended and start the run again."
 
 

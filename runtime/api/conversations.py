@@ -94,12 +94,18 @@ async def search(
         found = page(state.conversations.records(), page_id=page_id, limit=limit, status=status, order=sort_order)
     except UnknownPage as error:
         raise HTTPException(400, str(error)) from None
-    folders = state.conversations.folders
+    service, folders = state.conversations, state.conversations.folders
+    elsewhere = service.elsewhere(record.id for record in found.records)
     if not include_skills:
-        listed = b",".join(record.shown_json(folders.path(record.id)) for record in found.records)
+        listed = b",".join(
+            record.shown_json(folders.path(record.id), elsewhere=record.id in elsewhere) for record in found.records
+        )
         following = json.dumps(found.next_id.hex if found.next_id else None).encode()
         return json_text(b'{"items":[' + listed + b'],"next_page_id":' + following + b"}")
-    items = [shown(record, folders.path(record.id), include_skills=True) for record in found.records]
+    items = [
+        shown(record, folders.path(record.id), include_skills=True, elsewhere=record.id in elsewhere)
+        for record in found.records
+    ]
     return JSONResponse({"items": items, "next_page_id": found.next_id.hex if found.next_id else None})
 
 

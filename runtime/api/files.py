@@ -13,10 +13,11 @@ from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from fastapi import APIRouter, HTTPException, Query, Request
-from fastapi.responses import FileResponse, JSONResponse, Response, StreamingResponse
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 
 from runtime.api.answers import refusals
 from runtime.api.dependencies import StateDependency
+from runtime.api.opened import OpenedResponse
 from runtime.api.parsing import refused
 from runtime.api.place import PlaceDependency, checked, told
 from runtime.api.uploads import BadUpload, receive_file
@@ -51,13 +52,11 @@ async def download(state: StateDependency, place: PlaceDependency, path: str) ->
     """Raw bytes, also in ranges."""
     file = checked(state, path)
     try:
-        found = await account.in_thread(files.regular, file)
+        found = await account.in_thread(state.boundaries.opened, file)
     except BadPath as error:
         raise told(error) from None
     headers = {"X-Content-Type-Options": "nosniff"}
-    return FileResponse(
-        file, stat_result=found, media_type="application/octet-stream", filename=file.name, headers=headers
-    )
+    return OpenedResponse(found, media_type="application/octet-stream", filename=file.name, headers=headers)
 
 
 @router.post("/file/create_directory")

@@ -11,33 +11,25 @@ from typing import Annotated
 from fastapi import APIRouter, Header, HTTPException
 from fastapi.responses import JSONResponse
 
-from runtime.api.answers import ELSEWHERE, NOT_FOUND, ConversationId, refusals
+from runtime.api.answers import NOT_FOUND, ConversationId, refusals
 from runtime.api.dependencies import StateDependency
+from runtime.conversations.availability import OWNED_ELSEWHERE
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
+from runtime.conversations.record import runtime_info
 
 router = APIRouter(prefix="/conversations/{conversation_id}/runtime", tags=["Conversations"])
-
-_AVAILABLE = {"runtime_status": "available", "can_resume": True, "runtime_error": None}
-_ELSEWHERE = {
-    "runtime_status": "ownership_lost",
-    "can_resume": False,
-    "runtime_error": {"code": "ownership_lost", "message": ELSEWHERE},
-}
 
 
 @router.get("")
 async def get(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     try:
-        missing = state.conversations.missing_directory(conversation_id)
+        record = state.conversations.record(conversation_id)
     except OwnedElsewhere:
-        return JSONResponse(_ELSEWHERE)
+        return JSONResponse(dict(OWNED_ELSEWHERE))
     except ConversationNotFound:
         raise HTTPException(404, NOT_FOUND) from None
-    if missing is None:
-        return JSONResponse(_AVAILABLE)
-    error = {"code": "missing", "message": f"The working directory {missing} is gone: reprovision makes an empty one"}
-    return JSONResponse({"runtime_status": "missing", "can_resume": True, "runtime_error": error})
+    return JSONResponse(dict(runtime_info(record, elsewhere=False)))
 
 
 @router.post("/reprovision")

@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Cookie, Depends, HTTPException, Request
-from fastapi.responses import FileResponse, Response
+from fastapi.responses import Response
 
 from runtime.api.answers import NOT_FOUND, ConversationId, refusals
 from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key
+from runtime.api.opened import OpenedResponse
 from runtime.machine import account, files
 from runtime.machine.files import BadPath, Missing
 
@@ -55,16 +56,16 @@ async def read(
         record = state.conversations.record(conversation_id)
     root = Path(record.workspace.working_dir)
     try:
-        file, found = await account.in_thread(_inside, root, file_path)
+        found = await account.in_thread(_inside, root, file_path)
     except Missing:
         raise HTTPException(404, NOT_FOUND) from None
     except BadPath as error:
         raise HTTPException(400, str(error)) from None
-    kind = mimetypes.guess_type(file.name)[0] or "application/octet-stream"
-    return FileResponse(file, stat_result=found, media_type=kind, headers=_HEADERS)
+    kind = mimetypes.guess_type(found.path.name)[0] or "application/octet-stream"
+    return OpenedResponse(found, media_type=kind, headers=_HEADERS)
 
 
-def _inside(root: Path, relative: str) -> tuple[Path, os.stat_result]:
+def _inside(root: Path, relative: str) -> files.Opened:
     """The file, when it is below the root also after every link is followed. Raises Missing, BadPath."""
     if "\0" in relative:
         raise BadPath("Path must be valid")
@@ -77,7 +78,11 @@ def _inside(root: Path, relative: str) -> tuple[Path, os.stat_result]:
         raise BadPath("Path is outside the workspace")
     if os.path.isdir(file):
         return _inside(root, f"{relative.rstrip('/')}/index.html" if relative else "index.html")
-    return file, files.regular(file)
+    found = files.opened(file)
+    if base not in found.real.parents:  # a link that was put there after it was looked at
+        found.close()
+        raise BadPath("Path is outside the workspace")
+    return found
 
 
 def _with_cookie(request: Request, state: StateDependency, value: str, seconds: int) -> Response:

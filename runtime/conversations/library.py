@@ -12,7 +12,7 @@ import asyncio
 import contextlib
 import ctypes
 import time
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
@@ -144,6 +144,12 @@ class Library:
             return self._records[conversation_id]
         except KeyError:
             raise ConversationNotFound from None
+
+    def elsewhere(self, ids: Iterable[UUID]) -> Set[UUID]:
+        """Those of them that another live server owns. Cheap where there is no other."""
+        if not self._ownership.has_company():
+            return frozenset()
+        return {id for id in ids if id not in {*self._opened, *self._closing} and self._ownership.is_elsewhere(id)}
 
     async def recovered(self, conversation_id: UUID) -> ConversationRecord:
         """The same; of a server that died it is made consistent first. Raises OSError as well."""

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
 from typing import Any, ClassVar, Literal
@@ -16,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from runtime.agent.stats import Stats
 from runtime.agent.stuck import StuckThresholds
+from runtime.conversations.availability import OWNED_ELSEWHERE, of_directory
 from runtime.conversations.definition import AgentDefinition
 from runtime.conversations.goal import Goal
 from runtime.conversations.hooks import HookConfig
@@ -93,7 +95,7 @@ class ConversationRecord(BaseModel):
     log_events: int = 0
     log_bytes: int = 0
     _version: int = PrivateAttr(default=0)
-    _shown_json: tuple[int, bytes] | None = PrivateAttr(default=None)
+    _shown_json: tuple[int, str, bytes] | None = PrivateAttr(default=None)
 
     def __setattr__(self, name: str, value: Any) -> None:
         super().__setattr__(name, value)
@@ -109,12 +111,14 @@ class ConversationRecord(BaseModel):
         """Whoever changes something inside of a field calls this; to give a field another value is noticed."""
         self._version += 1
 
-    def shown_json(self, folder: Path) -> bytes:
+    def shown_json(self, folder: Path, *, elsewhere: bool = False) -> bytes:
         """`shown` without skills as JSON, made anew only after a change."""
-        if self._shown_json is None or self._shown_json[0] != self._version:
-            text = json.dumps(shown(self, folder, include_skills=False), ensure_ascii=False, separators=(",", ":"))
-            self._shown_json = (self._version, text.encode())
-        return self._shown_json[1]
+        status = runtime_info(self, elsewhere=elsewhere)["runtime_status"]
+        if self._shown_json is None or self._shown_json[:2] != (self._version, status):
+            whole = shown(self, folder, include_skills=False, elsewhere=elsewhere)
+            text = json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
+            self._shown_json = (self._version, status, text.encode())
+        return self._shown_json[2]
 
 
 def hooks_shown(record: ConversationRecord) -> dict[str, Any] | None:
@@ -122,8 +126,14 @@ def hooks_shown(record: ConversationRecord) -> dict[str, Any] | None:
     return None if record.hook_config is None else record.hook_config.model_dump(mode="json", by_alias=True)
 
 
-def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> dict[str, Any]:
+def runtime_info(record: ConversationRecord, *, elsewhere: bool) -> Mapping[str, Any]:
+    """How it is with the conversation's runtime now; `elsewhere`: another server owns it."""
+    return OWNED_ELSEWHERE if elsewhere else of_directory(Path(record.workspace.working_dir))
+
+
+def shown(record: ConversationRecord, folder: Path, *, include_skills: bool, elsewhere: bool = False) -> dict[str, Any]:
     """ConversationInfo. No secret in any form: those fields are null."""
+    info = runtime_info(record, elsewhere=elsewhere)
     agent = render(record.agent, Exposure.WITHHELD, _NO_CIPHER)
     if not include_skills and agent["agent_context"] is not None:
         agent["agent_context"]["skills"] = []
@@ -162,7 +172,7 @@ def shown(record: ConversationRecord, folder: Path, *, include_skills: bool) -> 
         "agent": agent,
         "client_tools": record.client_tools,
         "tool_module_qualnames": record.tool_module_qualnames,
-        "runtime_info": {"runtime_status": "available", "can_resume": True, "runtime_error": None},
+        "runtime_info": dict(info),
     }
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence, Set
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -196,6 +196,10 @@ class ConversationService:
     def records(self) -> Sequence[ConversationRecord]:
         """All of them, in no order."""
         return self._library.records()
+
+    def elsewhere(self, ids: Iterable[UUID]) -> Set[UUID]:
+        """Those of them that another live server owns."""
+        return self._library.elsewhere(ids)
 
     def exists(self, conversation_id: UUID) -> bool:
         """Whether there is one, whoever owns it."""

@@ -38,6 +38,16 @@ class Boundaries:
 
     private: Sequence[Path] = ()
 
+    def opened(self, path: Path) -> Opened:
+        """A path that was checked, opened; refused when it means another place by now. Raises Missing, BadPath."""
+        found = opened(path)
+        try:
+            self.checked(str(found.real))
+        except BaseException:
+            found.close()
+            raise
+        return found
+
     def checked(self, text: str) -> Path:
         """The path, when it may be used. Raises BadPath."""
         path = Path(_possible(text))
@@ -70,8 +80,27 @@ def _possible(text: str) -> str:
     return text
 
 
-def regular(path: Path) -> os.stat_result:
-    """The state of a file that can be read. Raises Missing, BadPath."""
+class Opened:
+    """A regular file that this thread's user may read, open: whatever its path comes to mean, it is this one. `real` is
+    where it was found, without links. To be closed, once."""
+
+    def __init__(self, path: Path, descriptor: int, found: os.stat_result) -> None:
+        self.path = path
+        self.state = found
+        self._descriptor = descriptor
+        self.real = Path(os.readlink(self.again))
+
+    @property
+    def again(self) -> str:
+        """A path under which this server, and nobody else, can open the same file once more."""
+        return f"/proc/self/fd/{self._descriptor}"
+
+    def close(self) -> None:
+        os.close(self._descriptor)
+
+
+def opened(path: Path) -> Opened:
+    """The file at the path, following links. Raises Missing, BadPath."""
     try:
         found = path.stat()
     except (FileNotFoundError, NotADirectoryError):
@@ -80,11 +109,18 @@ def regular(path: Path) -> os.stat_result:
         raise BadPath(f"File cannot be read: {error.strerror}") from None
     if not stat.S_ISREG(found.st_mode):
         raise BadPath("Path is not a file")
-    try:  # opened, because the right to read is asked of the thread's user by nothing else
-        os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+    try:  # asked before, because a device may do something when it is opened; asked again, since it may be another now
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except OSError as error:
         raise BadPath(f"File cannot be read: {error.strerror}") from None
-    return found
+    try:
+        found = os.fstat(descriptor)
+        if not stat.S_ISREG(found.st_mode):
+            raise BadPath("Path is not a file")
+        return Opened(path, descriptor, found)
+    except BaseException:
+        os.close(descriptor)
+        raise
 
 
 def make_directory(path: Path) -> None:

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
-from collections.abc import Mapping
+import socket
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from importlib import import_module
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import structlog
@@ -26,6 +27,11 @@ log = structlog.get_logger()
 LOOKUP_SECONDS = 30.0
 LOOKUP_BYTES = 64 * 1024
 _OWN_PATH = "/settings/secrets/"
+_RESOLVE_SECONDS = 5.0
+
+#: of getaddrinfo
+Found = tuple[int, int, int, str, Any]
+Resolve = Callable[[str, int], Awaitable[Sequence[Found]]]
 
 
 class SourceRecord(BaseModel):
@@ -58,7 +64,8 @@ class LookupFailed(Exception):
 class Lookup:
     """Resolves sources for this runtime."""
 
-    def __init__(self, settings: RuntimeSettings, secret_store: SecretStore) -> None:
+    def __init__(self, settings: RuntimeSettings, secret_store: SecretStore, *, resolve: Resolve | None = None) -> None:
+        self._resolve = resolve or _resolve
         self._settings = settings
         self._store = secret_store
         self._own = {origin for url in settings.public_urls if (origin := _origin(urlsplit(url)))}
@@ -78,15 +85,28 @@ class Lookup:
 
     async def _look_up(self, source: LookupSecret) -> SecretStr:
         parts = _split(self._settings.internal_server_url, source.url)
-        if self._is_own(parts):
+        if await self._is_own(parts):
             return self._from_store(parts)
         self._check_host(parts)
         return await _fetch(parts.geturl(), source.headers)
 
-    def _is_own(self, parts: SplitResult) -> bool:
+    async def _is_own(self, parts: SplitResult) -> bool:
+        """However it is spelt: by a name given to us, or by any address of this machine with the port we listen on."""
         if _origin(parts) in self._own:
             return True
-        return parts.port == self._settings.listen_port and parts.scheme == "http" and _is_loopback(parts.hostname)
+        port = parts.port or 80
+        if port != self._settings.listen_port or parts.scheme != "http":
+            return False
+        host = unquote(parts.hostname or "").rstrip(".")
+        return any(map(is_here, await self._addresses(host, port)))
+
+    async def _addresses(self, host: str, port: int) -> Sequence[str]:
+        """None of a name that nobody knows: a request will find that out too."""
+        try:
+            found = await self._resolve(host, port)
+        except (OSError, UnicodeError):
+            return []
+        return [str(address[4][0]) for address in found]
 
     def _from_store(self, parts: SplitResult) -> SecretStr:
         _, found, name = parts.path.rpartition(_OWN_PATH)
@@ -98,8 +118,9 @@ class Lookup:
         return value
 
     def _check_host(self, parts: SplitResult) -> None:
-        """Under an orchestrator only named hosts may be asked: a URL is a way to reach what only we can reach."""
-        if not self._settings.public_urls:
+        """Under an orchestrator, and where hosts are named, only those may be asked: a URL is a way to reach what only
+        we can reach."""
+        if not self._settings.public_urls and not self._settings.lookup_secret_hosts:
             return
         allowed = {host.lower() for host in self._settings.lookup_secret_hosts}
         if (parts.hostname or "") not in allowed and parts.netloc.lower() not in allowed:
@@ -124,13 +145,29 @@ def _origin(parts: SplitResult) -> str | None:
     return f"{parts.scheme}://{parts.hostname}:{port}"
 
 
-def _is_loopback(host: str | None) -> bool:
-    if host == "localhost":
-        return True
+async def _resolve(host: str, port: int) -> Sequence[Found]:
+    async with asyncio.timeout(_RESOLVE_SECONDS):
+        return await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_STREAM)
+
+
+def is_here(address: str) -> bool:
+    """Whether the address is one of this machine: only such can be bound."""
+    plain = address.partition("%")[0]
     try:
-        return ipaddress.ip_address(host or "").is_loopback
+        found = ipaddress.ip_address(plain)
     except ValueError:
         return False
+    if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+        found = found.ipv4_mapped
+    if found.is_loopback or found.is_unspecified:
+        return True
+    family = socket.AF_INET if found.version == 4 else socket.AF_INET6
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as trial:
+            trial.bind((str(found), 0))
+    except OSError:
+        return False
+    return True
 
 
 async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
@@ -138,7 +175,8 @@ async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
     await asyncio.to_thread(import_module, "httpx")
     import httpx
 
-    plain = {name: value.get_secret_value() for name, value in headers.items()}
+    given = {name: value.get_secret_value() for name, value in headers.items()}
+    plain = {"Accept-Encoding": "identity", **given}
     body = bytearray()
     try:
         async with (
@@ -148,11 +186,13 @@ async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
         ):
             if not answer.is_success:
                 raise LookupFailed(f"the answer was status {answer.status_code}")
-            async for part in answer.aiter_bytes():
+            if answer.headers.get("Content-Encoding", "identity").lower() != "identity":
+                raise LookupFailed("the answer is compressed, and how large it is cannot be told before")
+            async for part in answer.aiter_raw():
                 body += part
                 if len(body) > LOOKUP_BYTES:
                     raise LookupFailed(f"the answer is larger than {LOOKUP_BYTES} bytes")
-    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
+    except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError) as error:
         raise LookupFailed(type(error).__name__) from error
     try:
         return SecretStr(body.decode())

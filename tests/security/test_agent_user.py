@@ -260,3 +260,39 @@ def test_ready_says_what_a_missing_or_wrong_key_means(tmp_path: Path) -> None:
         finally:
             runtime.ensure_gone()
         assert (tmp_path / "state/kept/secrets.json").read_bytes() == before
+
+
+@as_root
+def test_a_path_that_changes_while_it_is_read_opens_nothing_of_the_servers(http: httpx.Client, place: Path) -> None:
+    """The agent puts a link to a file of root in the place of its own, again and again, while a caller downloads it."""
+    (place / "project/mine").write_text("mine\n")
+    (place / "readable.txt").write_text("of the server, for nobody\n")
+    (place / "readable.txt").chmod(0o600)
+    (place / "state/kept/canary").write_text("of the server, for nobody\n")
+    swap = (
+        f"cd {place}/project; echo mine > other; ln -s {place}/readable.txt one; ln -s {place}/state/kept/canary two; "
+        "while :; do cp other target.a; mv -T target.a target; ln -s ../readable.txt target.b; mv -T target.b target; "
+        "ln -s ../state/kept/canary target.c; mv -T target.c target; done"
+    )
+    started = http.post("/api/bash/start_bash_command", json={"command": swap, "timeout": 60}).json()
+    eventually(lambda: os.path.lexists(place / "project/target"))
+    made = http.post(
+        "/api/conversations",
+        json={
+            "agent": {"llm": {"model": "openai/none", "api_key": "k"}, "tools": []},
+            "workspace": {"working_dir": str(place / "project")},
+        },
+    ).json()["id"]
+    statuses = set()
+    try:
+        for _ in range(400):
+            for answer in (
+                http.get("/api/file/download", params={"path": f"{place}/project/target"}),
+                http.get(f"/api/conversations/{made}/workspace/target"),
+            ):
+                statuses.add(answer.status_code)
+                assert "of the server" not in answer.text
+                assert answer.status_code in (200, 400, 404), answer.text
+    finally:
+        http.post(f"/api/bash/bash_commands/{started['id']}/stop")
+    assert statuses >= {200, 400}, "both were there"

@@ -77,6 +77,9 @@ async def test_what_another_server_owns_is_not_touched(tmp_path: Path, model: Sc
             assert await frames.close_code() == 1012
         listed = (await other.get("/api/conversations/search")).json()["items"]
         assert [(one["id"], one["execution_status"]) for one in listed] == [(id, "finished")]
+        assert listed[0]["runtime_info"] == told
+        listed = (await first.http.get("/api/conversations/search")).json()["items"]
+        assert listed[0]["runtime_info"]["runtime_status"] == "available"
         assert len(await first.events(id, "MessageEvent")) == 2
         # what was made elsewhere is found, what was removed is gone
         assert (await first.http.delete(path)).status_code == 200
@@ -150,8 +153,16 @@ async def test_a_reprovisioned_runtime_has_its_directory_again(tmp_path: Path) -
             True,
             "missing",
         )
+        shown = [
+            (await runtime.http.get(f"/api/conversations/{id}")).json(),
+            (await runtime.http.get(f"/api/conversations/{id}", params={"include_skills": True})).json(),
+            (await runtime.http.get("/api/conversations/search")).json()["items"][0],
+            (await runtime.http.get("/api/conversations", params={"ids": id})).json()[0],
+        ]
+        assert [one["runtime_info"] for one in shown] == [told] * 4
         answer = await runtime.http.post(f"/api/conversations/{id}/runtime/reprovision")
         assert (answer.status_code, answer.json()) == (200, available)
+        assert (await runtime.http.get(f"/api/conversations/{id}")).json()["runtime_info"] == available
         assert (place / ".git").is_dir()
         unknown = "/api/conversations/00000000-0000-4000-8000-000000000000/runtime"
         assert (await runtime.http.get(unknown)).status_code == 404

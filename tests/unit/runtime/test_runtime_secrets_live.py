@@ -1,14 +1,18 @@
 """What is hidden, where values come from, and which host a lookup may reach."""
 
+import asyncio
 import json
+import socket
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydantic import SecretStr
 
 from runtime.events.actions import FileEditorAction, TerminalAction
+from runtime.secrets import sources
 from runtime.secrets.masking import HIDDEN, Mask
-from runtime.secrets.sources import Lookup, LookupSecret, StaticSecret
+from runtime.secrets.sources import Lookup, LookupFailed, LookupSecret, StaticSecret
 from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
 from runtime.store.cipher import Cipher
@@ -92,6 +96,73 @@ async def test_a_url_of_this_runtime_is_answered_without_a_call(store: SecretSto
 )
 async def test_other_urls_are_not_reached_under_an_orchestrator(store: SecretStore, url: str) -> None:
     assert await lookup(store, public_urls=["https://abc.example.org"]).value("N", LookupSecret(url=url)) is None
+
+
+@pytest.mark.anyio
+@pytest.mark.parametrize(
+    "host",
+    [
+        "0x7f000001",
+        "0x7f.0.0.1",
+        "0177.0.0.1",
+        "2130706433",
+        "017700000001",
+        "127.1",
+        "127.255.255.254",
+        "0.0.0.0",
+        "0",
+        "localhost.",
+        "LocalHost",
+        "127.0.0.1.",
+        "[::1]",
+        "[0:0:0:0:0:0:0:1]",
+        "[::]",
+        "[::ffff:127.0.0.1]",
+        "[::ffff:7f00:1]",
+        "someone@127.0.0.1",
+        "%31%32%37.0.0.1",
+        "\uff11\uff12\uff17.0.0.1",
+        "innocent.example",
+    ],
+)
+@pytest.mark.parametrize("public_urls", [[], ["https://abc.example.org"]])
+async def test_however_it_is_spelt_this_runtime_is_not_called(
+    store: SecretStore, host: str, public_urls: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def resolve(name: str, port: int) -> Any:
+        if name == "innocent.example":
+            return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.53", port))]
+        return await asyncio.get_running_loop().getaddrinfo(name, port, type=socket.SOCK_STREAM)
+
+    calls: list[str] = []
+
+    async def fetch(url: str, headers: object) -> SecretStr:
+        calls.append(url)
+        raise LookupFailed("called")
+
+    monkeypatch.setattr(sources, "_fetch", fetch)
+    settings = RuntimeSettings.model_validate({"listen_port": 8123, "public_urls": public_urls})
+    own = Lookup(settings, store, resolve=resolve)
+    value = await own.value("N", LookupSecret(url=f"http://{host}:8123/api/settings/secrets/NAME"))
+    assert value is not None, calls
+    assert value.get_secret_value() == "stored"
+    assert calls == []
+
+
+@pytest.mark.anyio
+async def test_an_address_of_a_network_card_is_this_machine_too() -> None:
+    assert sources.is_here("127.0.0.1")
+    assert not sources.is_here("192.0.2.1")
+    assert not sources.is_here("2001:db8::1")
+    assert not sources.is_here("nobody")
+    for _, _, _, _, address in socket.getaddrinfo(socket.gethostname(), 1, type=socket.SOCK_STREAM):
+        assert sources.is_here(str(address[0]))
+
+
+@pytest.mark.anyio
+async def test_where_hosts_are_named_only_those_are_asked(store: SecretStore) -> None:
+    with pytest.raises(LookupFailed, match="lookup_secret_hosts"):
+        await lookup(store, lookup_secret_hosts=["vault.example"])._look_up(LookupSecret(url="http://other.example/x"))
 
 
 @pytest.mark.anyio
