@@ -149,6 +149,12 @@ class OrchestratorSettings(BaseSettings):
     """The window; a tenant may choose a longer one."""
     restart_backoff_seconds: float = Field(default=1.0, gt=0, le=60)
     """Before the first restart; each further one within the window waits twice as long, a minute at most."""
+    warm_pool: int = Field(default=0, ge=0, le=1000)
+    """Spares: runtimes that are started before anybody wants them, dormant, so that a conversation without a workspace
+    starts in a fraction of the time. Of all replicas together; they come on top of `max_runtimes`. 0, which also
+    removes those that are there: each costs the memory of an idle runtime. Process and fake drivers."""
+    warm_pool_max: int = Field(default=0, ge=0, le=10_000)
+    """The most spares that may exist, those included that are being made or removed; 0 for twice `warm_pool`."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
     verify_git_tokens: bool = True

@@ -29,7 +29,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Driver
+from orchestrator.drivers.base import Driver, Spareable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
@@ -56,6 +56,7 @@ from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.overrides import OverrideSeal
+from orchestrator.services.pool import Size, WarmPool
 from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
@@ -64,6 +65,7 @@ from orchestrator.services.retiring import Retiring
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
+from orchestrator.services.warm_start import stages_of
 from orchestrator.services.watching import EngineWatch
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
@@ -92,6 +94,7 @@ class House:
     workers: Workers
     reconciler: Reconciler
     queue: QueueKeeper
+    pool: WarmPool | None  #: None where the driver has no spares
     feed: EventFeed
     facing: Facing | None
     intake: Intake
@@ -145,6 +148,7 @@ async def open_house(
             settings,
             public_url,
             store,
+            master,
             Envelope(master, store.configuration),
             driver,
             installation,
@@ -187,6 +191,7 @@ async def _furnish(
     settings: OrchestratorSettings,
     public_url: str,
     store: RedisStore,
+    master: MasterKeys,
     envelope: Envelope,
     driver: Driver,
     installation: str,
@@ -218,6 +223,13 @@ async def _furnish(
     activity = Activity(store.conversations)
     runtime_url = _runtime_url(settings, public_url)
 
+    pool = None
+    if isinstance(driver, Spareable) and driver.capabilities.spares:
+        size = Size(settings.warm_pool, settings.warm_pool_max or 2 * settings.warm_pool)
+        pool = WarmPool(installation, driver, store.spares, clients, master, size)
+    elif settings.warm_pool:
+        log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")
+
     def withdraw(conversation: Conversation) -> None:
         ports.withdraw(conversation)
         _forget(cache, conversation)
@@ -238,6 +250,7 @@ async def _furnish(
         archived=shipper.ship,
         webhook=facing.webhook if facing is not None else lambda conversation: None,
         alive_seconds=min(60.0, settings.start_timeout / 2),
+        pool=pool,
     )
     feed = EventFeed(events, store.changes)
     idleness = Idleness(
@@ -280,6 +293,7 @@ async def _furnish(
         gone=withdraw,
         undelete_seconds=settings.undelete_seconds,
         images=settings.images,
+        stages=lambda: stages_of(surroundings),
     )
     services = Services(
         tenancy=tenancy,
@@ -311,12 +325,13 @@ async def _furnish(
         activity=activity,
         ports=ports,
         workers=workers,
-        reconciler=Reconciler(installation, driver, store.conversations, ports.expose),
+        reconciler=Reconciler(installation, driver, store.conversations, store.spares, ports.expose),
         queue=queue,
+        pool=pool,
         feed=feed,
         facing=facing,
         intake=Intake(store.conversations, events, keys, activity.touch),
-        watch=EngineWatch(installation, driver, store.conversations, workers.wake),
+        watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake),
         installation=installation,
         state_server=state_server,
         shipper=shipper,

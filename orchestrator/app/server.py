@@ -125,6 +125,8 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
+            if house.pool is not None:
+                tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)
             tasks.start_soon(house.activity.run)
             tasks.start_soon(house.shipper.run)

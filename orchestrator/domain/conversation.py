@@ -158,6 +158,10 @@ class RuntimeRecord:
     state_key_sealed: str = ""  #: the key under which the runtime keeps its own state, the same for every generation
     started_at: datetime | None = None  #: when the present generation became ready
     public_port: int = 0  #: this runtime's own listener on the orchestrator, 0 for none
+    spare: str = ""  #: the name of the spare that the present generation is, empty for one that was made for it
+    volume: RuntimeId | None = (
+        None  #: under which id its storage is filed: that of the spare it began as; None: its own
+    )
 
 
 @dataclass(frozen=True)

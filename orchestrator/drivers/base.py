@@ -49,6 +49,22 @@ class OwnerLabels:
     runtime: RuntimeId
     generation: int
     user: UserId | None = None
+    volume: RuntimeId | None = None  #: whose storage it uses: that of a spare which it began as, None for its own
+
+    @property
+    def storage(self) -> RuntimeId:
+        """The id under which its storage is filed."""
+        return self.volume or self.runtime
+
+
+def spare_labels(installation: str, id: RuntimeId) -> OwnerLabels:
+    """Of a runtime that is nobody's yet. It keeps them when it is bound: whose it is then, the state server says."""
+    return OwnerLabels(installation, TenantId(""), ConversationId(""), id, generation=0)
+
+
+def is_spare(labels: OwnerLabels) -> bool:
+    """Whether a runtime was started for nobody."""
+    return not labels.tenant
 
 
 @dataclass(frozen=True)
@@ -62,7 +78,7 @@ class Limits:
 class RuntimeSpec:
     """What is wanted. `environment` holds no secret; the init key goes in by `Driver.start`."""
 
-    name: str  #: `nestor-<runtime id>-g<generation>`, the claim
+    name: str  #: `nestor-<runtime id>-g<generation>`, the claim; of a spare `nestor-spare-<its id>`
     labels: OwnerLabels
     image: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
@@ -128,6 +144,7 @@ class Capabilities:
     isolation: str
     isolated: bool  #: one runtime cannot see another's files and processes
     pause: bool = False
+    spares: bool = False  #: runtimes can be started for nobody, and be bound later (`Spareable`)
 
 
 @dataclass(frozen=True)
@@ -162,7 +179,7 @@ class Driver(Protocol):
         ...
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
-        """Remove that storage. Already gone: fine. Only `labels.runtime` and `labels.tenant` matter."""
+        """Remove that storage. Already gone: fine. Only `labels.storage` and `labels.tenant` matter."""
         ...
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
@@ -216,6 +233,17 @@ class Pausable(Protocol):
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
         """Let it go on. Running already: fine."""
+        ...
+
+
+@runtime_checkable
+class Spareable(Protocol):
+    """A driver whose runtimes can be started before anybody wants them: dormant, with `spare_labels`, on a storage of
+    their own. That storage belongs to nobody, until it is named (`OwnerLabels.volume`) by labels that have a tenant;
+    from then on it is that tenant's. Nothing is asked of the engine in order to bind one."""
+
+    async def spare_kind(self, image: str | None) -> str:
+        """What a runtime of this image would be now: another text when it would be another program. No secret."""
         ...
 
 

@@ -54,6 +54,7 @@ class _Runtime:
     exit_code: int | None = None
     cause: ExitCause | None = None
     lock: anyio.Lock = field(default_factory=anyio.Lock)  #: one verb at a time
+    serves: set[str] = field(default_factory=set)  #: the conversations that were begun in it
     log: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
 
     @property
@@ -78,6 +79,7 @@ class FakeEngine:
         self.volumes: dict[str, _Volume] = {}
         self.readers: set[MemoryObjectSendStream[DriverEvent]] = set()
         self.starts = 0  #: how many runtimes were ever started
+        self.program = ""  #: what runtimes run: another text is another program (`FakeDriver.spare_kind`)
         self.doubles: list[tuple[str, str]] = []  #: names of two runtimes of one conversation that were alive at once
         self._faults: list[_VerbFault] = []
 
@@ -110,7 +112,16 @@ class FakeEngine:
         labels = runtime.spec.labels
         for name, other in self.runtimes.items():
             same = (other.spec.labels.tenant, other.spec.labels.conversation) == (labels.tenant, labels.conversation)
-            if same and other is not runtime and other.alive:
+            if same and labels.tenant and other is not runtime and other.alive:
+                self.doubles.append((name, runtime.spec.name))
+
+    def serves(self, runtime: _Runtime, conversation: str) -> None:
+        """Note whose runtime one is by now: the labels of a spare do not say it."""
+        runtime.serves.add(conversation)
+        for name, other in self.runtimes.items():
+            told = conversation in other.serves or conversation == other.spec.labels.conversation
+            by_labels = runtime.spec.labels.tenant and other.spec.labels.tenant  # `began` has looked at those
+            if told and not by_labels and other is not runtime and other.alive:
                 self.doubles.append((name, runtime.spec.name))
 
     def ended(self, runtime: _Runtime, code: int) -> None:
@@ -131,13 +142,14 @@ class FakeEngine:
 
 
 class FakeDriver:
-    """See `base.Driver` and `base.Pausable`. Without an `engine` it has one of its own, which `close` shuts down."""
+    """See `base.Driver`, `Pausable` and `Spareable`. Without an `engine` it has its own, which `close` shuts down."""
 
     name = "fake"
     capabilities = Capabilities(
         isolation="Nothing runs: runtimes are small servers inside the orchestrator, without agents or shells.",
         isolated=True,
         pause=True,
+        spares=True,
     )
 
     def __init__(self, engine: FakeEngine | None = None) -> None:
@@ -156,14 +168,14 @@ class FakeDriver:
         self.engine.meet("ensure_volume", after=False)
         known = self._volume(labels, fence)
         if known is None:
-            self.engine.volumes[labels.runtime] = _Volume(labels.tenant, fence)
+            self.engine.volumes[labels.storage] = _Volume(labels.tenant, fence)
         self.engine.meet("ensure_volume", after=True)
         return known is None
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
         self.engine.meet("remove_volume", after=False)
         if self._volume(labels, fence) is not None:
-            del self.engine.volumes[labels.runtime]
+            del self.engine.volumes[labels.storage]
         self.engine.meet("remove_volume", after=True)
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
@@ -232,6 +244,9 @@ class FakeDriver:
             self._thaw(runtime)
             return _endpoint(runtime)
 
+    async def spare_kind(self, image: str | None) -> str:
+        return f"fake|{image or ''}|{self.engine.program}"
+
     async def find(self, name: str) -> Handle | None:
         self.engine.meet("find", after=False)
         known = self.engine.runtimes.get(name)
@@ -258,7 +273,7 @@ class FakeDriver:
             await self.engine.shut_down()
 
     async def _begin(self, runtime: _Runtime, init_key: SecretText) -> None:
-        volume = self.engine.volumes.get(runtime.spec.labels.runtime)
+        volume = self.engine.volumes.get(runtime.spec.labels.storage)
         if volume is None:
             raise StartRefused(
                 f"conversation {runtime.spec.labels.conversation} has no volume", hint="make the volume first"
@@ -271,10 +286,12 @@ class FakeDriver:
             volume.memory,
             self.engine.script,
             on_death=lambda: self.engine.ended(runtime, 1),
+            on_begun=lambda conversation: self.engine.serves(runtime, conversation),
         )
         await server.start()
         runtime.server, runtime.paused = server, False
         runtime.exit_code = runtime.cause = None
+        runtime.serves.clear()
         self.engine.began(runtime)
         runtime.log.append(f"fake runtime: listening on {LOOPBACK}:{server.port}")
 
@@ -308,9 +325,11 @@ class FakeDriver:
             yield runtime
 
     def _volume(self, labels: OwnerLabels, fence: int) -> _Volume | None:
-        known = self.engine.volumes.get(labels.runtime)
+        known = self.engine.volumes.get(labels.storage)
         if known is None:
             return None
+        if not known.tenant:
+            known.tenant = labels.tenant  # a spare's, which was nobody's
         if known.tenant != labels.tenant:
             raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")
         if fence < known.fence:

@@ -25,7 +25,7 @@ _MAYBE_HANDLE = TypeAdapter(Handle | None)
 
 
 class RemoteFakeDriver:
-    """See `base.Driver` and `base.Pausable`. `path` is the engine's socket."""
+    """See `base.Driver`, `base.Pausable` and `base.Spareable`. `path` is the engine's socket."""
 
     name = FakeDriver.name
     capabilities = FakeDriver.capabilities
@@ -70,6 +70,9 @@ class RemoteFakeDriver:
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
         return _ENDPOINT.validate_python(await self._call("unpause", handle=asdict(handle), fence=fence))
+
+    async def spare_kind(self, image: str | None) -> str:
+        return str(await self._call("spare_kind", image=image))
 
     async def find(self, name: str) -> Handle | None:
         return _MAYBE_HANDLE.validate_python(await self._call("find", name=name))

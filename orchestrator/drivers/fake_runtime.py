@@ -35,16 +35,24 @@ class Memory:
 
 
 class FakeRuntime:
-    """One server. `on_death` is called when its script kills it. `start` and `stop` in the same event loop."""
+    """One server. `on_death` is called when its script kills it, `on_begun` with each conversation. `start` and `stop`
+    in the same event loop."""
 
     def __init__(
-        self, name: str, init_key: SecretText, memory: Memory, script: Script, on_death: Callable[[], None]
+        self,
+        name: str,
+        init_key: SecretText,
+        memory: Memory,
+        script: Script,
+        on_death: Callable[[], None],
+        on_begun: Callable[[str], None] = lambda conversation: None,
     ) -> None:
         self._name = name
         self._init_key = init_key
         self._memory = memory
         self._script = script
         self._on_death = on_death
+        self._on_begun = on_begun
         self._config: Mapping[str, Any] | None = None  #: the body of init; None while dormant
         self._connections: set[asyncio.Task[None]] = set()
         self._server: asyncio.Server | None = None
@@ -244,6 +252,7 @@ class FakeRuntime:
         id = _canonical(str(body.get("conversation_id") or uuid.uuid4()))
         known = id in self._memory.conversations
         log = self._memory.conversations.setdefault(id, [])
+        self._on_begun(id)
         first = body.get("initial_message") if newer else body.get("initial_user_msg")
         if first and not known:
             _append_message(log, first if isinstance(first, dict) else {"content": first})

@@ -92,6 +92,9 @@ class FakeServer:
     async def _do_unpause(self, asked: Mapping[str, Any]) -> Any:
         return await self._driver.unpause(_handle(asked), fence=asked["fence"])
 
+    async def _do_spare_kind(self, asked: Mapping[str, Any]) -> Any:
+        return await self._driver.spare_kind(asked["image"])
+
     async def _do_find(self, asked: Mapping[str, Any]) -> Any:
         return await self._driver.find(asked["name"])
 
@@ -123,6 +126,7 @@ class FakeServer:
             "configured": {
                 name: one.server.configured for name, one in self._engine.runtimes.items() if one.server is not None
             },
+            "serves": {name: sorted(one.serves) for name, one in self._engine.runtimes.items() if one.serves},
             "runtimes": list(self._engine.runtimes),
             "volumes": list(self._engine.volumes),
         }

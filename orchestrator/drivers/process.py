@@ -10,6 +10,7 @@ import errno
 import os
 import sys
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
@@ -50,7 +51,7 @@ _UNLIMITED = "The network is the machine's own, and memory, processors and the n
 
 
 class ProcessDriver:
-    """See `base.Driver` and `base.Pausable`. `folder` is the data folder; several drivers may use it at once.
+    """See `base.Driver`, `Pausable` and `Spareable`. `folder` is the data folder; several drivers may use it at once.
 
     `command` is another agent server, with `{host}` and `{port}` in it or else `--host` and `--port` appended; it is
     given no init key. `namespaces` None takes them where the host allows it, True refuses to run without, False does
@@ -79,7 +80,8 @@ class ProcessDriver:
         wanted = namespaces is not False
         found, self._namespace_trouble = self._probe(hidden) if wanted else (None, "")
         self._refused = namespaces is True and found is None
-        self.capabilities = _capabilities(found)
+        # A foreign command is given no init key, so nobody could bind it later.
+        self.capabilities = replace(_capabilities(found), spares=command is None)
         self._zygote, self._zygote_trouble = self._zygote_by(zygote, found, hidden)
         recipe = Recipe(python=python, command=command, namespaces=found, zygote=self._zygote)
         self._claims = Claims(self._folder / "runtimes")
@@ -125,6 +127,9 @@ class ProcessDriver:
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
         return await self._in_thread(lambda: self._lifecycle.unpause(handle.name, fence))
+
+    async def spare_kind(self, image: str | None) -> str:
+        return await self._in_thread(self._program)
 
     async def find(self, name: str) -> Handle | None:
         try:
@@ -179,6 +184,14 @@ class ProcessDriver:
         """Have the zygote started, if there is one; the verbs do it that show that runtimes will be wanted."""
         if self._zygote is not None:
             self._zygote.start()
+
+    def _program(self) -> str:
+        """What a runtime would be: the files that it runs, and whether it is isolated."""
+        found = self._interpreter
+        if found is None:
+            return ""
+        files = installed_files(found.package, [Path(found.executable), *found.libraries])
+        return f"process|{self._python}|{'isolated' if self._isolated else 'plain'}|{files}"
 
     def _starts(self) -> str:
         """How runtimes begin, for people."""

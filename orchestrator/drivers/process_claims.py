@@ -218,6 +218,7 @@ def _claim(fields: Mapping[str, Any]) -> Claim:
             runtime=RuntimeId(labels["runtime"]),
             generation=int(labels["generation"]),
             user=UserId(labels["user"]) if labels["user"] else None,
+            volume=RuntimeId(labels["volume"]) if labels.get("volume") else None,
         ),
         environment={str(name): str(value) for name, value in fields["environment"].items()},
         fence=int(fields["fence"]),

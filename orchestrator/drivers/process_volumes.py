@@ -1,7 +1,8 @@
 """What outlives a runtime: the workspace and the state of a conversation, as folders of the process driver.
 
 `process_lifecycle.py` mounts or names them, `process.py` makes and removes them. A volume belongs to a tenant and a
-conversation and knows the highest fence that touched it: a late undo must not remove what a newer holder uses.
+conversation and knows the highest fence that touched it: a late undo must not remove what a newer holder uses. That of
+a spare belongs to nobody, until the first one comes who has a tenant.
 """
 
 import contextlib
@@ -70,9 +71,9 @@ class Volumes:
             remove_tree(folder)
 
     def _folder_of(self, labels: OwnerLabels) -> Path:
-        if not _ID.fullmatch(labels.runtime):
-            raise ValueError(f"{labels.runtime[:140]!r} cannot name a volume: a runtime's id is a UUID")
-        return self._folder / labels.runtime
+        if not _ID.fullmatch(labels.storage):
+            raise ValueError(f"{labels.storage[:140]!r} cannot name a volume: a runtime's id is a UUID")
+        return self._folder / labels.storage
 
     def _make_folders(self, folder: Path) -> bool:
         made = False
@@ -95,9 +96,10 @@ class Volumes:
             raise DriverUnavailable(
                 f"{_FILE} of volume {folder.name} is damaged", hint="look at the folder and remove it by hand"
             ) from exc
-        if tenant != labels.tenant:
+        adopted = not tenant and bool(labels.tenant)  # a spare's, which was nobody's
+        if tenant != labels.tenant and not adopted:
             raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")
         if fence < highest:
             raise StaleFence(f"volume {folder.name} was touched under fence {highest}, this call has {fence}")
-        if fence > highest:
+        if fence > highest or adopted:
             write_atomic(folder / _FILE, json.dumps(record).encode())

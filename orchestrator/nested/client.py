@@ -49,6 +49,10 @@ class Impostor(PermanentError):
     code = "version_skew"
 
 
+class NotDormant(Impostor):
+    """Whoever listens there says that it has been told its keys before, and not by this caller."""
+
+
 @dataclass(frozen=True)
 class EventPage:
     items: list[dict[str, Any]]
@@ -88,14 +92,33 @@ class RuntimeClient:
             await anyio.sleep(_POLL_SECONDS)
 
     async def init(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
-        """Bind a dormant runtime: it proves that it knows the init key before it is told anything."""
+        """Bind a dormant runtime: it proves that it knows the init key before it is told anything. Raises `Impostor`;
+        `NotDormant` when it says that it was bound before."""
         nonce = secrets.token_urlsafe(24)
         answer = await self._call("GET", "/api/init", headers={"X-Init-Nonce": nonce})
         proof = answer.get("proof") if isinstance(answer, dict) else None
         expected = hmac.new(init_key.open().encode(), f"runtime|{nonce}".encode(), "sha256").hexdigest()
+        if isinstance(answer, dict) and answer.get("state", "dormant") != "dormant":
+            raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
         if not isinstance(proof, str) or not hmac.compare_digest(proof, expected):
             raise Impostor("the process at the runtime's address could not prove that it is the runtime")
         await self._call("POST", "/api/init", json=body, headers={"X-Init-API-Key": init_key.open()})
+
+    async def wait_dormant(self) -> None:
+        """Until it says that it waits to be bound. Ends only by the caller's deadline."""
+        await self.wait_alive()
+        while True:  # it answers before it has read its init key
+            if await self.is_dormant():
+                return
+            await anyio.sleep(_POLL_SECONDS)
+
+    async def is_dormant(self) -> bool:
+        """Whether it says so now."""
+        try:
+            answer = await self._call("GET", "/api/init", timeout=_ALIVE_SECONDS)
+        except (RuntimeUnreachable, Refused):
+            return False
+        return isinstance(answer, dict) and answer.get("state") == "dormant"
 
     async def init_unproven(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
         """Bind a stock agent server. The caller has asked the engine, a moment ago, who listens at this address."""

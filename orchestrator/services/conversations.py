@@ -27,7 +27,6 @@ from orchestrator.services.admission import WAKE_MS, Admission, Starter
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.overrides import Overrides, OverrideSeal
-from orchestrator.services.provisioning import STAGES
 from orchestrator.state.base import Message, Page, Store, StoredEvent
 
 Content = str | list[dict[str, Any]]  #: of a message: text, or parts as the agent server takes them
@@ -94,7 +93,9 @@ class ConversationService:
         gone: Callable[[Conversation], None],
         undelete_seconds: float,
         images: Collection[str] | None,
+        stages: Callable[[], Sequence[str]],
     ) -> None:
+        self._start_stages = stages
         self._store = store
         self._effective = effective
         self._overrides = overrides
@@ -174,7 +175,7 @@ class ConversationService:
         if conversation.runtime is None:
             raise ValueError("the record of a conversation names its runtime from the start")
         await conversations.put_route(conversation.runtime.id, conversation.tenant, conversation.id)
-        await self._begin(conversation, "start", STAGES)
+        await self._begin(conversation, "start", self._start_stages())
         try:
             stored = await conversations.create(conversation, ask=ask)
         except LimitReached:
@@ -234,7 +235,7 @@ class ConversationService:
 
         async def reserve(ask: Ask) -> Conversation:
             if present.phase in (Phase.STOPPED, Phase.FAILED):
-                return await self._change(tenant, user, id, _started, "start", STAGES, ask, who.key)
+                return await self._change(tenant, user, id, _started, "start", self._start_stages(), ask, who.key)
             return await self._change(tenant, user, id, _resumed, "resume", (), ask, who.key)
 
         return await self._admission.admit(who, reserve, wait_ms=wait_ms)

@@ -15,7 +15,8 @@ from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.restarts import Restarts
 from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
-from orchestrator.services.provisioning import STAGES, Surroundings, made, runtime_name, save
+from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.warm_start import stages_of
 from orchestrator.state.base import Lease, Operations
 
 log = structlog.get_logger(__name__)
@@ -41,9 +42,12 @@ class Deaths:
         else:
             gone = await self._to_start_again(lease, conversation, why, delay)
         self._house.withdraw(conversation)  # after the record: a route that is asked for now is read from it
-        handle = await self._house.driver.find(runtime_name(conversation, made(conversation.runtime).generation))
+        name = runtime_name(conversation, made(conversation.runtime).generation)
+        handle = await self._house.driver.find(name)
         if handle is not None:
             await self._house.driver.destroy(handle, fence=lease.fence)
+        if self._house.pool is not None:
+            await self._house.pool.gone(name)
         if gone.phase is Phase.FAILED:
             await self._admission.give_back(lease)
             return None
@@ -70,7 +74,7 @@ class Deaths:
         """Pending under an operation of its own, with its slot kept: it is on its way back already."""
         now = self._house.clock.now()
         operation = OperationId(new_uuid())
-        stages = tuple(Stage(name) for name in STAGES)
+        stages = tuple(Stage(name) for name in stages_of(self._house))
         await self._operations.create(
             Operation(operation, lease.tenant, lease.conversation, "restart", OperationState.RUNNING, stages, now, now)
         )

@@ -21,8 +21,9 @@ from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import EventLog
-from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.tending import problem_of
+from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.base import Lease, SagaLog, Store
 
 log = structlog.get_logger(__name__)
@@ -121,8 +122,6 @@ class Deletion:
 async def remove_runtime(start: Provisioning, log_of_steps: SagaLog) -> bool:
     """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
     start.house.withdraw(start.conversation)
-    clean = await saga.unwind(STEPS, start, lease=start.lease, saga=log_of_steps)
-    handle = await start.house.driver.find(runtime_name(start.conversation, start.generation))
-    if handle is not None:
-        await start.house.driver.destroy(handle, fence=start.lease.fence)
+    clean = await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=log_of_steps)
+    await destroy_runtime(start, runtime_name(start.conversation, start.generation))
     return clean

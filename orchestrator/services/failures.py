@@ -11,6 +11,7 @@ from orchestrator.security.redaction import Redactor
 _NET = Redactor()
 #: step -> (reason, what did not work, what to do) where the failure itself says nothing better
 _BY_STEP: dict[str, tuple[Reason, str, str]] = {
+    "claim": (Reason.ENGINE_ERROR, "no spare could be asked for", "look at the engine, then start again"),
     "volume": (
         Reason.ENGINE_ERROR,
         "the workspace could not be made",

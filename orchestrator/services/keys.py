@@ -40,6 +40,7 @@ class KeyRing:
             inner_key_sealed=await self._seal(conversation, "inner", keys.inner),
             state_key_sealed=await self._seal(conversation, "state", state),
             public_port=record.public_port,
+            volume=record.volume,
         )
         return renewed, keys
 

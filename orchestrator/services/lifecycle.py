@@ -22,7 +22,7 @@ from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
-from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, destroy_runtime, made, runtime_name
+from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.retiring import AT_REST, Retiring
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
@@ -33,6 +33,7 @@ from orchestrator.services.suspension import (
     Suspension,
 )
 from orchestrator.services.tending import Tending, problem_of
+from orchestrator.services.warm_start import ALL_STEPS, steps_of
 from orchestrator.state.base import Lease, Store
 
 log = structlog.get_logger(__name__)
@@ -127,7 +128,7 @@ class Lifecycle:
         if conversation.phase not in (Phase.STOPPED, Phase.FAILED):
             return None
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
-        if not await saga.unwind(STEPS, start, lease=lease, saga=self._store.saga):
+        if not await saga.unwind(ALL_STEPS, start, lease=lease, saga=self._store.saga):
             return _STUCK_RETRY_MS
         await self._admission.give_back(lease)
         stopped = conversation.desired is Desired.STOPPED
@@ -227,7 +228,7 @@ class Lifecycle:
         began = self._house.clock.monotonic()
         try:
             with anyio.fail_after(self._start_timeout):
-                await saga.run(STEPS, start, lease=lease, saga=self._store.saga, progress=progress)
+                await saga.run(steps_of(self._house), start, lease=lease, saga=self._store.saga, progress=progress)
         except saga.StepFailed as failed:
             return await self._failed(start, explain(failed.step, failed.cause), failed.cause)
         except TimeoutError as exc:
@@ -240,7 +241,8 @@ class Lifecycle:
                     await self._back_to_pending(start)
             raise
         await self._finish(start.conversation, OperationState.SUCCEEDED)
-        log.info("runtime.ready", conversation=conversation.id, seconds=round(self._house.clock.monotonic() - began, 3))
+        seconds = round(self._house.clock.monotonic() - began, 3)
+        log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
         return 0  # at once: messages may be waiting
 
     def _restarts_in_ms(self, conversation: Conversation) -> int:
@@ -270,7 +272,7 @@ class Lifecycle:
 
     async def _clear_way(self, start: Provisioning) -> bool:
         """Undo what an earlier holder of the lease may have begun; False while something of it is stuck."""
-        if not await saga.unwind(STEPS, start, lease=start.lease, saga=self._store.saga):
+        if not await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=self._store.saga):
             return False
         earlier = made(start.conversation.runtime).generation
         if earlier:  # of a runtime that was lost; it may have been lost to us alone

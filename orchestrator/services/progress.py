@@ -37,8 +37,8 @@ class OperationProgress(Progress):
         self._began[step] = (stage, self._clock.monotonic())
         await self._write(stage)
 
-    async def succeeded(self, step: str) -> None:
-        await self._end(step, StageState.SUCCEEDED, None)
+    async def succeeded(self, step: str, message: str | None = None) -> None:
+        await self._end(step, StageState.SUCCEEDED, message)
 
     async def failed(self, step: str, failure: BaseException) -> None:
         message = "interrupted"

@@ -31,6 +31,7 @@ from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing, RuntimeKeys
+from orchestrator.services.pool import WarmPool
 from orchestrator.services.saga import Step
 from orchestrator.state.base import Conversations, Lease
 
@@ -66,6 +67,8 @@ class Surroundings:
     alive_seconds: float = 60.0
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
+    #: None: there are no spares, and never were any.
+    pool: WarmPool | None = None
 
 
 @dataclass
@@ -80,6 +83,8 @@ class Provisioning:
     handle: Handle | None = None
     init_key: SecretText | None = None
     endpoint: Endpoint | None = None
+    warm: bool = False  #: a spare was claimed and has its keys (`warm_start.py`): nothing is asked of the driver
+    told: str = ""  #: whether a spare was claimed, and if not why, for the operation
 
     @property
     def labels(self) -> OwnerLabels:
@@ -93,6 +98,7 @@ class Provisioning:
             runtime=runtime.id,
             generation=self.generation,
             user=self.conversation.user,
+            volume=runtime.volume,
         )
 
     @property
@@ -105,12 +111,15 @@ class Provisioning:
 
 
 def runtime_name(conversation: Conversation, generation: int) -> str:
-    """The claim on the engine: one runtime per conversation and generation.
+    """The claim on the engine: one runtime per conversation and generation. A spare keeps the name that it had.
 
     By the runtime's id, which is ours and stays the conversation's for good: a conversation's id may be its caller's
     choice, and two tenants may choose the same one.
     """
-    return f"nestor-{made(conversation.runtime).id}-g{generation}"
+    runtime = made(conversation.runtime)
+    if runtime.spare and generation == runtime.generation:
+        return runtime.spare
+    return f"nestor-{runtime.id}-g{generation}"
 
 
 async def save(
@@ -136,6 +145,8 @@ async def save(
 
 async def ensure_volume(start: Provisioning) -> None:
     """The workspace and the runtime's state: made once, kept over generations."""
+    if start.warm:
+        return
     await start.house.driver.ensure_volume(start.labels, fence=start.lease.fence)
 
 
@@ -149,6 +160,8 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 async def create_runtime(start: Provisioning) -> None:
     """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
     a runtime whose keys were lost with the state server could not be taken over."""
+    if start.warm:
+        return
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     await start.store(replace(start.conversation, runtime=runtime))
     await start.house.archived(start.conversation.tenant)
@@ -162,10 +175,14 @@ async def destroy_runtime(start: Provisioning, note: str) -> None:
     handle = await start.house.driver.find(note)
     if handle is not None:
         await start.house.driver.destroy(handle, fence=start.lease.fence)
+    if start.house.pool is not None:
+        await start.house.pool.gone(note)
 
 
 async def start_runtime(start: Provisioning) -> None:
     """Start it, dormant. The init key is known to this saga alone, and of use only until `init`."""
+    if start.warm:
+        return
     start.init_key = new_secret()
     start.endpoint = await start.house.driver.start(
         made(start.handle), fence=start.lease.fence, init_key=start.init_key
@@ -174,8 +191,10 @@ async def start_runtime(start: Provisioning) -> None:
 
 async def wait_alive(start: Provisioning) -> None:
     """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
+    if start.warm:
+        return
     seconds = start.house.alive_seconds
-    async with _client(start) as client:
+    async with client_of(start) as client:
         with anyio.move_on_after(seconds):
             while not await client.alive():
                 await _raise_if_ended(start)
@@ -217,6 +236,15 @@ async def bind_runtime(start: Provisioning) -> None:
     if made(start.endpoint).stock:
         await _bind_stock(start, keys)
         return
+    if not start.warm:
+        async with client_of(start) as client:
+            await client.init(made(start.init_key), init_body(start, keys))
+    start.init_key = None
+    await start.store(advance_to(start, Phase.CONFIGURING))
+
+
+def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
+    """What a dormant runtime is told."""
     body: dict[str, Any] = {
         "session_api_keys": [keys.inner.open()],
         "secret_key": keys.state.open(),
@@ -227,10 +255,7 @@ async def bind_runtime(start: Provisioning) -> None:
     }
     if (webhook := start.house.webhook(start.conversation)) is not None:
         body["webhooks"] = [webhook]
-    async with _client(start) as client:
-        await client.init(made(start.init_key), body)
-    start.init_key = None
-    await start.store(advance_to(start, Phase.CONFIGURING))
+    return body
 
 
 async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
@@ -240,7 +265,7 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
         why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
         raise StartFailed(why)
     body = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
-    async with _client(start) as client:
+    async with client_of(start) as client:
         await client.init_unproven(made(start.init_key), body)
     start.init_key = None
     await start.store(advance_to(start, Phase.CONFIGURING))
@@ -249,7 +274,7 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
 async def push_settings(start: Provisioning) -> None:
     """First of the three: the runtime refuses the rest before it."""
     bundle = await _bundle(start)
-    async with _client(start) as client:
+    async with client_of(start) as client:
         if made(start.endpoint).stock:
             await client.patch_settings(stock.settings_body(bundle.settings))
             return
@@ -263,7 +288,7 @@ async def push_git_providers(start: Provisioning) -> None:
     """Second, and only when there are any."""
     bundle = await _bundle(start)
     if bundle.providers:
-        async with _client(start) as client:
+        async with client_of(start) as client:
             if made(start.endpoint).stock:
                 await _put_secrets(client, stock.provider_secrets(bundle))
                 return
@@ -274,7 +299,7 @@ async def push_secrets(start: Provisioning) -> None:
     """Third, and only when there are any."""
     bundle = await _bundle(start)
     if bundle.secrets:
-        async with _client(start) as client:
+        async with client_of(start) as client:
             if made(start.endpoint).stock:
                 await _put_secrets(client, bundle.secrets)
                 return
@@ -296,7 +321,7 @@ async def create_nested_conversation(start: Provisioning) -> None:
         body = stock.conversation_body(start.conversation.id, request, await _bundle(start))
     else:
         body = wire.conversation_body(start.conversation.id, request)
-    async with _client(start) as client:
+    async with client_of(start) as client:
         await client.create_conversation(body, timeout=CONVERSE_SECONDS)
 
 
@@ -358,7 +383,8 @@ async def _bundle(start: Provisioning) -> wire.Bundle:
     )
 
 
-def _client(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:
+def client_of(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:
+    """Of the runtime that is being started, under its keys."""
     return start.house.clients.open(
         made(start.endpoint).origin, made(start.keys).inner, fence=start.lease.fence, generation=start.generation
     )

@@ -15,7 +15,8 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why
 from orchestrator.domain.errors import RuntimeNotFound, RuntimeUnreachable, Undecryptable
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.drivers.base import Condition, Driver, Handle, Observed
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.base import Condition, Driver, Handle, Observed, is_spare
 from orchestrator.nested.client import Refused, RuntimeClients
 from orchestrator.services.keys import KeyRing
 
@@ -62,10 +63,11 @@ class Rebuild:
         self._clock = clock
         self._limiter = anyio.CapacityLimiter(_AT_ONCE)
         self._found: dict[TenantId, dict[ConversationId, list[Found]]] = {}
+        self._spares: dict[str, Found] = {}  #: by name; their labels do not say whose they are, records do
 
     async def look(self) -> int:
         """Ask the driver what there is; answers how many runtimes. Raises `DriverUnavailable`."""
-        self._found = {}
+        self._found, self._spares = {}, {}
         handles = await self._driver.list(self._installation)
         async with anyio.create_task_group() as tasks:
             for handle in handles:
@@ -83,15 +85,26 @@ class Rebuild:
         settled, found = Settled(), self._found.pop(tenant, {})
         async with anyio.create_task_group() as tasks:
             for conversation in conversations:
-                tasks.start_soon(self._settle, settled, conversation, found.pop(conversation.id, []), keys)
+                own = found.pop(conversation.id, [])
+                if conversation.runtime is not None and (bound := self._spares.pop(conversation.runtime.spare, None)):
+                    own.append(bound)
+                tasks.start_soon(self._settle, settled, conversation, own, keys)
         for id, left in found.items():
             if id not in unreadable:  # those are kept as they are, with what runs for them
                 settled.unclaimed += [one.handle.name for one in left]
         return settled
 
-    def left(self) -> list[str]:
-        """The names of runtimes of tenants that nobody knows."""
-        return [one.handle.name for tenant in self._found.values() for found in tenant.values() for one in found]
+    async def left(self) -> list[str]:
+        """The names of runtimes of tenants that nobody knows, and of spares that no record names; those excepted that
+        say that they are dormant: they are nobody's, and may go."""
+        names = [one.handle.name for tenant in self._found.values() for found in tenant.values() for one in found]
+        return names + [name for name, found in self._spares.items() if not await self._is_dormant(found)]
+
+    async def _is_dormant(self, found: Found) -> bool:
+        if found.observed.endpoint is None or found.observed.condition is not Condition.RUNNING:
+            return False
+        async with self._clients.open(found.observed.endpoint.origin, new_secret()) as client:
+            return await client.is_dormant()
 
     async def _inspect(self, handle: Handle) -> None:
         async with self._limiter:
@@ -99,21 +112,32 @@ class Rebuild:
                 observed = await self._driver.inspect(handle)
             except RuntimeNotFound:
                 return
+        if is_spare(handle.labels):
+            self._spares[handle.name] = Found(handle, observed)
+            return
         of_tenant = self._found.setdefault(handle.labels.tenant, {})
         of_tenant.setdefault(handle.labels.conversation, []).append(Found(handle, observed))
 
     async def _settle(self, settled: Settled, asked: Conversation, found: Sequence[Found], keys: KeyRing) -> None:
         runtime = asked.runtime
+
+        def generation(one: Found) -> int:
+            return runtime.generation if runtime is not None and is_spare(one.handle.labels) else _labelled(one)
+
         own = sorted(
-            (one for one in found if runtime is not None and one.handle.labels.runtime == runtime.id),
-            key=lambda one: one.handle.labels.generation,
+            (
+                one
+                for one in found
+                if runtime is not None and (is_spare(one.handle.labels) or one.handle.labels.runtime == runtime.id)
+            ),
+            key=generation,
         )
         settled.unclaimed += [one.handle.name for one in found if one not in own]
         fences = [asked.fence, runtime.generation if runtime is not None else 0]
-        fences += [max(one.handle.labels.generation, one.observed.fence) for one in own]
+        fences += [max(generation(one), one.observed.fence) for one in own]
         kept = replace(asked, fence=max(fences) + 1, version=asked.version + _VERSIONS)
         last = own[-1] if own else None
-        if last is not None and runtime is not None and last.handle.labels.generation == runtime.generation:
+        if last is not None and runtime is not None and generation(last) == runtime.generation:
             present, fence = await self._asked(kept, last, keys)
             kept = replace(kept, fence=fence)
             adopted = self._adopted(kept, last.observed, present)
@@ -157,10 +181,10 @@ class Rebuild:
         if endpoint is None or found.observed.condition is not Condition.RUNNING:
             return unasked
         try:
-            key = await keys.inner_key(kept)
-            if key is None:
+            key, made_for = await keys.inner_key(kept), kept.runtime
+            if key is None or made_for is None:
                 return unasked
-            generation = found.handle.labels.generation
+            generation = made_for.generation
             async with (
                 self._limiter,
                 self._clients.open(endpoint.origin, key, fence=kept.fence, generation=generation) as client,
@@ -171,6 +195,10 @@ class Rebuild:
             log.warning("rebuild.runtime_not_asked", conversation=kept.id, problem=type(exc).__name__)
             return unasked
         return present, max(kept.fence, highest + 1)
+
+
+def _labelled(found: Found) -> int:
+    return found.handle.labels.generation
 
 
 @dataclass

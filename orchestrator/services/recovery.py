@@ -126,7 +126,7 @@ class Recovery:
             totals.add(of_tenant)
             unclaimed += of_tenant.unclaimed
         if self._mine:  # else those that are left belong to tenants of whom nothing was lost
-            unclaimed += rebuild.left()
+            unclaimed += await rebuild.left()
             await self._restoring.unclaimed(unclaimed)
         for name in unclaimed:
             log.error(

@@ -78,7 +78,8 @@ class Retiring:
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
             await self._house.driver.remove_volume(start.labels, fence=lease.fence)
-        await start.store(replace(conversation, was_ready=False))
+        runtime = replace(made(conversation.runtime), volume=None)  # another start has a storage of its own again
+        await start.store(replace(conversation, runtime=runtime, was_ready=False))
         log.info("conversation.archived", conversation=conversation.id, tenant=conversation.tenant)
 
     async def _delete(self, conversation: Conversation) -> None:

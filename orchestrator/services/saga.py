@@ -27,6 +27,10 @@ def _no_note(_context: object) -> str:
     return ""
 
 
+def _no_word(_context: object) -> str | None:
+    return None
+
+
 @dataclass(frozen=True)
 class Step(Generic[C]):
     """One act. `note` is what undo needs after a crash and is known before the act, such as the name it will claim."""
@@ -35,6 +39,7 @@ class Step(Generic[C]):
     do: Callable[[C], Awaitable[None]]
     undo: Callable[[C, str], Awaitable[None]] | None = None
     note: Callable[[C], str] = _no_note
+    tell: Callable[[C], str | None] = _no_word  #: what is told of it when it is done
 
 
 class StepFailed(Exception):
@@ -61,7 +66,7 @@ async def run(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaL
             await progress.started(step.name)
             await step.do(context)
             committed = step is steps[-1]
-            await progress.succeeded(step.name)
+            await progress.succeeded(step.name, step.tell(context))
         await saga.clear(lease)
     except LeaseLost:
         raise
@@ -102,7 +107,7 @@ class Progress:
     async def started(self, step: str) -> None:
         """The step is about to run."""
 
-    async def succeeded(self, step: str) -> None:
+    async def succeeded(self, step: str, message: str | None = None) -> None:
         """The step has run."""
 
     async def failed(self, step: str, failure: BaseException) -> None:

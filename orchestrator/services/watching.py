@@ -9,9 +9,10 @@ import anyio
 import structlog
 
 from orchestrator.domain.errors import NestorError
-from orchestrator.drivers.base import Driver
+from orchestrator.drivers.base import Driver, is_spare
+from orchestrator.services.reconciler import labels_of
 from orchestrator.services.tending import problem_of
-from orchestrator.state.base import Conversations
+from orchestrator.state.base import Conversations, Spares
 
 log = structlog.get_logger(__name__)
 _PAUSE_SECONDS = 2.0  # after a stream that ended
@@ -21,8 +22,14 @@ class EngineWatch:
     """Of one replica."""
 
     def __init__(
-        self, installation: str, driver: Driver, conversations: Conversations, wake: Callable[[], None]
+        self,
+        installation: str,
+        driver: Driver,
+        conversations: Conversations,
+        spares: Spares,
+        wake: Callable[[], None],
     ) -> None:
+        self._spares = spares
         self._installation = installation
         self._driver = driver
         self._conversations = conversations
@@ -42,5 +49,8 @@ class EngineWatch:
         """Something happened to the runtime of that name."""
         handle = await self._driver.find(name)
         if handle is not None and handle.labels.installation == self._installation:
-            await self._conversations.poke(handle.labels.tenant, handle.labels.conversation)
+            labels = await labels_of(handle, self._spares)
+            if labels is None or is_spare(labels):
+                return  # nobody's: the pool looks after it
+            await self._conversations.poke(labels.tenant, labels.conversation)
             self._wake()

@@ -16,8 +16,9 @@ from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state.lease import Lease
 from orchestrator.state.slots_base import Slots
+from orchestrator.state.spares_base import Spares
 
-__all__ = ["Lease", "Slots"]  # kept in files of their own, and part of what the stores promise
+__all__ = ["Lease", "Slots", "Spares"]  # kept in files of their own, and part of what the stores promise
 T = TypeVar("T")
 Sealed = str  #: text of `security/envelope.py`, never a value in the clear
 OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after it ended
@@ -356,6 +357,8 @@ class Store(Protocol):
     def conversations(self) -> Conversations: ...
     @property
     def slots(self) -> Slots: ...
+    @property
+    def spares(self) -> Spares: ...
     @property
     def saga(self) -> SagaLog: ...
     @property

@@ -30,6 +30,17 @@ HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at whi
 HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms
 QUEUED_TENANTS = "x:queue"  #: sorted set: tenant with a queue -> ms at which it was served last, or came into line
 
+#: The warm pool: what spares there are, and whose those are that were bound. The braces keep it on one slot.
+SPARES = "x:{spares}"
+SPARE_PREFIX = f"{SPARES}:of:"  #: + name, hash: kind, state, reference, address, init key (sealed), whose it is
+SPARE_KINDS = f"{SPARES}:kinds"  #: set: kinds of which there may be spares
+SPARES_UNBOUND = f"{SPARES}:unbound"  #: set: names of all that are nobody's, those included that are made or removed
+SPARES_LEAVING = f"{SPARES}:leaving"  #: set: names of those that are to be removed
+SPARES_BOUND = f"{SPARES}:bound"  #: hash: <tenant>/<conversation> -> name
+SPARE_COUNTS = f"{SPARES}:counts"  #: hash: hits, misses, and when one of a kind was reserved last
+SPARES_MAKING = f"{SPARES}:making:"  #: + kind, sorted set: name -> ms by which it is to be ready
+SPARES_READY = f"{SPARES}:ready:"  #: + kind, sorted set: name -> ms since when
+
 
 def key_owner(id: KeyId) -> str:
     """String: the tenant whose key this is, empty for an operator's."""

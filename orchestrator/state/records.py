@@ -23,7 +23,8 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 #: Raised when an older version must not touch what this one writes.
-SCHEMA = 1
+SCHEMA = 2
+_FIRST = 1  #: what every older version can read and write
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
@@ -48,7 +49,8 @@ def conversation_parts(conversation: Conversation) -> dict[str, str]:
         "runtime": "" if runtime is None else _text(runtime),
         "version": str(fields.pop("version")),
         "fence": str(fields.pop("fence")),
-        "record": _text({"schema": SCHEMA, **fields}),
+        # A version that does not know `volume` would write the record back without it, and lose the workspace.
+        "record": _text({"schema": SCHEMA if runtime is not None and runtime.get("volume") else _FIRST, **fields}),
     }
 
 
@@ -117,7 +119,7 @@ def operation_from(text: str, *, state: str, updated_ms: int, stages: dict[str, 
 
 
 def _dump(adapter: TypeAdapter[T], value: T) -> str:
-    return _text({"schema": SCHEMA, **adapter.dump_python(value, mode="json")})
+    return _text({"schema": _FIRST, **adapter.dump_python(value, mode="json")})
 
 
 def _load(adapter: TypeAdapter[T], text: str, what: str) -> T:

@@ -19,6 +19,7 @@ from orchestrator.state.journal.stream import Streams, house_note
 from orchestrator.state.operations import RedisOperations
 from orchestrator.state.saga_log import RedisSagaLog
 from orchestrator.state.slots import RedisSlots
+from orchestrator.state.spares import RedisSpares
 from orchestrator.state.tenants import RedisTenants
 
 
@@ -37,6 +38,7 @@ class RedisStore:
         self.configuration = RedisConfiguration(self._funnel)
         self.conversations = RedisConversations(self._funnel)
         self.slots = RedisSlots(self._funnel)
+        self.spares = RedisSpares(self._funnel)
         self.saga = RedisSagaLog(self._funnel)
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)

@@ -72,6 +72,7 @@ class Fleet:
     http: httpx.AsyncClient
     random: random.Random
     faults: dict[str, int] = field(default_factory=dict)
+    spares: int = 0  #: how many runtimes may wait for somebody, when nothing else is left
 
     async def ask(
         self, method: str, path: str, key: str = OPERATOR_KEY, *, tries: int = 200, **more: Any
@@ -249,7 +250,8 @@ async def fleet(*, seed: int, replicas: int = 3, lease_seconds: float = 2.0, **v
         timeout = httpx.Timeout(10)
         limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
         async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as http:
-            yield Fleet(members, engine, redis, http, random.Random(seed))
+            spares = int(variables.get("NESTOR_WARM_POOL", "0"))
+            yield Fleet(members, engine, redis, http, random.Random(seed), spares=spares)
 
 
 def _end(replica: Replica) -> None:

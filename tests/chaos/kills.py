@@ -13,6 +13,8 @@ import uuid
 from collections import Counter
 from typing import Any
 
+from redis import Redis
+
 from chaos.fleet import Fleet, Violation
 from chaos.races import nothing_left, raise_doubles
 
@@ -49,6 +51,7 @@ async def run(fleet: Fleet, *, kills: int, conversations: int = CONVERSATIONS_A_
         "kills": kills,
         "conversations": kills * conversations,
         "engine_starts": census["starts"],
+        "warm_hits": _hits(fleet),
         "steps": dict(steps),
         "recovery_p95": _percentile(recoveries, 0.95),
         "recovery_max": round(max(recoveries), 2),
@@ -71,6 +74,12 @@ async def _steps(fleet: Fleet, key: str, operations: list[str], kill: Any) -> li
     return [_step(answer.json()) for answer in answers]
 
 
+def _hits(fleet: Fleet) -> int:
+    """How many spares of the warm pool were claimed, as the state server counts."""
+    with Redis.from_url(f"unix://{fleet.redis}", decode_responses=True) as client:
+        return int(str(client.hget("x:{spares}:counts", "hits") or 0))
+
+
 def _step(operation: dict[str, Any]) -> str:
     if operation["state"] != "running":
         return f"ended ({operation['state']})"
@@ -84,11 +93,15 @@ def _step(operation: dict[str, Any]) -> str:
 
 async def _raise_unfinished(fleet: Fleet, records: list[dict[str, Any]]) -> None:
     """Raises `Violation` for a conversation that is not ready, or ready on a runtime that was not told everything."""
-    configured = (await fleet.census())["configured"]
+    census = await fleet.census()
+    configured = census["configured"]
     for record in records:
         if record["phase"] != "ready":
             raise Violation(f"conversation {record['id']} is {record['phase']}: {record.get('reason')}")
-        name = f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}"
+        serving = [one for one in census["alive"] if record["id"] in census["serves"].get(one, [])]
+        if len(serving) != 1:
+            raise Violation(f"conversation {record['id']} is said to be ready and is served by {serving}")
+        name = serving[0]
         told = [path for path in configured.get(name, []) if path in CONFIGURATION]
         if list(dict.fromkeys(told)) != CONFIGURATION:
             raise Violation(f"{name} is said to be ready and was told {told}")

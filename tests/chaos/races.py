@@ -67,6 +67,12 @@ async def raise_doubles(fleet: Fleet) -> None:
         raise Violation(f"alive at once: {doubles}")
 
 
+def _spares(census: dict[str, Any]) -> set[str]:
+    """The runtimes that wait for somebody: nobody's, and never told anything."""
+    named = (one for one in census["runtimes"] if one.startswith("nestor-spare-"))
+    return {one for one in named if not census["configured"].get(one) and not census["serves"].get(one)}
+
+
 async def nothing_left(fleet: Fleet, seconds: float = 90.0) -> None:
     """Everything was deleted: within a minute and a half the engine has neither runtimes nor volumes."""
     census: dict[str, Any] = {}
@@ -74,7 +80,10 @@ async def nothing_left(fleet: Fleet, seconds: float = 90.0) -> None:
         async with asyncio.timeout(seconds):
             while True:
                 census = await fleet.census()
-                if not census["runtimes"] and not census["volumes"]:
+                spares = _spares(census)
+                runtimes = [one for one in census["runtimes"] if one not in spares]
+                volumes = [one for one in census["volumes"] if f"nestor-spare-{one}" not in spares]
+                if not runtimes and not volumes and len(spares) <= fleet.spares:
                     return
                 await asyncio.sleep(0.5)
     except TimeoutError:

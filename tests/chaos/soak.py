@@ -21,14 +21,20 @@ Scenario = Callable[[Fleet, int], Awaitable[dict[str, Any]]]
 SCENARIOS: Mapping[str, Scenario] = {
     "races": lambda fleet, count: races.run(fleet, races=count),
     "kills": lambda fleet, count: kills.run(fleet, kills=count),
+    "kills_warm": lambda fleet, count: kills.run(fleet, kills=count),
+    "races_warm": lambda fleet, count: races.run(fleet, races=count),
     "messages": lambda fleet, count: messages.run(fleet, messages=count),
     "events": lambda fleet, count: messages.run(fleet, messages=count // 50, said=49),
 }
+WARM_POOL = "5"  #: of the scenarios whose names end in `_warm`
 
 
 async def _soak(scenario: str, count: int, seed: int, lease_seconds: float) -> dict[str, Any]:
     began = time.monotonic()
-    async with fleet(seed=seed, lease_seconds=lease_seconds, NESTOR_EVENTS_HELD=str(messages.HELD)) as members:
+    variables = {"NESTOR_EVENTS_HELD": str(messages.HELD)}
+    if scenario.endswith("_warm"):
+        variables["NESTOR_WARM_POOL"] = WARM_POOL
+    async with fleet(seed=seed, lease_seconds=lease_seconds, **variables) as members:
         found = await SCENARIOS[scenario](members, count)
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **found}
 

@@ -11,8 +11,10 @@ from chaos.fleet import Fleet, fleet
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
-async def over_a_fleet(seed: int, act: Callable[[Fleet], Awaitable[dict[str, Any]]]) -> dict[str, Any]:
-    async with fleet(seed=seed, NESTOR_EVENTS_HELD=str(messages.HELD)) as members:
+async def over_a_fleet(
+    seed: int, act: Callable[[Fleet], Awaitable[dict[str, Any]]], **variables: str
+) -> dict[str, Any]:
+    async with fleet(seed=seed, NESTOR_EVENTS_HELD=str(messages.HELD), **variables) as members:
         return await act(members)
 
 
@@ -25,6 +27,12 @@ async def test_racing_starts_over_replicas_that_die_never_make_two_runtimes() ->
 async def test_a_replica_killed_in_the_middle_of_starts_leaves_nothing_half_done() -> None:
     found = await over_a_fleet(12, lambda members: kills.run(members, kills=4))
     assert found["conversations"] == 4 * kills.CONVERSATIONS_A_KILL
+
+
+async def test_the_same_with_a_warm_pool_makes_no_orphan_and_no_double() -> None:
+    found = await over_a_fleet(14, lambda members: kills.run(members, kills=3), NESTOR_WARM_POOL="5")
+    assert found["conversations"] == 3 * kills.CONVERSATIONS_A_KILL
+    assert found["warm_hits"] > 0
 
 
 async def test_messages_and_events_survive_replicas_and_runtimes() -> None:

@@ -89,6 +89,8 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
             tasks.start_soon(house.feed.run)
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
+            if house.pool is not None:
+                tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)
             tasks.start_soon(house.health.run)
             yield Nestor(house, engine, http)

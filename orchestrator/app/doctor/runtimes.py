@@ -7,10 +7,11 @@ from orchestrator.app.doctor.state import Known
 from orchestrator.app.house import driver_of
 from orchestrator.domain.conversation import LIVE_PHASES, Phase
 from orchestrator.domain.errors import NestorError, RuntimeNotFound, Unreadable
-from orchestrator.drivers.base import Condition, Driver, Handle
+from orchestrator.drivers.base import Condition, Driver, Handle, is_spare
 from orchestrator.services.provisioning import runtime_name
+from orchestrator.services.reconciler import labels_of
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.state.base import Conversations
+from orchestrator.state.base import Conversations, Spares
 
 _SHOWN = 20
 
@@ -39,7 +40,8 @@ async def look(settings: OrchestratorSettings, known: Known, stack: AsyncExitSta
         if known.store is None:
             findings.append(Finding("runtimes", Level.OK, f"{len(handles)} exist; whose they are was not looked at"))
             return findings
-        zombies = [words for handle in handles if (words := await _wrong(driver, handle, known.store.conversations))]
+        wrong = [await _wrong(driver, handle, known.store.conversations, known.store.spares) for handle in handles]
+        zombies = [words for words in wrong if words]
     except NestorError as exc:
         return [*findings, from_error("runtimes", exc)]
     findings += [
@@ -53,11 +55,15 @@ async def look(settings: OrchestratorSettings, known: Known, stack: AsyncExitSta
     return findings
 
 
-async def _wrong(driver: Driver, handle: Handle, conversations: Conversations) -> str | None:
+async def _wrong(driver: Driver, handle: Handle, conversations: Conversations, spares: Spares) -> str | None:
     """Why this runtime should not be as it is, or None."""
     if handle.name in await conversations.unclaimed():
         return f"{handle.name} was left by a rebuild: no record claims it; look at it and end it by hand"
-    labels = handle.labels
+    labels = await labels_of(handle, spares)
+    if labels is None:
+        return None  # a spare of the warm pool
+    if is_spare(labels):
+        return f"{handle.name} is a spare that the warm pool does not know"
     try:
         record = await conversations.get(labels.tenant, labels.conversation)
     except Unreadable:

@@ -23,6 +23,7 @@ from orchestrator.state.journal.archive import Archive
 from orchestrator.state.journal.folded import Folded
 from orchestrator.state.journal.stream import Streams, journal_of
 from orchestrator.state.keys import TenantKeys
+from orchestrator.state.spares import rebound
 
 log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
@@ -231,6 +232,9 @@ class Restoring:
         if conversation.runtime is not None:
             route = keys.route(conversation.runtime.id)
             yield command("HSET", route, "tenant", conversation.tenant, "conversation", conversation.id)
+            if conversation.runtime.spare:
+                whose = (conversation.tenant, conversation.id, conversation.runtime.generation)
+                yield rebound(conversation.runtime.spare, *whose)
 
     def _slot(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
         """What `admission.lua` counts a conversation by whose runtime runs; used now, as far as anybody can know."""

@@ -19,6 +19,7 @@ from orchestrator.state.memory.operations import MemoryOperations
 from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
 from orchestrator.state.memory.slots import MemorySlots
+from orchestrator.state.memory.spares import MemorySpares
 from orchestrator.state.memory.tenants import MemoryTenants
 
 
@@ -33,6 +34,7 @@ class MemoryStore:
         self.configuration = MemoryConfiguration(self._shelf)
         self.conversations = MemoryConversations(self._shelf)
         self.slots = MemorySlots(self._shelf)
+        self.spares = MemorySpares(self._shelf)
         self.saga = MemorySagaLog(self._shelf)
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)

@@ -1,12 +1,13 @@
 """What every driver promises (`drivers/base.py`), asked of each one that ships."""
 
+import uuid
 from dataclasses import replace
 
 import anyio
 import pytest
 
 from orchestrator.domain.errors import RuntimeNotFound
-from orchestrator.domain.ids import TenantId
+from orchestrator.domain.ids import RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import (
     ClaimTaken,
@@ -15,8 +16,11 @@ from orchestrator.drivers.base import (
     ExitCause,
     Handle,
     Pausable,
+    RuntimeSpec,
+    Spareable,
     StaleFence,
     StartRefused,
+    spare_labels,
 )
 
 pytestmark = pytest.mark.anyio
@@ -291,3 +295,64 @@ async def test_a_volume_outlives_its_runtime(house):
     handle, _ = await house.started()
     await house.driver.destroy(handle, fence=1)
     assert await house.driver.ensure_volume(handle.labels, fence=1) is False
+
+
+def spares_of(house) -> Spareable | None:
+    """The driver, if it has spares. Those that do not say so by their capabilities, and are asked for none."""
+    driver = house.driver
+    assert isinstance(driver, Spareable) or not driver.capabilities.spares
+    return driver if driver.capabilities.spares and isinstance(driver, Spareable) else None
+
+
+def a_spare() -> RuntimeSpec:
+    id = RuntimeId(str(uuid.uuid4()))
+    return RuntimeSpec(f"nestor-spare-{id}", spare_labels("here", id))
+
+
+async def test_what_a_spare_would_be_is_told_in_the_same_words_again(house):
+    driver = spares_of(house)
+    if driver is not None:
+        kind = await driver.spare_kind(None)
+        assert kind
+        assert kind == await driver.spare_kind(None)
+        assert kind == await house.second().spare_kind(None)
+
+
+async def test_a_spare_is_started_for_nobody_and_its_storage_becomes_that_of_the_first_who_names_it(house):
+    if spares_of(house) is None:
+        return
+    driver, spec = house.driver, a_spare()
+    assert await driver.ensure_volume(spec.labels, fence=0)
+    handle = await driver.create(spec, fence=0)
+    endpoint = await driver.start(handle, fence=0, init_key=KEY)
+    await house.until(lambda: house.alive(endpoint))
+    assert (await driver.find(spec.name)).labels == spec.labels
+    assert handle in await driver.list("here")
+    await driver.destroy(handle, fence=5)
+
+    owner = replace(house.new_spec().labels, volume=spec.labels.runtime)
+    assert not await driver.ensure_volume(owner, fence=6), "it is there already"
+    with pytest.raises(ClaimTaken):
+        await driver.ensure_volume(replace(owner, tenant=TenantId(str(uuid.uuid4()))), fence=7)
+    with pytest.raises(ClaimTaken):
+        await driver.remove_volume(spec.labels, fence=8)
+    again = RuntimeSpec(house.new_spec().name, owner)
+    endpoint = await driver.start(await driver.create(again, fence=9), fence=9, init_key=KEY)
+    await house.until(lambda: house.alive(endpoint))
+    assert (await driver.find(again.name)).labels == owner
+    await driver.destroy(await driver.find(again.name), fence=10)
+    await driver.remove_volume(owner, fence=11)
+    assert await driver.ensure_volume(owner, fence=12), "it was removed"
+    await driver.remove_volume(owner, fence=12)
+
+
+async def test_the_storage_of_a_spare_that_nobody_took_goes_with_it(house):
+    if spares_of(house) is None:
+        return
+    spec = a_spare()
+    await house.driver.ensure_volume(spec.labels, fence=0)
+    await house.driver.remove_volume(spec.labels, fence=1)
+    assert await house.driver.ensure_volume(spec.labels, fence=1)
+    with pytest.raises(StaleFence):
+        await house.driver.remove_volume(spec.labels, fence=0)
+    await house.driver.remove_volume(spec.labels, fence=1)

@@ -1,0 +1,95 @@
+"""The step of a start that may make the next five needless: a spare of the warm pool is claimed and told its keys.
+
+It is the first step where there is a pool, and never fails a start: for a miss, and for a spare that does not take its
+keys, the start goes on cold in the same saga. Whose the spare is, is stored and in the journal before anything is sent
+to it; its storage becomes the conversation's.
+"""
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+import anyio
+import structlog
+
+from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.drivers.base import ClaimTaken
+from orchestrator.nested.client import Impostor, NotDormant, Refused
+from orchestrator.services.pool import Taken, WarmPool
+from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, client_of, init_body, made
+from orchestrator.services.saga import Step
+
+log = structlog.get_logger(__name__)
+_INIT_SECONDS = 10.0
+HIT = "hit: a spare of the warm pool"
+MISS = "miss: no spare was ready"
+NOT_TAKEN = "miss: the spare did not take its keys"
+HAS_WORKSPACE = "not asked for: there is a workspace already"
+OFF = "not asked for: the warm pool is off"
+
+
+async def claim_spare(start: Provisioning) -> None:
+    """A spare for a conversation without a workspace; otherwise the steps that follow make a runtime."""
+    pool, runtime = start.house.pool, made(start.conversation.runtime)
+    if pool is None or not pool.is_on:
+        start.told = OFF
+    elif start.conversation.was_ready or runtime.volume is not None:
+        start.told = HAS_WORKSPACE
+    else:
+        taken = await pool.claim(start.lease, start.conversation.request.image)
+        start.told = MISS if taken is None else await _bound(start, pool, taken)
+        log.info("pool.asked", conversation=start.conversation.id, hit=start.warm)
+
+
+async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
+    """Write down whose it is, and then tell it. Answers what is told of that."""
+    runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
+    bound = replace(runtime, spare=taken.name, volume=taken.volume)
+    await start.store(replace(start.conversation, runtime=bound))
+    await start.house.archived(start.conversation.tenant)
+    start.handle, start.endpoint, start.init_key = taken.handle, taken.endpoint, taken.init_key
+    try:
+        with anyio.fail_after(_INIT_SECONDS):
+            async with client_of(start) as client:
+                await client.init(taken.init_key, init_body(start, start.keys))
+    except (RuntimeUnreachable, Refused, Impostor, TimeoutError) as exc:
+        log.warning("spare.not_bound", name=taken.name, problem=type(exc).__name__)
+        if isinstance(exc, NotDormant):
+            await pool.set_aside(taken.name)
+        else:  # it may have been told: nobody else gets it
+            await pool.remove(taken.name, fence=start.lease.fence)
+        start.handle = start.endpoint = start.init_key = None
+        await start.store(replace(start.conversation, runtime=replace(bound, spare="", volume=None)))
+        return NOT_TAKEN
+    start.warm = True
+    return HIT
+
+
+async def give_spare_up(start: Provisioning, _note: str) -> None:
+    """Remove what was claimed for this start: by the record, and by the pool where a crash came before the record. The
+    storage goes with it: a conversation that was never ready has no work to keep."""
+    pool, runtime = start.house.pool, made(start.conversation.runtime)
+    if pool is None or start.conversation.was_ready:
+        return
+    start.house.withdraw(start.conversation)
+    for name in {runtime.spare, await pool.held_by(start.lease)} - {""}:
+        await pool.remove(name, fence=start.lease.fence)
+    if runtime.volume is not None:
+        with suppress(ClaimTaken):  # where a driver has been told that it is this conversation's
+            await start.house.driver.remove_volume(start.labels, fence=start.lease.fence)
+        await start.store(replace(start.conversation, runtime=replace(runtime, spare="", volume=None)))
+
+
+CLAIM: Step[Provisioning] = Step("claim", claim_spare, undo=give_spare_up, tell=lambda start: start.told)
+#: What may have run, whatever this replica would do now.
+ALL_STEPS: Sequence[Step[Provisioning]] = (CLAIM, *STEPS)
+
+
+def steps_of(house: Surroundings) -> Sequence[Step[Provisioning]]:
+    """The steps of a start."""
+    return STEPS if house.pool is None or not house.pool.is_on else ALL_STEPS
+
+
+def stages_of(house: Surroundings) -> Sequence[str]:
+    """Their names."""
+    return tuple(step.name for step in steps_of(house))
