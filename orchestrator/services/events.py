@@ -6,6 +6,7 @@ repeated, or made by two replicas at once, changes nothing. What a runtime says 
 """
 
 import json
+from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.ids import ConversationId
 from orchestrator.nested.client import EventPage, Refused, RuntimeClient, RuntimeClients, is_event_id
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.keys import KeyRing
@@ -27,6 +29,8 @@ _FRESH_SECONDS = 10.0  # for which a reader waits for what is new
 MAXIMUM_EVENT_CHARACTERS = 1024 * 1024
 #: The kind of the mark that stands for events which will never come: from `first` to `last`, under the number `last`.
 GAP_KIND = "NestorGapEvent"
+_PUSHES_FOR_SECONDS = 30.0
+_KNOWN_PUSHES = 10_000
 _NO_SUCH_PAGE = frozenset({400, 404, 422})
 _MERGE_PAGE = 1000
 _PAGES_A_PULL = 200  # 20,000 events: what is left comes with the next pull
@@ -43,6 +47,7 @@ class EventLog:
         self._clients = clients
         self._keys = keys
         self._clock = clock
+        self._pushed: OrderedDict[ConversationId, float] = OrderedDict()
         self.pulls = 0  #: how often a runtime's log was read
 
     async def read(
@@ -70,7 +75,18 @@ class EventLog:
         ]
         last = await self._append(conversation, batch)
         await self._archiving.settled(conversation)
-        return last >= first + len(events) - 1
+        whole = last >= first + len(events) - 1
+        if whole:
+            self._pushed[conversation.id] = anyio.current_time()
+            self._pushed.move_to_end(conversation.id)
+            while len(self._pushed) > _KNOWN_PUSHES:
+                self._pushed.popitem(last=False)
+        return whole
+
+    async def refresh(self, conversation: Conversation) -> None:
+        """Pull, unless the runtime pushed just now: then what is new comes by itself. Raises as `pull`."""
+        if anyio.current_time() - self._pushed.get(conversation.id, float("-inf")) > _PUSHES_FOR_SECONDS:
+            await self.pull(conversation)
 
     async def pull(self, conversation: Conversation) -> int:
         """Take over what the runtime has and we have not; answers the last sequence kept. Raises

@@ -47,7 +47,7 @@ class Tending:
         try:
             with anyio.fail_after(_ROUND_SECONDS):
                 delivered_all = await self._deliver(lease, conversation)
-                await self._events.pull(conversation)
+                await self._events.refresh(conversation)
         except (RuntimeUnreachable, Refused, TimeoutError) as exc:
             log.warning("tending.runtime_silent", conversation=conversation.id, problem=problem_of(exc))
             return 1_000

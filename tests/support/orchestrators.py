@@ -70,12 +70,14 @@ class Nestor:
 
 
 @asynccontextmanager
-async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> AsyncIterator[Nestor]:
-    """One life of an orchestrator over a data folder and an engine that outlive it."""
+async def nestor_at(data_dir: Path, engine: FakeEngine | None, **settings: Any) -> AsyncIterator[Nestor]:
+    """One life of an orchestrator over a data folder and an engine that outlive it; without one, with the driver that
+    the settings name."""
     chosen = OrchestratorSettings(
-        data_dir=data_dir, driver="fake", operator_key=OPERATOR_KEY, verify_git_tokens=False, **settings
+        data_dir=data_dir, operator_key=OPERATOR_KEY, verify_git_tokens=False, **{"driver": "fake", **settings}
     )
-    async with open_house(chosen, "http://127.0.0.1:1", driver=FakeDriver(engine)) as house:
+    driver = None if engine is None else FakeDriver(engine)
+    async with open_house(chosen, "http://127.0.0.1:1", driver=driver) as house:
         transport = httpx.ASGITransport(api.build(house.services), raise_app_exceptions=False)
         async with (
             anyio.create_task_group() as tasks,
@@ -93,5 +95,5 @@ async def nestor_at(data_dir: Path, engine: FakeEngine, **settings: Any) -> Asyn
                 tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)
             tasks.start_soon(house.health.run)
-            yield Nestor(house, engine, http)
+            yield Nestor(house, engine or FakeEngine(), http)
             tasks.cancel_scope.cancel()
