@@ -13,14 +13,13 @@ import anyio
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import NotFound, PreconditionFailed, RuntimeUnreachable
+from orchestrator.domain.errors import NotFound, PreconditionFailed
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import ClaimTaken
-from orchestrator.nested.client import Refused
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.event_archiving import EventArchiving
-from orchestrator.services.events import EventLog
+from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.tending import problem_of
 from orchestrator.services.warm_start import ALL_STEPS
@@ -108,7 +107,7 @@ class Deletion:
         try:
             with anyio.fail_after(_LAST_PULL_SECONDS):
                 await self._events.pull(conversation)
-        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+        except (*NOT_PULLED, TimeoutError) as exc:
             log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
 
     async def _finish(self, conversation: Conversation) -> None:

@@ -22,6 +22,7 @@ from orchestrator.nested.client import EventPage, Refused, RuntimeClient, Runtim
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import GAP, Events, StoredEvent
+from orchestrator.state.event_archive.places import EventsUnavailable
 
 log = structlog.get_logger(__name__)
 _FRESH_SECONDS = 10.0  # for which a reader waits for what is new
@@ -29,6 +30,8 @@ _FRESH_SECONDS = 10.0  # for which a reader waits for what is new
 MAXIMUM_EVENT_CHARACTERS = 1024 * 1024
 #: The kind of the mark that stands for events which will never come: from `first` to `last`, under the number `last`.
 GAP_KIND = "NestorGapEvent"
+#: Why a log could not be read, or not be kept: what is missing stays with the runtime, and comes later.
+NOT_PULLED = (RuntimeUnreachable, Refused, EventsUnavailable)
 _PUSHES_FOR_SECONDS = 30.0
 _KNOWN_PUSHES = 10_000
 _NO_SUCH_PAGE = frozenset({400, 404, 422})
@@ -59,7 +62,7 @@ class EventLog:
             try:
                 with anyio.move_on_after(_FRESH_SECONDS):
                     await self.pull(conversation)
-            except (RuntimeUnreachable, Refused) as exc:
+            except NOT_PULLED as exc:
                 log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
         return await self._archiving.read(conversation, after=after, limit=limit)
 

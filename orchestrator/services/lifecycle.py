@@ -9,16 +9,15 @@ import structlog
 
 from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance, fail
-from orchestrator.domain.errors import LimitReached, NotFound, RuntimeUnreachable, TransientError
+from orchestrator.domain.errors import LimitReached, NotFound, TransientError
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.retention import Act, plan
-from orchestrator.nested.client import Refused
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.deletion import Deletion, remove_runtime
 from orchestrator.services.discretion import discreet
 from orchestrator.services.event_archiving import EventArchiving
-from orchestrator.services.events import EventLog
+from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
@@ -318,7 +317,7 @@ class Lifecycle:
         try:
             with anyio.fail_after(_LAST_PULL_SECONDS):
                 await self._events.pull(conversation)
-        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+        except (*NOT_PULLED, TimeoutError) as exc:
             log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
 
     async def _finish(self, conversation: Conversation, state: OperationState, why: Why | None = None) -> None:

@@ -12,13 +12,12 @@ import structlog
 
 from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, RuntimeUnreachable
+from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
-from orchestrator.nested.client import Refused
 from orchestrator.services.admission import Admission
 from orchestrator.services.deaths import Deaths
-from orchestrator.services.events import EventLog
+from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.services.tending import problem_of
@@ -202,7 +201,7 @@ class Suspension:
         try:
             with anyio.fail_after(_PULL_SECONDS):
                 await self._events.pull(conversation)
-        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+        except (*NOT_PULLED, TimeoutError) as exc:
             log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
 
     async def _finish(self, conversation: Conversation, state: OperationState, why: Why | None = None) -> None:

@@ -10,13 +10,12 @@ import anyio
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Reason, Why
-from orchestrator.domain.errors import NestorError, RuntimeNotFound, RuntimeUnreachable
+from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.domain.ids import message_event_id
 from orchestrator.drivers.base import Condition, ExitCause, Handle, Pausable
 from orchestrator.nested import wire
-from orchestrator.nested.client import Refused
 from orchestrator.services.deaths import Deaths
-from orchestrator.services.events import EventLog
+from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.state.base import Inbox, Lease
 
@@ -48,7 +47,7 @@ class Tending:
             with anyio.fail_after(_ROUND_SECONDS):
                 delivered_all = await self._deliver(lease, conversation)
                 await self._events.refresh(conversation)
-        except (RuntimeUnreachable, Refused, TimeoutError) as exc:
+        except (*NOT_PULLED, TimeoutError) as exc:
             log.warning("tending.runtime_silent", conversation=conversation.id, problem=problem_of(exc))
             return 1_000
         return self._round_ms if delivered_all else 0

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
@@ -80,6 +81,55 @@ def test_a_full_journal_refuses_changes_and_recovers_without_a_restart(folder: P
         finally:
             nestor.kill()
             state.kill()
+
+
+def test_a_full_archive_of_events_loses_none_and_recovers_without_a_restart(folder: Path) -> None:
+    with small_disk(folder / "disk") as disk:
+        nestor = OrchestratorProcess(
+            folder / "data",
+            driver="fake",
+            NESTOR_EVENTS_URL=f"file://{disk}/events",
+            NESTOR_EVENTS_HELD="10",
+            NESTOR_RUNTIME_PORTS="0",
+        )
+        nestor.start()
+        try:
+            key = nestor.tenant("acme", "http://127.0.0.1:9")
+            id = nestor.call("POST", "/api/v2/conversations?wait=ready", key, json={}, status=200)["id"]
+            say(nestor, key, id, 100)
+            wait_for(lambda: len(logged(nestor, key, id)) == 101, 20)
+            filler = fill(disk)
+            say(nestor, key, id, 1000)
+            wait_for(lambda: health(nestor).status_code == 503, 20)
+            assert "archive of events" in " ".join(health(nestor).json()["problems"])
+            wait_for(lambda: len(logged(nestor, key, id)) >= 101 + 80, 20)
+            while_full = logged(nestor, key, id)
+            assert len(while_full) < 600, "the state server is not to take what the archive cannot"
+            filler.unlink()
+            wait_for(lambda: len(logged(nestor, key, id)) == 1102, 40)
+            whole = logged(nestor, key, id)
+            assert whole[: len(while_full)] == while_full
+            assert len({item["event"]["id"] for item in whole}) == 1102
+            wait_for(lambda: health(nestor).status_code == 200, 20)
+        finally:
+            nestor.kill()
+
+
+def say(nestor: OrchestratorProcess, key: str, id: str, times: int) -> None:
+    body = {"content": f"SAY:{times}"}
+    nestor.call("POST", f"/api/v2/conversations/{id}/messages", key, json=body, status=202)
+
+
+def logged(nestor: OrchestratorProcess, key: str, id: str) -> list[dict[str, Any]]:
+    """The whole log, numbered without a hole."""
+    items: list[dict[str, Any]] = []
+    while True:
+        path = f"/api/v2/conversations/{id}/events?after={len(items)}&limit=100"
+        page = nestor.call("GET", path, key, status=200)
+        items += page["items"]
+        assert [item["sequence"] for item in items] == list(range(1, len(items) + 1))
+        if page["next_page_id"] is None:
+            return items
 
 
 def put(nestor: OrchestratorProcess, key: str, name: str, status: int) -> httpx.Response:

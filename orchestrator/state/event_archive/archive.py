@@ -163,8 +163,8 @@ class EventArchive:
     async def _put(self, log: Log, events: Sequence[StoredEvent], merged: bool) -> None:
         span, content = segment.encoded(events, merged=merged)
         await self._place.put(f"{log.folder}/{span.name}", content)
-        known = self._spans.get(log.folder)
-        if known is not None and span not in known:
+        known = self._spans.get(log.folder, ())  # perhaps not all of it: who misses something lists
+        if span not in known:
             _remember(self._spans, log.folder, sorted([*known, span]), _KNOWN_LOGS)
 
     async def _events(self, log: Log, span: Span, *, after: int, limit: int) -> list[StoredEvent]:
