@@ -10,7 +10,7 @@ from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.conversation import Conversation, Phase, Why
+from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.operation import Operation
 from orchestrator.domain.restarts import RestartPolicy
@@ -18,21 +18,6 @@ from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Scope, Tenant, User
 from orchestrator.services.holding import Outlook
 from orchestrator.services.idleness import Rest
-
-#: The public status: the phase collapsed (outer-api.md 7).
-STATUS_OF: Mapping[Phase, str] = {
-    Phase.PENDING: "starting",
-    Phase.PROVISIONING: "starting",
-    Phase.CONFIGURING: "starting",
-    Phase.RESUMING: "starting",
-    Phase.READY: "running",
-    Phase.PAUSING: "paused",
-    Phase.PAUSED: "paused",
-    Phase.STOPPING: "stopped",
-    Phase.STOPPED: "stopped",
-    Phase.DELETING: "stopped",
-    Phase.FAILED: "failed",
-}
 
 Name = Annotated[
     str, StringConstraints(min_length=1, max_length=200, strip_whitespace=True, pattern=r"^[^\x00-\x1f]*$")

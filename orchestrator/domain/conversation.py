@@ -50,6 +50,22 @@ LIVE_PHASES = frozenset(
 )
 
 
+#: The public status: the phase collapsed (outer-api.md 7).
+STATUS_OF: Mapping[Phase, str] = {
+    Phase.PENDING: "starting",
+    Phase.PROVISIONING: "starting",
+    Phase.CONFIGURING: "starting",
+    Phase.RESUMING: "starting",
+    Phase.READY: "running",
+    Phase.PAUSING: "paused",
+    Phase.PAUSED: "paused",
+    Phase.STOPPING: "stopped",
+    Phase.STOPPED: "stopped",
+    Phase.DELETING: "stopped",
+    Phase.FAILED: "failed",
+}
+
+
 def slot_of(phase: Phase) -> str:
     """What becomes of the slot (`domain/admission.py`) of a conversation that enters `phase`: `hold` where its runtime
     runs, `free` where it does not, empty where that is not said by the phase alone."""

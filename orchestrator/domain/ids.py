@@ -16,6 +16,7 @@ ConversationId = NewType("ConversationId", str)
 RuntimeId = NewType("RuntimeId", str)
 OperationId = NewType("OperationId", str)
 MessageId = NewType("MessageId", str)
+HookId = NewType("HookId", str)
 _DIGITS = re.compile(r"[0-9a-fA-F]{32}")
 
 

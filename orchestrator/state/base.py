@@ -14,11 +14,12 @@ from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state.hooks_base import Hooks
 from orchestrator.state.lease import Lease
 from orchestrator.state.slots_base import Slots
 from orchestrator.state.spares_base import Spares
 
-__all__ = ["Lease", "Slots", "Spares"]  # kept in files of their own, and part of what the stores promise
+__all__ = ["Hooks", "Lease", "Slots", "Spares"]  # kept in files of their own, and part of what the stores promise
 T = TypeVar("T")
 Sealed = str  #: text of `security/envelope.py`, never a value in the clear
 OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after it ended
@@ -367,6 +368,8 @@ class Store(Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def hooks(self) -> Hooks: ...
     @property
     def changes(self) -> Changes: ...
     @property

@@ -1,5 +1,6 @@
 """Conversations in Redis: records, lists and routes. See `base.Conversations`; the lease is in `leases.py`."""
 
+from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Desired, slot_of
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
@@ -8,6 +9,7 @@ from orchestrator.state import due, keys, records
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
 from orchestrator.state.changes import told
 from orchestrator.state.funnel import command, run
+from orchestrator.state.hooks import outbox_due
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.leases import RedisLeases
 from orchestrator.state.refusals import changed_meanwhile, lease_lost
@@ -21,16 +23,28 @@ class RedisConversations(RedisLeases):
         parts = records.conversation_parts(conversation)
         call = run(
             "conversation_create",
-            (t.conversation(conversation.id), t.due, t.conversations, t.slots, t.starts, t.queue, t.evictions, *own),
+            (
+                t.conversation(conversation.id),
+                t.due,
+                t.conversations,
+                t.slots,
+                t.starts,
+                t.queue,
+                t.evictions,
+                t.hooks_wanted,
+                t.hook_prefix,
+                *own,
+            ),
             conversation.id,
             ask_text(ask) if ask is not None else "hold" if slot_of(conversation.phase) == "hold" else "",
             cursors.member(conversation.created_at, conversation.id),
             conversation.user or "",
             conversation.key or "",
             *(parts[part] for part in records.PARTS),
+            hooks.drafts_text(hooks.created(conversation)),
             journal=t.journal,
         )
-        join = joining(conversation.tenant, ask)
+        join = (*joining(conversation.tenant, ask), outbox_due(conversation.tenant))
         outcome, *rest = await due.waking(self._funnel, conversation.tenant, call, around=join, durable=True)
         if outcome == "refused":
             raise refused((outcome, *rest))
@@ -76,10 +90,10 @@ class RedisConversations(RedisLeases):
     async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
         t = TenantKeys(lease.tenant)
         parts = records.conversation_parts(conversation)
-        answer, _ = await self._funnel.batch(
+        answer, *_ = await self._funnel.batch(
             run(
                 "conversation_save",
-                (t.conversation(lease.conversation), t.slots, t.queue, t.evictions),
+                (t.conversation(lease.conversation), t.slots, t.queue, t.evictions, t.hooks_wanted, t.hook_prefix),
                 lease.conversation,
                 lease.owner,
                 lease.fence,
@@ -90,9 +104,11 @@ class RedisConversations(RedisLeases):
                 slot_of(conversation.phase),
                 conversation.user or "",
                 conversation.key or "",
+                hooks.drafts_text(hooks.moved(conversation)),
                 journal=t.journal,
             ),
             told(lease.conversation),
+            outbox_due(lease.tenant),
         )
         if answer == "lost":
             raise lease_lost(lease)

@@ -5,11 +5,14 @@ it, and where they are missing the archive is asked.
 """
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from orchestrator.domain import hooks
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state.base import HeldEvents, StoredEvent
 from orchestrator.state.changes import told
 from orchestrator.state.funnel import Call, Funnel, command, run
+from orchestrator.state.hooks import outbox_due
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import no_conversation
 
@@ -31,10 +34,11 @@ class RedisEvents:
             fields = [
                 field
                 for event in events[start : start + _AT_ONCE]
-                for field in (event.sequence, event.id, event.payload, int(event.is_message), event.first)
+                for field in (event.sequence, event.id, event.payload, _told(tenant, id, event), event.first)
             ]
-            call = run("events_append", (t.conversation(id), t.events(id), t.inbox(id)), *fields)
-            last = (await self._funnel.batch(call, told(id), durable=True))[0]
+            keys = (t.conversation(id), t.events(id), t.inbox(id), t.hooks_wanted, t.hook_prefix)
+            call = run("events_append", keys, id, *fields)
+            last = (await self._funnel.batch(call, told(id), outbox_due(tenant), durable=True))[0]
             if last < 0:
                 raise no_conversation()
         return last
@@ -72,6 +76,12 @@ class RedisEvents:
 
 def _newest(tenant: TenantId, id: ConversationId) -> Call:
     return command("XREVRANGE", TenantKeys(tenant).events(id), "+", "-", "COUNT", 1)
+
+
+def _told(tenant: TenantId, id: ConversationId, event: StoredEvent) -> str:
+    if not event.is_message:
+        return ""
+    return hooks.drafts_text([hooks.accepted(tenant, id, event.sequence, event.id, datetime.now(UTC))])
 
 
 def _event(entry: tuple[str, dict[str, str]]) -> StoredEvent:

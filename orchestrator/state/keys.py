@@ -9,7 +9,7 @@ or spans tenants, begins with `x:`; such a key is never in one script with a ten
 import hashlib
 from dataclasses import dataclass
 
-from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.ids import ConversationId, HookId, KeyId, OperationId, RuntimeId, TenantId, UserId
 
 INSTALLATION = "x:installation"
 MASTER_CHECK = "x:master_check"
@@ -26,6 +26,7 @@ HOUSE = "house"  #: the home of the journal that belongs to no tenant
 HOUSE_JOURNAL = "x:journal"  #: stream, as a tenant's
 CHANGED = "x:changed"  #: channel: ids of conversations whose record or event log changed
 DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
+HOOK_TENANTS = "x:hooks"  #: sorted set: tenant with endpoints -> ms at which its outbox may have something due
 HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at which its place on the host ends
 HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms
 QUEUED_TENANTS = "x:queue"  #: sorted set: tenant with a queue -> ms at which it was served last, or came into line
@@ -94,9 +95,12 @@ class TenantKeys:
         self.queue = f"{self._prefix}:queue"  #: sorted set of conversations that wait for a slot, in order
         self.evictions = f"{self._prefix}:evictions"  #: sorted set: conversation that is to make room -> until ms
         self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
+        self.hooks = f"{self._prefix}:hooks"  #: hash: endpoint id -> endpoint
+        self.hooks_wanted = f"{self._prefix}:hooks:wanted"  #: hash: endpoint that listens -> what for (`outbox.lua`)
         #: Beginnings, for scripts that learn the id from the tenant's own data. As KEYS they name the right slot.
         self.conversation_prefix = f"{self._prefix}:c:"
         self.user_prefix = f"{self._prefix}:u:"
+        self.hook_prefix = f"{self._prefix}:hook:"  #: of the keys that `outbox.lua` names
         self.operation_prefix = f"{self._prefix}:o:"
 
     def user_conversations(self, user: UserId) -> str:
@@ -142,6 +146,14 @@ class TenantKeys:
     def operation(self, id: OperationId) -> str:
         """Hash: the operation without its stages, its state, and one field a stage."""
         return f"{self.operation_prefix}{id}"
+
+    def hook(self, id: HookId) -> str:
+        """Hash: how the endpoint does and what waits for it."""
+        return f"{self.hook_prefix}{id}"
+
+    def hook_log(self, id: HookId) -> str:
+        """Stream: its last attempts."""
+        return f"{self.hook(id)}:log"
 
     def _layer(self, user: UserId | None) -> str:
         return f"{self._prefix}:tenant-layer" if user is None else f"{self.user_prefix}{user}"

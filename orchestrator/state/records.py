@@ -16,6 +16,7 @@ from pydantic import TypeAdapter
 
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import Unreadable
+from orchestrator.domain.hooks import HookEndpoint
 from orchestrator.domain.operation import Operation, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 
@@ -34,6 +35,7 @@ _conversation = TypeAdapter(Conversation)
 _tenant = TypeAdapter(Tenant)
 _user = TypeAdapter(User)
 _api_key = TypeAdapter(ApiKey)
+_hook = TypeAdapter(HookEndpoint)
 _operation = TypeAdapter(Operation)
 _stage = TypeAdapter(Stage)
 _why = TypeAdapter(Why)
@@ -88,6 +90,14 @@ def api_key_text(key: ApiKey) -> str:
 
 def api_key_from(text: str) -> ApiKey:
     return _load(_api_key, text, "key")
+
+
+def hook_text(endpoint: HookEndpoint) -> str:
+    return _dump(_hook, endpoint)
+
+
+def hook_from(text: str) -> HookEndpoint:
+    return _load(_hook, text, "webhook")
 
 
 def stage_text(stage: Stage) -> str:

@@ -9,6 +9,7 @@ from orchestrator.state.configuration import RedisConfiguration
 from orchestrator.state.conversations import RedisConversations
 from orchestrator.state.events import RedisEvents
 from orchestrator.state.funnel import Funnel, command
+from orchestrator.state.hooks import RedisHooks
 from orchestrator.state.idempotency import RedisIdempotency
 from orchestrator.state.inbox import RedisInbox
 from orchestrator.state.journal.archive import Archive
@@ -43,6 +44,7 @@ class RedisStore:
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)
         self.events = RedisEvents(self._funnel)
+        self.hooks = RedisHooks(self._funnel)
         self.changes = RedisChanges(self._funnel)
         self.idempotency = RedisIdempotency(self._funnel)
 

@@ -64,3 +64,17 @@ def no_operation() -> NotFound:
 
 def changed_meanwhile() -> PreconditionFailed:
     return PreconditionFailed("the conversation changed since it was read", hint="read it again")
+
+
+def too_many_hooks(current: int, limit: int) -> LimitReached:
+    return LimitReached(
+        f"the tenant has {current} webhooks, of {limit} allowed",
+        hint="delete one",
+        limit=limit,
+        current=current,
+        rule="tenant.webhooks",
+    )
+
+
+def hook_queue_full() -> LimitReached:
+    return LimitReached("more waits for this webhook than its queue may hold", hint="wait until it has taken some")

@@ -19,6 +19,7 @@ from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
 from orchestrator.state.funnel import Call, Funnel, command, run
+from orchestrator.state.hooks import QUEUE_BYTES, wanted_text
 from orchestrator.state.journal.archive import Archive
 from orchestrator.state.journal.folded import Folded
 from orchestrator.state.journal.stream import Streams, journal_of
@@ -134,6 +135,7 @@ class Restoring:
         calls: list[Call] = [command("SET", t.journal.tail, known.sequence)]
         calls += self._who(t, known.folded)
         calls += self._configuration(t, known.folded)
+        calls += self._hooks(t, known.folded)
         live = {conversation.id for conversation in conversations}
         raw = {id: body for id, body in known.folded.of("conversation") if id not in live}
         for conversation in conversations:
@@ -176,6 +178,8 @@ class Restoring:
             own = (t.inbox(id), t.waiting(id), t.saga(id), t.running_operations(id))
             events = () if keep_events else (t.events(id),)
             calls.append(command("UNLINK", t.conversation(id), *own, *events))
+        for hook in await self._funnel.one(command("HKEYS", t.hooks)):
+            calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook))
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
         layer = (t.settings(None), t.secrets(None), t.providers(None))
@@ -215,6 +219,19 @@ class Restoring:
                 yield command("HSET", home, name, value)
         for home, last in places.items():
             yield command("HSET", home, "#", last)
+
+    def _hooks(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        """What waited for them is lost, and they are told so. Numbers go on above all that were given before: no
+        tenant is told of a thousand things in each second of its life."""
+        now = int(datetime.now(UTC).timestamp() * 1000)
+        for id, text in folded.of("hook"):
+            yield command("HSET", t.hooks, id, text)
+            yield command("HSET", f"{t.hook_prefix}#", "sequence", now)
+            for endpoint in records.readable(records.hook_from, [text]):
+                if wanted := wanted_text(endpoint, QUEUE_BYTES):
+                    yield command("HSET", t.hooks_wanted, id, wanted)
+                    yield run("hook_lost", (t.hook_prefix,), id)
+                    yield command("ZADD", keys.HOOK_TENANTS, 0, t.journal.home)
 
     def _conversation(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
         member = cursors.member(conversation.created_at, conversation.id)

@@ -13,6 +13,7 @@ from orchestrator.state.memory.changes import MemoryChanges
 from orchestrator.state.memory.configuration import MemoryConfiguration
 from orchestrator.state.memory.conversations import MemoryConversations
 from orchestrator.state.memory.events import MemoryEvents
+from orchestrator.state.memory.hooks import MemoryHooks
 from orchestrator.state.memory.idempotency import MemoryIdempotency
 from orchestrator.state.memory.inbox import MemoryInbox
 from orchestrator.state.memory.operations import MemoryOperations
@@ -39,6 +40,7 @@ class MemoryStore:
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)
         self.events = MemoryEvents(self._shelf)
+        self.hooks = MemoryHooks(self._shelf)
         self.changes = MemoryChanges(self._shelf)
         self.idempotency = MemoryIdempotency(self._shelf)
 

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
+from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Desired, slot_of
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
@@ -31,6 +32,7 @@ class MemoryConversations:
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
         self._shelf.places[key] = place
         self._shelf.note_conversation(conversation)
+        self._shelf.publish(conversation.tenant, conversation.id, hooks.created(conversation))
         return conversation
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None:
@@ -106,6 +108,8 @@ class MemoryConversations:
         )
         if (stored.phase, stored.runtime) != (conversation.phase, conversation.runtime):
             self._shelf.note_conversation(place.conversation)
+        if stored.phase != conversation.phase:
+            self._shelf.publish(lease.tenant, lease.conversation, hooks.moved(conversation))
         slot = slot_of(conversation.phase)
         if slot == "hold" and place.slot.used_ms is None:
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())

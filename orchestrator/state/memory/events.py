@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+from orchestrator.domain.hooks import accepted
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state.base import HeldEvents, StoredEvent
 from orchestrator.state.memory.shelf import Place, Shelf
@@ -19,6 +20,9 @@ class MemoryEvents:
         for event in events:
             if event.first == last + 1:
                 log.append(event)
+                if event.is_message:
+                    told = accepted(tenant, id, event.sequence, event.id, self._shelf.now())
+                    self._shelf.publish(tenant, id, [told])
                 last = event.sequence
             elif event.first > last:
                 break

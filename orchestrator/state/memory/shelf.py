@@ -1,20 +1,24 @@
 """What the parts of the memory store share: the conversations with everything that goes when they go, and the time."""
 
 import json
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from datetime import datetime
 
 from anyio import BrokenResourceError, WouldBlock
 from anyio.streams.memory import MemoryObjectSendStream
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.hooks import Draft
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
 from orchestrator.domain.operation import Operation
 from orchestrator.state import records
 from orchestrator.state.base import Lease, Message, Replay, StoredEvent
 from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.ledger import Slot, Start
+from orchestrator.state.memory.outbox import Outbox
 from orchestrator.state.refusals import lease_lost, no_conversation
 
 
@@ -56,6 +60,7 @@ class Shelf:
         self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
         #: What the scripts of the Redis store note in the tenant's stream: (tenant, entry).
         self.journal: list[tuple[TenantId, Entry]] = []
+        self.outboxes: dict[TenantId, Outbox] = {}
         self.listeners: set[MemoryObjectSendStream[ConversationId]] = set()
 
     def tell(self, id: ConversationId) -> None:
@@ -63,6 +68,11 @@ class Shelf:
         for listener in self.listeners:
             with suppress(WouldBlock, BrokenResourceError):  # a hint
                 listener.send_nowait(id)
+
+    def publish(self, tenant: TenantId, lane: str, drafts: Sequence[Draft]) -> None:
+        """Told to the tenant's webhooks, if it has any."""
+        if tenant in self.outboxes:
+            self.outboxes[tenant].publish(lane, drafts, self.now_ms())
 
     def note(self, tenant: TenantId, kind: str, id: str, body: str | None) -> None:
         """A change of one object, or its removal (None)."""
@@ -72,6 +82,9 @@ class Shelf:
         """The whole of it."""
         parts = records.conversation_parts(conversation)
         self.note(conversation.tenant, "conversation", conversation.id, json.dumps([parts[p] for p in records.PARTS]))
+
+    def now(self) -> datetime:
+        return self._clock.now()
 
     def now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)

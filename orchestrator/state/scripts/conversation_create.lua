@@ -1,9 +1,11 @@
 -- include: admission.lua
 -- include: journal.lua
+-- include: outbox.lua
 -- Write a conversation unless its id is taken, if its start is admitted or may wait.
--- KEYS: conversation, due, conversations, slots, starts, queue, evictions [, the user's conversations], journal
+-- KEYS: conversation, due, conversations, slots, starts, queue, evictions, wanted hooks,
+--       the beginning of the keys of hooks [, the user's conversations], journal
 -- ARGV: id, ask ('': none; 'hold': it runs already and is counted without being asked), index member, user or '',
---       API key or '', intent, phase, runtime, record, version, fence
+--       API key or '', intent, phase, runtime, record, version, fence, what hooks are told
 -- Answers {'created'}, {'exists', parts...} or {'refused', name, limit, current, retry ms}.
 if redis.call('EXISTS', KEYS[1]) == 1 then
   local stored = parts(KEYS[1])
@@ -25,8 +27,9 @@ redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6
   'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11], 'log_archived', 0)
 redis.call('ZADD', KEYS[3], 0, ARGV[3])
 if ARGV[4] ~= '' then
-  redis.call('ZADD', KEYS[8], 0, ARGV[3])
+  redis.call('ZADD', KEYS[10], 0, ARGV[3])
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 journal_conversation(KEYS[1], ARGV[1])
+publish({wanted = KEYS[8], prefix = KEYS[9]}, ARGV[1], ARGV[12])
 return {'created'}

@@ -1,10 +1,13 @@
 -- include: admission.lua
 -- include: journal.lua
+-- include: outbox.lua
 -- Store what the holder of the lease did, if nobody changed the record since. The intent is not written. The journal
 -- gets it when phase or runtime changed: the rest is of no use after a loss.
--- KEYS: conversation, slots, queue, evictions, journal
+-- Hooks are told when the phase changed.
+-- KEYS: conversation, slots, queue, evictions, wanted hooks, the beginning of the keys of hooks, journal
 -- ARGV: id, owner, fence, expected version, phase, runtime, record, what becomes of its slot ('hold': its runtime runs,
---       so it is counted; 'free': its runtime does not run; '': as it was), user or '', API key or ''
+--       so it is counted; 'free': its runtime does not run; '': as it was), user or '', API key or '',
+--       what hooks are told
 -- Answers its parts, 'lost' when the lease is somebody else's, or 'stale' when the version differs.
 if not holds(KEYS[1], ARGV[2], ARGV[3]) then
   return 'lost'
@@ -23,5 +26,8 @@ elseif ARGV[8] == 'free' and redis.call('HEXISTS', KEYS[1], 'asked') == 0 then
 end
 if before[1] ~= ARGV[5] or before[2] ~= ARGV[6] then
   journal_conversation(KEYS[1], ARGV[1])
+end
+if before[1] ~= ARGV[5] then
+  publish({wanted = KEYS[5], prefix = KEYS[6]}, ARGV[1], ARGV[11])
 end
 return parts(KEYS[1])

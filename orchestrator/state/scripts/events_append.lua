@@ -1,8 +1,10 @@
+-- include: lease.lua
+-- include: outbox.lua
 -- Append the events that come next: drop those already there, stop at a gap.
--- A message of the user that is kept is noted in the inbox as taken up, with its number here.
--- KEYS: conversation, events, inbox
--- ARGV: for each event its sequence, id, payload, 1 if it is a message of the user, and the first sequence for which it
---       stands (its own; of the mark of a gap the gap's)
+-- A message of the user that is kept is noted in the inbox as taken up, with its number here, and told to hooks.
+-- KEYS: conversation, events, inbox, wanted hooks, the beginning of the keys of hooks
+-- ARGV: conversation id, then for each event its sequence, id, payload, if it is a message of the user what hooks are
+--       told of it (else nothing), and the first sequence for which it stands (its own; of the mark of a gap the gap's)
 -- Answers the last sequence kept, or -1 when there is no such conversation.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return -1
@@ -13,7 +15,7 @@ if newest[1] then
   last = tonumber(string.match(newest[1][1], '^(%d+)-'))
 end
 local added = 0
-for position = 1, #ARGV, 5 do
+for position = 2, #ARGV, 5 do
   local sequence, first = tonumber(ARGV[position]), tonumber(ARGV[position + 4])
   if first == last + 1 then
     local fields = {'id', ARGV[position + 1], 'payload', ARGV[position + 2]}
@@ -22,8 +24,9 @@ for position = 1, #ARGV, 5 do
     end
     redis.call('XADD', KEYS[2], ARGV[position] .. '-0', unpack(fields))
     added = added + #ARGV[position + 2]
-    if ARGV[position + 3] == '1' then
+    if ARGV[position + 3] ~= '' then
       redis.call('HSET', KEYS[3], 'accepted:' .. ARGV[position + 1], ARGV[position])
+      publish({wanted = KEYS[4], prefix = KEYS[5]}, ARGV[1], ARGV[position + 3])
     end
     last = sequence
   elseif first > last then
