@@ -89,6 +89,16 @@ class OrchestratorSettings(BaseSettings):
     It holds some 250 MB as long as Nestor runs, and each runtime then some 40 MB of its own instead of 200."""
     allow_http_hosts: str = ""
     """Comma list of hosts to which a git token may go over plain http, beside loopback."""
+    allow_hook_hosts: str = ""
+    """Comma list of hosts (names or addresses) to which webhooks may go although they are not on the public net, and
+    by plain http. Empty, because whoever chooses an address could otherwise look into the operator's own network."""
+    hook_seconds: float = Field(default=10.0, gt=0, le=60)
+    """How long a webhook's receiver may take to answer."""
+    hook_backoff_seconds: float = Field(default=5.0, gt=0, le=3600)
+    """Rest of a webhook after its first failure; twice as long after each further one, with jitter: up to 15 minutes
+    for the endpoint, up to 4 hours for one conversation of it."""
+    hook_dead_seconds: float = Field(default=259_200.0, gt=0, le=31_536_000)
+    """For how long a webhook may fail before it is disabled: three days, a long weekend."""
     lease_seconds: float = Field(default=15.0, gt=0.2, le=600)
     """How long a replica owns a conversation without renewing. Three renewals fit, so one lost call is harmless."""
     idle_pause_seconds: float = Field(default=1800.0, ge=0, le=31_536_000)
@@ -211,6 +221,11 @@ class OrchestratorSettings(BaseSettings):
     @property
     def http_hosts(self) -> frozenset[str]:
         return _listed(self.allow_http_hosts)
+
+    @property
+    def hook_hosts(self) -> frozenset[str]:
+        """As `security/outbound.py` spells hosts."""
+        return frozenset(host.lower().strip("[]").removesuffix(".") for host in _listed(self.allow_hook_hosts))
 
     @property
     def images(self) -> frozenset[str] | None:

@@ -17,6 +17,7 @@ from orchestrator.services.idleness import Idleness
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.tenancy import Tenancy
+from orchestrator.services.webhooks import Webhooks
 from orchestrator.state.base import Store
 
 
@@ -32,6 +33,7 @@ class Services:
     admission: Admission
     holding: Holding
     feed: EventFeed
+    webhooks: Webhooks
     keys: KeyRing
     sealer: Sealer
     store: Store

@@ -14,6 +14,7 @@ from orchestrator.api import (
     problems,
     settings,
     tenants,
+    webhooks,
 )
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
@@ -24,7 +25,7 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
     app.state.services = services
     app.state.started = time.monotonic()
-    for module in (operations, tenants, settings, conversations, messages, event_stream, older):
+    for module in (operations, tenants, settings, conversations, messages, event_stream, webhooks, older):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(IdempotencyKeys, services=services)

@@ -38,6 +38,8 @@ from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.route import Found, Wake
 from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
+from orchestrator.security.outbound import Guard
+from orchestrator.security.outbound_http import Outbound
 from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
@@ -50,6 +52,8 @@ from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
 from orchestrator.services.git_tokens import Probe, TokenCheck
 from orchestrator.services.holding import Holding
+from orchestrator.services.hook_delivery import HookDelivery, Sender
+from orchestrator.services.hook_delivery import Policy as HookPolicy
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
@@ -67,10 +71,12 @@ from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
 from orchestrator.services.warm_start import stages_of
 from orchestrator.services.watching import EngineWatch
+from orchestrator.services.webhooks import Webhooks
 from orchestrator.services.workers import Workers
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import EmbeddedServer
 from orchestrator.state.event_archive.archive import EventArchive, event_folder_of, open_event_archive
+from orchestrator.state.hooks import QUEUE_BYTES
 from orchestrator.state.journal.archive import folder_of, open_archive
 from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.redis_store import RedisStore
@@ -96,6 +102,7 @@ class House:
     queue: QueueKeeper
     pool: WarmPool | None  #: None where the driver has no spares
     feed: EventFeed
+    hooks: HookDelivery
     facing: Facing | None
     intake: Intake
     watch: EngineWatch
@@ -140,6 +147,9 @@ async def open_house(
             driver = await driver_of(settings, installation)
         stack.push_async_callback(driver.close)
         probe = await stack.enter_async_context(_probe(settings))
+        guard = Guard(settings.hook_hosts)
+        outbound = Outbound(guard, seconds=settings.hook_seconds)
+        stack.push_async_callback(outbound.close)
         place = await _place(driver)
         facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
         clients = RuntimeClients()
@@ -159,6 +169,8 @@ async def open_house(
             event_archive,
             partial(recovery.run, driver, installation, clients),
             facing,
+            guard,
+            outbound,
             StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem, lambda: event_archive.problem]),
             {
                 "version": importlib.metadata.version("nestor"),
@@ -202,6 +214,8 @@ async def _furnish(
     archive: EventArchive,
     recover: Callable[[], Coroutine[Any, Any, None]],
     facing: Facing | None,
+    guard: Guard,
+    outbound: Outbound,
     health: StateHealth,
     about: Mapping[str, str],
 ) -> House:
@@ -282,6 +296,19 @@ async def _furnish(
     workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
     queue = QueueKeeper(store.slots, store.conversations, admission, workers.wake)
     admission.subscribe(queue.look_again)
+    sender = Sender(outbound.post, envelope, clock)
+    webhooks = Webhooks(store.hooks, envelope, guard, sender, clock, queue_bytes=QUEUE_BYTES)
+    hooks = HookDelivery(
+        store.hooks,
+        sender,
+        webhooks.disable,
+        clock,
+        HookPolicy(
+            base_ms=int(settings.hook_backoff_seconds * 1000),
+            dead_seconds=settings.hook_dead_seconds,
+            call_seconds=settings.hook_seconds,
+        ),
+    )
     conversations = ConversationService(
         store,
         effective,
@@ -304,6 +331,7 @@ async def _furnish(
         admission=admission,
         holding=Holding(store.inbox, idleness, admission, clock),
         feed=feed,
+        webhooks=webhooks,
         keys=keys,
         sealer=envelope,
         store=store,
@@ -329,6 +357,7 @@ async def _furnish(
         queue=queue,
         pool=pool,
         feed=feed,
+        hooks=hooks,
         facing=facing,
         intake=Intake(store.conversations, events, keys, activity.touch),
         watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake),

@@ -132,6 +132,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)
             tasks.start_soon(house.feed.run)
+            tasks.start_soon(house.hooks.run)
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             tasks.start_soon(house.health.run)

@@ -1,7 +1,7 @@
 """Webhooks of a tenant: who is told of what, and what is told. Values and rules, no I/O.
 
-What is told is small: ids and state; a receiver reads the rest. It never holds a secret or a runtime's own words beyond
-a failure's reason, message and hint, from which what the runtime was told has been taken out (`services/discretion.py`).
+What is told is small: ids and state; a receiver reads the rest. It never holds a secret, nor a runtime's own words but
+for a failure's message and hint, from which what the runtime was told has been taken out (`services/discretion.py`).
 """
 
 import enum

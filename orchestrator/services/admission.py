@@ -7,7 +7,9 @@ confirmed.
 """
 
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
@@ -28,7 +30,8 @@ from orchestrator.domain.admission import (
     policy_of,
 )
 from orchestrator.domain.conversation import Conversation, Desired, Phase
-from orchestrator.domain.errors import LimitReached
+from orchestrator.domain.errors import CapacityReached, LimitReached, StoreUnavailable
+from orchestrator.domain.hooks import TENANT_LANE, HookEvent, draft
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.layers import SettingsLayer
@@ -101,9 +104,21 @@ class Admission:
                 except LimitReached as refusal:
                     return await self._in_place_of_another(who, policy, refusal, waiting, reserve, wait_ms)
             return await self._in_place_of_another(who, policy, host_full(full), waiting, reserve, wait_ms)
+        except (LimitReached, CapacityReached) as refusal:
+            await self._tell(who, refusal)
+            raise
         finally:
             await self._settle_host(who)
             self._look_again()
+
+    async def _tell(self, who: Starter, refusal: LimitReached | CapacityReached) -> None:
+        """The tenant's webhooks, once a minute for each rule: a flood of refusals is told once."""
+        rule = str(refusal.details.get("rule", ""))
+        of_tenant = {name: refusal.details.get(name) for name in ("limit", "current")}
+        data = {"rule": rule, "conversation_id": who.id, "user_id": who.user, **of_tenant}
+        told = draft(HookEvent.QUOTA_EXCEEDED, who.tenant, datetime.now(UTC), data)
+        with suppress(StoreUnavailable):  # the refusal itself is what the caller has to hear
+            await self._store.hooks.publish(who.tenant, TENANT_LANE, [told], once=f"quota:{rule}", once_ms=MINUTE_MS)
 
     async def take(self, lease: Lease, conversation: Conversation) -> Standing:
         """For a worker whose conversation's runtime is about to run: it has its slot, or is `QUEUED`. Raises

@@ -89,6 +89,7 @@ async def nestor_at(data_dir: Path, engine: FakeEngine | None, **settings: Any) 
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)
             tasks.start_soon(house.feed.run)
+            tasks.start_soon(house.hooks.run)
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             if house.pool is not None:

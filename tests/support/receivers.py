@@ -20,6 +20,7 @@ class Post:
     headers: dict[str, str]
     body: Any
     answered: int
+    raw: bytes = b""
 
     @property
     def first(self) -> int:
@@ -97,13 +98,14 @@ class WebhookReceiver:
             self._server = None
 
     def _post(self, request: BaseHTTPRequestHandler) -> None:
-        body = json.loads(request.rfile.read(int(request.headers.get("content-length", 0))) or b"null")
+        raw = request.rfile.read(int(request.headers.get("content-length", 0)))
+        body = json.loads(raw or b"null")
         with self._lock:
             self._open[request.path] = self._open.get(request.path, 0) + 1
             self.most_open[request.path] = max(self.most_open.get(request.path, 0), self._open[request.path])
             answer = self.decide(request.path, len(self.posts))
             headers = {name.lower(): value for name, value in request.headers.items()}
-            self.posts.append(Post(request.path, headers, body, answer.status))
+            self.posts.append(Post(request.path, headers, body, answer.status, raw))
         time.sleep(answer.seconds)
         try:
             request.send_response(answer.status)

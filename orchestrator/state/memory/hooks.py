@@ -45,6 +45,8 @@ class MemoryHooks:
         else:
             if present.queue_bytes is None and listens is not None:
                 present.failures, present.failing_since_ms, present.rests_until_ms = 0, None, None
+                for lane in present.lanes.values():
+                    lane.tries = 0
                 present.gap(0, 0, 0, Gap.DISABLED, self._shelf.now_ms())
             present.record, present.queue_bytes = endpoint, listens
         self._shelf.note(endpoint.tenant, "hook", endpoint.id, records.hook_text(endpoint))

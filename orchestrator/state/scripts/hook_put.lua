@@ -22,6 +22,11 @@ if ARGV[4] == '' then
 else
   if stored and redis.call('HEXISTS', KEYS[2], ARGV[1]) == 0 then
     redis.call('HDEL', KEYS[3] .. ARGV[1], 'failures', 'failing_since', 'rests_until')
+    for _, field in ipairs(redis.call('HKEYS', KEYS[3] .. ARGV[1])) do
+      if string.sub(field, 1, 6) == 'tries:' then
+        redis.call('HDEL', KEYS[3] .. ARGV[1], field)
+      end
+    end
     hook_gap(o, ARGV[1], '0', '0', 0, 'disabled', now_ms())
   end
   redis.call('HSET', KEYS[2], ARGV[1], ARGV[4])

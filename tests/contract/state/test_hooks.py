@@ -80,7 +80,8 @@ async def drained(hooks: Hooks, deliveries: list[Delivery]) -> list[dict[str, ob
 async def test_endpoints_are_kept_compared_and_journaled(house: House) -> None:
     first, second = an_endpoint(), an_endpoint(HookEvent.CREATED)
     second = replace(second, created_at=MOMENT + timedelta(seconds=1))
-    assert await put(house, first) and await put(house, second)
+    assert await put(house, first)
+    assert await put(house, second)
     assert await house.other.hooks.get(TENANT, first.id) == first
     assert await house.other.hooks.all(TENANT) == [first, second]
     assert await house.store.hooks.get(TenantId(new_uuid()), first.id) is None
@@ -181,10 +182,12 @@ async def test_a_lane_has_one_sender_and_a_late_one_changes_nothing(house: House
         return await claimed(house.other.hooks)
 
     [taken] = await until(again)  # the first sender died
-    assert taken.entry == head.entry and taken.mark != head.mark
+    assert taken.entry == head.entry
+    assert taken.mark != head.mark
     assert await done(hooks, head) is None  # it did not die: what it sent is sent again, and the lane is not its own
     following = await done(house.other.hooks, taken)
-    assert following is not None and following.body()["sequence"] == 2
+    assert following is not None
+    assert following.body()["sequence"] == 2
     await house.other.hooks.hand_back(following)
     [back] = await claimed(hooks)
     assert back.entry == following.entry
@@ -200,13 +203,16 @@ async def test_a_failure_lets_the_endpoint_rest_and_then_one_lane_is_tried(house
     assert [head.lane for head in heads] == ["a", "b", "c"]
     for head in heads:
         failures, since_ms = await not_taken(hooks, head, endpoint=40)
-    assert failures == 3 and 0 <= since_ms < 60_000
+    assert failures == 3
+    assert 0 <= since_ms < 60_000
     assert await claimed(hooks) == []
     due = await hooks.next_due_ms()
-    assert due is not None and due <= 40
+    assert due is not None
+    assert due <= 40
     standing = await hooks.standing(TENANT, endpoint.id)
     assert (standing.waiting, standing.failures) == (3, 3)
-    assert standing.failing_since_ms is not None and standing.rests_until_ms is not None
+    assert standing.failing_since_ms is not None
+    assert standing.rests_until_ms is not None
 
     async def again() -> list[Delivery]:
         return await claimed(hooks)
@@ -240,7 +246,8 @@ async def test_what_does_not_fit_is_marked_and_counted(house: House) -> None:
     # It grows while it is sent: then it is sent again, under another id, so that nobody takes it for a repeat.
     await hooks.publish(TENANT, "lane-9", [_note()])
     again = await done(hooks, next(head for head in heads if head.lane == "-"))
-    assert again is not None and again.body()["data"]["count"] == 6
+    assert again is not None
+    assert again.body()["data"]["count"] == 6
     assert again.body()["id"] != marker["id"]
     await drained(hooks, [again, *(head for head in heads if head.lane != "-")])
     assert await hooks.standing(TENANT, endpoint.id) == HookStanding()
@@ -252,7 +259,8 @@ async def test_what_is_given_up_is_marked_and_the_lane_goes_on(house: House) -> 
     await hooks.publish(TENANT, "a", [_note(), _note()])
     [head] = await claimed(hooks)
     following = await done(hooks, head, Outcome.GIVEN_UP)
-    assert following is not None and following.body()["sequence"] == 2
+    assert following is not None
+    assert following.body()["sequence"] == 2
     [marker] = await claimed(hooks)
     assert marker.body()["data"] == {
         "webhook_id": endpoint.id,
@@ -292,7 +300,8 @@ async def test_the_log_is_paged_kept_short_and_told_again(house: House) -> None:
     page = await hooks.attempts(TENANT, endpoint.id, before=None, limit=2)
     assert [one.event for one in page] == [sent[2]["id"], sent[1]["id"]]
     [oldest] = await hooks.attempts(TENANT, endpoint.id, before=page[-1].id, limit=2)
-    assert oldest.event == sent[0]["id"] and oldest.at is not None
+    assert oldest.event == sent[0]["id"]
+    assert oldest.at is not None
     found = await hooks.attempt(TENANT, endpoint.id, oldest.id)
     assert found == oldest
     assert await hooks.attempt(TENANT, endpoint.id, "no such id") is None
