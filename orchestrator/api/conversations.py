@@ -246,6 +246,10 @@ async def _until_ready(services: Services, owner: Owner, conversation: Conversat
     )
 
 
+async def _wanted_generation(services: Services, conversation: Conversation) -> str:
+    return await services.store.configuration.generation(conversation.tenant, conversation.user)
+
+
 async def _render(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
     """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
     shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
@@ -255,5 +259,6 @@ async def _render(services: Services, owner: Owner, conversation: Conversation) 
         "idle": schemas.idle_out(await services.idleness.rest(conversation)),
         **schemas.outlook_out(await services.holding.outlook(conversation)),
         "failures": schemas.failures_out(conversation),
+        "configuration": schemas.configuration_out(conversation, await _wanted_generation(services, conversation)),
         "queue": schemas.queue_out(await services.admission.standing(conversation)),
     }

@@ -319,6 +319,24 @@ def why_out(why: Why) -> dict[str, Any]:
     }
 
 
+def configuration_out(conversation: Conversation, wanted: str) -> dict[str, Any] | None:
+    """What the runtime holds beside what is wanted; null while there is none that was configured."""
+    runtime = conversation.runtime
+    if conversation.phase not in ADDRESSED or runtime is None or runtime.held is None:
+        return None
+    held, trouble = runtime.held, conversation.trouble
+    return {
+        "held": held.generation or None,
+        "digest": held.digest or None,
+        "wanted": wanted,
+        "current": held.generation == wanted and trouble is None,
+        "pushed_at": rfc3339(held.at),
+        "trouble": None
+        if trouble is None
+        else {"problem": trouble.problem, "tries": trouble.tries, "retry_at": rfc3339(trouble.retry_at)},
+    }
+
+
 def failures_out(conversation: Conversation) -> list[dict[str, Any]]:
     """The last failures, the latest first."""
     return [

@@ -262,6 +262,7 @@ async def _furnish(
         published=lambda conversation: _forget(cache, conversation),
         withdraw=withdraw,
         archived=shipper.ship,
+        generation=store.configuration.generation,
         webhook=facing.webhook if facing is not None else lambda conversation: None,
         alive_seconds=min(60.0, settings.start_timeout / 2),
         pool=pool,

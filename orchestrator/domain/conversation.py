@@ -161,6 +161,27 @@ class StartRequest:
 
 
 @dataclass(frozen=True)
+class Held:
+    """The configuration that a runtime took: by its generation in the store and a digest under the runtime's own key.
+    Empty: not known, so that it is pushed again."""
+
+    generation: str
+    digest: str
+    at: datetime
+    secrets: tuple[str, ...] = ()  #: names that were put there by us, so that a removed one can be removed
+    providers: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class PushTrouble:
+    """Why the wanted configuration is not in the runtime yet."""
+
+    problem: str
+    tries: int
+    retry_at: datetime
+
+
+@dataclass(frozen=True)
 class RuntimeRecord:
     """What is stored about the runtime of a conversation. Keys are sealed text (`security/envelope.py`)."""
 
@@ -173,6 +194,7 @@ class RuntimeRecord:
     inner_key_sealed: str = ""
     state_key_sealed: str = ""  #: the key under which the runtime keeps its own state, the same for every generation
     started_at: datetime | None = None  #: when the present generation became ready
+    held: Held | None = None  #: None until its first configuration
     public_port: int = 0  #: this runtime's own listener on the orchestrator, 0 for none
     spare: str = ""  #: the name of the spare that the present generation is, empty for one that was made for it
     volume: RuntimeId | None = (
@@ -205,6 +227,7 @@ class Conversation:
     purging: bool = False  #: nothing brings it back any more
     restart_at: datetime | None = None  #: it died and starts again by itself then
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
+    trouble: PushTrouble | None = None  #: a change of its configuration could not be pushed so far
     was_ready: bool = False  #: it was ready once, so its volume holds work
     version: int = 1
     fence: int = 0

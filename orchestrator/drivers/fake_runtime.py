@@ -212,6 +212,10 @@ class FakeRuntime:
             case ("POST", "/api/secrets"):
                 names = sorted((request.body or {}).get("secrets", {}))
                 return Answer(200, {"message": "Secrets stored", "created": names, "existing": []})
+            case ("POST", "/api/unset-provider-tokens"):
+                return Answer(200, {"message": "Unset Git provider tokens"})
+            case ("DELETE", path) if path.startswith("/api/settings/secrets/"):
+                return Answer(200, {"deleted": True})
             case ("PUT", "/api/settings/secrets"):
                 return Answer(200, {"name": (request.body or {}).get("name"), "description": None})
         return None

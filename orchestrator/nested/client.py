@@ -128,6 +128,22 @@ class RuntimeClient:
         """Store one secret of a stock agent server, or replace it."""
         await self._call("PUT", "/api/settings/secrets", json={"name": name, "value": value.open()})
 
+    async def delete_secret(self, name: str) -> None:
+        """Remove one secret; one that is not there is fine."""
+        try:
+            await self._call("DELETE", f"/api/settings/secrets/{name}")
+        except Refused as exc:
+            if exc.status != 404:
+                raise
+
+    async def unset_git_providers(self) -> None:
+        await self._call("POST", "/api/unset-provider-tokens", json={})
+
+    async def update_conversation_secrets(self, id: str, secrets: Mapping[str, SecretText]) -> None:
+        """For a stock agent server, whose conversations have secrets of their own."""
+        values = {name: {"kind": "StaticSecret", "value": value.open()} for name, value in secrets.items()}
+        await self._call("POST", f"/api/conversations/{id}/secrets", json={"secrets": values})
+
     async def post_settings(self, body: Mapping[str, Any]) -> None:
         await self._call("POST", "/api/settings", json=body)
 

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 import anyio
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, Reason, StartFailed, Why, advance
+from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phase, Reason, StartFailed, Why, advance
 from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
-from orchestrator.domain.ids import OperationId, TenantId
+from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import (
     ClaimTaken,
@@ -30,6 +30,7 @@ from orchestrator.drivers.base import (
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.services.effective import Effective
+from orchestrator.services.held import held_by
 from orchestrator.services.keys import KeyRing, RuntimeKeys
 from orchestrator.services.pool import WarmPool
 from orchestrator.services.saga import Step
@@ -44,6 +45,11 @@ T = TypeVar("T")
 
 async def _nothing_to_wait_for(tenant: TenantId) -> None:
     """Where there is no journal."""
+
+
+async def _no_generation(tenant: TenantId, user: UserId | None) -> str:
+    """Where nothing is stored."""
+    return ""
 
 
 @dataclass(frozen=True)
@@ -65,6 +71,8 @@ class Surroundings:
     #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
     webhook: Callable[[Conversation], Mapping[str, Any] | None] = lambda conversation: None
     alive_seconds: float = 60.0
+    #: the generation of what a runtime of this tenant and user is configured with
+    generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
     #: None: there are no spares, and never were any.
@@ -85,6 +93,8 @@ class Provisioning:
     endpoint: Endpoint | None = None
     warm: bool = False  #: a spare was claimed and has its keys (`warm_start.py`): nothing is asked of the driver
     told: str = ""  #: whether a spare was claimed, and if not why, for the operation
+    generation_pushed: str = ""  #: of the configuration, read before its first call
+    held: Held | None = None
 
     @property
     def labels(self) -> OwnerLabels:
@@ -273,6 +283,7 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
 
 async def push_settings(start: Provisioning) -> None:
     """First of the three: the runtime refuses the rest before it."""
+    start.generation_pushed = await start.house.generation(start.conversation.tenant, start.conversation.user)
     bundle = await _bundle(start)
     async with client_of(start) as client:
         if made(start.endpoint).stock:
@@ -296,8 +307,12 @@ async def push_git_providers(start: Provisioning) -> None:
 
 
 async def push_secrets(start: Provisioning) -> None:
-    """Third, and only when there are any."""
+    """Third, and only when there are any. A change that came between the three leaves what is held unknown."""
     bundle = await _bundle(start)
+    now = await start.house.generation(start.conversation.tenant, start.conversation.user)
+    start.held = held_by(bundle, made(start.keys).inner, now, at=start.house.clock.now())
+    if now != start.generation_pushed:
+        start.held = replace(start.held, generation="", digest="")
     if bundle.secrets:
         async with client_of(start) as client:
             if made(start.endpoint).stock:
@@ -330,6 +345,7 @@ async def publish_route(start: Provisioning) -> None:
     runtime = made(start.conversation.runtime)
     endpoint = made(start.endpoint)
     exposed = replace(start.conversation, runtime=replace(runtime, address=f"{endpoint.host}:{endpoint.port}"))
+    exposed = replace(exposed, runtime=replace(made(exposed.runtime), held=start.held), trouble=None)
     port = start.house.expose(exposed)
     started = replace(made(exposed.runtime), public_port=port, started_at=start.house.clock.now())
     exposed = replace(exposed, runtime=started, was_ready=True)

@@ -17,6 +17,7 @@ from orchestrator.nested import wire
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.upkeep import Upkeep
 from orchestrator.state.base import Inbox, Lease
 
 log = structlog.get_logger(__name__)
@@ -31,6 +32,7 @@ class Tending:
         self, house: Surroundings, inbox: Inbox, events: EventLog, deaths: Deaths, *, round_ms: int = 10_000
     ) -> None:
         self._deaths = deaths
+        self._upkeep = Upkeep(house)
         self._house = house
         self._inbox = inbox
         self._events = events
@@ -43,6 +45,8 @@ class Tending:
         if lost is not None:
             return await self._deaths.give_up(lease, conversation, lost)
         conversation = await self._expose(lease, conversation)
+        # Before messages: what is sent after a change is worked on with it.
+        conversation = await self._upkeep.keep(lease, conversation, made(handle))
         try:
             with anyio.fail_after(_ROUND_SECONDS):
                 delivered_all = await self._deliver(lease, conversation)

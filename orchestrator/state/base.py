@@ -136,6 +136,11 @@ class Configuration(Protocol):
         """Compare-and-set; False when the version differs."""
         ...
 
+    async def generation(self, tenant: TenantId, user: UserId | None) -> str:
+        """Of what a runtime of this user is configured with: another text after every change of the tenant's or the
+        user's layer. To be compared, and for nothing else."""
+        ...
+
     async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None: ...
     async def secrets(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredSecret]:
         """In the order in which the names first came."""

@@ -27,8 +27,14 @@ class RedisConfiguration:
         self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
     ) -> bool:
         t = TenantKeys(tenant)
-        call = run("settings_put", (t.settings(user),), expected_version, sealed, user or "", journal=t.journal)
+        call = run(
+            "settings_put", (t.settings(user), t.generations), expected_version, sealed, user or "", journal=t.journal
+        )
         return bool(await self._funnel.one(call, durable=True))
+
+    async def generation(self, tenant: TenantId, user: UserId | None) -> str:
+        own, of_user = await self._funnel.one(command("HMGET", TenantKeys(tenant).generations, "", user or "-"))
+        return f"{own or 0}.{of_user or 0}"
 
     async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None:
         text = await self._funnel.one(command("HGET", TenantKeys(tenant).secrets(user), name))
@@ -77,11 +83,18 @@ class RedisConfiguration:
 
     async def _put(self, place: "_Place", name: str, expected_version: int, version: int, text: str) -> bool:
         arguments = (name, expected_version, version, text, place.kind, place.user or "")
-        call = run("named_put", (place.key,), *arguments, journal=place.keys.journal)
+        call = run("named_put", (place.key, place.keys.generations), *arguments, journal=place.keys.journal)
         return bool(await self._funnel.one(call, durable=True))
 
     async def _delete(self, place: "_Place", name: str) -> bool:
-        call = run("named_delete", (place.key,), name, place.kind, place.user or "", journal=place.keys.journal)
+        call = run(
+            "named_delete",
+            (place.key, place.keys.generations),
+            name,
+            place.kind,
+            place.user or "",
+            journal=place.keys.journal,
+        )
         return bool(await self._funnel.one(call, durable=True))
 
 

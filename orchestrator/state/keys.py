@@ -86,6 +86,7 @@ class TenantKeys:
         self.external_ids = f"{self._prefix}:users:external"  #: hash: external id -> user id
         self.api_keys = f"{self._prefix}:keys"  #: hash: key id -> key
         self.data_keys = f"{self._prefix}:dek"  #: hash: version -> wrapped data key
+        self.generations = f"{self._prefix}:generations"  #: hash: user or '' -> generation of the layer
         self.due = f"{self._prefix}:due"  #: sorted set: conversation -> ms
         #: Sorted set: conversation that may have a running runtime -> ms of its last use; sets by user and key below.
         self.slots = f"{self._prefix}:slots"

@@ -180,7 +180,7 @@ class Restoring:
             calls.append(command("UNLINK", t.conversation(id), *own, *events))
         for hook in await self._funnel.one(command("HKEYS", t.hooks)):
             calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook))
-        fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations)
+        fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations, t.generations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
         layer = (t.settings(None), t.secrets(None), t.providers(None))
         await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])

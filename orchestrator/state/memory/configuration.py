@@ -28,6 +28,7 @@ class MemoryConfiguration:
         self._settings: dict[Layer, tuple[Sealed, int]] = {}
         self._secrets: dict[Layer, dict[str, StoredSecret]] = {}
         self._providers: dict[Layer, dict[str, StoredProvider]] = {}
+        self._generations: dict[Layer, int] = {}
         self._data_keys: dict[tuple[TenantId, int], str] = {}
 
     async def settings(self, tenant: TenantId, user: UserId | None) -> tuple[Sealed | None, int]:
@@ -39,8 +40,16 @@ class MemoryConfiguration:
         if self._settings.get((tenant, user), ("", 0))[1] != expected_version:
             return False
         self._settings[tenant, user] = (sealed, expected_version + 1)
+        self._next((tenant, user))
         self._shelf.note(tenant, "settings", user or "", f"{expected_version + 1}:{sealed}")
         return True
+
+    async def generation(self, tenant: TenantId, user: UserId | None) -> str:
+        of_user = 0 if user is None else self._generations.get((tenant, user), 0)
+        return f"{self._generations.get((tenant, None), 0)}.{of_user}"
+
+    def _next(self, layer: Layer) -> None:
+        self._generations[layer] = max(self._generations.get(layer, 0) + 1, self._shelf.now_ms())
 
     async def secret(self, tenant: TenantId, user: UserId | None, name: str) -> StoredSecret | None:
         return self._secrets.get((tenant, user), {}).get(name)
@@ -88,6 +97,7 @@ class MemoryConfiguration:
 
     def _note(self, kind: str, layer: Layer, value: _Named, text: str) -> None:
         """A name keeps its place for as long as it is there; places are never given again."""
+        self._next(layer)
         places = self._places.setdefault((kind, layer), {"#": 0})
         if value.name not in places:
             places["#"] += 1
@@ -96,6 +106,7 @@ class MemoryConfiguration:
         self._shelf.note(layer[0], kind, f"{layer[1] or ''}|{value.name}", body)
 
     def _note_gone(self, kind: str, layer: Layer, name: str) -> bool:
+        self._next(layer)
         places = self._places[kind, layer]
         del places[name]
         if len(places) == 1:

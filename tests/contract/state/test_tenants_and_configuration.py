@@ -187,3 +187,33 @@ async def test_two_replicas_that_seal_at_once_agree_on_the_data_key(house: House
     for text in sealed:
         for replica in replicas:
             assert (await replica.open(tenant, None, "settings", "", 1, text)).open() == "x"
+
+
+async def test_every_change_of_a_layer_has_another_generation(house: House) -> None:
+    c, tenant, user, other = house.store.configuration, TenantId(new_uuid()), UserId(new_uuid()), UserId(new_uuid())
+    seen = [await c.generation(tenant, user)]
+    untouched = await c.generation(tenant, other)
+
+    async def changed() -> None:
+        now = await house.other.configuration.generation(tenant, user)
+        assert now not in seen
+        seen.append(now)
+
+    assert await c.put_settings(tenant, user, "s", expected_version=0)
+    await changed()
+    assert await c.put_secret(tenant, user, StoredSecret("A", None, "s", 1), expected_version=0)
+    await changed()
+    assert await c.delete_secret(tenant, user, "A")
+    await changed()
+    assert await c.put_provider(tenant, user, StoredProvider("github", None, None, "p", 1), expected_version=0)
+    await changed()
+    assert await c.delete_provider(tenant, user, "github")
+    await changed()
+    assert not await c.put_settings(tenant, user, "late", expected_version=0)
+    assert not await c.delete_secret(tenant, user, "A")
+    assert await c.generation(tenant, user) == seen[-1]
+    assert await c.generation(tenant, other) == untouched
+    assert await c.put_settings(tenant, None, "s", expected_version=0)
+    await changed()
+    assert await c.generation(tenant, other) != untouched
+    assert await c.generation(TenantId(new_uuid()), user) == seen[0]

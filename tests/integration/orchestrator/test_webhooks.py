@@ -264,7 +264,7 @@ async def test_an_event_that_is_refused_for_good_holds_up_neither_its_lane_nor_o
             while "events.dropped" not in types(receiver.posts):
                 await hurried.call("POST", "/api/v2/conversations", key, json={}, status=202)
                 await anyio.sleep(0.5)  # what it takes of others: the endpoint as a whole does not fail
-        posts = await came(receiver, lambda posts: sum(_of(post, first["id"]) for post in posts) == 3)
+        posts = await came(receiver, lambda posts: sum(_of(post, first["id"]) for post in posts) >= 3)
         dropped = next(post.body for post in posts if post.body["type"] == "events.dropped")
         assert (dropped["data"]["reason"], dropped["data"]["count"]) == ("given_up", 1)
         assert [post.body["data"]["phase"] for post in posts if _of(post, first["id"])] == [

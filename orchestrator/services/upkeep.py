@@ -1,0 +1,119 @@
+"""Keeping the configuration of live runtimes true: what changed is pushed by the conversation's own round.
+
+Each round compares two short texts, the generation that is wanted and the one that is held; only where they differ is
+anything opened, and only where the digests differ is anything sent. Rounds are spread over time by their due times, so
+a change of a tenant with a thousand runtimes is no stampede. A push that fails is tried again, later each time, and is
+told; it never harms the runtime.
+"""
+
+import random
+from dataclasses import replace
+from datetime import timedelta
+
+import anyio
+import structlog
+
+from orchestrator.domain.conversation import Conversation, Held, PushTrouble
+from orchestrator.domain.errors import (
+    DriverUnavailable,
+    NestorError,
+    RuntimeNotFound,
+    RuntimeUnreachable,
+    Sealed,
+    Undecryptable,
+)
+from orchestrator.drivers.base import Handle
+from orchestrator.nested import stock, wire
+from orchestrator.nested.client import Refused, RuntimeClient
+from orchestrator.nested.wire import Bundle
+from orchestrator.services.held import held_by
+from orchestrator.services.provisioning import Surroundings, made, save
+from orchestrator.state.base import Lease
+
+log = structlog.get_logger(__name__)
+_PUSH_SECONDS = 20.0
+_FAILURES = (RuntimeUnreachable, Refused, Sealed, Undecryptable, RuntimeNotFound, DriverUnavailable, TimeoutError)
+_FIRST_REST, _LONGEST_REST = 2.0, 300.0
+
+
+class Upkeep:
+    """Each push can be repeated: what a crash broke off is pushed again."""
+
+    def __init__(self, house: Surroundings) -> None:
+        self._house = house
+
+    async def keep(self, lease: Lease, conversation: Conversation, handle: Handle) -> Conversation:
+        """Under the lease of a ready conversation; answers the record as it is afterwards. Raises `LeaseLost`,
+        `StoreUnavailable`."""
+        wanted = await self._house.generation(conversation.tenant, conversation.user)
+        held, trouble = made(conversation.runtime).held, conversation.trouble
+        if held is not None and held.generation == wanted and trouble is None:
+            return conversation
+        if trouble is not None and trouble.retry_at > self._house.clock.now():
+            return conversation
+        try:
+            with anyio.fail_after(_PUSH_SECONDS):
+                taken = await self._push(lease, conversation, handle, wanted)
+        except _FAILURES as exc:
+            return await self._failed(lease, conversation, exc)
+        runtime = replace(made(conversation.runtime), held=taken)
+        return await save(self._house.conversations, lease, replace(conversation, runtime=runtime, trouble=None))
+
+    async def _push(self, lease: Lease, conversation: Conversation, handle: Handle, wanted: str) -> Held:
+        bundle = await self._house.effective.bundle(conversation.tenant, conversation.user, own=conversation)
+        key, runtime = made(await self._house.keys.inner_key(conversation)), made(conversation.runtime)
+        present, held = held_by(bundle, key, wanted, at=self._house.clock.now()), runtime.held
+        if held is not None and held.digest == present.digest:
+            return replace(held, generation=wanted)  # changed and changed back, or in a layer that a stronger one hides
+        endpoint = (await self._house.driver.inspect(handle)).endpoint
+        async with self._house.clients.open(
+            f"http://{runtime.address}", key, fence=lease.fence, generation=runtime.generation
+        ) as client:
+            if endpoint is not None and endpoint.stock:
+                await _push_stock(client, conversation, bundle, held)
+            else:
+                await _push_own(client, bundle, held)
+        log.info("configuration.pushed", conversation=conversation.id, generation=wanted)
+        return present
+
+    async def _failed(self, lease: Lease, conversation: Conversation, exc: Exception) -> Conversation:
+        tries = conversation.trouble.tries + 1 if conversation.trouble is not None else 1
+        rest = min(_LONGEST_REST, _FIRST_REST * 2 ** min(tries - 1, 20)) * random.uniform(0.7, 1.0)  # noqa: S311
+        problem = exc.message if isinstance(exc, NestorError) else "the runtime did not take it in time"
+        log.warning("configuration.not_pushed", conversation=conversation.id, problem=problem, tries=tries)
+        trouble = PushTrouble(problem, tries, self._house.clock.now() + timedelta(seconds=rest))
+        return await save(self._house.conversations, lease, replace(conversation, trouble=trouble))
+
+
+async def _push_own(client: RuntimeClient, bundle: Bundle, held: Held | None) -> None:
+    """A base address that is wanted no more is said so; the flat record keeps what it lacks."""
+    await client.post_settings({"llm_base_url": "", **wire.settings_body(bundle.settings)})
+    if rest := wire.settings_rest(bundle.settings):
+        await client.patch_settings(rest)
+    if bundle.providers:
+        await client.post_git_providers(wire.providers_body(bundle.providers))
+    elif held is None or held.providers:
+        await client.unset_git_providers()
+    for name, value in bundle.secrets.items():
+        await client.put_secret(name, value)
+    for name in _removed(held, bundle):
+        await client.delete_secret(name)
+
+
+async def _push_stock(client: RuntimeClient, conversation: Conversation, bundle: Bundle, held: Held | None) -> None:
+    """Tokens travel as secrets; the conversation that runs has a copy of its own, from which nothing can be removed."""
+    if body := stock.settings_body(bundle.settings):
+        await client.patch_settings(body)
+    secrets = {**stock.provider_secrets(bundle), **bundle.secrets}
+    for name, value in secrets.items():
+        await client.put_secret(name, value)
+    gone = [] if held is None else [f"{name}_token" for name in held.providers]
+    for name in [*_removed(held, bundle), *gone]:
+        if name not in secrets:
+            await client.delete_secret(name)
+    if secrets:
+        await client.update_conversation_secrets(conversation.id, secrets)
+
+
+def _removed(held: Held | None, bundle: Bundle) -> list[str]:
+    return [] if held is None else [name for name in held.secrets if name not in bundle.secrets]
