@@ -261,6 +261,8 @@ async def test_an_event_that_is_refused_for_good_holds_up_neither_its_lane_nor_o
         receiver._post = picky  # type: ignore[method-assign]  # a receiver that dislikes one event
         first = await ready(hurried, key)
         with anyio.fail_after(40):
+            while not poison:  # before there is another lane, which might be sent first
+                await anyio.sleep(0.02)
             while "events.dropped" not in types(receiver.posts):
                 await hurried.call("POST", "/api/v2/conversations", key, json={}, status=202)
                 await anyio.sleep(0.5)  # what it takes of others: the endpoint as a whole does not fail
@@ -294,6 +296,9 @@ async def test_a_slow_receiver_costs_others_nothing(nestor: Nestor, receiver: We
         for _ in range(3):
             await ready(nestor, key)
         await came(receiver, lambda posts: len(posts) == 3, seconds=5)
+        with anyio.fail_after(10):
+            while not await log(nestor, key, made["id"]):
+                await anyio.sleep(0.05)
         line = (await log(nestor, key, made["id"]))[-1]
         assert (line["state"], line["problem"]) == ("failed", "no answer within 1 seconds")
 
