@@ -166,7 +166,9 @@ async def test_a_receiver_that_was_down_gets_everything_in_order(nestor: Nestor,
     made = await a_hook(nestor, key, receiver.url, "conversation.created", "conversation.status_changed")
     receiver.stop()
     records = [await ready(nestor, key) for _ in range(3)]
-    standing = await hook(nestor, key, made["id"])
+    with anyio.fail_after(10):
+        while not (standing := await hook(nestor, key, made["id"]))["failures"]:
+            await anyio.sleep(0.05)
     assert standing["waiting"] == 12
     assert standing["failures"] > 0
     assert standing["failing_since"] is not None
