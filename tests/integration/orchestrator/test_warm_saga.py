@@ -1,0 +1,259 @@
+"""The generic tests of a saga, over the real steps with a spare: every step twice, a failure at every step, every undo
+twice; and a replica that dies at each of its calls, before it and behind it, after which another one goes on."""
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import httpx
+import pytest
+from support.records import a_conversation
+
+from orchestrator.domain.clock import SystemClock
+from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
+from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.nested.client import RuntimeClients
+from orchestrator.security.envelope import Envelope, MasterKeys
+from orchestrator.services import saga
+from orchestrator.services.effective import Effective
+from orchestrator.services.keys import KeyRing
+from orchestrator.services.layers import Layers
+from orchestrator.services.overrides import OverrideSeal
+from orchestrator.services.pool import Size, WarmPool
+from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
+from orchestrator.services.reconciler import Reconciler
+from orchestrator.services.saga import Progress, Step, StepFailed
+from orchestrator.services.warm_start import ALL_STEPS
+from orchestrator.state.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+NAMES = [step.name for step in ALL_STEPS]
+MASTER = MasterKeys([bytes(range(32))])
+
+
+class Killed(BaseException):
+    """Nothing of this replica runs after it."""
+
+
+class Mortal:
+    """Lets the `at`-th call through that is made of anything outside, or not (`before`), and none after it."""
+
+    def __init__(self, at: int, *, before: bool) -> None:
+        self._left, self._before, self.dead = at, before, False
+
+    async def call(self, act: Callable[..., Awaitable[Any]], *given: Any, **named: Any) -> Any:
+        if self.dead:
+            raise Killed
+        self._left -= 1
+        self.dead = self._left == 0
+        if self.dead and self._before:
+            raise Killed
+        answer = await act(*given, **named)
+        if self.dead:
+            raise Killed
+        return answer
+
+    def over(self, thing: Any) -> Any:
+        return Watched(thing, self)
+
+
+class Watched:
+    """A store or a driver, each of whose calls may be the last one."""
+
+    def __init__(self, thing: Any, mortal: Mortal) -> None:
+        self._thing, self._mortal = thing, mortal
+
+    def __getattr__(self, name: str) -> Any:
+        found = getattr(self._thing, name)
+        if not callable(found):
+            return found
+        return lambda *given, **named: self._mortal.call(found, *given, **named)
+
+
+class Wire(httpx.AsyncBaseTransport):
+    """To runtimes, likewise."""
+
+    def __init__(self, mortal: Mortal) -> None:
+        self._mortal = mortal
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        answer: httpx.Response = await self._mortal.call(self._sent, request)
+        return answer
+
+    async def _sent(self, request: httpx.Request) -> httpx.Response:
+        async with httpx.AsyncHTTPTransport() as transport:
+            response = await transport.handle_async_request(request)
+            body = httpx.ByteStream(await response.aread())  # unread yet, as a transport's is
+            return httpx.Response(response.status_code, headers=response.headers, stream=body)
+
+
+IMMORTAL = Mortal(0, before=True)
+
+
+@dataclass
+class World:
+    """One store and one engine, on which replicas come and go."""
+
+    store: MemoryStore
+    engine: FakeEngine
+
+    def house(self, mortal: Mortal = IMMORTAL) -> Surroundings:
+        driver, clients = FakeDriver(self.engine), RuntimeClients(transport=Wire(mortal))
+        envelope = Envelope(MASTER, self.store.configuration)
+        spares = mortal.over(self.store.spares)
+        return Surroundings(
+            installation="here",
+            driver=mortal.over(driver),
+            conversations=mortal.over(self.store.conversations),
+            effective=Effective(Layers(self.store.configuration, envelope), OverrideSeal(envelope)),
+            keys=KeyRing(envelope),
+            clients=clients,
+            clock=SystemClock(),
+            public_urls=lambda conversation: [],
+            allow_http_hosts=(),
+            expose=lambda conversation: 0,
+            published=lambda conversation: None,
+            withdraw=lambda conversation: None,
+            pool=WarmPool("here", mortal.over(driver), spares, clients, MASTER, Size(1, 4)),
+        )
+
+    async def filled(self) -> str:
+        """The name of the one spare, which is ready."""
+        engine_driver = FakeDriver(self.engine)
+        pool = WarmPool("here", engine_driver, self.store.spares, RuntimeClients(), MASTER, Size(1, 4))
+        while not (waiting := await self.waiting()):
+            await pool.tick()
+        (name,) = waiting
+        return name
+
+    async def waiting(self) -> set[str]:
+        spares = self.store.spares
+        return {name for kind in await spares.kinds() for name in await spares.waiting(kind)}
+
+    async def begun(self, house: Surroundings, conversation: Conversation, *, lease_ms: int = 60_000) -> Provisioning:
+        """A start under a new lease, as `Lifecycle` begins one: what is left of an earlier one is undone first."""
+        taken = None
+        while taken is None:
+            taken = await self.store.conversations.claim(
+                conversation.tenant, conversation.id, "a test", lease_ms=lease_ms
+            )
+        lease, stored = taken
+        start = Provisioning(house, lease, stored, generation=lease.fence)
+        if house.pool is not None:
+            await house.pool._look()
+        assert await saga.unwind(ALL_STEPS, start, lease=lease, saga=self.store.saga)
+        if earlier := made(start.conversation.runtime).generation:
+            await destroy_runtime(start, runtime_name(start.conversation, earlier))
+        now = SystemClock().now()
+        if start.conversation.phase is not Phase.PENDING:
+            await start.store(advance(start.conversation, Phase.PENDING, why=REQUESTED, now=now))
+        await start.store(advance(start.conversation, Phase.PROVISIONING, why=REQUESTED, now=now))
+        return start
+
+    async def run(self, start: Provisioning, steps: Any = ALL_STEPS, mortal: Mortal = IMMORTAL) -> None:
+        log = mortal.over(self.store.saga)
+        await saga.run(steps, start, lease=start.lease, saga=log, progress=Progress())
+
+    def serving(self, conversation: Conversation) -> list[str]:
+        return [name for name, one in self.engine.runtimes.items() if one.alive and conversation.id in one.serves]
+
+    async def nothing_else(self, *, but: set[str]) -> None:
+        """Two rounds of the reconciler later: these runtimes, their storages, and nothing more."""
+        reconciler = Reconciler(
+            "here", FakeDriver(self.engine), self.store.conversations, self.store.spares, lambda conversation: 0
+        )
+        for _ in range(2):
+            await reconciler.tick()
+        assert set(self.engine.runtimes) == but
+        assert set(self.engine.volumes) == {self.engine.runtimes[name].spec.labels.storage for name in but}
+        assert not self.engine.doubles
+
+
+@pytest.fixture
+async def world(engine: FakeEngine) -> World:
+    return World(MemoryStore(SystemClock()), engine)
+
+
+async def test_every_step_twice_is_as_once(world: World) -> None:
+    """`claim` is the one that is not: its second time finds that there is a spare, and takes no other."""
+
+    def twice(step: Step[Provisioning]) -> Step[Provisioning]:
+        async def do(start: Provisioning) -> None:
+            await step.do(start)
+            if step.name not in ("init", "publish"):  # those two move the phase on, by compare-and-set
+                await step.do(start)
+
+        return replace(step, do=do)
+
+    spare = await world.filled()
+    conversation = await world.store.conversations.create(a_conversation())
+    start = await world.begun(world.house(), conversation)
+    await world.run(start, [twice(step) for step in ALL_STEPS])
+    assert world.serving(conversation) == [spare]
+    await world.nothing_else(but={spare})
+
+
+@pytest.mark.parametrize("fail_at", NAMES)
+@pytest.mark.parametrize("twice", [False, True])
+async def test_a_failure_at_every_step_leaves_nothing_of_it(world: World, fail_at: str, twice: bool) -> None:
+    """Before its work, so that the saga unwinds what there is so far; with `twice`, every undo runs twice."""
+
+    def failing(step: Step[Provisioning]) -> Step[Provisioning]:
+        async def do(start: Provisioning) -> None:
+            await step.do(start) if step.name == "claim" else None
+            if step.name == fail_at:
+                raise RuntimeError(fail_at)
+            await step.do(start) if step.name != "claim" else None
+
+        async def undo(start: Provisioning, note: str) -> None:
+            for _ in range(2 if twice else 1):
+                if step.undo is not None:
+                    await step.undo(start, note)
+
+        return replace(step, do=do, undo=undo)
+
+    await world.filled()
+    conversation = await world.store.conversations.create(a_conversation())
+    start = await world.begun(world.house(), conversation)
+    with pytest.raises(StepFailed):
+        await world.run(start, [failing(step) for step in ALL_STEPS])
+    assert await world.store.saga.attempted(conversation.tenant, conversation.id) == []
+    assert (await world.store.spares.counts()).bound == 0
+    record = made(await world.store.conversations.get(conversation.tenant, conversation.id))
+    assert (made(record.runtime).spare, made(record.runtime).volume) == ("", None)
+    await world.nothing_else(but=set())
+
+
+@pytest.mark.parametrize("before", [True, False])
+async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_double(world: World, before: bool) -> None:
+    kills = 0
+    for at in range(1, 200):
+        await world.filled()
+        conversation = await world.store.conversations.create(a_conversation())
+        start = await world.begun(world.house(), conversation, lease_ms=1)
+        mortal = Mortal(at, before=before)
+        start.house = world.house(mortal)
+        made(start.house.pool)._kinds = dict.fromkeys(await world.store.spares.kinds())
+        try:
+            await world.run(start, mortal=mortal)
+        except Killed:
+            kills += 1
+        stored = made(await world.store.conversations.get(conversation.tenant, conversation.id))
+        if stored.phase is not Phase.READY:
+            await world.filled()
+            again = await world.begun(world.house(), conversation)
+            await world.run(again)
+        stored = made(await world.store.conversations.get(conversation.tenant, conversation.id))
+        assert stored.phase is Phase.READY
+        (name,) = world.serving(conversation)
+        runtime = world.engine.runtimes[name]
+        assert runtime.server is not None
+        assert runtime.server.configured[:2] == ["/api/init", "/api/settings"]
+        assert name == runtime_name(stored, made(stored.runtime).generation)
+        await world.nothing_else(but={name} | await world.waiting())
+        await world.engine.shut_down()
+        world.store.__init__(SystemClock())  # type: ignore[misc]  # a new world for the next one
+        if not mortal.dead:
+            break
+    assert kills > 15
+    assert not mortal.dead, "every call had its turn"
