@@ -90,4 +90,6 @@ def test_the_shell_finds_none_of_ten_planted_values(data_dir: Path, zygote: str)
         # The hunt finds what can be found: in a file, in an environment, in memory.
         for open_to_all in (r"control in .*/left lying", r"held in /proc/\d+/environ", r"held in /proc/\d+/mem"):
             assert [line for line in found if re.fullmatch(open_to_all, line)], (open_to_all, found)
-        assert [line for line in found if not line.startswith(("control in ", "held in "))] == []
+        assert [line for line in found if "process_vm_readv" in line] != []
+        assert [line for line in found if re.match(r"traceable: \S*python\S* .*-m runtime", line)] == []
+        assert [line for line in found if not line.startswith(("control in ", "held in ", "traceable: "))] == []

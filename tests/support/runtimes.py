@@ -192,10 +192,11 @@ async def runtime_at(folder: Path, model_url: str = "http://127.0.0.1:1/v1", **s
 
 
 class RuntimeProcess:
-    """`python -m runtime` over a folder; start it again after `kill`."""
+    """`python -m runtime` over a folder, in a wrapper where one is given; start it again after `kill`."""
 
-    def __init__(self, folder: Path, **variables: str) -> None:
+    def __init__(self, folder: Path, *, wrapper: Sequence[str] = (), **variables: str) -> None:
         self.folder = folder
+        self._wrapper = wrapper
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -228,7 +229,7 @@ class RuntimeProcess:
             }
             with (self.folder / "runtime.log").open("ab") as log:
                 self._process = subprocess.Popen(
-                    [sys.executable, "-m", "runtime", "--listen-fd", str(listener.fileno())],
+                    [*self._wrapper, sys.executable, "-m", "runtime", "--listen-fd", str(listener.fileno())],
                     env=environment,
                     stdout=log,
                     stderr=log,
