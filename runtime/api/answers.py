@@ -14,7 +14,8 @@ from runtime.conversations.availability import ELSEWHERE
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.runs import AlreadyRunning
-from runtime.conversations.service import CapacityFull, WorkspaceUnusable
+from runtime.conversations.service import CapacityFull
+from runtime.conversations.workspaces import WorkspaceUnusable
 
 ConversationId = Annotated[UUID, Path(description="With or without dashes.")]
 

@@ -20,8 +20,9 @@ from runtime.conversations.forking import UnknownEvent
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.record import ConversationRecord
-from runtime.conversations.service import IdTaken, WorkspaceUnusable
+from runtime.conversations.service import IdTaken
 from runtime.conversations.start import checked_tags
+from runtime.conversations.workspaces import WorkspaceUnusable
 from runtime.state import RuntimeState
 
 router = APIRouter(prefix="/conversations", tags=["Conversations"])

@@ -21,40 +21,30 @@ from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.record import LlmSettings
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
-from runtime.conversations.definition import modules_of
 from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.goal import Goal, opening, reopening
 from runtime.conversations.library import ConversationNotFound, Library, Opened
-from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
+from runtime.conversations.live_secrets import UserSecrets
+from runtime.conversations.making import Maker, record_of
 from runtime.conversations.outward import Nobody, Outward
 from runtime.conversations.ownership import OwnedElsewhere, Ownership
 from runtime.conversations.record import ConversationRecord, Origin
-from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning, Runner
+from runtime.conversations.runs import MESSAGE_INSTEAD, AlreadyRunning
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status, advance
-from runtime.conversations.tools import shell_environment, toolbox_for
+from runtime.conversations.workspaces import Workspaces, WorkspaceUnusable
 from runtime.events.clock import utc_now
 from runtime.events.content import Message
 from runtime.events.feed import GONE
-from runtime.events.log import EventLog
-from runtime.git.clone import CloneFailed, ensure_repository
-from runtime.git.credentials import CredentialService, environment
-from runtime.machine import account
-from runtime.machine.worktrees import WorktreeOptions, WorktreeRefused
-from runtime.machine.worktrees import make as make_worktree
-from runtime.machine.worktrees import remove as remove_worktree
+from runtime.git.credentials import CredentialService
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup
 from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
-from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
 from runtime.store.cipher import Cipher
 
 log = structlog.get_logger()
-
-GIT_USER_NAME = "Nestor Agent"
-GIT_USER_EMAIL = "agent@nestor.invalid"
 
 
 class IdTaken(Exception):
@@ -67,10 +57,6 @@ class NoGoal(Exception):
 
 class CapacityFull(Exception):
     """As many agents run as this runtime allows; try again when one has ended."""
-
-
-class WorkspaceUnusable(Exception):
-    """The working directory cannot be made; the text says why."""
 
 
 class ConversationService:
@@ -88,23 +74,30 @@ class ConversationService:
         outward: Outward | None = None,
     ) -> None:
         self.settings = settings
-        self._profiles = profiles
         self._outward = outward or Nobody()
-        self._settings_store = settings_store
-        self._user = UserSecrets(
-            store=secret_store,
-            providers=git_providers,
-            lookup=Lookup(settings, secret_store),
-            variables=settings.secret_variables,
-        )
         self.folders = Folders(settings.conversations_path, cipher)
         self._credentials = CredentialService(
             git_providers, directory=settings.persistence_dir, http_hosts=settings.allow_http_hosts
         )
-        ownership = Ownership(settings.conversations_path, lease_seconds=settings.lease_ttl_seconds)
-        self._ownership = ownership
+        self._workspaces = Workspaces(settings, settings_store, self._credentials)
+        self._ownership = Ownership(settings.conversations_path, lease_seconds=settings.lease_ttl_seconds)
+        maker = Maker(
+            folders=self.folders,
+            ownership=self._ownership,
+            workspaces=self._workspaces,
+            user=UserSecrets(
+                store=secret_store,
+                providers=git_providers,
+                lookup=Lookup(settings, secret_store),
+                variables=settings.secret_variables,
+            ),
+            settings_store=settings_store,
+            profiles=profiles,
+            outward=self._outward,
+            on_activity=self._on_activity,
+        )
         self._library = Library(
-            self.folders, ownership, make=self._made, idle_seconds=settings.conversation_idle_ttl_seconds
+            self.folders, self._ownership, make=maker.made, idle_seconds=settings.conversation_idle_ttl_seconds
         )
         self._locks: dict[UUID, asyncio.Lock] = {}
         self._warming: asyncio.Task[None] | None = None
@@ -137,13 +130,11 @@ class ConversationService:
 
     def git_environment(self) -> dict[str, str]:
         """What makes a git process use this user's providers and name."""
-        older = self._settings_store.read().older
-        return environment(
-            self._credentials.path,
-            program=self._credentials.program,
-            user_name=(older.git_user_name if older else None) or GIT_USER_NAME,
-            user_email=(older.git_user_email if older else None) or GIT_USER_EMAIL,
-        )
+        return self._workspaces.git_environment()
+
+    def agent_environment(self) -> Mapping[str, str]:
+        """What a process of the agent starts with; nothing of the server's own."""
+        return self._workspaces.environment()
 
     # -- one conversation
 
@@ -159,8 +150,8 @@ class ConversationService:
             if request.initial_message is not None:
                 self._check_capacity()
             self._check_parent(request)
-            record = _record(conversation_id, request, origin)
-            await self._prepare_workspace(record, request)
+            record = record_of(conversation_id, request, origin)
+            await self._workspaces.prepare(record, request)
             opened = await self._add(record)
             if request.parent_conversation_id is not None:
                 parent = await self.get(request.parent_conversation_id)
@@ -417,19 +408,12 @@ class ConversationService:
             made.conversation.announce(flush=True)
             return made.conversation
 
-    def missing_directory(self, conversation_id: UUID) -> Path | None:
-        """The working directory when it is gone. Raises ConversationNotFound, OwnedElsewhere."""
-        directory = Path(self._library.record(conversation_id).workspace.working_dir)
-        return None if directory.is_dir() else directory
-
     async def restore_directory(self, conversation_id: UUID) -> None:
         """Make the working directory when it is gone: empty, as for a new conversation.
 
         Raises ConversationNotFound, OwnedElsewhere, WorkspaceUnusable.
         """
-        if (directory := self.missing_directory(conversation_id)) is not None:
-            holds_clone = self._library.record(conversation_id).origin is not None
-            await self._prepare_directory(directory, holds_clone=holds_clone)
+        await self._workspaces.restore(self._library.record(conversation_id))
 
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
@@ -449,26 +433,6 @@ class ConversationService:
 
     # -- inside
 
-    async def _prepare_workspace(self, record: ConversationRecord, request: StartRequest) -> None:
-        """The directory to work in: made when missing, or a working tree of its own. Raises WorkspaceUnusable."""
-        directory = Path(record.workspace.working_dir)
-        if not request.worktree:
-            holds_clone = record.origin is not None and record.origin.repository is not None
-            await self._prepare_directory(directory, holds_clone=holds_clone)
-            return
-        try:
-            record.worktree, place = await account.in_thread(
-                make_worktree,
-                directory,
-                name=record.id.hex,
-                root=self.settings.conversation_worktree_root.absolute(),
-                options=request.worktree_options or WorktreeOptions(),
-                environment=self.agent_environment(),
-            )
-        except WorktreeRefused as error:
-            raise WorkspaceUnusable(str(error)) from error
-        record.workspace = record.workspace.model_copy(update={"working_dir": str(place)})
-
     async def _leave_worktree(self, record: ConversationRecord) -> None:
         """Remove it, unless another conversation works in it: then it goes with that one."""
         made = record.worktree
@@ -481,7 +445,7 @@ class ConversationService:
                         heir.record.worktree = made
                         await heir.save()
                 return
-        await account.in_thread(remove_worktree, made, self.agent_environment())
+        await self._workspaces.remove(made)
 
     async def _forget_child(self, record: ConversationRecord) -> None:
         if record.parent_conversation_id is None or not self._library.exists(record.parent_conversation_id):
@@ -506,65 +470,6 @@ class ConversationService:
         self.folders.make(record.id)
         self._ownership.claim(record.id)
         self.folders.write(record)
-
-    def _made(self, record: ConversationRecord) -> Opened:
-        """A conversation over its record, with all that it is made of. Raises OSError."""
-        secrets = LiveSecrets(lambda: record, self._user)
-        folder = self.folders.path(record.id)
-        conversation = Conversation(
-            record,
-            folders=self.folders,
-            events=EventLog(folder),
-            secrets=secrets,
-            toolbox=toolbox_for(
-                record.agent,
-                directory=Path(record.workspace.working_dir),
-                environment=self.agent_environment(),
-                secrets=secrets,
-                output_directory=_outputs(folder),
-                client_tools=record.client_tools,
-            ),
-            on_activity=lambda: self._on_activity(opened),
-            may_write=lambda: self._ownership.check(record.id),
-            skills=lambda: _skills(record),
-            outward=self._outward,
-        )
-        runner = Runner(
-            conversation,
-            llm=lambda: self._llm_of(record),
-            profiles=lambda name: self._profiles.all().get(name),
-            environment=self.agent_environment,
-        )
-        opened = Opened(conversation, runner)
-        secrets.refresh_mask()
-        return opened
-
-    def agent_environment(self) -> Mapping[str, str]:
-        """What a process of the agent starts with; nothing of the server's own."""
-        given = {name: value.get_secret_value() for name, value in self.settings.agent_variables.items()}
-        return {**shell_environment(), **given, **self.git_environment()}
-
-    def _llm_of(self, record: ConversationRecord) -> LlmSettings:
-        """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""
-        if record.origin is None or record.own_llm:
-            return record.agent.llm
-        return self._settings_store.read().agent_settings.llm
-
-    async def _prepare_directory(self, directory: Path, *, holds_clone: bool) -> None:
-        """Make it, and a repository in it when it is in none, as the contract has it; not around a clone."""
-        environment = self.agent_environment()
-
-        def prepare() -> None:
-            directory.mkdir(parents=True, exist_ok=True)
-            if not holds_clone:
-                ensure_repository(directory, environment)
-
-        try:
-            await account.in_thread(prepare)
-        except OSError as error:
-            raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
-        except CloneFailed as error:
-            raise WorkspaceUnusable(f"git init failed in {directory}: {error}") from error
 
     def _check_parent(self, request: StartRequest) -> None:
         """Raises WorkspaceUnusable."""
@@ -598,52 +503,3 @@ class ConversationService:
         finally:
             if not lock.locked() and self._locks.get(conversation_id) is lock:
                 del self._locks[conversation_id]
-
-
-def _outputs(folder: Path) -> Path:
-    """Where whole outputs of commands are kept: where the agent's shell can read them."""
-    chosen = account.chosen()
-    return folder / "observations" if chosen is None else chosen.home / ".outputs" / folder.name
-
-
-def _skills(record: ConversationRecord) -> list[Skill]:
-    """What the agent was given, and what lies in its workspace where the workspace is its user's project. Blocks for
-    the length of a few small files, once a conversation."""
-    with account.acting():
-        return _skills_found(record)
-
-
-def _skills_found(record: ConversationRecord) -> list[Skill]:
-    context = record.agent.agent_context
-    given = [skill for one in (context.skills if context is not None else []) if (skill := skill_of(one)) is not None]
-    own = user_skills(account.home()) if context is not None and context.load_user_skills else []
-    project: list[Skill] = []
-    if record.origin is not None:
-        root = Path(record.workspace.working_dir)
-        name = (record.origin.repository or "").rstrip("/").rpartition("/")[2].removesuffix(".git")
-        project = project_skills(root / name if name else root)
-    return list({skill.name: skill for skill in (*own, *project, *given)}.values())
-
-
-def _record(conversation_id: UUID, request: StartRequest, origin: Origin | None) -> ConversationRecord:
-    return ConversationRecord(
-        id=conversation_id,
-        workspace=request.workspace,
-        agent=request.agent,
-        max_iterations=request.max_iterations,
-        stuck_detection=request.stuck_detection,
-        stuck_thresholds=request.stuck_detection_thresholds,
-        max_budget_per_run=request.max_budget_per_run,
-        confirmation_policy=request.confirmation_policy.model_dump(),
-        hook_config=request.hook_config,
-        security_analyzer=request.security_analyzer,
-        secrets=dict(request.secrets),
-        tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
-        tags=request.tags,
-        title=request.title,
-        autotitle=request.autotitle,
-        title_llm_profile=request.title_llm_profile,
-        client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
-        parent_conversation_id=request.parent_conversation_id,
-        origin=origin,
-    )

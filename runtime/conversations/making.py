@@ -1,0 +1,131 @@
+"""What a conversation is made of: the record of a request, and the conversation in memory over its record.
+
+`Maker` puts log, secrets, tools and runner together; it decides nothing about when. Used by the service.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from uuid import UUID
+
+from runtime.configuration.profiles import ProfileStore
+from runtime.configuration.record import LlmSettings
+from runtime.configuration.store import SettingsStore
+from runtime.conversations.conversation import Conversation
+from runtime.conversations.definition import modules_of
+from runtime.conversations.folder import Folders
+from runtime.conversations.library import Opened
+from runtime.conversations.live_secrets import LiveSecrets, UserSecrets
+from runtime.conversations.outward import Outward
+from runtime.conversations.ownership import Ownership
+from runtime.conversations.record import ConversationRecord, Origin
+from runtime.conversations.runs import Runner
+from runtime.conversations.start import StartRequest
+from runtime.conversations.tools import toolbox_for
+from runtime.conversations.workspaces import Workspaces
+from runtime.events.log import EventLog
+from runtime.machine import account
+from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
+
+
+@dataclass(frozen=True)
+class Maker:
+    """`on_activity` is told when something happened in one."""
+
+    folders: Folders
+    ownership: Ownership
+    workspaces: Workspaces
+    user: UserSecrets
+    settings_store: SettingsStore
+    profiles: ProfileStore
+    outward: Outward
+    on_activity: Callable[[Opened], None]
+
+    def made(self, record: ConversationRecord) -> Opened:
+        """A conversation over its record, with all that it is made of. Raises OSError."""
+        secrets = LiveSecrets(lambda: record, self.user)
+        folder = self.folders.path(record.id)
+        conversation = Conversation(
+            record,
+            folders=self.folders,
+            events=EventLog(folder),
+            secrets=secrets,
+            toolbox=toolbox_for(
+                record.agent,
+                directory=Path(record.workspace.working_dir),
+                environment=self.workspaces.environment(),
+                secrets=secrets,
+                output_directory=_outputs(folder),
+                client_tools=record.client_tools,
+            ),
+            on_activity=lambda: self.on_activity(opened),
+            may_write=lambda: self.ownership.check(record.id),
+            skills=lambda: _skills(record),
+            outward=self.outward,
+        )
+        runner = Runner(
+            conversation,
+            llm=lambda: self._llm_of(record),
+            profiles=lambda name: self.profiles.all().get(name),
+            environment=self.workspaces.environment,
+        )
+        opened = Opened(conversation, runner)
+        secrets.refresh_mask()
+        return opened
+
+    def _llm_of(self, record: ConversationRecord) -> LlmSettings:
+        """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""
+        if record.origin is None or record.own_llm:
+            return record.agent.llm
+        return self.settings_store.read().agent_settings.llm
+
+
+def _outputs(folder: Path) -> Path:
+    """Where whole outputs of commands are kept: where the agent's shell can read them."""
+    chosen = account.chosen()
+    return folder / "observations" if chosen is None else chosen.home / ".outputs" / folder.name
+
+
+def _skills(record: ConversationRecord) -> list[Skill]:
+    """What the agent was given, and what lies in its workspace where the workspace is its user's project. Blocks for
+    the length of a few small files, once a conversation."""
+    with account.acting():
+        return _skills_found(record)
+
+
+def _skills_found(record: ConversationRecord) -> list[Skill]:
+    context = record.agent.agent_context
+    given = [skill for one in (context.skills if context is not None else []) if (skill := skill_of(one)) is not None]
+    own = user_skills(account.home()) if context is not None and context.load_user_skills else []
+    project: list[Skill] = []
+    if record.origin is not None:
+        root = Path(record.workspace.working_dir)
+        name = (record.origin.repository or "").rstrip("/").rpartition("/")[2].removesuffix(".git")
+        project = project_skills(root / name if name else root)
+    return list({skill.name: skill for skill in (*own, *project, *given)}.values())
+
+
+def record_of(conversation_id: UUID, request: StartRequest, origin: Origin | None) -> ConversationRecord:
+    return ConversationRecord(
+        id=conversation_id,
+        workspace=request.workspace,
+        agent=request.agent,
+        max_iterations=request.max_iterations,
+        stuck_detection=request.stuck_detection,
+        stuck_thresholds=request.stuck_detection_thresholds,
+        max_budget_per_run=request.max_budget_per_run,
+        confirmation_policy=request.confirmation_policy.model_dump(),
+        hook_config=request.hook_config,
+        security_analyzer=request.security_analyzer,
+        secrets=dict(request.secrets),
+        tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
+        tags=request.tags,
+        title=request.title,
+        autotitle=request.autotitle,
+        title_llm_profile=request.title_llm_profile,
+        client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
+        parent_conversation_id=request.parent_conversation_id,
+        origin=origin,
+    )
