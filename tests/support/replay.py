@@ -124,7 +124,7 @@ class Replay:
         await self.send("04-security-analyzer", f"{path}/security_analyzer")
         await self.send("05-respond-accept", f"{path}/events/respond_to_confirmation")
         await self.send("05-respond-reject", f"{path}/events/respond_to_confirmation")
-        body = {**_said([{"text": "slow answer of words", "slow": 5}]), "run": False}
+        body = {**_said([{"text": "an answer that takes its time", "sleep": 5}]), "run": False}
         await self.send("05-event-post", f"{path}/events", body=body)
         await self.send("04-run", f"{path}/run")
         await self.send("04-run-409", f"{path}/run")
