@@ -78,7 +78,7 @@ class EventArchiving:
                 raise EventsUnavailable(self._archive.problem or "the archive of events cannot be used")
             return
         try:
-            await self.archive(conversation)
+            await self.archive(conversation, beyond=_ARCHIVE_AT)
         except EventsUnavailable:
             if full:
                 raise
@@ -106,11 +106,14 @@ class EventArchiving:
             pass  # it was removed meanwhile
         return None
 
-    async def archive(self, conversation: Conversation) -> None:
+    async def archive(self, conversation: Conversation, *, beyond: int = 0) -> None:
         """All that is held is in the archive when this returns, and the state server holds no more than it is to. Can
-        be repeated at any point. Raises `StoreUnavailable`, `NotFound`."""
+        be repeated at any point; nothing is done where no more than `beyond` times the bounds is held by then. Raises
+        `StoreUnavailable`, `NotFound`."""
         try:
             async with self._alone(conversation.id):
+                if beyond and not self._exceeds(await self.known(conversation), beyond):
+                    return  # somebody else did it while we waited
                 await self._move(conversation)
         except EventsUnavailable as exc:
             self._archive.problem, self._failed_at = exc.message, anyio.current_time()
