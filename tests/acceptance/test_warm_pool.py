@@ -1,5 +1,8 @@
 """`nestor up` with a warm pool of real runtimes: what one tenant leaves is nowhere in the runtime of the next."""
 
+import os
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,7 +11,7 @@ from typing import Any
 import httpx
 import pytest
 from support.models import scripted_model
-from support.processes import OrchestratorProcess, orchestrator_at, wait_for
+from support.processes import OPERATOR_KEY, OrchestratorProcess, orchestrator_at, wait_for
 
 ROUNDS = 3
 CANARY = "canary-of-the-first-tenant"
@@ -46,6 +49,29 @@ def logged(nestor: OrchestratorProcess, words: str) -> int:
 
 def spares(nestor: OrchestratorProcess) -> set[str]:
     return {name for name in nestor.claims() if name.startswith("nestor-spare-")}
+
+
+def diagnosed(nestor: OrchestratorProcess) -> str:
+    """What `nestor doctor` says beside it."""
+    command = [
+        sys.executable,
+        "-m",
+        "orchestrator",
+        "doctor",
+        "--data-dir",
+        str(nestor.data_dir),
+        "--driver",
+        "process",
+    ]
+    environment = {
+        "PATH": os.environ["PATH"],
+        "HOME": "/",
+        "NESTOR_OPERATOR_KEY": OPERATOR_KEY,
+        "NESTOR_WARM_POOL": "1",
+    }
+    told = subprocess.run([*command, "--url", nestor.url], capture_output=True, text=True, timeout=90, env=environment)
+    assert told.returncode == 0, told.stdout
+    return told.stdout
 
 
 def volumes(nestor: OrchestratorProcess) -> set[str]:
@@ -92,6 +118,7 @@ def test_a_warm_conversation_survives_its_orchestrator_a_stop_and_a_start(data_d
         nestor.start()
         assert nestor.until(key, record["id"], "ready")["runtime"]["generation"] == record["runtime"]["generation"]
         assert "kept" in shell(record, "cat kept.txt")
+        assert "1 in use; 1 hits and 0 misses" in diagnosed(nestor)
         nestor.call("POST", f"/api/v2/conversations/{record['id']}/stop", key, status=202)
         nestor.until(key, record["id"], "stopped")
         nestor.call("POST", f"/api/v2/conversations/{record['id']}/start", key, status=202)

@@ -40,6 +40,13 @@ async def look(settings: OrchestratorSettings, known: Known, stack: AsyncExitSta
         if known.store is None:
             findings.append(Finding("runtimes", Level.OK, f"{len(handles)} exist; whose they are was not looked at"))
             return findings
+        pool = await known.store.spares.counts()
+        if settings.warm_pool or any((pool.making, pool.ready, pool.leaving, pool.bound)):
+            words = (
+                f"{pool.ready} ready of {settings.warm_pool}, {pool.making} being made, {pool.leaving} being removed, "
+            )
+            words += f"{pool.bound} in use; {pool.hits} hits and {pool.misses} misses so far"
+            findings.append(Finding("warm pool", Level.OK, words))
         wrong = [await _wrong(driver, handle, known.store.conversations, known.store.spares) for handle in handles]
         zombies = [words for words in wrong if words]
     except NestorError as exc:
