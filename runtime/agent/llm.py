@@ -24,6 +24,7 @@ from typing import Any
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
+from runtime.agent.caching import marked, wants_marks
 from runtime.agent.completion_log import completion_log
 from runtime.agent.failures import TOO_LONG, failure_of
 from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
@@ -192,9 +193,11 @@ class Model:
         if llm.stream:
             optional |= {"stream": True, "stream_options": {"include_usage": True}}
         given = {name: value for name, value in optional.items() if value is not None}
+        caches = llm.caching_prompt and wants_marks(llm.model)
+        chat = marked(messages) if caches else [dict(message) for message in messages]
         return {
             "model": llm.model,
-            "messages": [dict(message) for message in messages],
+            "messages": chat,
             "drop_params": llm.drop_params,
             "num_retries": 0,
             "max_retries": 0,
