@@ -70,9 +70,9 @@ class Upkeep:
             f"http://{runtime.address}", key, fence=lease.fence, generation=runtime.generation
         ) as client:
             if endpoint is not None and endpoint.stock:
-                await _push_stock(client, conversation, bundle, held)
+                await push_stock(client, conversation, bundle, held)
             else:
-                await _push_own(client, bundle, held)
+                await push_own(client, bundle, held)
         log.info("configuration.pushed", conversation=conversation.id, generation=wanted)
         return present
 
@@ -85,7 +85,7 @@ class Upkeep:
         return await save(self._house.conversations, lease, replace(conversation, trouble=trouble))
 
 
-async def _push_own(client: RuntimeClient, bundle: Bundle, held: Held | None) -> None:
+async def push_own(client: RuntimeClient, bundle: Bundle, held: Held | None) -> None:
     """A base address that is wanted no more is said so; the flat record keeps what it lacks."""
     await client.post_settings({"llm_base_url": "", **wire.settings_body(bundle.settings)})
     if rest := wire.settings_rest(bundle.settings):
@@ -100,7 +100,7 @@ async def _push_own(client: RuntimeClient, bundle: Bundle, held: Held | None) ->
         await client.delete_secret(name)
 
 
-async def _push_stock(client: RuntimeClient, conversation: Conversation, bundle: Bundle, held: Held | None) -> None:
+async def push_stock(client: RuntimeClient, conversation: Conversation, bundle: Bundle, held: Held | None) -> None:
     """Tokens travel as secrets; the conversation that runs has a copy of its own, from which nothing can be removed."""
     if body := stock.settings_body(bundle.settings):
         await client.patch_settings(body)
