@@ -10,6 +10,7 @@ from fastapi import Depends, FastAPI
 from pydantic import SecretStr
 
 from runtime.api import (
+    agent_profiles,
     asking,
     bash,
     bash_socket,
@@ -52,7 +53,21 @@ from runtime.state import RuntimeState
 _prepared: list[FastAPI] = []
 
 #: below /api and behind the key. What is asked most comes first: a route is looked for in this order
-KEYED = (events, conversations, settings, secrets, older, control, branches, goals, asking, profiles, catalogue, mcp)
+KEYED = (
+    events,
+    conversations,
+    settings,
+    secrets,
+    older,
+    control,
+    branches,
+    goals,
+    asking,
+    profiles,
+    agent_profiles,
+    catalogue,
+    mcp,
+)
 
 
 def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr | None = None) -> FastAPI:

@@ -105,7 +105,7 @@ class RuntimeSettings(BaseModel):
     deferred_init: bool = False
     #: origins under which clients reach this runtime: LookupSecret urls there are answered in-process
     public_urls: Texts = ()
-    #: other hosts that LookupSecret urls may name when `public_urls` is set
+    #: other hosts (or host:port) that LookupSecret urls may name; none: only this server's own secrets
     lookup_secret_hosts: Texts = ()
     #: who is told of conversations
     webhooks: Annotated[Webhooks, BeforeValidator(lambda value: () if value is None else value)] = ()

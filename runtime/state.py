@@ -19,6 +19,7 @@ import structlog
 from pydantic import SecretStr
 
 from runtime.boot import InitKey
+from runtime.configuration.agent_profiles import AgentProfileStore
 from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.live_secrets import held
@@ -111,6 +112,7 @@ class Parts:
     secret_store: SecretStore
     git_providers: GitProviderStore
     profiles: ProfileStore
+    agent_profiles: AgentProfileStore
     conversations: ConversationService
     commands: Commands
     boundaries: Boundaries
@@ -154,6 +156,10 @@ class RuntimeState:
     @property
     def profiles(self) -> ProfileStore:
         return self._live.profiles
+
+    @property
+    def agent_profiles(self) -> AgentProfileStore:
+        return self._live.agent_profiles
 
     @property
     def conversations(self) -> ConversationService:
@@ -292,6 +298,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         secret_store=secret_store,
         git_providers=git_providers,
         profiles=profiles,
+        agent_profiles=AgentProfileStore(directory, cipher),
         conversations=conversations,
         commands=commands,
         boundaries=boundaries,

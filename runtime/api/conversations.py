@@ -16,6 +16,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 from pydantic import Field, field_validator
 
+from runtime.api.agent_profiles import with_agent
 from runtime.api.answers import ConversationId, json_text, refusals
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
@@ -45,7 +46,9 @@ async def start(request: Request, state: StateDependency, include_skills: bool =
 
 
 async def _start_newer(state: RuntimeState, body: Mapping[str, Any], *, include_skills: bool) -> JSONResponse:
+    body, profile = with_agent(state, body)
     wanted = validated(StartRequest, body, opening=_opening(state, body))
+    wanted = wanted.model_copy(update={"launched_agent_profile": profile})
     service = state.conversations
     with refusals():
         conversation, created = await service.create(wanted)

@@ -114,12 +114,11 @@ def _refuse_unknown_profiles(state: RuntimeState, update: SettingsUpdate) -> Non
     """Agent profiles and meta profiles do not exist here, so each of their names is unknown and can only be cleared."""
     if update.active_profile is not None and update.active_profile not in state.profiles.all():
         raise HTTPException(404, f"Profile '{update.active_profile}' not found")
-    for kind, name in (
-        ("Agent profile", update.active_agent_profile_id),
-        ("Meta profile", update.active_meta_profile),
-    ):
-        if name is not None:
-            raise HTTPException(404, f"{kind} '{name}' not found")
+    id = update.active_agent_profile_id
+    if id is not None and all(str(profile.id) != id for profile in state.agent_profiles.all().values()):
+        raise HTTPException(404, f"Agent profile '{id}' not found")
+    if update.active_meta_profile is not None:
+        raise HTTPException(404, f"Meta profile '{update.active_meta_profile}' not found")
 
 
 def _changed(record: SettingsRecord, update: SettingsUpdate, cipher: Cipher) -> SettingsRecord:

@@ -25,7 +25,6 @@ _SUBSCRIPTION = "logging in with a model vendor's subscription"
 _CONNECTIONS = "connections to model providers"
 _OAUTH = "OAuth for MCP servers"
 _WORKSPACES = "a list of workspaces"
-_AGENT_PROFILES = "agent profiles"
 _META_PROFILES = "meta profiles"
 
 #: methods and path -> what is missing
@@ -72,11 +71,6 @@ MISSING: Mapping[str, str] = {
     "POST /api/mcp/oauth/callback/{job_id}": _OAUTH,
     "GET POST DELETE /api/workspaces": _WORKSPACES,
     "POST DELETE /api/workspaces/parents": _WORKSPACES,
-    "GET /api/agent-profiles": _AGENT_PROFILES,
-    "GET POST DELETE /api/agent-profiles/{name}": _AGENT_PROFILES,
-    "POST /api/agent-profiles/{name}/rename": _AGENT_PROFILES,
-    "POST /api/agent-profiles/{profile_id}/activate": _AGENT_PROFILES,
-    "POST /api/agent-profiles/{name}/materialize": _AGENT_PROFILES,
     "GET /api/meta-profiles": _META_PROFILES,
     "GET POST DELETE /api/meta-profiles/{name}": _META_PROFILES,
     "POST /api/meta-profiles/{name}/activate": _META_PROFILES,

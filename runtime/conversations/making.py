@@ -125,6 +125,7 @@ def record_of(conversation_id: UUID, request: StartRequest, origin: Origin | Non
         title=request.title,
         autotitle=request.autotitle,
         title_llm_profile=request.title_llm_profile,
+        launched_agent_profile=request.launched_agent_profile,
         client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
         parent_conversation_id=request.parent_conversation_id,
         origin=origin,

@@ -114,6 +114,7 @@ class OlderConversations:
             conversation_id=body.conversation_id,
             initial_message=GivenMessage(content=content) if content else None,
             max_iterations=record.conversation_settings.max_iterations,
+            max_budget_per_run=(record.older.max_budget_per_task or None) if record.older is not None else None,
         )
 
 

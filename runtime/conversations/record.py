@@ -75,6 +75,7 @@ class ConversationRecord(BaseModel):
     title: str | None = None
     autotitle: bool = True  #: the first message makes a title where there is none
     title_llm_profile: str | None = None  #: whose model makes it; the first line where there is none
+    launched_agent_profile: dict[str, Any] | None = None  #: which one it was started with, as it was then
     stats: Stats = Field(default_factory=Stats)
     last_user_message_id: str | None = None
     leaf_event_id: str | None = None
@@ -168,7 +169,7 @@ def shown(record: ConversationRecord, folder: Path, *, include_skills: bool, els
         "current_model_id": None,
         "available_models": [],
         "supports_runtime_model_switch": False,
-        "launched_agent_profile": None,
+        "launched_agent_profile": record.launched_agent_profile,
         "agent": agent,
         "client_tools": record.client_tools,
         "tool_module_qualnames": record.tool_module_qualnames,

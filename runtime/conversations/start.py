@@ -122,6 +122,7 @@ class StartRequest(BaseModel):
     autotitle: bool = True
     title_llm_profile: str | None = Field(default=None, min_length=1, max_length=128)
     prompt: str | None = Field(default=None, max_length=2000)
+    launched_agent_profile: dict[str, Any] | None = Field(default=None, exclude=True)
 
     @model_validator(mode="before")
     @classmethod
@@ -129,8 +130,7 @@ class StartRequest(BaseModel):
         if not isinstance(value, Mapping):
             return value
         given = dict(value)
-        if given.get("agent_profile_id") is not None:
-            raise ValueError("agent profiles are not available here: give `agent` or `agent_settings`")
+        given.pop("launched_agent_profile", None)  # ours to say
         if given.get("plugins"):
             raise ValueError("plugins are not available in this runtime")
         if given.get("agent") is None:

@@ -118,10 +118,7 @@ class Lookup:
         return value
 
     def _check_host(self, parts: SplitResult) -> None:
-        """Under an orchestrator, and where hosts are named, only those may be asked: a URL is a way to reach what only
-        we can reach."""
-        if not self._settings.public_urls and not self._settings.lookup_secret_hosts:
-            return
+        """Only hosts that were named may be asked: a URL is a way to reach what only we can reach."""
         allowed = {host.lower() for host in self._settings.lookup_secret_hosts}
         if (parts.hostname or "") not in allowed and parts.netloc.lower() not in allowed:
             raise LookupFailed("the url's host is not in lookup_secret_hosts")

@@ -23,7 +23,10 @@ STATIC, STORED, REMOTE = "value-static-1234", "value-stored-1234", "value-remote
 
 @pytest.fixture
 async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
-    async with ScriptedModel(required_key=MODEL_KEY) as model, runtime_at(tmp_path, model.base_url) as made:
+    async with (
+        ScriptedModel(required_key=MODEL_KEY) as model,
+        runtime_at(tmp_path, model.base_url, lookup_secret_hosts=("127.0.0.1",)) as made,
+    ):
         body = {"name": "STORED", "value": STORED, "description": "a stored one"}
         assert (await made.http.put("/api/settings/secrets", json=body)).status_code == 200
         yield made
@@ -117,6 +120,25 @@ async def test_lookups_on_other_hosts_are_bounded(runtime: Runtime) -> None:
         await runtime.finish(id)
     assert await runtime.outputs(id) == ["[<secret-hidden>][][][]"]
     assert seen == ["header-value-1"] * 4
+
+
+async def test_a_host_that_nobody_named_is_not_asked(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    async def answer(request: Request) -> Response:
+        seen.append(request.url.path)
+        return PlainTextResponse(REMOTE)
+
+    async with (
+        serving(Starlette(routes=[Route("/good", answer)]), host="127.0.0.1", port=0) as origin,
+        ScriptedModel(required_key=MODEL_KEY) as model,
+        runtime_at(tmp_path, model.base_url) as runtime,
+    ):
+        secrets = {"GOOD": {"kind": "LookupSecret", "url": f"{origin}/good"}}
+        id = await runtime.start([terminal('echo "[$GOOD]"')], secrets=secrets)
+        await runtime.finish(id)
+        assert await runtime.outputs(id) == ["[]"]
+    assert seen == []
 
 
 async def test_encrypted_values_are_opened_and_unreadable_ones_refused(runtime: Runtime) -> None:

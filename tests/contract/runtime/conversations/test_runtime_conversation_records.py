@@ -167,7 +167,7 @@ async def test_refusals_are_the_captured_ones_without_the_input(runtime: Runtime
         {"agent": {"kind": "ACPAgent"}},
         {"agent": {"kind": "Agent"}},
         {"agent": 5},
-        {"agent_profile_id": str(uuid4())},
+        {"agent_profile_id": "no-uuid", "agent": None},
         {"secrets": {"1A": "x"}},
         {"secrets": {"A": {"kind": "Other"}}},
         {"secrets": {"A": {"kind": "LookupSecret"}}},
