@@ -174,6 +174,10 @@ class Funnel:
             raise StoreUnavailable("the state server did not answer in time") from exc
         except (RedisError, OSError) as exc:
             raise _translate(exc) from exc
+        except RuntimeError as exc:
+            if not _is_closed(exc):
+                raise
+            raise StoreUnavailable("the state server cannot be reached") from exc
         for reply in replies:
             if isinstance(reply, Exception):
                 await self._refused(reply)
@@ -218,6 +222,10 @@ class Funnel:
                         yield str(message["data"])
         except (RedisError, OSError) as exc:
             raise _translate(exc) from exc
+        except RuntimeError as exc:
+            if not _is_closed(exc):
+                raise
+            raise StoreUnavailable("the state server cannot be reached") from exc
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
@@ -239,6 +247,12 @@ class Funnel:
     async def _load(self, calls: tuple[Call, ...]) -> None:
         for name in {call.name for call in calls if call.keys is not None}:
             await self._client.script_load(script(name).text)
+
+
+def _is_closed(exc: RuntimeError) -> bool:
+    """Whether that is uvloop's word for a write to a connection that the other side has just ended. The client takes it
+    for a mistake of its caller and passes it on."""
+    return "handler is closed" in str(exc)
 
 
 def _translate(exc: BaseException) -> StoreUnavailable | Misconfigured:
