@@ -65,7 +65,9 @@ async def test_everything_is_there_again_and_nobody_was_ended(nestor: Nestor, en
     deleted = await ready(nestor, key)
     await nestor.call("DELETE", f"/api/v2/conversations/{deleted['id']}", key)
     await gone(nestor, key, deleted["id"])
+    await ended(engine, deleted)
     before = await alive(engine)
+    assert set(before) == {runtime_of(running)}
 
     await empty(nestor)
     answer = await nestor.http.get("/api/v2/conversations", headers=nestor.as_(key))
@@ -102,6 +104,37 @@ async def test_everything_is_there_again_and_nobody_was_ended(nestor: Nestor, en
     await nestor.until(key, running["id"], "stopped")
     await nestor.call("POST", f"/api/v2/conversations/{running['id']}/start", key, status=202)
     await nestor.until(key, running["id"], "ready")
+
+
+def runtime_of(conversation: dict[str, Any]) -> str:
+    return f"nestor-{conversation['runtime']['id']}-g{conversation['runtime']['generation']}"
+
+
+async def ended(engine: FakeEngine, conversation: dict[str, Any]) -> None:
+    """Its runtime has ended: a while after the API says 404, which it does as soon as a deletion is asked for."""
+    with anyio.fail_after(15):
+        while runtime_of(conversation) in await alive(engine):
+            await anyio.sleep(0.02)
+
+
+async def test_a_deletion_under_way_goes_on_and_ends_no_other_runtime(nestor: Nestor, engine: FakeEngine) -> None:
+    key = await nestor.ready_tenant()
+    kept, deleted = await ready(nestor, key), await ready(nestor, key)
+    before = await alive(engine)
+    assert set(before) == {runtime_of(kept), runtime_of(deleted)}
+    await nestor.call("DELETE", f"/api/v2/conversations/{deleted['id']}", key)
+    await empty(nestor)
+    await rebuilt(nestor)
+    await gone(nestor, key, deleted["id"])
+    await ended(engine, deleted)
+    for _ in range(3):
+        await nestor.house.reconciler.tick()
+    assert await alive(engine) == {runtime_of(kept): before[runtime_of(kept)]}
+    found = await nestor.call("GET", f"/api/v2/conversations/{kept['id']}", key, status=200)
+    assert (found["phase"], found["runtime"]) == ("ready", kept["runtime"])
+    # and it can still be undone
+    await nestor.call("POST", f"/api/v2/conversations/{deleted['id']}/undelete", key)
+    await nestor.until(key, deleted["id"], "stopped")
 
 
 async def gone(nestor: Nestor, key: str, id: str) -> None:
