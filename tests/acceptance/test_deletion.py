@@ -49,4 +49,5 @@ def test_a_deletion_comes_to_its_end_and_can_be_undone(data_dir: Path, after: fl
         nestor.call("DELETE", f"{path}?purge=true", key, status=202)
         killed(nestor, after)
         wait_for(lambda: nestor.claims() == set() and not list((data_dir / "volumes").glob("*/workspace")), 40)
-        nestor.call("GET", f"{path}?deleted=true", key, status=404)
+        # The record is the last to go, after the workspace.
+        wait_for(lambda: nestor.call("GET", f"{path}?deleted=true", key).get("status") == 404, 10)
