@@ -95,7 +95,7 @@ class RuntimeClient:
         """Bind a dormant runtime: it proves that it knows the init key before it is told anything. Raises `Impostor`;
         `NotDormant` when it says that it was bound before."""
         nonce = secrets.token_urlsafe(24)
-        answer = await self._call("GET", "/api/init", headers={"X-Init-Nonce": nonce})
+        answer = await self._call("GET", "/api/init", headers={"X-Init-Nonce": nonce}, proven=False)
         proof = answer.get("proof") if isinstance(answer, dict) else None
         expected = hmac.new(init_key.open().encode(), f"runtime|{nonce}".encode(), "sha256").hexdigest()
         if isinstance(answer, dict) and answer.get("state", "dormant") != "dormant":
@@ -200,14 +200,17 @@ class RuntimeClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
+        proven: bool = True,
     ) -> Any:
+        """`proven` False: to somebody who has not shown yet that it is the runtime, and so gets no key."""
+        own = self._headers if proven else {}
         call = f"{method} {path.split('?')[0]}"
         request = self._http.build_request(
             method,
             self._origin + path,
             json=json,
             params=params,
-            headers={**self._headers, **(headers or {})},
+            headers={**own, **(headers or {})},
             timeout=timeout,
         )
         try:

@@ -181,3 +181,11 @@ async def test_every_call_of_a_start_carries_fence_and_generation(nestor: Nestor
     assert sent
     assert {one.headers.get("x-generation") for one in sent} == {str(record["runtime"]["generation"])}
     assert all(int(one.headers["x-fence"]) >= record["runtime"]["generation"] for one in sent)
+
+
+async def test_the_inner_key_is_not_sent_before_the_runtime_has_proved_itself(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)
+    asked = [one for one in nestor.engine.script.received if (one.method, one.path) == ("GET", "/api/init")]
+    assert asked
+    assert all("x-session-api-key" not in one.headers for one in asked)
