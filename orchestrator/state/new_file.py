@@ -2,16 +2,26 @@
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
 def write_new(path: Path, content: bytes) -> None:
     """The file appears whole or not at all; one that is there is replaced. Raises OSError."""
+    with writing_new(path) as file:
+        file.write(content)
+
+
+@contextmanager
+def writing_new(path: Path) -> Iterator[BinaryIO]:
+    """As `write_new`, for what is written piece by piece: it appears when the block ends without an exception."""
     draft = path.with_name(f".{path.name}.{secrets.token_hex(6)}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         draft.rename(path)

@@ -74,7 +74,8 @@ class Archive(Protocol):
         ...
 
     async def compact(self, home: str, *, at_least: int) -> bool:
-        """Replace what was appended by what is known, if that spares `at_least` bytes. Answers whether it did."""
+        """Replace what was appended by what is known, once `at_least` bytes were appended and a fixed part of what is
+        known already: so each byte is copied a few times at most, however much there is. Answers whether it did."""
         ...
 
     async def check(self, home: str) -> Checked:

@@ -60,18 +60,32 @@ def unchained(tail: Tail, lines: Sequence[bytes]) -> tuple[list[Entry], Tail]:
     """The inverse, checked. Raises `BrokenChain`."""
     entries: list[Entry] = []
     for number, line in enumerate(lines, start=1):
-        found, _, text = line.rstrip(b"\n").partition(b" ")
-        try:
-            sequence, kind, id, body = json.loads(text)
-        except (ValueError, TypeError):
-            raise BrokenChain("the line is no entry", number) from None
-        if sequence != tail.sequence + 1:
-            raise BrokenChain(f"entry {tail.sequence + 1} is missing: the line holds entry {sequence}", number)
-        tail = Tail(sequence, _hash(tail.hash, text))
-        if found.decode(errors="replace") != tail.hash:
-            raise BrokenChain(f"entry {sequence} was changed, or does not follow the line before it", number)
-        entries.append(Entry(kind, id, body))
+        tail, found, _ = step(tail, line, number)
+        entries.append(found)
     return entries, tail
+
+
+def step(tail: Tail, line: bytes, number: int) -> tuple[Tail, Entry, bytes]:
+    """One line, the `number`th of its file, behind `tail`: the tail behind it, its entry, and what follows its sequence
+    (`renumbered` takes that). Raises `BrokenChain`."""
+    found, _, text = line.rstrip(b"\n").partition(b" ")
+    try:
+        sequence, kind, id, body = json.loads(text)
+    except (ValueError, TypeError):
+        raise BrokenChain("the line is no entry", number) from None
+    if sequence != tail.sequence + 1:
+        raise BrokenChain(f"entry {tail.sequence + 1} is missing: the line holds entry {sequence}", number)
+    tail = Tail(sequence, _hash(tail.hash, text))
+    if found.decode(errors="replace") != tail.hash:
+        raise BrokenChain(f"entry {sequence} was changed, or does not follow the line before it", number)
+    return tail, Entry(kind, id, body), text.partition(b",")[2]
+
+
+def renumbered(tail: Tail, rest: bytes) -> tuple[Tail, bytes]:
+    """The line that puts an entry behind another tail, and the tail behind it; `rest` is from `step`."""
+    text = b"[%d,%b" % (tail.sequence + 1, rest)
+    tail = Tail(tail.sequence + 1, _hash(tail.hash, text))
+    return tail, f"{tail.hash} ".encode() + text + b"\n"
 
 
 def end_of(lines: Sequence[bytes]) -> Tail:
@@ -106,12 +120,23 @@ def head_of_snapshot(line: bytes) -> Tail:
     return Tail(sequence, hash)
 
 
+def count_of_snapshot(line: bytes) -> int:
+    """How many entries a snapshot holds, from its first line, which `head_of_snapshot` has checked."""
+    return int(json.loads(line.partition(b" ")[2])[3])
+
+
 def snapshot(tail: Tail, entries: Sequence[Entry]) -> bytes:
     """All that is known at `tail` as one text: a head that names the tail, then lines chained to the head."""
-    head = _json(["snapshot", tail.sequence, tail.hash, len(entries)])
+    head, begins = snapshot_head(tail, len(entries))
+    lines, _ = chained(begins, entries)
+    return b"".join([head, *lines])
+
+
+def snapshot_head(tail: Tail, count: int) -> tuple[bytes, Tail]:
+    """The first line of a snapshot made at `tail` that holds `count` entries, and what its second line follows."""
+    head = _json(["snapshot", tail.sequence, tail.hash, count])
     digest = _hash(GENESIS, head)
-    lines, _ = chained(Tail(0, digest), entries)
-    return b"".join([f"{digest} ".encode(), head, b"\n", *lines])
+    return f"{digest} ".encode() + head + b"\n", Tail(0, digest)
 
 
 def of_snapshot(content: bytes) -> tuple[list[Entry], Tail]:

@@ -20,6 +20,7 @@ from typing import TypeVar
 
 from orchestrator.state.journal import entry
 from orchestrator.state.journal.archive import ArchiveUnavailable, Checked, DamagedArchive, Overtaken
+from orchestrator.state.journal.compacting import compacted
 from orchestrator.state.journal.entry import BrokenChain, Entry, Tail
 from orchestrator.state.journal.folded import Folded
 from orchestrator.state.new_file import sync_folder, write_new
@@ -199,7 +200,7 @@ class FileArchive:
                 folded.add(entries)
         except BrokenChain as exc:
             raise DamagedArchive(str(exc), f"{place}:{exc.line}") from exc
-        return folded, tail, len(segments) + (snapshot is not None)
+        return folded, tail, sum(1 for segment in segments if _size(segment)) + (snapshot is not None)
 
     def _since(self, home: str, sequence: int) -> list[Entry] | None:
         segments = _live(self._home(home))
@@ -211,22 +212,51 @@ class FileArchive:
         return entry.behind(sequence, _whole_lines(content).splitlines(keepends=True))
 
     def _compact(self, home: str, at_least: int) -> bool:
-        with self._locked(home) as folder:
-            segments, before = _segments(folder), _snapshot(folder)
-            if sum(map(_size, segments)) < at_least:
+        """Appends go on meanwhile, in a segment behind those that are compacted."""
+        with self._alone(home) as alone:
+            if not alone:
                 return False
-            older = _snapshots(folder)
-            folded, tail, _ = self._read(home)
-            content = entry.snapshot(tail, folded.entries())
-            if sum(map(_size, segments)) + (_size(before) if before else 0) - len(content) < at_least:
-                return False
-            path = folder / f"snapshot-{tail.sequence:016d}.jsonl"
-            write_new(path, content)
-            for old in [*segments, *(one for one in older if one != path)]:
-                old.unlink()
-            sync_folder(folder)
-            self._remember(home, _End(tail, None, 0, path))
+            with self._locked(home) as folder:
+                segments, before = _live(folder), _snapshot(folder)
+                if sum(map(_size, segments)) < max(at_least, _size(before) if before else 0):
+                    return False
+                tail = self._closed(home, folder)
+                segments = [segment for segment in segments if int(segment.stem) <= tail.sequence]
+            compacted(before, segments, folder / f"snapshot-{tail.sequence:016d}.jsonl", tail)
+            with self._locked(home) as folder:
+                self._ends.pop(home, None)
+                older = _snapshots(folder)[:-1]
+                for old in [*older, *(one for one in _segments(folder) if int(one.stem) <= tail.sequence)]:
+                    old.unlink()
+                sync_folder(folder)
             return True
+
+    def _closed(self, home: str, folder: Path) -> Tail:
+        """Let every replica append to a new segment from now on. Answers where that begins."""
+        end = self._end(home)
+        if end.path is not None and end.size:
+            _append_to(end.path, b"", at=end.size)  # without the half line of a crash
+            _append_to(folder / f"{end.tail.sequence + 1:016d}.jsonl", b"", at=0)
+            self._ends.pop(home, None)
+        return end.tail
+
+    @contextlib.contextmanager
+    def _alone(self, home: str) -> Iterator[bool]:
+        """Whether nobody else compacts that home."""
+        folder = self._home(home)
+        if not folder.is_dir():
+            yield False
+            return
+        descriptor = os.open(folder / "compacting", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            alone = True
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                alone = False
+            yield alone
+        finally:
+            os.close(descriptor)
 
 
 def _segments(folder: Path) -> list[Path]:

@@ -27,10 +27,8 @@ class Folded:
                         self._objects.pop(belonging, None)
                 continue
             self._objects[key] = entry.body
-            if entry.kind in _BELONGING:
-                self._belonging.setdefault(entry.id.partition("|")[0], set()).add(key)
-            elif entry.kind == "operation":
-                self._belonging.setdefault(json.loads(entry.body)["conversation"], set()).add(key)
+            if (owner := owner_of(entry)) is not None:
+                self._belonging.setdefault(owner, set()).add(key)
         return self
 
     def of(self, kind: str) -> Iterator[tuple[str, str]]:
@@ -43,3 +41,12 @@ class Folded:
 
     def __len__(self) -> int:
         return len(self._objects)
+
+
+def owner_of(entry: Entry) -> str | None:
+    """The conversation with which an object goes, if it is one's."""
+    if entry.body is None:
+        return None
+    if entry.kind in _BELONGING:
+        return entry.id.partition("|")[0]
+    return str(json.loads(entry.body)["conversation"]) if entry.kind == "operation" else None

@@ -30,6 +30,7 @@ _SNAPSHOT = re.compile(r"snapshot-(\d{16})\.jsonl")
 _TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _KNOWN_TAILS = 10_000
 _THREADS = 8
+_SHARE = 8  #: a compaction copies so many bytes for one appended at most; more would leave many small objects
 
 
 class ObjectArchive:
@@ -180,7 +181,8 @@ class ObjectArchive:
 
     def _compact(self, home: str, at_least: int) -> bool:
         snapshot, segments, older = self._names(home)
-        if sum(size for _, size in segments) < at_least:
+        appended = sum(size for _, size in segments)
+        if appended < at_least or (snapshot is not None and appended * _SHARE < self._size(f"{home}/{snapshot}")):
             return False
         folded, tail, _ = self._read(home)
         # Appends may go on meanwhile: they are behind the snapshot, which holds what was read and is named by it.
@@ -189,6 +191,9 @@ class ObjectArchive:
         for name in [*gone, *([snapshot] if snapshot else [])]:
             self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{home}/{name}")
         return True
+
+    def _size(self, name: str) -> int:
+        return int(self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ContentLength"])
 
     def _put_new(self, name: str, content: bytes) -> bool:
         """False when the name is taken."""

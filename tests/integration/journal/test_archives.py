@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.domain.errors import Misconfigured
+from orchestrator.state.journal import files
 from orchestrator.state.journal.archive import (
     Archive,
     ArchiveUnavailable,
@@ -62,6 +63,21 @@ async def test_compaction_keeps_what_is_known_and_the_chain(opened: Open) -> Non
     tail = await two.append(HOME, entries("after"), after=tail)
     assert (await one.read(HOME))[0].entries() == entries("after")
     assert (await one.check(HOME)).entries == 101
+
+
+async def test_what_is_known_is_not_copied_again_for_little_that_came(opened: Open) -> None:
+    one = opened()
+    tail = await one.append(HOME, [Entry("secret", str(number), "y" * 100) for number in range(200)], after=Tail())
+    assert await one.compact(HOME, at_least=10_000), "also where nothing is spared: else it is read again each time"
+    assert (await one.check(HOME)).objects == 200
+    tail = await one.append(HOME, entries("z" * 500, id="0"), after=tail)
+    assert not await one.compact(HOME, at_least=1)
+    for number in range(200):
+        tail = await one.append(HOME, entries("z" * 200, id=str(number)), after=tail)
+    assert await one.compact(HOME, at_least=1)
+    found = await opened().read(HOME)
+    assert found[1] == tail
+    assert sorted(found[0].of("secret")) == sorted((str(number), "z" * 200) for number in range(200))
 
 
 async def test_one_that_slept_through_a_compaction_is_overtaken(opened: Open) -> None:
@@ -162,6 +178,47 @@ class TestFiles:
         assert (await again.read(HOME))[0].entries() == entries("newest")
         for one in (archive, again):
             await one.close()
+
+    async def test_replicas_append_while_another_compacts(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        one, two = FileArchive(folder), FileArchive(folder)
+        rows = [Entry("conversation", "c", "[]"), Entry("message", "c|1", "m"), *entries("a", "b")]
+        rows += entries("c", id="y")
+        tail = await one.append(HOME, [*rows, Entry("conversation", "c", None)], after=Tail())
+        assert await two.tail(HOME) == tail
+        (segment,) = (folder / HOME).glob("0*.jsonl")
+        segment.write_bytes(segment.read_bytes() + b"half a li")
+        really = files.compacted
+        seen: list[Tail] = []
+
+        def meanwhile(snapshot: Path | None, segments: list[Path], into: Path, at: Tail) -> None:
+            seen.append(two._append(HOME, entries("d"), at))
+            assert not two._compact(HOME, 1), "one at a time"
+            really(snapshot, segments, into, at)
+            seen.append(two._append(HOME, entries("e", id="y"), seen[-1]))
+
+        monkeypatch.setattr(files, "compacted", meanwhile)
+        assert await one.compact(HOME, at_least=1)
+        third = FileArchive(folder)
+        for archive in (one, two, third):
+            found, at = await archive.read(HOME)
+            assert sorted(found.of("secret")) == [("x", "d"), ("y", "e")]
+            assert (len(found), at, await archive.tail(HOME)) == (2, seen[-1], seen[-1])
+            await archive.append(HOME, entries("d"), after=at)
+            seen.append(await archive.tail(HOME))
+        for archive in (one, two, third):
+            await archive.close()
+
+    async def test_damage_that_a_compaction_meets_is_told_and_left(self, folder: Path) -> None:
+        archive = FileArchive(folder)
+        await archive.append(HOME, entries("one", "two", "three"), after=Tail())
+        (segment,) = (folder / HOME).glob("0*.jsonl")
+        damaged = segment.read_bytes().replace(b"two", b"twx")
+        segment.write_bytes(damaged)
+        with pytest.raises(DamagedArchive, match=rf"{segment.name}:2"):
+            await FileArchive(folder).compact(HOME, at_least=1)
+        assert segment.read_bytes() == damaged
+        assert not list((folder / HOME).glob("*snapshot*"))
+        await archive.close()
 
     async def test_a_folder_that_cannot_be_used_is_unavailable(self, folder: Path) -> None:
         (folder / "journal").write_text("no folder")

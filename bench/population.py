@@ -1,0 +1,426 @@
+"""A state server of its own full of conversations, for `bench/conversations_scale.py`.
+
+Each kind is made once through the API and taken to where it rests; all the others are that record again, written key
+by key as it lies there, with ids, times and sealed keys of their own. `witnessed` proves that one of those cannot be
+told from another one that the API made. Not written: the operation (ended ones are gone after a day) and the files of
+the event log.
+"""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import anyio
+import hiredis
+from fastapi import FastAPI
+from redis import Redis
+
+from orchestrator.app import api
+from orchestrator.app.house import House, open_house
+from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.security.session_keys import hash_key
+from orchestrator.settings import OrchestratorSettings
+from orchestrator.state.cursor import member, milliseconds
+from orchestrator.state.embedded import find_server
+from orchestrator.state.journal.entry import Entry
+from orchestrator.state.keys import TenantKeys, route
+
+OPERATOR = "operator-key-of-the-bench-0123456789"
+MODEL = {"agent_settings": {"llm": {"model": "openai/scripted", "api_key": "sk-model-key"}}}
+KINDS = {"stopped": 0.6, "failed": 0.1, "archived": 0.3}  #: shares of what rests
+_AT_ONCE = 1000
+_CHANGES = frozenset("ensure_volume remove_volume create start stop destroy pause unpause".split())
+
+
+class CountingDriver(FakeDriver):
+    """Counts the calls that change something."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.changes = 0
+
+    def __getattribute__(self, name: str) -> Any:
+        if name in _CHANGES:
+            self.changes += 1
+        return super().__getattribute__(name)
+
+
+@dataclass
+class Owner:
+    """A tenant, its key, and its users."""
+
+    tenant: TenantId
+    key: str
+    key_id: str
+    users: list[str]
+
+
+@dataclass
+class Site:
+    """One orchestrator over one state server."""
+
+    house: House
+    driver: CountingDriver
+    app: FastAPI
+    redis: "Redis[str]"
+    address: Path
+    owners: list[Owner] = field(default_factory=list)
+    ready: list[str] = field(default_factory=list)
+    resting: list[tuple[TenantId, str]] = field(default_factory=list)  #: some of those that were written
+    count: int = 0
+    bytes_each: float = 0.0
+
+    @property
+    def big(self) -> Owner:
+        return self.owners[0]
+
+    async def call(self, method: str, path: str, key: str, body: Any = None, *, user: str | None = None) -> Any:
+        """The application, without a client or a socket around it. The answer, which has to be a good one."""
+        path, _, query = path.partition("?")
+        headers = [(b"authorization", f"Bearer {key}".encode()), (b"host", b"bench")]
+        if user is not None:
+            headers.append((b"x-act-as-user", user.encode()))
+        content = b"" if body is None else json.dumps(body).encode()
+        sent: list[dict[str, Any]] = []
+
+        async def receive() -> dict[str, Any]:
+            return {"type": "http.request", "body": content, "more_body": False}
+
+        async def send(message: Any) -> None:
+            sent.append(message)
+
+        scope = {
+            "type": "http",
+            "asgi": {"version": "3.0"},
+            "http_version": "1.1",
+            "scheme": "http",
+            "method": method,
+            "path": path,
+            "raw_path": path.encode(),
+            "query_string": query.encode(),
+            "root_path": "",
+            "headers": [*headers, (b"content-type", b"application/json")],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 80),
+        }
+        await self.app(scope, receive, send)
+        answer = json.loads(b"".join(message.get("body", b"") for message in sent[1:]) or b"null")
+        assert sent[0]["status"] < 300, (path, sent[0]["status"], answer)
+        return answer
+
+
+@contextmanager
+def state_server(folder: Path) -> Iterator[Path]:
+    """One with nothing on its disk; the address of its socket."""
+    folder.mkdir()
+    address = folder / "s.sock"
+    command = [str(find_server()), "--port", "0", "--unixsocket", str(address), "--dir", str(folder)]
+    process = subprocess.Popen([*command, "--save", "", "--appendonly", "no"], stdout=subprocess.DEVNULL)
+    try:
+        until = time.monotonic() + 10
+        while not address.exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+        yield address
+    finally:
+        process.terminate()
+        process.wait()
+
+
+@asynccontextmanager
+async def open_site(folder: Path) -> AsyncIterator[Site]:
+    with state_server(folder) as address:
+        settings = OrchestratorSettings(
+            data_dir=folder / "data",
+            redis_url=f"unix://{address}",
+            driver="fake",
+            operator_key=OPERATOR,
+            runtime_ports=False,
+        )
+        driver = CountingDriver()
+        async with open_house(settings, "http://127.0.0.1:1", driver=driver) as house:
+            with Redis(unix_socket_path=str(address), decode_responses=True) as redis:
+                yield Site(house, driver, api.build(house.services), redis, address)
+
+
+async def furnish(site: Site, *, tenants: int, live: int) -> dict[str, tuple[str, str]]:
+    """Owners, the live ones (half of them paused), and two of each kind that rests. Answers the ids of those."""
+    for number in range(tenants):
+        tenant = (await site.call("POST", "/api/v2/tenants", OPERATOR, {"name": f"tenant {number}"}))["id"]
+        made = await site.call("POST", f"/api/v2/tenants/{tenant}/api-keys", OPERATOR, {"name": "k"})
+        users = [
+            (await site.call("POST", f"/api/v2/tenants/{tenant}/users", OPERATOR, {"name": f"user {one}"}))["id"]
+            for one in range(50 if number == 0 else 3)
+        ]
+        await site.call("PATCH", "/api/v2/settings", made["key"], MODEL)
+        site.owners.append(Owner(TenantId(tenant), made["key"], made["id"], users))
+    kinds: dict[str, tuple[str, str]] = {}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(site.house.workers.run)
+        for number in range(live):
+            owner = site.owners[number % tenants]
+            id = await _started(site, owner, owner.users[number % len(owner.users)])
+            if number % 2:
+                await site.call("POST", f"/api/v2/conversations/{id}/pause", owner.key)
+            elif owner is site.big:
+                site.ready.append(id)
+        for kind in KINDS:
+            first, second = [await _rested(site, kind) for _ in range(2)]
+            kinds[kind] = first, second
+        await anyio.sleep(1)
+        tasks.cancel_scope.cancel()
+    return kinds
+
+
+async def _started(site: Site, owner: Owner, user: str, query: str = "?wait=ready&timeout=60") -> str:
+    body = {"repository": "owner/name", "initial_message": "hello", "title": "A title", "labels": {"team": "one"}}
+    return str((await site.call("POST", f"/api/v2/conversations{query}", owner.key, body, user=user))["id"])
+
+
+async def _rested(site: Site, kind: str) -> str:
+    """One that came to rest as its kind does: after work, or because its runtime would not take its settings."""
+    owner, archives = site.big, site.big.users[-1]
+    if kind == "failed":
+        site.driver.script.fail("POST", "/api/settings", 500, times=None)
+        id = await _started(site, owner, owner.users[0], query="")
+    else:
+        short = {"limits": {"archive_seconds": 1}}
+        await site.call("PATCH", "/api/v2/settings", owner.key, short, user=archives)
+        id = await _started(site, owner, archives if kind == "archived" else owner.users[0])
+        message = {"content": "and more", "client_id": "m"}
+        await site.call("POST", f"/api/v2/conversations/{id}/messages", owner.key, message)
+        await anyio.sleep(0.5)
+        await site.call("POST", f"/api/v2/conversations/{id}/stop", owner.key)
+    with anyio.fail_after(30):
+        while True:
+            found = await site.call("GET", f"/api/v2/conversations/{id}", owner.key)
+            if found["archived_at"] if kind == "archived" else found["phase"] == kind:
+                break
+            await anyio.sleep(0.05)
+    site.driver.script.clear()
+    return id
+
+
+@dataclass
+class Mould:
+    """All that the state server holds of one conversation: as commands, and its last entry in the journal."""
+
+    values: dict[str, str]  #: what is another one's own, by what it is
+    commands: list[str]
+    pieces: list[bytes]
+    entry: list[str]
+
+
+async def mould_of(site: Site, id: str) -> Mould:
+    tenant = site.big.tenant
+    t = TenantKeys(tenant)
+    record = await site.house.store.conversations.get(tenant, ConversationId(id))
+    assert record is not None
+    assert record.runtime is not None
+    runtime = record.runtime
+    values = {
+        "id": id,
+        "tenant": tenant,
+        "runtime": runtime.id,
+        "user": str(record.user),
+        "key": str(record.key),
+        "operation": str(record.operation),
+        "created": _text(record.created_at),
+        "created_ms": f"{milliseconds(record.created_at):013d}",
+        "hash": runtime.session_key_hash,
+        "session": runtime.session_key_sealed,
+        "inner": runtime.inner_key_sealed,
+        "state": runtime.state_key_sealed,
+    }
+    assert all(values.values()), values
+    commands: list[tuple[str, ...]] = []
+    for key in sorted([*site.redis.scan_iter(f"{t.conversation(record.id)}*", count=1000), route(runtime.id)]):
+        match site.redis.type(key):
+            case "hash":
+                commands.append(("HSET", key, *(part for pair in site.redis.hgetall(key).items() for part in pair)))
+            case "stream":
+                for entry, fields in site.redis.xrange(key):
+                    commands.append(("XADD", key, entry, *(part for pair in fields.items() for part in pair)))
+            case other:
+                raise AssertionError(f"{key} is a {other}")
+    listed = member(record.created_at, record.id)
+    for index in (t.conversations, t.user_conversations(record.user)) if record.user else ():
+        assert site.redis.zscore(index, listed) == 0
+        commands.append(("ZADD", index, "0", listed))
+    if (score := site.redis.zscore(t.due, id)) is not None:
+        values["due"] = f"{int(score):013d}"
+        commands.append(("ZADD", t.due, values["due"], id))
+    noted = [fields for _, fields in site.redis.xrange(t.journal.stream) if fields["id"] == id]
+    body = [fields["body"] for fields in noted if fields["kind"] == "conversation"][-1]
+    texts = [_resp(command) for command in commands]
+    return Mould(values, texts, [piece.encode() for piece in _cut("".join(texts), values)], _cut(body, values))
+
+
+def _text(moment: datetime) -> str:
+    """As records have it; with all six digits, so that every other one is as long."""
+    text = moment.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    assert len(text) == 27, text
+    return text
+
+
+def _resp(command: tuple[str, ...]) -> str:
+    return f"*{len(command)}\r\n" + "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+
+
+def _cut(text: str, values: dict[str, str]) -> list[str]:
+    """`text` cut at the values: every second piece is the name of one."""
+    names = {value: name for name, value in values.items()}
+    pieces = re.split("(" + "|".join(map(re.escape, names)) + ")", text)
+    pieces[1::2] = [names[value] for value in pieces[1::2]]
+    return pieces
+
+
+def _uuid(random: Random) -> str:
+    raw = f"{random.getrandbits(128):032x}"
+    return f"{raw[:8]}-{raw[8:12]}-4{raw[13:16]}-8{raw[17:20]}-{raw[20:]}"
+
+
+async def fill(site: Site, moulds: dict[str, Mould], count: int, random: Random, *, journal: bool) -> None:
+    """Write `count` conversations: four in five of the first tenant, the rest of the others in turn."""
+    used = site.redis.info("memory")["used_memory"]
+    client = socket.socket(socket.AF_UNIX)
+    client.connect(str(site.address))
+    now = datetime.now(UTC)
+    sealer, kinds, shares = site.house.services.sealer, list(moulds), [KINDS[kind] for kind in moulds]
+    left = count
+    while left:
+        share = min(_AT_ONCE, left)
+        owner = site.big if random.random() < 0.8 else random.choice(site.owners[1:])
+        text: list[bytes] = []
+        commands = 0
+        entries: list[Entry] = []
+        for _ in range(share):
+            mould = moulds[random.choices(kinds, shares)[0]]
+            id, session = _uuid(random), new_secret()
+            made = (now - timedelta(seconds=random.uniform(86_400, 90 * 86_400))).replace(
+                microsecond=random.randrange(1, 1_000_000)
+            )
+            own = {
+                "id": id,
+                "tenant": owner.tenant,
+                "runtime": _uuid(random),
+                "user": random.choice(owner.users),
+                "key": owner.key_id,
+                "operation": _uuid(random),
+                "created": _text(made),
+                "created_ms": f"{milliseconds(made):013d}",
+                "hash": hash_key(session.open()),
+                "due": f"{int(now.timestamp() * 1000) + random.randrange(6 * 3_600_000, 30 * 3_600_000):013d}",
+            }
+            for name, value in (("session", session), ("inner", new_secret()), ("state", new_secret())):
+                own[name] = await sealer.seal(owner.tenant, None, "runtime-key", f"{id}/{name}", 1, value)
+            assert all(len(own[name]) == len(value) for name, value in mould.values.items())
+            text.append(_poured(mould.pieces, {name: value.encode() for name, value in own.items()}, b""))
+            entries.append(Entry("conversation", id, _poured(mould.entry, own, "")))
+            commands += len(mould.commands)
+        _send(client, b"".join(text), commands)
+        if journal:
+            archive = site.house.shipper.archive
+            await archive.append(owner.tenant, entries, after=await archive.tail(owner.tenant))
+        if len(site.resting) < 20_000:
+            site.resting += [(owner.tenant, entry.id) for entry in entries[:200]]
+        left -= share
+    client.close()
+    site.count = count
+    site.bytes_each = (site.redis.info("memory")["used_memory"] - used) / count
+
+
+def _poured(pieces: list[Any], own: dict[str, Any], empty: Any) -> Any:
+    filled = list(pieces)
+    filled[1::2] = [own[name if isinstance(name, str) else name.decode()] for name in pieces[1::2]]
+    return empty.join(filled)
+
+
+def _send(client: socket.socket, text: bytes, replies: int) -> None:
+    client.sendall(text)
+    reader = hiredis.Reader()
+    while replies:
+        reader.feed(client.recv(65_536))
+        while (reply := reader.gets()) is not False:
+            assert not isinstance(reply, hiredis.ReplyError), reply
+            replies -= 1
+
+
+def stored(site: Site, tenant: str, id: str, runtime: str) -> dict[str, Any]:
+    """All that the state server holds of a conversation, without what is its own: ids, times, keys."""
+    t = TenantKeys(TenantId(tenant))
+    found: dict[str, Any] = {}
+    for key in [*site.redis.scan_iter(f"{t.conversation(ConversationId(id))}*", count=10_000), f"x:runtime:{runtime}"]:
+        kind = site.redis.type(key)
+        content: Any = site.redis.hgetall(key) if kind == "hash" else site.redis.xrange(key)
+        found[plain(key)] = json.loads(plain(json.dumps([kind, site.redis.object("encoding", key), content])))
+    for index in site.redis.scan_iter(f"t:{{{tenant}}}*conversations", count=10_000):
+        held = [entry for entry in site.redis.zrange(index, 0, -1) if entry.endswith(id)]
+        found |= {f"index {plain(index)}": [plain(entry) for entry in held]} if held else {}
+    found["is due"] = site.redis.zscore(t.due, id) is not None
+    return found
+
+
+_OWN = {
+    r"[0-9a-f]{64}": "<hash>",
+    r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "<id>",
+    r"s1\.1\.[\w-]+": "<sealed>",
+    r"\d{4}-\d\d-\d\dT[\d:.]+Z?": "<time>",
+    r"\b1[0-9]{12}\b": "<ms>",
+    r"127\.0\.0\.1:\d+": "<address>",
+}
+
+
+def plain(text: str) -> str:
+    """`text` with marks instead of what differs between any two conversations."""
+    for pattern, mark in _OWN.items():
+        text = re.sub(pattern, mark, text)
+    return text
+
+
+async def witnessed(site: Site, moulds: dict[str, Mould], kinds: dict[str, tuple[str, str]], random: Random) -> int:
+    """Write one of each kind and compare it, field by field, with another one that the API made: what the state server
+    holds and what the API says. Answers how many fields were compared. Raises AssertionError."""
+    compared = 0
+    for kind, mould in moulds.items():
+        before = len(site.resting)
+        await fill(site, {kind: mould}, 1, random, journal=False)
+        tenant, id = site.resting.pop(before)
+        owner = next(owner for owner in site.owners if owner.tenant == tenant)
+        theirs = kinds[kind][1]
+        ours_shown = await site.call("GET", f"/api/v2/conversations/{id}", owner.key)
+        theirs_shown = await site.call("GET", f"/api/v2/conversations/{theirs}", site.big.key)
+        ours = stored(site, tenant, id, ours_shown["runtime"]["id"])
+        other = stored(site, site.big.tenant, theirs, theirs_shown["runtime"]["id"])
+        assert ours == other, f"{kind}: {_difference(ours, other)}"
+        ours_shown, theirs_shown = (json.loads(plain(json.dumps(shown))) for shown in (ours_shown, theirs_shown))
+        assert ours_shown == theirs_shown, f"{kind}: {_difference(ours_shown, theirs_shown)}"
+        record = await site.house.store.conversations.get(tenant, ConversationId(id))
+        assert record is not None
+        key = await site.house.services.keys.session_key(record)
+        assert key is not None
+        assert record.runtime is not None
+        assert hash_key(key.open()) == record.runtime.session_key_hash
+        compared += len(ours_shown) + sum(len(value[-1]) if isinstance(value, list) else 1 for value in ours.values())
+    return compared
+
+
+def _difference(one: dict[str, Any], other: dict[str, Any]) -> list[Any]:
+    return [(name, one.get(name), other.get(name)) for name in {*one, *other} if one.get(name) != other.get(name)]
+
+
+def resident() -> int:
+    """Bytes of this process that are in memory."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
