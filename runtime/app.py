@@ -3,8 +3,10 @@
 `python -m runtime` and the tests call `build_app`. It imports every router and nothing imports it.
 """
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from importlib import import_module
 
 from fastapi import Depends, FastAPI
 from pydantic import SecretStr
@@ -47,8 +49,10 @@ from runtime.api.hot import HotRoutes
 from runtime.api.older_paths import OlderPaths
 from runtime.boot import InitKey
 from runtime.settings import InvalidConfiguration, RuntimeSettings
-from runtime.state import RuntimeState
+from runtime.state import RuntimeState, Stage
 
+#: one that is bound at once after its start has other things to do
+SPARE_AFTER_SECONDS = 1.0
 #: an application without a state, made ahead of time; see `prepare`
 _prepared: list[FastAPI] = []
 
@@ -92,7 +96,19 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
 def prepare() -> None:
     """Do the larger part of one `build_app` now: of the next one, in this process or in one that is forked from it."""
     if not _prepared:
-        _prepared.append(_routed())
+        app = _routed()
+        for _ in parsers(app):
+            pass
+        _prepared.append(app)
+
+
+def parsers(app: FastAPI) -> Iterator[None]:
+    """Make what parses the requests of each router, one router a step: else the first requests wait for it, a quarter
+    of a second in all. Idempotent."""
+    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
+    for route in app.router.routes:
+        route.matches(nowhere)  # the framework makes them when it first looks for a path
+        yield
 
 
 def _routed() -> FastAPI:
@@ -132,9 +148,25 @@ def _init_key(configuration: RuntimeSettings, given: InitKey | SecretStr | None)
 @asynccontextmanager
 async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
     state: RuntimeState = app.state.runtime
+    ahead = asyncio.create_task(_work_ahead(app, state)) if state.deferred else None
     if not state.deferred:
         await state.activate(state.settings)
     try:
         yield
     finally:
+        if ahead is not None:
+            ahead.cancel()
+            with suppress(asyncio.CancelledError):
+                await ahead
         await state.stop()
+
+
+async def _work_ahead(app: FastAPI, state: RuntimeState) -> None:
+    """A dormant runtime that nobody binds is a spare: it does now, once, what whoever claims it would wait for."""
+    await asyncio.sleep(SPARE_AFTER_SECONDS)
+    if state.stage is Stage.DORMANT:
+        await asyncio.to_thread(import_module, "runtime.webhooks.service")
+    for _ in parsers(app):
+        if state.stage is not Stage.DORMANT:
+            return
+        await asyncio.sleep(0)

@@ -1,6 +1,6 @@
 """What is done to a conversation that is due: start it, tend it, pause it, stop it, or delete it, under its lease."""
 
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -226,7 +226,8 @@ class Lifecycle:
         )
         began = self._house.clock.monotonic()
         try:
-            with anyio.fail_after(self._start_timeout):
+            pool = self._house.pool
+            with anyio.fail_after(self._start_timeout), nullcontext() if pool is None else pool.start_under_way():
                 await saga.run(steps_of(self._house), start, lease=lease, saga=self._store.saga, progress=progress)
         except saga.StepFailed as failed:
             return await self._failed(start, explain(failed.step, failed.cause), failed.cause)

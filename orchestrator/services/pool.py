@@ -8,8 +8,8 @@ until it is claimed.
 
 import hashlib
 import time
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 import anyio
@@ -45,6 +45,7 @@ _HOLD_SECONDS = 120.0
 _TICK_SECONDS = 1.0
 _LOOK_SECONDS = 10.0
 _AFTER_TROUBLE_SECONDS = 5.0
+_PATIENCE_SECONDS = 2.0  # for which a refill waits for the starts that are under way
 
 
 @dataclass(frozen=True)
@@ -89,6 +90,8 @@ class WarmPool:
         self._kinds: dict[str, str | None] = {}  #: kind -> image, as they were looked at last
         self._looked = float("-inf")
         self._wanted = anyio.Event()
+        self._starts = 0
+        self._calm = anyio.Event()
         self.size = size
 
     @property
@@ -108,6 +111,24 @@ class WarmPool:
             with anyio.move_on_after(pause):
                 await self._wanted.wait()
             self._wanted = anyio.Event()
+            with anyio.move_on_after(_PATIENCE_SECONDS):
+                await self._calm_down()
+
+    @contextmanager
+    def start_under_way(self) -> Iterator[None]:
+        """Somebody waits for a start of this replica meanwhile: a refill would take the machine from it."""
+        self._starts += 1
+        try:
+            yield
+        finally:
+            self._starts -= 1
+            if not self._starts:
+                self._calm.set()
+
+    async def _calm_down(self) -> None:
+        while self._starts:
+            self._calm = anyio.Event()
+            await self._calm.wait()
 
     async def tick(self) -> int:
         """Look at what there is, remove what is to go, and make what is missing. Answers how many it made."""

@@ -1,4 +1,7 @@
-"""How a start is told while it runs: each step of the saga becomes a named stage of the operation."""
+"""How a start is told while it runs: each step of the saga becomes a named stage of the operation.
+
+What is told goes out with the saga's own log, in the same call: a start waits for the state server's disk once a step.
+"""
 
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -10,7 +13,7 @@ from orchestrator.domain.errors import NotFound
 from orchestrator.domain.operation import Stage, StageState
 from orchestrator.services.failures import explain
 from orchestrator.services.saga import Progress
-from orchestrator.state.base import Operations
+from orchestrator.state.base import Operations, Told
 
 
 class OperationProgress(Progress):
@@ -29,27 +32,35 @@ class OperationProgress(Progress):
         self._conversation = conversation
         self._clock = clock
         self._began: dict[str, tuple[Stage, float]] = {}
+        self._heard: dict[str, Stage] = {}  #: not handed out yet
+        self._handed: dict[str, Stage] = {}  #: the last ones that were; the call that they went with may have failed
         self.current = ""  #: the step that runs, or the last one that ran
 
-    async def started(self, step: str) -> None:
+    def started(self, step: str) -> None:
         self.current = step
-        stage = Stage(step, StageState.RUNNING, started_at=self._clock.now())
-        self._began[step] = (stage, self._clock.monotonic())
-        await self._write(stage)
+        self._heard[step] = Stage(step, StageState.RUNNING, started_at=self._clock.now())
+        self._began[step] = (self._heard[step], self._clock.monotonic())
 
-    async def succeeded(self, step: str, message: str | None = None) -> None:
-        await self._end(step, StageState.SUCCEEDED, message)
+    def succeeded(self, step: str, message: str | None = None) -> None:
+        self._end(step, StageState.SUCCEEDED, message)
+
+    def told(self) -> Told | None:
+        self._handed, self._heard = self._heard, {}
+        operation = self._conversation.operation
+        return None if operation is None else Told(operation, tuple(self._handed.values()))
 
     async def failed(self, step: str, failure: BaseException) -> None:
         message = "interrupted"
         if isinstance(failure, Exception):
             message = (await self._hide(explain(step, failure))).message
-        await self._end(step, StageState.FAILED, message)
+        self._end(step, StageState.FAILED, message)
+        for stage in {**self._handed, **self._heard}.values():
+            await self._write(stage)
 
-    async def _end(self, step: str, state: StageState, message: str | None) -> None:
+    def _end(self, step: str, state: StageState, message: str | None) -> None:
         stage, began = self._began.get(step, (Stage(step), self._clock.monotonic()))
         seconds = round(self._clock.monotonic() - began, 3)
-        await self._write(replace(stage, state=state, seconds=seconds, message=message))
+        self._heard[step] = replace(stage, state=state, seconds=seconds, message=message)
 
     async def _write(self, stage: Stage) -> None:
         if self._conversation.operation is not None:

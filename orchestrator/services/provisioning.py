@@ -94,6 +94,7 @@ class Provisioning:
     warm: bool = False  #: a spare was claimed and has its keys (`warm_start.py`): nothing is asked of the driver
     told: str = ""  #: whether a spare was claimed, and if not why, for the operation
     generation_pushed: str = ""  #: of the configuration, read before its first call
+    bundle: wire.Bundle | None = None  #: what it is configured with, from the first call of these to the commit point
     held: Held | None = None
 
     @property
@@ -117,7 +118,7 @@ class Provisioning:
 
     async def store(self, conversation: Conversation) -> None:
         """Save under the lease, and keep what is stored."""
-        self.conversation = await save(self.house.conversations, self.lease, conversation)
+        self.conversation = await save(self.house.conversations, self.lease, conversation, known=self.conversation)
 
 
 def runtime_name(conversation: Conversation, generation: int) -> str:
@@ -133,13 +134,19 @@ def runtime_name(conversation: Conversation, generation: int) -> str:
 
 
 async def save(
-    store: Conversations, lease: Lease, conversation: Conversation, *, operation: OperationId | None = None
+    store: Conversations,
+    lease: Lease,
+    conversation: Conversation,
+    *,
+    operation: OperationId | None = None,
+    known: Conversation | None = None,
 ) -> Conversation:
     """Store what the holder of the lease did; answers what is stored. `operation` is a new one of the holder's own, in
     the place of the one it knows. What callers changed meanwhile is kept: desired
-    state, labels and title by the store itself, the rest of what callers write here. Raises `LeaseLost`."""
+    state, labels and title by the store itself, the rest of what callers write here. `known` is what was stored when
+    the holder looked last, and is taken for what is stored until its version says otherwise. Raises `LeaseLost`."""
     for _ in range(_SAVE_TRIES):
-        stored = await store.get(lease.tenant, lease.conversation)
+        stored, known = known or await store.get(lease.tenant, lease.conversation), None
         if stored is None:
             raise LeaseLost("the conversation is gone")
         try:
@@ -155,8 +162,6 @@ async def save(
 
 async def ensure_volume(start: Provisioning) -> None:
     """The workspace and the runtime's state: made once, kept over generations."""
-    if start.warm:
-        return
     await start.house.driver.ensure_volume(start.labels, fence=start.lease.fence)
 
 
@@ -170,8 +175,6 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 async def create_runtime(start: Provisioning) -> None:
     """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
     a runtime whose keys were lost with the state server could not be taken over."""
-    if start.warm:
-        return
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     await start.store(replace(start.conversation, runtime=runtime))
     await start.house.archived(start.conversation.tenant)
@@ -191,8 +194,6 @@ async def destroy_runtime(start: Provisioning, note: str) -> None:
 
 async def start_runtime(start: Provisioning) -> None:
     """Start it, dormant. The init key is known to this saga alone, and of use only until `init`."""
-    if start.warm:
-        return
     start.init_key = new_secret()
     start.endpoint = await start.house.driver.start(
         made(start.handle), fence=start.lease.fence, init_key=start.init_key
@@ -201,8 +202,6 @@ async def start_runtime(start: Provisioning) -> None:
 
 async def wait_alive(start: Provisioning) -> None:
     """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
-    if start.warm:
-        return
     seconds = start.house.alive_seconds
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
@@ -246,9 +245,8 @@ async def bind_runtime(start: Provisioning) -> None:
     if made(start.endpoint).stock:
         await _bind_stock(start, keys)
         return
-    if not start.warm:
-        async with client_of(start) as client:
-            await client.init(made(start.init_key), init_body(start, keys))
+    async with client_of(start) as client:
+        await client.init(made(start.init_key), init_body(start, keys))
     start.init_key = None
     await start.store(advance_to(start, Phase.CONFIGURING))
 
@@ -283,8 +281,9 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
 
 async def push_settings(start: Provisioning) -> None:
     """First of the three: the runtime refuses the rest before it."""
-    start.generation_pushed = await start.house.generation(start.conversation.tenant, start.conversation.user)
-    bundle = await _bundle(start)
+    tenant, user = start.conversation.tenant, start.conversation.user
+    start.generation_pushed = await start.house.generation(tenant, user)
+    bundle = start.bundle = await start.house.effective.bundle(tenant, user, own=start.conversation)
     async with client_of(start) as client:
         if made(start.endpoint).stock:
             await client.patch_settings(stock.settings_body(bundle.settings))
@@ -297,28 +296,29 @@ async def push_settings(start: Provisioning) -> None:
 
 async def push_git_providers(start: Provisioning) -> None:
     """Second, and only when there are any."""
-    bundle = await _bundle(start)
-    if bundle.providers:
-        async with client_of(start) as client:
-            if made(start.endpoint).stock:
-                await _put_secrets(client, stock.provider_secrets(bundle))
-                return
-            await client.post_git_providers(wire.providers_body(bundle.providers))
+    bundle = made(start.bundle)
+    async with client_of(start) as client:
+        if made(start.endpoint).stock:
+            await _put_secrets(client, stock.provider_secrets(bundle))
+            return
+        await client.post_git_providers(wire.providers_body(bundle.providers))
 
 
 async def push_secrets(start: Provisioning) -> None:
-    """Third, and only when there are any. A change that came between the three leaves what is held unknown."""
-    bundle = await _bundle(start)
+    """Third, and only when there are any."""
+    bundle = made(start.bundle)
+    async with client_of(start) as client:
+        if made(start.endpoint).stock:
+            await _put_secrets(client, bundle.secrets)
+            return
+        await client.post_secrets(wire.secrets_body(bundle.secrets))
+
+
+async def _holds(start: Provisioning) -> Held:
+    """What the runtime was configured with. A change that came meanwhile leaves that unknown."""
     now = await start.house.generation(start.conversation.tenant, start.conversation.user)
-    start.held = held_by(bundle, made(start.keys).inner, now, at=start.house.clock.now())
-    if now != start.generation_pushed:
-        start.held = replace(start.held, generation="", digest="")
-    if bundle.secrets:
-        async with client_of(start) as client:
-            if made(start.endpoint).stock:
-                await _put_secrets(client, bundle.secrets)
-                return
-            await client.post_secrets(wire.secrets_body(bundle.secrets))
+    held = held_by(made(start.bundle), made(start.keys).inner, now, at=start.house.clock.now())
+    return held if now == start.generation_pushed else replace(held, generation="", digest="")
 
 
 async def _put_secrets(client: RuntimeClient, secrets: Mapping[str, SecretText]) -> None:
@@ -333,7 +333,7 @@ async def create_nested_conversation(start: Provisioning) -> None:
         if request.repository is not None:
             hint = "leave repository out and let the agent clone it, or use Nestor's own runtime"
             raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server clones no repository", hint))
-        body = stock.conversation_body(start.conversation.id, request, await _bundle(start))
+        body = stock.conversation_body(start.conversation.id, request, made(start.bundle))
     else:
         body = wire.conversation_body(start.conversation.id, request)
     async with client_of(start) as client:
@@ -344,6 +344,8 @@ async def publish_route(start: Provisioning) -> None:
     """The commit point: phase `ready` and the route in one compare-and-set. A lost reply is read back, never undone."""
     runtime = made(start.conversation.runtime)
     endpoint = made(start.endpoint)
+    if start.bundle is not None:  # else this is a second try
+        start.held, start.bundle = await _holds(start), None
     exposed = replace(start.conversation, runtime=replace(runtime, address=f"{endpoint.host}:{endpoint.port}"))
     exposed = replace(exposed, runtime=replace(made(exposed.runtime), held=start.held), trouble=None)
     port = start.house.expose(exposed)
@@ -366,15 +368,19 @@ async def withdraw_route(start: Provisioning, _note: str) -> None:
     start.house.withdraw(start.conversation)
 
 
+def _is_warm(start: Provisioning) -> bool:
+    return start.warm
+
+
 STEPS: Sequence[Step[Provisioning]] = (
-    Step("volume", ensure_volume, undo=remove_new_volume),
-    Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name),
-    Step("start", start_runtime),  # undone by "create", as everything that lives in the runtime
-    Step("alive", wait_alive),
-    Step("init", bind_runtime),
+    Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
+    Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
+    Step("start", start_runtime, needless=_is_warm),  # undone by "create", as everything that lives in the runtime
+    Step("alive", wait_alive, needless=_is_warm),
+    Step("init", bind_runtime, needless=_is_warm),
     Step("settings", push_settings),
-    Step("providers", push_git_providers),
-    Step("secrets", push_secrets),
+    Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers),
+    Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets),
     Step("converse", create_nested_conversation),
     Step("publish", publish_route, undo=withdraw_route),
 )
@@ -391,12 +397,6 @@ def made(value: T | None) -> T:
     if value is None:
         raise ValueError("the steps ran out of order")
     return value
-
-
-async def _bundle(start: Provisioning) -> wire.Bundle:
-    return await start.house.effective.bundle(
-        start.conversation.tenant, start.conversation.user, own=start.conversation
-    )
 
 
 def client_of(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:

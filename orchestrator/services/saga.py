@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.errors import LeaseLost, NestorError
-from orchestrator.state.base import Lease, SagaLog
+from orchestrator.state.base import Lease, SagaLog, Told
 
 log = structlog.get_logger(__name__)
 C = TypeVar("C")
@@ -31,6 +31,10 @@ def _no_word(_context: object) -> str | None:
     return None
 
 
+def _never(_context: object) -> bool:
+    return False
+
+
 @dataclass(frozen=True)
 class Step(Generic[C]):
     """One act. `note` is what undo needs after a crash and is known before the act, such as the name it will claim."""
@@ -40,6 +44,8 @@ class Step(Generic[C]):
     undo: Callable[[C, str], Awaitable[None]] | None = None
     note: Callable[[C], str] = _no_note
     tell: Callable[[C], str | None] = _no_word  #: what is told of it when it is done
+    #: whether an earlier step has done what it does, and undoes that: it is passed over, and is not logged
+    needless: Callable[[C], bool] = _never
 
 
 class StepFailed(Exception):
@@ -62,12 +68,15 @@ async def run(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaL
     try:
         for step in steps:
             current = step.name
-            await saga.started(lease, step.name, note=step.note(context))
-            await progress.started(step.name)
+            progress.started(step.name)
+            if step.needless(context):
+                progress.succeeded(step.name)
+                continue
+            await saga.started(lease, step.name, note=step.note(context), told=progress.told())
             await step.do(context)
             committed = step is steps[-1]
-            await progress.succeeded(step.name, step.tell(context))
-        await saga.clear(lease)
+            progress.succeeded(step.name, step.tell(context))
+        await saga.clear(lease, told=progress.told())
     except LeaseLost:
         raise
     except BaseException as exc:
@@ -104,11 +113,15 @@ async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: Sa
 class Progress:
     """Hears of each step as it begins and ends. The base class hears nothing."""
 
-    async def started(self, step: str) -> None:
+    def started(self, step: str) -> None:
         """The step is about to run."""
 
-    async def succeeded(self, step: str, message: str | None = None) -> None:
+    def succeeded(self, step: str, message: str | None = None) -> None:
         """The step has run."""
+
+    def told(self) -> Told | None:
+        """What it heard since this was asked last, to be stored with the next entry of the log."""
+        return None
 
     async def failed(self, step: str, failure: BaseException) -> None:
         """The step raised, or was cancelled."""

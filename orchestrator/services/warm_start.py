@@ -12,11 +12,20 @@ from dataclasses import replace
 import anyio
 import structlog
 
+from orchestrator.domain.conversation import Phase, advance
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.nested.client import Impostor, NotDormant, Refused
 from orchestrator.services.pool import Taken, WarmPool
-from orchestrator.services.provisioning import STEPS, Provisioning, Surroundings, client_of, init_body, made
+from orchestrator.services.provisioning import (
+    STEPS,
+    Provisioning,
+    Surroundings,
+    advance_to,
+    client_of,
+    init_body,
+    made,
+)
 from orchestrator.services.saga import Step
 
 log = structlog.get_logger(__name__)
@@ -45,7 +54,7 @@ async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
     """Write down whose it is, and then tell it. Answers what is told of that."""
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     bound = replace(runtime, spare=taken.name, volume=taken.volume)
-    await start.store(replace(start.conversation, runtime=bound))
+    await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
     await start.house.archived(start.conversation.tenant)
     start.handle, start.endpoint, start.init_key = taken.handle, taken.endpoint, taken.init_key
     try:
@@ -59,9 +68,11 @@ async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
         else:  # it may have been told: nobody else gets it
             await pool.remove(taken.name, fence=start.lease.fence)
         start.handle = start.endpoint = start.init_key = None
-        await start.store(replace(start.conversation, runtime=replace(bound, spare="", volume=None)))
+        anew = advance_to(start, Phase.PENDING)
+        cold = advance(anew, Phase.PROVISIONING, why=anew.why, now=start.house.clock.now())
+        await start.store(replace(cold, runtime=replace(bound, spare="", volume=None)))
         return NOT_TAKEN
-    start.warm = True
+    start.warm, start.init_key = True, None
     return HIT
 
 

@@ -250,10 +250,20 @@ class Conversations(Protocol):
         ...
 
 
-class SagaLog(Protocol):
-    """Which steps of the present start may have run. Written before the step runs; fenced."""
+@dataclass(frozen=True)
+class Told:
+    """What is told of a start in its operation along with an entry of its log. An operation that was forgotten, or that
+    has no such stage, hears nothing."""
 
-    async def started(self, lease: Lease, step: str, *, note: str = "") -> None:
+    operation: OperationId
+    stages: Sequence[Stage]
+
+
+class SagaLog(Protocol):
+    """Which steps of the present start may have run. Written before the step runs; fenced. `told` goes with it in one
+    call: each write waits for a disk."""
+
+    async def started(self, lease: Lease, step: str, *, note: str = "", told: Told | None = None) -> None:
         """`note` is what undo needs and is known before the step runs, such as the name it will claim."""
         ...
 
@@ -263,7 +273,7 @@ class SagaLog(Protocol):
         """(step, note, stuck message) of steps not undone, in the order in which they began."""
         ...
 
-    async def clear(self, lease: Lease) -> None: ...
+    async def clear(self, lease: Lease, *, told: Told | None = None) -> None: ...
 
 
 class Operations(Protocol):

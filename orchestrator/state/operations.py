@@ -5,11 +5,16 @@ from orchestrator.domain.ids import OperationId, TenantId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.state import records
 from orchestrator.state.base import OPERATION_TTL_MS
-from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.funnel import Call, Funnel, command, run
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import no_operation
 
 _STAGE = "stage:"
+
+
+def stage_call(tenant: TenantId, id: OperationId, stage: Stage) -> Call:
+    """Replace a stage; answers 0 when there is no such operation or stage."""
+    return run("operation_stage", (TenantKeys(tenant).operation(id),), stage.name, records.stage_text(stage))
 
 
 class RedisOperations:
@@ -52,8 +57,7 @@ class RedisOperations:
         )
 
     async def stage(self, tenant: TenantId, id: OperationId, stage: Stage) -> None:
-        call = run("operation_stage", (TenantKeys(tenant).operation(id),), stage.name, records.stage_text(stage))
-        if not await self._funnel.one(call):
+        if not await self._funnel.one(stage_call(tenant, id, stage)):
             raise no_operation()
 
     async def forget(self, tenant: TenantId, id: OperationId) -> None:

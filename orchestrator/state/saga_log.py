@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.state.base import Lease
+from orchestrator.state.base import Lease, Told
 from orchestrator.state.funnel import Funnel, command, run
 from orchestrator.state.keys import TenantKeys
+from orchestrator.state.operations import stage_call
 from orchestrator.state.refusals import lease_lost
 
 
@@ -13,8 +14,8 @@ class RedisSagaLog:
     def __init__(self, funnel: Funnel) -> None:
         self._funnel = funnel
 
-    async def started(self, lease: Lease, step: str, *, note: str = "") -> None:
-        await self._write("saga_started", lease, step, note)
+    async def started(self, lease: Lease, step: str, *, note: str = "", told: Told | None = None) -> None:
+        await self._write("saga_started", lease, step, note, told=told)
 
     async def undone(self, lease: Lease, step: str) -> None:
         await self._write("saga_undone", lease, step)
@@ -22,8 +23,8 @@ class RedisSagaLog:
     async def stuck(self, lease: Lease, step: str, message: str) -> None:
         await self._write("saga_stuck", lease, step, message)
 
-    async def clear(self, lease: Lease) -> None:
-        await self._write("saga_clear", lease)
+    async def clear(self, lease: Lease, *, told: Told | None = None) -> None:
+        await self._write("saga_clear", lease, told=told)
 
     async def attempted(self, tenant: TenantId, id: ConversationId) -> Sequence[tuple[str, str, str | None]]:
         fields: dict[str, str] = await self._funnel.one(command("HGETALL", TenantKeys(tenant).saga(id)))
@@ -33,8 +34,10 @@ class RedisSagaLog:
             for step in sorted(places, key=places.__getitem__)
         ]
 
-    async def _write(self, script: str, lease: Lease, *arguments: str) -> None:
+    async def _write(self, script: str, lease: Lease, *arguments: str, told: Told | None = None) -> None:
         t = TenantKeys(lease.tenant)
         keys = (t.conversation(lease.conversation), t.saga(lease.conversation))
-        if not await self._funnel.one(run(script, keys, lease.owner, lease.fence, *arguments)):
+        stages = [] if told is None else [stage_call(lease.tenant, told.operation, stage) for stage in told.stages]
+        replies = await self._funnel.batch(run(script, keys, lease.owner, lease.fence, *arguments), *stages)
+        if not replies[0]:
             raise lease_lost(lease)

@@ -27,7 +27,9 @@ from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
-NAMES = [step.name for step in ALL_STEPS]
+#: after a hit they have nothing to do: the claim did it, and undoes it
+PASSED_OVER = ("volume", "create", "start", "alive", "init")
+NAMES = [step.name for step in ALL_STEPS if step.name not in PASSED_OVER]
 MASTER = MasterKeys([bytes(range(32))])
 
 
@@ -210,7 +212,7 @@ async def test_a_failure_at_every_step_leaves_nothing_of_it(world: World, fail_a
                 if step.undo is not None:
                     await step.undo(start, note)
 
-        return replace(step, do=do, undo=undo)
+        return replace(step, do=do, undo=undo, needless=step.needless if step.name in PASSED_OVER else lambda _: False)
 
     await world.filled()
     conversation = await world.store.conversations.create(a_conversation())
@@ -255,5 +257,5 @@ async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_dou
         world.store.__init__(SystemClock())  # type: ignore[misc]  # a new world for the next one
         if not mortal.dead:
             break
-    assert kills > 15
+    assert kills > 10
     assert not mortal.dead, "every call had its turn"

@@ -1,13 +1,17 @@
 """Any saga: every step twice, failure at every step leaves nothing, every undo twice, an undo that fails is stuck."""
 
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 
 import anyio
 import pytest
 from support.records import claimed
 
 from orchestrator.domain.clock import SystemClock
-from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.conversation import Why
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId, new_uuid
+from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.services.progress import OperationProgress
 from orchestrator.services.saga import Progress, Step, StepFailed, run, unwind
 from orchestrator.state.base import Lease
 from orchestrator.state.memory import MemoryStore
@@ -88,6 +92,55 @@ async def test_a_failure_at_any_step_leaves_nothing(
     assert failed.value.step == fail_at
     assert world.things == set()
     assert await attempted(store, lease) == []
+
+
+async def test_a_step_that_an_earlier_one_made_needless_is_neither_run_nor_undone(
+    store: MemoryStore, lease: Lease
+) -> None:
+    world = World(fail_at="three", fail_undo="two")
+    chain = steps()
+    chain[1] = replace(chain[1], needless=lambda world: "one" in world.things)
+    with pytest.raises(StepFailed) as failed:
+        await run(chain, world, lease=lease, saga=store.saga, progress=Progress())
+    assert (failed.value.step, world.things, await attempted(store, lease)) == ("three", set(), [])
+
+
+async def test_what_is_told_of_the_steps_is_in_the_operation_before_the_next_one_runs(
+    store: MemoryStore, lease: Lease
+) -> None:
+    conversation = await store.conversations.get(lease.tenant, lease.conversation)
+    assert conversation is not None
+    now = SystemClock().now()
+    id = OperationId(new_uuid())
+    stages = tuple(Stage(name) for name in NAMES)
+    await store.operations.create(
+        Operation(id, lease.tenant, lease.conversation, "start", OperationState.RUNNING, stages, now, now)
+    )
+
+    async def states() -> list[str]:
+        operation = await store.operations.get(lease.tenant, id)
+        assert operation is not None
+        return [stage.state for stage in operation.stages]
+
+    async def hide(why: Why) -> Why:
+        return why
+
+    async def look(world: World) -> None:
+        seen.append(await states())
+        if world.fail_at == "look":
+            raise RuntimeError("look")
+
+    seen: list[list[str]] = []
+    for fail_at, last in (("", ["succeeded"] * 3), ("look", ["succeeded", "succeeded", "failed"])):
+        world = World(fail_at=fail_at)
+        chain = steps()
+        chain[1] = replace(chain[1], needless=lambda world: True)
+        chain[2] = replace(chain[2], do=look)
+        progress = OperationProgress(store.operations, replace(conversation, operation=id), SystemClock(), hide)
+        with suppress(StepFailed):
+            await run(chain, world, lease=lease, saga=store.saga, progress=progress)
+        assert seen.pop() == ["succeeded", "succeeded", "running"]
+        assert await states() == last
 
 
 async def test_cancellation_undoes_as_well(store: MemoryStore, lease: Lease) -> None:
