@@ -1,8 +1,9 @@
 """Moving event logs from the state server to the archive: what makes them unbounded there, and bounded here.
 
-The state server holds the end of each log. What is more than twice what it is to hold is archived by whoever appends
-next, before it appends; what is held of a conversation that rests, by its worker. First the segment is on disk, then
-the stream is cut: a crash in between leaves events in both, which is harmless, and nothing is ever in neither.
+The state server holds the end of each log while there is a runtime, and nothing of one without. What is more than
+twice what it is to hold is archived by whoever appends next, before it appends; what is held of a conversation that
+rests, by its worker. First the segment is on disk, then the stream is cut: a crash in between leaves events in both,
+which is harmless, and nothing is ever in neither.
 """
 
 from collections.abc import AsyncIterator
@@ -28,6 +29,8 @@ from orchestrator.state.event_archive.places import EventsUnavailable
 log = structlog.get_logger(__name__)
 #: Nothing runs, or what does is frozen: the log is as long as it will be for a while.
 _RESTING = frozenset({Phase.PAUSED, Phase.STOPPED, Phase.FAILED, Phase.DELETING})
+#: Nothing runs, and it may stay so for ever: the state server is to hold nothing of its log.
+_AT_REST = frozenset({Phase.STOPPED, Phase.FAILED, Phase.DELETING})
 _ARCHIVE_AT = 2  # times the bounds
 _REFUSE_AT = 8  # times the bounds, when the archive cannot be used: the runtime keeps what is refused
 _TRY_AGAIN_SECONDS = 5.0
@@ -66,6 +69,13 @@ class EventArchiving:
             held = await self._events.held(*where)
         return held
 
+    async def last(self, conversation: Conversation) -> StoredEvent | None:
+        """The last event of the log, from wherever it is. Raises as `known`, and `EventsUnavailable`."""
+        held = await self.known(conversation)
+        if held.last and not held.events:
+            return await self._archive.last(log_of(conversation))
+        return await self._events.last(conversation.tenant, conversation.id)
+
     async def make_room(self, conversation: Conversation) -> None:
         """Before something is appended: archive what is too much. While the archive cannot be used, more is held, up to
         a limit; beyond it `EventsUnavailable`. Raises `StoreUnavailable`, `NotFound`."""
@@ -95,6 +105,7 @@ class EventArchiving:
         try:
             held = await self.known(conversation)
             rests = conversation.phase in _RESTING and held.last > (held.archived or 0)
+            rests = rests or (conversation.phase in _AT_REST and held.events > 0)
             if rests or self._exceeds(held, _ARCHIVE_AT):
                 await self.archive(conversation)
             if rests or self._archive.wants_merge(log_of(conversation)):
@@ -160,8 +171,9 @@ class EventArchiving:
         while some := await self._gathered(conversation, archived):
             await self._archive.write(mine, some)
             archived = some[-1].sequence
+        events = 0 if conversation.phase in _AT_REST else self._bounds.events
         try:
-            await self._events.trim(*where, archived=archived, events=self._bounds.events, size=self._bounds.size)
+            await self._events.trim(*where, archived=archived, events=events, size=self._bounds.size)
         except NotFound:
             await self._archive.remove(mine)  # it was purged while this was written
             raise

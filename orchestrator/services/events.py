@@ -120,8 +120,7 @@ class EventLog:
         return (await self._archiving.known(conversation)).last
 
     async def _pull(self, conversation: Conversation, client: RuntimeClient) -> int:
-        await self._archiving.known(conversation)
-        last = await self._events.last(conversation.tenant, conversation.id)
+        last = await self._archiving.last(conversation)
         if last is None or last.is_gap:  # a mark is ours: the runtime's log is read from its beginning
             page = await client.events(conversation.id, page_id=None)
             return await self._follow(conversation, client, page, sequence=0, known=set())

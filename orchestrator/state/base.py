@@ -86,11 +86,11 @@ class StoredEvent:
 
 @dataclass(frozen=True)
 class HeldEvents:
-    """How much of a log the state server holds: the end of it, without a hole."""
+    """How much of a log the state server holds: the end of it, without a hole; nothing, where all is archived."""
 
     events: int
     size: int  #: bytes of their payloads
-    last: int  #: the last sequence, 0 for none
+    last: int  #: the last sequence of the log, 0 for none
     archived: int | None  #: up to where the archive reached when this server last heard; None when it never did
 
 
@@ -326,7 +326,10 @@ class Events(Protocol):
         Raises `NotFound` when there is no such conversation: a late batch leaves nothing behind."""
         ...
 
-    async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None: ...
+    async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None:
+        """The last event that is held."""
+        ...
+
     async def read(self, tenant: TenantId, id: ConversationId, *, after: int, limit: int) -> Sequence[StoredEvent]:
         """Of what is held: the first may be far above `after`."""
         ...
@@ -339,7 +342,7 @@ class Events(Protocol):
 
     async def trim(self, tenant: TenantId, id: ConversationId, *, archived: int, events: int, size: int) -> None:
         """The archive reaches to `archived`: let go of what it has, but for the last event and as many before it as are
-        within both bounds. Raises `NotFound`."""
+        within both bounds; with `events` 0 of all that it has. Raises `NotFound`."""
         ...
 
 

@@ -58,8 +58,9 @@ class RedisEvents:
         count, newest, (size, archived) = await self._funnel.batch(
             command("XLEN", t.events(id)), _newest(tenant, id), fields
         )
-        last = _event(newest[0]).sequence if newest else 0
-        return HeldEvents(count, int(size or 0), last, None if archived is None else int(archived))
+        through = None if archived is None else int(archived)
+        last = _event(newest[0]).sequence if newest else max(0, through or 0)
+        return HeldEvents(count, int(size or 0), last, through)
 
     async def resume(self, tenant: TenantId, id: ConversationId, archived: StoredEvent | None) -> None:
         one = archived or StoredEvent(0, "", "")

@@ -15,8 +15,8 @@ class MemoryEvents:
         self._shelf = shelf
 
     async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
-        log = self._shelf.place(tenant, id).events
-        last = log[-1].sequence if log else 0
+        place = self._shelf.place(tenant, id)
+        log, last = place.events, _last(place)
         for event in events:
             if event.first == last + 1:
                 log.append(event)
@@ -39,7 +39,7 @@ class MemoryEvents:
     async def held(self, tenant: TenantId, id: ConversationId) -> HeldEvents:
         log, place = self._log(tenant, id), self._shelf.places.get((tenant, id))
         archived = None if place is None else place.archived
-        last = log[-1].sequence if log else 0
+        last = 0 if place is None else _last(place)
         return HeldEvents(len(log), sum(len(event.payload.encode()) for event in log), last, archived)
 
     async def resume(self, tenant: TenantId, id: ConversationId, archived: StoredEvent | None) -> None:
@@ -55,7 +55,8 @@ class MemoryEvents:
         taken = 0
         for event in reversed(place.events):
             length = len(event.payload.encode())
-            if event.sequence <= archived and kept and (len(kept) >= events or taken + length > size):
+            full = not events or (kept and (len(kept) >= events or taken + length > size))
+            if event.sequence <= archived and full:
                 break
             kept.insert(0, event)
             taken += length
@@ -65,6 +66,11 @@ class MemoryEvents:
     def _log(self, tenant: TenantId, id: ConversationId) -> list[StoredEvent]:
         place = self._shelf.places.get((tenant, id))
         return [] if place is None else place.events
+
+
+def _last(place: Place) -> int:
+    """The end of the log; that of the archive, where nothing is held."""
+    return place.events[-1].sequence if place.events else max(0, place.archived or 0)
 
 
 def _reaches(place: Place, archived: int) -> None:

@@ -9,10 +9,12 @@
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return -1
 end
-local last = 0
 local newest = redis.call('XREVRANGE', KEYS[2], '+', '-', 'COUNT', 1)
+local last
 if newest[1] then
   last = tonumber(string.match(newest[1][1], '^(%d+)-'))
+else -- nothing is held, or no more: the log ends where the archive does
+  last = math.max(0, tonumber(redis.call('HGET', KEYS[1], 'log_archived') or '0'))
 end
 local added = 0
 for position = 2, #ARGV, 5 do

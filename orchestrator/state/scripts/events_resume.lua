@@ -1,4 +1,4 @@
--- The archive's last event: where nothing behind it is held, hold it, so that the log goes on from there.
+-- The archive's last event: where the server knew less, hold it, so that the log goes on from there.
 -- KEYS: conversation, events
 -- ARGV: its sequence (0: the archive has nothing), id, payload, the first sequence for which it stands
 -- Answers 1, or -1 when there is no such conversation.

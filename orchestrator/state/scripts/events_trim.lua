@@ -1,4 +1,5 @@
--- Let go of events that the archive has, but for the last one and as many before it as are within the bounds.
+-- Let go of events that the archive has, but for the last one and as many before it as are within the bounds. With a
+-- bound of 0 events all of them go: a stream takes some kilobytes, whatever is in it.
 -- KEYS: conversation, events
 -- ARGV: the last sequence that the archive has, how many events to hold, how many bytes of payloads
 -- Answers 1, or -1 when there is no such conversation.
@@ -20,7 +21,7 @@ while not done do
         size = #entry[2][position + 1]
       end
     end
-    if sequence <= archived and count > 0 and (count >= most or bytes + size > largest) then
+    if sequence <= archived and (most == 0 or count > 0 and (count >= most or bytes + size > largest)) then
       done = true
       break
     end
@@ -30,6 +31,8 @@ while not done do
 end
 if lowest then
   redis.call('XTRIM', KEYS[2], 'MINID', lowest)
+elseif done then
+  redis.call('UNLINK', KEYS[2])
 end
 redis.call('HSET', KEYS[1], 'log_bytes', bytes)
 if archived > tonumber(redis.call('HGET', KEYS[1], 'log_archived') or '-1') then

@@ -53,6 +53,20 @@ async def test_only_what_is_archived_is_let_go(store: Store, where: Where) -> No
     assert await store.events.held(*where) == HeldEvents(2, 2 * SIZE, 101, archived=100)
 
 
+async def test_a_log_of_which_nothing_is_held_goes_on_behind_the_archive(store: Store, where: Where) -> None:
+    await store.events.append(*where, events(*range(1, 11)))
+    await store.events.trim(*where, archived=9, events=0, size=0)
+    assert await numbers(store, where) == [10], "it is nowhere else"
+    await store.events.trim(*where, archived=10, events=0, size=0)
+    assert await store.events.held(*where) == HeldEvents(0, 0, 10, archived=10)
+    assert await store.events.last(*where) is None
+    assert await store.events.append(*where, events(10)) == 10, "it is there"
+    assert await store.events.append(*where, events(12)) == 10, "it does not join"
+    assert await store.events.held(*where) == HeldEvents(0, 0, 10, archived=10)
+    assert await store.events.append(*where, events(11, 12)) == 12
+    assert await numbers(store, where) == [11, 12]
+
+
 async def test_what_the_archive_reaches_never_shrinks(store: Store, where: Where) -> None:
     await store.events.append(*where, events(*range(1, 11)))
     await store.events.trim(*where, archived=10, events=5, size=10_000)
