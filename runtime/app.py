@@ -141,7 +141,7 @@ def _init_key(configuration: RuntimeSettings, given: InitKey | SecretStr | None)
     if given is None and configuration.deferred_init:
         if configuration.secret_key is None:
             raise InvalidConfiguration("OH_DEFERRED_INIT needs an init key: use --boot-key-fd, or set OH_SECRET_KEY")
-        return InitKey(configuration.secret_key)
+        return InitKey(configuration.secret_key, travels=True)
     return given
 
 

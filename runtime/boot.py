@@ -1,7 +1,9 @@
 """The init key of a dormant runtime: where it comes from, and what it proves.
 
 It reaches the process by an inherited descriptor, a file, or the one line on standard input that the container's driver
-writes after the start. It is compared and used for proofs, never shown, and forgotten once the runtime is initialised.
+writes after the start: then it is a boot key, which never travels, and both sides prove that they hold it. In the
+contract's own form, where the configuration says `deferred_init`, the caller sends the key itself. It is never shown,
+and forgotten once the runtime is initialised.
 """
 
 import hashlib
@@ -13,16 +15,22 @@ from pathlib import Path
 import structlog
 from pydantic import SecretStr
 
+from runtime.connection import Challenge
+
 log = structlog.get_logger()
 
 LONGEST_KEY = 4096
 
 
 class InitKey:
-    """A key that may arrive after the server started. Thread-safe. Until it is there, nothing is accepted."""
+    """A key that may arrive after the server started. Thread-safe. Until it is there, nothing is accepted.
 
-    def __init__(self, key: SecretStr | None = None) -> None:
+    `travels` says that a caller may send the key itself, as the contract has it.
+    """
+
+    def __init__(self, key: SecretStr | None = None, *, travels: bool = False) -> None:
         self._key: bytes | None = None
+        self.travels = travels
         if key is not None:
             self.set(key)
 
@@ -38,10 +46,19 @@ class InitKey:
         key = self._key
         return key is not None and hmac.compare_digest((candidate or "").encode(errors="surrogatepass"), key)
 
-    def proof(self, nonce: str) -> str | None:
-        """Hex HMAC-SHA256 that shows the caller that this is its runtime, before it sends any key here."""
+    def proof(self, challenge: Challenge) -> str | None:
+        """Hex HMAC-SHA256 that shows the caller that this is its runtime, before it sends anything here."""
+        return self._signed(f"runtime|{challenge.nonce}|{challenge.text}")
+
+    def accepts_proof(self, candidate: str, challenge: Challenge, body: bytes) -> bool:
+        """Whether whoever sends this body holds the key, and answers this challenge."""
+        digest = hashlib.sha256(body).hexdigest()
+        expected = self._signed(f"orchestrator|{challenge.nonce}|{challenge.text}|{digest}")
+        return expected is not None and hmac.compare_digest(candidate.encode(errors="surrogatepass"), expected.encode())
+
+    def _signed(self, text: str) -> str | None:
         key = self._key
-        return hmac.new(key, f"runtime|{nonce}".encode(), hashlib.sha256).hexdigest() if key is not None else None
+        return hmac.new(key, text.encode(), hashlib.sha256).hexdigest() if key is not None else None
 
 
 def key_from_descriptor(descriptor: int) -> InitKey:

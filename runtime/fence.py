@@ -21,6 +21,10 @@ class BadFence(ValueError):
 class StaleFence(Exception):
     """Another holder came after the one that sent this."""
 
+    def __init__(self, highest: int) -> None:
+        super().__init__(f"the highest fence is {highest}")
+        self.highest = highest
+
 
 class FenceKeeper:
     """Thread-safe. `admit` blocks on the disk when the fence is new."""
@@ -32,9 +36,9 @@ class FenceKeeper:
 
     def is_known(self, text: str) -> bool:
         """Whether this is the highest one, so that nothing has to be written. Raises BadFence, StaleFence."""
-        fence = _number(text)
+        fence = number(text)
         if fence < self._highest:
-            raise StaleFence
+            raise StaleFence(self._highest)
         return fence == self._highest
 
     @property
@@ -49,10 +53,11 @@ class FenceKeeper:
                 return
             private_directory(self._path.parent)
             write_atomic(self._path, text.strip().encode())
-            self._highest = _number(text)
+            self._highest = number(text)
 
 
-def _number(text: str) -> int:
+def number(text: str) -> int:
+    """The fence that a header says. Raises BadFence."""
     text = text.strip()
     if not (text.isascii() and text.isdigit()) or len(text) > _MOST_DIGITS:
         raise BadFence
@@ -62,6 +67,6 @@ def _number(text: str) -> int:
 def _read(path: Path) -> int:
     """0 when there is none. Raises OSError, and BadFence for a damaged file: guessing would let a late holder in."""
     try:
-        return _number(path.read_text())
+        return number(path.read_text())
     except FileNotFoundError:
         return 0

@@ -2,7 +2,8 @@
 
 `python -m runtime` and the tests serve through here. uvicorn wakes ten times a second to look whether it should end;
 this server sleeps until it is told. Its WebSocket protocol lends the application a `Wire`, so that one encoded frame
-can be written to many sockets without a task and an encoding for each.
+can be written to many sockets without a task and an encoding for each. Its HTTP protocol tells the application which
+requests came on the same connection.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from typing import Any, cast
 
 import uvicorn
 from starlette.types import ASGIApp
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
+
+from runtime.connection import CONNECTION, Connection
 
 #: how long open requests may still run after SIGTERM before they are cut
 GRACE_SECONDS = 5
@@ -61,6 +65,14 @@ class WireProtocol(WebSocketsSansIOProtocol):
             extensions[WIRE] = Wire(self)
 
 
+class ConnectionProtocol(HttpToolsProtocol):
+    """uvicorn's protocol, one object a connection, with a `Connection` in the state of every request that it brings."""
+
+    def __init__(self, *given: Any, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.app_state = {**self.app_state, CONNECTION: Connection()}
+
+
 class Server(uvicorn.Server):
     """Ends when `should_exit` is set or a signal comes; until then it uses no time.
 
@@ -103,7 +115,7 @@ def configuration(app: ASGIApp, *, grace: int = GRACE_SECONDS) -> uvicorn.Config
     return uvicorn.Config(
         app,
         loop="uvloop",
-        http="httptools",
+        http=ConnectionProtocol,
         ws=WireProtocol,
         ws_max_size=LARGEST_CLIENT_FRAME,
         # The same frame goes to every socket; compressed it would be another one for each.

@@ -24,7 +24,7 @@ from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.live_secrets import held
 from runtime.conversations.service import ConversationService
-from runtime.fence import FenceKeeper
+from runtime.fence import FenceKeeper, StaleFence
 from runtime.machine import account
 from runtime.machine.commands import Commands
 from runtime.machine.files import Boundaries
@@ -211,11 +211,14 @@ class RuntimeState:
         last = self._parts.conversations.idle_since() if self._parts is not None else None
         return time.monotonic() - (last if last is not None else self.started_at)
 
-    async def activate(self, settings: RuntimeSettings) -> None:
-        """Open the stores and start the conversations. Raises what they raise; then there is nothing half-open."""
+    async def activate(self, settings: RuntimeSettings, *, fence: str | None = None) -> None:
+        """Open the stores and start the conversations. Raises what they raise, and StaleFence where a holder with a
+        higher fence has been here before; then there is nothing half-open."""
         self.stage = Stage.INITIALIZING
         parts = await asyncio.to_thread(_open, settings)
         try:
+            if fence is not None:
+                await asyncio.to_thread(parts.fence.admit, fence)
             await parts.conversations.start()
             await parts.commands.open()
         except BaseException:
@@ -233,15 +236,18 @@ class RuntimeState:
             log.warning("runtime.secrets_in_memory_only", hint="set OH_SECRET_KEY to keep them over a restart")
         log.info("runtime.ready", seconds=round(time.monotonic() - self.started_at, 3))
 
-    async def initialize(self, settings: RuntimeSettings) -> None:
-        """Wake a dormant runtime and forget its init key.
+    async def initialize(self, settings: RuntimeSettings, *, fence: str | None = None) -> None:
+        """Wake a dormant runtime and forget its init key. `fence` is the caller's, a number.
 
-        Raises NotDormant, or InitFailed and is dormant again. Of several calls at once the first one wins.
+        Raises NotDormant; or InitFailed or StaleFence, and is dormant again. Of several calls at once the first wins.
         """
         if self.stage is not Stage.DORMANT:
             raise NotDormant
         try:
-            await self.activate(settings)
+            await self.activate(settings, fence=fence)
+        except StaleFence:
+            self.stage = Stage.DORMANT
+            raise
         except Exception as exc:  # the request's edge: whatever failed, the caller must be able to try again
             self.stage = Stage.DORMANT
             self.init_error = str(uuid.uuid4())

@@ -23,6 +23,7 @@ class Request:
     query: Mapping[str, str]
     headers: Mapping[str, str]
     body: Any
+    content: bytes  #: the body as it came
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
     with contextlib.suppress(ValueError):
         body = json.loads(content) if content else None
     parts = urlsplit(target)
-    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body)
+    return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body, content)
 
 
 def rendered(answer: Answer) -> bytes:

@@ -6,7 +6,9 @@ What a conversation remembers is in `Memory`, which outlives the runtime as a vo
 """
 
 import asyncio
+import hashlib
 import hmac
+import secrets
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,13 @@ class Memory:
     conversations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     #: How much of each conversation's log a receiver of webhooks, by its name, has acknowledged.
     pushed: dict[str, dict[str, int]] = field(default_factory=dict)
+
+
+@dataclass
+class _Challenge:
+    """Of one connection: what is to be answered on it, once."""
+
+    open: tuple[str, str] | None = None  #: the caller's nonce, and ours
 
 
 class FakeRuntime:
@@ -93,9 +102,10 @@ class FakeRuntime:
         task = asyncio.current_task()
         assert task is not None  # noqa: S101 - asyncio runs this callback in a task
         self._connections.add(task)
+        challenge = _Challenge()
         try:
             while (request := await read_request(reader)) is not None:
-                answer = await self._answer(request)
+                answer = await self._answer(request, challenge)
                 if answer is None:
                     break
                 writer.write(rendered(answer))
@@ -108,7 +118,7 @@ class FakeRuntime:
             self._connections.discard(task)
             writer.close()
 
-    async def _answer(self, request: Request) -> Answer | None:
+    async def _answer(self, request: Request, challenge: _Challenge) -> Answer | None:
         """What to say; None cuts the connection."""
         await self._goes_on.wait()
         if self._server is None:
@@ -118,14 +128,14 @@ class FakeRuntime:
             await asyncio.sleep(self._script.pace)
         rule = self._script.meets(request.method, request.path)
         if rule is None:
-            return self._noted(request, self._served(request))
+            return self._noted(request, self._served(request, challenge))
         match rule.fault:
             case Fault.STATUS:
                 return Answer(rule.status, {"detail": "scripted"} if rule.body is None else rule.body)
             case Fault.SILENCE:
                 await asyncio.Event().wait()  # until `stop` cancels us
             case Fault.LOST_REPLY:
-                self._served(request)
+                self._served(request, challenge)
                 self._wake()
             case Fault.DEATH:
                 self.cut()
@@ -138,7 +148,7 @@ class FakeRuntime:
             self.configured.append(request.path)
         return answer
 
-    def _served(self, request: Request) -> Answer:
+    def _served(self, request: Request, challenge: _Challenge) -> Answer:
         match (request.method, request.path):
             case ("GET", "/alive" | "/health"):
                 return Answer(200, {"status": "ok"})
@@ -147,28 +157,43 @@ class FakeRuntime:
             case ("GET", "/server_info"):
                 return Answer(200, {"title": "fake", "version": "0", "uptime": 0.0, "idle_time": 0.0})
             case ("GET", "/api/init"):
-                return self._told_state(request)
+                return self._told_state(request, challenge)
             case ("POST", "/api/init"):
-                return self._initialised(request)
+                return self._initialised(request, challenge)
         return self._refused(request) or self._configured(request) or self._conversed(request)
 
-    def _told_state(self, request: Request) -> Answer:
+    def _told_state(self, request: Request, challenge: _Challenge) -> Answer:
         answer: dict[str, Any] = {"state": "dormant" if self._config is None else "ready", "error": None}
         if nonce := request.headers.get("x-init-nonce"):
-            key = self._init_key.open().encode()
-            answer["proof"] = hmac.new(key, f"runtime|{nonce}".encode(), "sha256").hexdigest()
+            challenge.open = nonce, secrets.token_urlsafe(24)
+            answer |= {"challenge": challenge.open[1], "proof": self._signed("runtime", *challenge.open)}
         return Answer(200, answer)
 
-    def _initialised(self, request: Request) -> Answer:
+    def _signed(self, *parts: str) -> str:
+        return hmac.new(self._init_key.open().encode(), "|".join(parts).encode(), "sha256").hexdigest()
+
+    def _initialised(self, request: Request, challenge: _Challenge) -> Answer:
         if self._config is not None:
             return Answer(400, {"detail": "Runtime is not dormant"})
-        if not self._init_key.matches(request.headers.get("x-init-api-key", "")):
-            return Answer(401, {"detail": "Unauthorized"})
+        asked, challenge.open = challenge.open, None
+        if (refused := self._unproven(request, asked) or self._late(request)) is not None:
+            return refused
         if not isinstance(request.body, dict) or not request.body.get("session_api_keys"):
             return Answer(422, {"detail": "session_api_keys must hold at least one key"})
         self._config = request.body
         self._push(request.body)
         return Answer(200, {"state": "ready", "error": None})
+
+    def _unproven(self, request: Request, asked: tuple[str, str] | None) -> Answer | None:
+        """Stock servers have no challenge: there the key itself comes."""
+        proof, key = request.headers.get("x-init-proof"), request.headers.get("x-init-api-key")
+        if proof is None:
+            stock = asked is None and key is not None and self._init_key.matches(key)
+            return None if stock else Answer(401, {"detail": "Unauthorized"})
+        if asked is None:
+            return Answer(409, {"detail": "no challenge is open on this connection"})
+        expected = self._signed("orchestrator", *asked, hashlib.sha256(request.content).hexdigest())
+        return None if hmac.compare_digest(proof, expected) else Answer(401, {"detail": "Unauthorized"})
 
     def _wake(self) -> None:
         """The log may have grown."""
@@ -196,6 +221,9 @@ class FakeRuntime:
         generation = request.headers.get("x-generation")
         if generation is not None and generation != str(self._config.get("generation")):
             return Answer(409, {"detail": "generation mismatch"})
+        return self._late(request)
+
+    def _late(self, request: Request) -> Answer | None:
         fence = request.headers.get("x-fence")
         if fence is not None and int(fence) < self._memory.fence:
             return Answer(409, {"detail": "stale fence: another holder has come since", "fence": self._memory.fence})

@@ -4,10 +4,7 @@ A transport failure or nonsense is `RuntimeUnreachable`; a refusal is `Refused` 
 runtime said in its own closed words. Bodies of ours never enter an error.
 """
 
-import hmac
-import json
 import re
-import secrets
 import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -17,8 +14,10 @@ from typing import Any
 import anyio
 import httpx
 
-from orchestrator.domain.errors import PermanentError, RuntimeUnreachable
+from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
+from orchestrator.nested.binding import Connect, OneConnection, bind, says_dormant
+from orchestrator.nested.refusals import Refused, parsed, refusal
 
 MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
 _POLL_SECONDS = 0.05
@@ -27,30 +26,6 @@ _ALIVE_SECONDS = 2.0
 #: each client, which took longer than all calls of a start together.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
-
-
-class Refused(PermanentError):
-    """The runtime answered a call of ours with a failure."""
-
-    code = "runtime_refused"
-
-    def __init__(self, call: str, status: int, message_id: str | None, said: str, fence: int | None = None) -> None:
-        super().__init__(f"{call} was answered {status}")
-        self.fence = fence  #: the highest that the runtime has seen, where it refused a lower one
-        self.call = call
-        self.status = status
-        self.message_id = message_id
-        self.said = said
-
-
-class Impostor(PermanentError):
-    """Whoever listens at the runtime's address does not know its init key."""
-
-    code = "version_skew"
-
-
-class NotDormant(Impostor):
-    """Whoever listens there says that it has been told its keys before, and not by this caller."""
 
 
 @dataclass(frozen=True)
@@ -63,15 +38,20 @@ class RuntimeClient:
     """Calls to one runtime under its inner key. Made by `RuntimeClients.open` for the length of a piece of work."""
 
     def __init__(
-        self, http: httpx.AsyncClient, origin: str, inner_key: SecretText, fence: int | None, generation: int | None
+        self,
+        http: httpx.AsyncClient,
+        origin: str,
+        inner_key: SecretText,
+        fence: int | None,
+        generation: int | None,
+        connect: Connect,
     ) -> None:
         self._http = http
         self._origin = origin
-        self._headers = {"X-Session-API-Key": inner_key.open()}
-        if fence is not None:
-            self._headers["X-Fence"] = str(fence)
-        if generation is not None:
-            self._headers["X-Generation"] = str(generation)
+        self._connect = connect
+        named = {"X-Fence": fence, "X-Generation": generation}
+        self._guards = {name: str(number) for name, number in named.items() if number is not None}
+        self._headers = {"X-Session-API-Key": inner_key.open(), **self._guards}
 
     async def alive(self) -> bool:
         """Whether `/alive` answers 200 now."""
@@ -92,17 +72,9 @@ class RuntimeClient:
             await anyio.sleep(_POLL_SECONDS)
 
     async def init(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
-        """Bind a dormant runtime: it proves that it knows the init key before it is told anything. Raises `Impostor`;
-        `NotDormant` when it says that it was bound before."""
-        nonce = secrets.token_urlsafe(24)
-        answer = await self._call("GET", "/api/init", headers={"X-Init-Nonce": nonce}, proven=False)
-        proof = answer.get("proof") if isinstance(answer, dict) else None
-        expected = hmac.new(init_key.open().encode(), f"runtime|{nonce}".encode(), "sha256").hexdigest()
-        if isinstance(answer, dict) and answer.get("state", "dormant") != "dormant":
-            raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
-        if not isinstance(proof, str) or not hmac.compare_digest(proof, expected):
-            raise Impostor("the process at the runtime's address could not prove that it is the runtime")
-        await self._call("POST", "/api/init", json=body, headers={"X-Init-API-Key": init_key.open()})
+        """Bind a dormant runtime, which proves before and on the same connection that it knows the init key. Raises
+        `Impostor`; `NotDormant` when it says that it was bound before; see `binding.bind`."""
+        await bind(self._connect, self._origin, init_key, self._guards, body)
 
     async def wait_dormant(self) -> None:
         """Until it says that it waits to be bound. Ends only by the caller's deadline."""
@@ -113,12 +85,12 @@ class RuntimeClient:
             await anyio.sleep(_POLL_SECONDS)
 
     async def is_dormant(self) -> bool:
-        """Whether it says so now."""
+        """Whether it says so now. Whoever says it gets no key for that."""
         try:
-            answer = await self._call("GET", "/api/init", timeout=_ALIVE_SECONDS)
-        except (RuntimeUnreachable, Refused):
+            with anyio.fail_after(_ALIVE_SECONDS):
+                return await says_dormant(self._connect, self._origin)
+        except (RuntimeUnreachable, TimeoutError):
             return False
-        return isinstance(answer, dict) and answer.get("state") == "dormant"
 
     async def init_unproven(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
         """Bind a stock agent server. The caller has asked the engine, a moment ago, who listens at this address."""
@@ -200,17 +172,14 @@ class RuntimeClient:
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         timeout: float = 30.0,
-        proven: bool = True,
     ) -> Any:
-        """`proven` False: to somebody who has not shown yet that it is the runtime, and so gets no key."""
-        own = self._headers if proven else {}
         call = f"{method} {path.split('?')[0]}"
         request = self._http.build_request(
             method,
             self._origin + path,
             json=json,
             params=params,
-            headers={**own, **(headers or {})},
+            headers={**self._headers, **(headers or {})},
             timeout=timeout,
         )
         try:
@@ -223,15 +192,16 @@ class RuntimeClient:
         except (httpx.HTTPError, TimeoutError) as exc:
             raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
         if not response.is_success:
-            raise _refusal(call, response.status_code, body)
-        return _parse(body)
+            raise refusal(call, response.status_code, body)
+        return parsed(body)
 
 
 class RuntimeClients:
     """Makes clients. One per orchestrator; connections are never shared between two runtimes."""
 
-    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None) -> None:
+    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None, connect: Connect = OneConnection) -> None:
         self._transport = transport
+        self._connect = connect
 
     @asynccontextmanager
     async def open(
@@ -248,7 +218,7 @@ class RuntimeClients:
             limits=httpx.Limits(max_connections=2),
             follow_redirects=False,
         ) as http:
-            yield RuntimeClient(http, origin, inner_key, fence, generation)
+            yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
 
 
 async def _read(response: httpx.Response, call: str) -> bytes:
@@ -265,26 +235,3 @@ async def _read(response: httpx.Response, call: str) -> bytes:
 def is_event_id(value: Any) -> bool:
     """Whether an event can be asked for and kept under it."""
     return isinstance(value, str) and _EVENT_ID.fullmatch(value) is not None
-
-
-def _parse(body: bytes) -> Any:
-    try:
-        return json.loads(body) if body else None
-    except (ValueError, RecursionError):
-        return None
-
-
-def _refusal(call: str, status: int, body: bytes) -> Refused:
-    answer = _parse(body[:4096])
-    fields = answer if isinstance(answer, dict) else {}
-    said = next((fields[name] for name in ("message", "error", "detail") if isinstance(fields.get(name), str)), "")
-    message_id = fields.get("msg_id")
-    words = "".join(letter if letter.isprintable() else " " for letter in said[:300])
-    fence = fields.get("fence") if status == 409 else None
-    return Refused(
-        call,
-        status,
-        message_id if isinstance(message_id, str) else None,
-        words,
-        fence if isinstance(fence, int) and not isinstance(fence, bool) and 0 <= fence < 2**53 else None,
-    )

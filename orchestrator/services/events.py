@@ -18,7 +18,8 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId
-from orchestrator.nested.client import EventPage, Refused, RuntimeClient, RuntimeClients, is_event_id
+from orchestrator.nested.client import EventPage, RuntimeClient, RuntimeClients, is_event_id
+from orchestrator.nested.refusals import Refused
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import GAP, Events, StoredEvent

@@ -5,7 +5,7 @@ from dataclasses import replace
 from orchestrator.domain.conversation import Reason, StartFailed, Why
 from orchestrator.domain.errors import NestorError, StoreUnavailable, TransientError, Undecryptable
 from orchestrator.drivers.base import ClaimTaken, ImageUnavailable, StartRefused
-from orchestrator.nested.client import Impostor, Refused
+from orchestrator.nested.refusals import Impostor, Refused
 from orchestrator.security.redaction import Redactor
 
 _NET = Redactor()

@@ -11,7 +11,8 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.retention import Spans, Times
-from orchestrator.nested.client import Refused, RuntimeClients
+from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.refusals import Refused
 from orchestrator.services.activity import Activity
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing

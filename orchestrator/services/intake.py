@@ -16,7 +16,7 @@ from orchestrator.domain.conversation import LIVE_PHASES, Conversation
 from orchestrator.domain.errors import InvalidRequest, RuntimeUnreachable, TransientError, Unauthenticated
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.client import Refused
+from orchestrator.nested.refusals import Refused
 from orchestrator.services.events import EventLog
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations

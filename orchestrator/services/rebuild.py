@@ -17,7 +17,8 @@ from orchestrator.domain.errors import RuntimeNotFound, RuntimeUnreachable, Unde
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers.base import Condition, Driver, Handle, Observed, is_spare
-from orchestrator.nested.client import Refused, RuntimeClients
+from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.refusals import Refused
 from orchestrator.services.keys import KeyRing
 
 log = structlog.get_logger(__name__)

@@ -24,7 +24,8 @@ from orchestrator.domain.errors import (
 )
 from orchestrator.drivers.base import Handle
 from orchestrator.nested import stock, wire
-from orchestrator.nested.client import Refused, RuntimeClient
+from orchestrator.nested.client import RuntimeClient
+from orchestrator.nested.refusals import Refused
 from orchestrator.nested.wire import Bundle
 from orchestrator.services.held import held_by
 from orchestrator.services.provisioning import Surroundings, made, save

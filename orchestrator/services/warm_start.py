@@ -15,7 +15,7 @@ import structlog
 from orchestrator.domain.conversation import Phase, advance
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.drivers.base import ClaimTaken
-from orchestrator.nested.client import Impostor, NotDormant, Refused
+from orchestrator.nested.refusals import Impostor, NotDormant, Refused
 from orchestrator.services.pool import Taken, WarmPool
 from orchestrator.services.provisioning import (
     STEPS,

@@ -15,6 +15,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from runtime.fence import StaleFence
 from runtime.state import Dormant
 from runtime.store.cipher import EncryptionUnavailable
 from runtime.store.sealed import StoreUnreadable
@@ -43,6 +44,11 @@ def without_input(problems: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]
 def server_error(error_id: str, *, status: int = 500, headers: Mapping[str, str] | None = None) -> JSONResponse:
     """The answer for a failure of ours, which the log has under this id."""
     return JSONResponse({"detail": "Internal Server Error", "error_id": error_id}, status, headers=headers)
+
+
+def stale_fence(exc: StaleFence) -> JSONResponse:
+    """The answer to a late holder. The number is for an orchestrator that lost its records, to go on above it."""
+    return JSONResponse({"detail": "stale fence: another holder has come since", "fence": exc.highest}, 409)
 
 
 class ErrorEdge:

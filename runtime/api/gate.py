@@ -14,7 +14,7 @@ from starlette.routing import BaseRoute, Match
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from runtime.api.dependencies import KEY_HEADER, bearer_of
-from runtime.api.errors import DORMANT
+from runtime.api.errors import DORMANT, stale_fence
 from runtime.api.paths import route_path
 from runtime.fence import BadFence, StaleFence
 from runtime.state import RuntimeState, Stage
@@ -106,10 +106,8 @@ class Gate:
                 await asyncio.to_thread(fence.admit, given)
         except BadFence:
             return JSONResponse({"detail": f"{FENCE_HEADER} must be a number"}, 400)
-        except StaleFence:
-            # The number is for an orchestrator that lost its records: it has to go on above it.
-            told = {"detail": "stale fence: another holder has come since", "fence": fence.highest}
-            return JSONResponse(told, 409)
+        except StaleFence as exc:
+            return stale_fence(exc)
         return None
 
     def _is_route(self, scope: Scope) -> bool:

@@ -28,7 +28,8 @@ from orchestrator.drivers.base import (
     StartRefused,
 )
 from orchestrator.drivers.docker import DockerDriver
-from orchestrator.nested.client import Impostor, RuntimeClients
+from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.refusals import Impostor
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 

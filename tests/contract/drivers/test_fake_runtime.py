@@ -13,7 +13,8 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Condition, ExitCause, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.nested import wire
-from orchestrator.nested.client import Impostor, Refused, RuntimeClient, RuntimeClients
+from orchestrator.nested.client import RuntimeClient, RuntimeClients
+from orchestrator.nested.refusals import Impostor, Refused
 
 pytestmark = pytest.mark.anyio
 

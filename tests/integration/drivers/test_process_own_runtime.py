@@ -1,7 +1,5 @@
 """The process driver with the runtime that ships: dormant, with the init key in its memory and nowhere else."""
 
-import hashlib
-import hmac
 import os
 import signal
 import sys
@@ -16,6 +14,7 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Condition, ExitCause
 from orchestrator.drivers.process import own_zygote
 from orchestrator.drivers.process_interpreter import ask
+from orchestrator.nested.client import RuntimeClients
 
 pytestmark = pytest.mark.anyio
 
@@ -57,13 +56,10 @@ async def ready(origin: str) -> bool:
 
 
 async def bind(origin: str) -> None:
-    """Prove and initialise, on one connection."""
-    async with httpx.AsyncClient(trust_env=False, timeout=30) as client:
-        proof = (await client.get(f"{origin}/api/init", headers={"X-Init-Nonce": "n"})).json()["proof"]
-        assert proof == hmac.new(KEY.encode(), b"runtime|n", hashlib.sha256).hexdigest()
-        body = {"session_api_keys": [INNER], "secret_key": "at-rest-key-0123456789abcdef", "generation": 1}
-        answer = await client.post(f"{origin}/api/init", json=body, headers={"X-Init-API-Key": KEY})
-        assert answer.status_code == 200, answer.text
+    """As the orchestrator does."""
+    body = {"session_api_keys": [INNER], "secret_key": "at-rest-key-0123456789abcdef", "generation": 1}
+    async with RuntimeClients().open(origin, SecretText(INNER)) as client:
+        await client.init(SecretText(KEY), body)
 
 
 async def test_the_init_key_reaches_the_runtime_and_lies_nowhere_else(own):

@@ -3,6 +3,7 @@ twice; and a replica that dies at each of its calls, before it and behind it, af
 
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import httpx
@@ -12,6 +13,7 @@ from support.records import a_conversation
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.nested.binding import OneConnection
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services import saga
@@ -89,6 +91,18 @@ class Wire(httpx.AsyncBaseTransport):
             return httpx.Response(response.status_code, headers=response.headers, stream=body)
 
 
+class MortalConnection(OneConnection):
+    """The one on which a runtime is bound, likewise."""
+
+    def __init__(self, mortal: Mortal, origin: str) -> None:
+        super().__init__(origin)
+        self._mortal = mortal
+
+    async def ask(self, method: str, headers: Any, content: bytes = b"") -> tuple[int, bytes]:
+        answer: tuple[int, bytes] = await self._mortal.call(super().ask, method, headers, content)
+        return answer
+
+
 IMMORTAL = Mortal(0, before=True)
 
 
@@ -100,7 +114,8 @@ class World:
     engine: FakeEngine
 
     def house(self, mortal: Mortal = IMMORTAL) -> Surroundings:
-        driver, clients = FakeDriver(self.engine), RuntimeClients(transport=Wire(mortal))
+        driver = FakeDriver(self.engine)
+        clients = RuntimeClients(transport=Wire(mortal), connect=partial(MortalConnection, mortal))
         envelope = Envelope(MASTER, self.store.configuration)
         spares = mortal.over(self.store.spares)
         return Surroundings(

