@@ -121,6 +121,18 @@ def doctor(
     _guarded(work)
 
 
+@app.command()
+def netguard(
+    gateway: Annotated[str, typer.Option(help="The address that this machine has on the runtimes' bridge")],
+    holds: Annotated[Path | None, typer.Option(help="A file that exists while the rules hold")] = None,
+) -> None:
+    """Hold the network rules of the runtimes' bridge for orchestrators that may not set them, and stay."""
+    from orchestrator.app.netguard import guard
+
+    settings = _loaded()
+    _guarded(lambda: guard(settings, gateway=gateway, holds=holds))
+
+
 journal = typer.Typer(help="The journal of every accepted change: check it, restore from it.", no_args_is_help=True)
 app.add_typer(journal, name="journal")
 
@@ -203,7 +215,7 @@ def _print_json(url: str, key: SecretText | None) -> None:
 def _print_for_people(url: str, new_key: SecretText | None, about: Mapping[str, str]) -> None:
     shown = new_key.open() if new_key is not None else "$NESTOR_OPERATOR_KEY"
     typer.echo(f"Nestor listens on {url}")
-    for name in ("driver", "isolation", "starts", "server", "durability"):
+    for name in ("driver", "isolation", "hardening", "starts", "server", "durability"):
         if about.get(name):
             typer.echo(f"  {name:<11} {about[name]}")
     if new_key is not None:

@@ -44,7 +44,32 @@ class OrchestratorSettings(BaseSettings):
     runtime_network: str | None = None
     """Docker driver: a bridge that exists, made with inter-container traffic off. Without it Nestor makes its own."""
     runtime_subnet: str | None = None
-    """Docker driver: subnet of Nestor's own bridge, such as 10.213.0.0/22. Without it the engine chooses a free one."""
+    """Docker driver: subnet of Nestor's first bridge, such as 10.213.0.0/22. Without it a free one of the pool."""
+    runtime_pool: str = "10.214.0.0/16"
+    """Docker driver: the address space of Nestor's bridges. An engine's own pools end at some thirty networks; this one
+    has room for 64 shared ones, 512 of tenants or 4096 of conversations."""
+    runtime_cells: Literal["shared", "tenant", "conversation"] = "shared"
+    """Docker driver: which runtimes are on one bridge. On a shared one they do not reach one another either; another
+    choice costs a tenth of a second a start."""
+    egress: Literal["none", "open"] = "open"
+    """Docker driver: what runtimes reach outside of this machine: nothing, or the public net without private,
+    link-local and other inner networks. The next one holds for both."""
+    runtime_reaches: str = ""
+    """Docker driver: comma list of what runtimes may reach although it is inside, such as a model server:
+    `192.168.1.20:11434`, `10.20.0.0/24`. Addresses of this machine count too. Empty, because all tenants reach it."""
+    network_rules: Literal["own", "outside"] = "own"
+    """Docker driver: whether this process sets the machine's network rules, or `nestor netguard` does beside it."""
+    oci_runtime: str | None = None
+    """Docker driver: the engine's OCI runtime for containers, such as runsc or kata. One that it does not have is
+    refused; nothing falls back to another."""
+    seccomp_profile: Path | None = None
+    """Docker driver: a profile to use instead of the engine's own."""
+    apparmor_profile: str | None = None
+    """Docker driver: the name of a profile that this machine has loaded."""
+    accept_weaker: str = ""
+    """Docker driver: comma list of required rows of the hardening report that may be missing although there are several
+    tenants; `all` for whatever it is; `untried` to save the seconds that the report takes. Empty, because each keeps
+    tenants apart."""
     data_volume: str | None = None
     """Docker driver, orchestrator in a container: the engine's volume that the data folder is on. Workspaces are
     folders of it then, so that they go when it goes."""
@@ -181,7 +206,7 @@ class OrchestratorSettings(BaseSettings):
             raise ValueError("must have 32 or more characters")
         return key
 
-    @field_validator("data_dir", "master_key_file")
+    @field_validator("data_dir", "master_key_file", "seccomp_profile")
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
@@ -221,6 +246,10 @@ class OrchestratorSettings(BaseSettings):
     @property
     def http_hosts(self) -> frozenset[str]:
         return _listed(self.allow_http_hosts)
+
+    @property
+    def accepted(self) -> frozenset[str]:
+        return _listed(self.accept_weaker)
 
     @property
     def hook_hosts(self) -> frozenset[str]:

@@ -35,6 +35,12 @@ class Facing:
     listener: socket.socket
     url: str
 
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where this machine listens."""
+        host, port = self.listener.getsockname()[:2]
+        return str(host), int(port)
+
     def webhook(self, conversation: Conversation) -> Mapping[str, Any] | None:
         """The receiver that the runtime of this conversation is given at its binding."""
         if conversation.runtime is None:
@@ -87,7 +93,7 @@ def facing(settings: OrchestratorSettings, gateway: str | None) -> Iterator[Faci
     host, port = _parted(chosen) if chosen is not None else (gateway or "127.0.0.1", 0)
     remembered = settings.data_dir / _PORT_FILE
     try:
-        listener = _bound(host, port or _read(remembered))
+        listener = _bound(host, port or _read(remembered), shared=chosen is not None)
     except OSError as exc:
         if chosen is not None:
             raise Misconfigured(
@@ -111,14 +117,18 @@ def _parted(address: str) -> tuple[str, int]:
     return host.strip("[]"), int(port)
 
 
-def _bound(host: str, port: int) -> socket.socket:
-    """On that port; on a free one when a remembered port is taken by now. Raises OSError."""
+def _bound(host: str, port: int, *, shared: bool) -> socket.socket:
+    """On that port; on a free one when a remembered port is taken by now. `shared` with further replicas of this user
+    on this machine: each gets a part of the connections, and what one tells is everybody's. Raises OSError."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        return socket.create_server((host, port), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        return socket.create_server((host, port), family=family, reuse_port=shared)
     except OSError:
         if not port:
             raise
-        return socket.create_server((host, 0), family=socket.AF_INET6 if ":" in host else socket.AF_INET)
+        if shared:
+            raise
+        return socket.create_server((host, 0), family=family)
 
 
 def _read(path: Path) -> int:

@@ -19,6 +19,7 @@ import structlog
 
 from orchestrator.api.context import Services
 from orchestrator.app import data_folder
+from orchestrator.app.containers import Isolation, docker_driver
 from orchestrator.app.facing import Facing
 from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.ports import PublicPorts
@@ -152,6 +153,8 @@ async def open_house(
         stack.push_async_callback(outbound.close)
         place = await _place(driver)
         facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
+        isolation = Isolation(driver, settings.accepted)
+        await isolation.establish(facing.address if facing is not None else None, store.tenants)
         clients = RuntimeClients()
         await recovery.adopt(driver, installation, clients)
         house = await _furnish(
@@ -172,10 +175,12 @@ async def open_house(
             guard,
             outbound,
             StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem, lambda: event_archive.problem]),
+            isolation,
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
                 "isolation": driver.capabilities.isolation,
+                **({"hardening": summary} if (summary := isolation.summary()) else {}),
                 **place,
                 **about,
             },
@@ -217,12 +222,17 @@ async def _furnish(
     guard: Guard,
     outbound: Outbound,
     health: StateHealth,
+    isolation: Isolation,
     about: Mapping[str, str],
 ) -> House:
     clock = SystemClock()
     operator_key = settings.operator_key
     tenancy = Tenancy(
-        store.tenants, clock, operator_key=check_operator_key(operator_key.get_secret_value()) if operator_key else None
+        store.tenants,
+        clock,
+        operator_key=check_operator_key(operator_key.get_secret_value()) if operator_key else None,
+        refusal=isolation.refusal,
+        hint=lambda: isolation.hint,
     )
     layers = Layers(store.configuration, envelope)
     overrides = OverrideSeal(envelope)
@@ -234,6 +244,8 @@ async def _furnish(
     events = EventLog(store.events, archiving, clients, keys, clock)
     routes = Routes(store.conversations, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
+    reconciler = Reconciler(installation, driver, store.conversations, store.spares, ports.expose)
+    health.also(lambda: reconciler.problem)
     activity = Activity(store.conversations)
     runtime_url = _runtime_url(settings, public_url)
 
@@ -354,7 +366,7 @@ async def _furnish(
         activity=activity,
         ports=ports,
         workers=workers,
-        reconciler=Reconciler(installation, driver, store.conversations, store.spares, ports.expose),
+        reconciler=reconciler,
         queue=queue,
         pool=pool,
         feed=feed,
@@ -420,7 +432,7 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
     if settings.driver == "fake":
         driver = FakeDriver() if settings.fake_engine is None else RemoteFakeDriver(settings.fake_engine)
     elif settings.driver == "docker":
-        driver = _docker_driver(settings, installation)
+        driver = docker_driver(settings, installation)
     else:
         command = shlex.split(settings.runtime_command) if settings.runtime_command else None
         hidden = [settings.master_key_file] if settings.master_key_file else []
@@ -447,20 +459,6 @@ async def _place(driver: Driver) -> Mapping[str, str]:
     than one way."""
     details = (await driver.fingerprint()).details
     return {name: text for name in ("gateway", "starts") if (text := details.get(name))}
-
-
-def _docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
-    from orchestrator.drivers.docker import DockerDriver  # an SDK that the other drivers do without
-
-    return DockerDriver(
-        settings.data_dir,
-        installation=installation,
-        image=settings.runtime_image,
-        host=settings.docker_host,
-        network=settings.runtime_network,
-        subnet=settings.runtime_subnet,
-        data_volume=settings.data_volume,
-    )
 
 
 @asynccontextmanager

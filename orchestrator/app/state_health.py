@@ -25,6 +25,10 @@ class StateHealth:
         self._others = others
         self._found: str | None = None
 
+    def also(self, problem: Callable[[], str | None]) -> None:
+        """One more that answers a problem of its own, or None."""
+        self._others = [*self._others, problem]
+
     def problems(self) -> list[str]:
         """In words that may be shown."""
         return [problem for problem in (self._found, *(other() for other in self._others)) if problem is not None]

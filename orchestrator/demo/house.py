@@ -41,12 +41,12 @@ async def house_for(options: DemoOptions, folder: Path, display: Display) -> Asy
         place = await stack.enter_async_context(place_for(options))
         model = options.model
         if model is None:
-            model = await stack.enter_async_context(_scripted(place.host))
+            model = await stack.enter_async_context(_scripted(place))
         display.note(f"model: {_about(model)}")
         repositories = Path(tempfile.mkdtemp(prefix="demo-git-", dir=folder))
         if not options.keep:
             stack.callback(shutil.rmtree, repositories)
-        git = await stack.enter_async_context(GitServer(repositories, host=place.host))
+        git = await stack.enter_async_context(GitServer(repositories, host=place.host, port=place.git_port))
         display.note(f"git server: {git.origin}")
         orchestrator = await stack.enter_async_context(_orchestrator(options, folder, place))
         display.note(f"orchestrator: {orchestrator.url}")
@@ -54,9 +54,9 @@ async def house_for(options: DemoOptions, folder: Path, display: Display) -> Asy
 
 
 @contextlib.asynccontextmanager
-async def _scripted(host: str) -> AsyncIterator[ModelChoice]:
+async def _scripted(place: Place) -> AsyncIterator[ModelChoice]:
     key = new_secret()
-    async with ScriptedModel(required_key=key.open(), host=host) as server:
+    async with ScriptedModel(required_key=key.open(), host=place.host, port=place.model_port) as server:
         yield ModelChoice(model=f"openai/{MODEL_NAME}", api_key=key, base_url=server.base_url, prices=_MADE_UP_PRICES)
 
 

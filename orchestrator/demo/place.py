@@ -13,6 +13,8 @@ import httpx
 from orchestrator.demo.options import DemoFailed, DemoOptions
 
 _LOOPBACK = "127.0.0.1"
+#: Those that runtimes of `deploy/compose.yaml` may reach, and on a bridge of the demo's own there is nobody else.
+PORTS = (8790, 8791)
 _ANSWER_SECONDS = 10
 
 
@@ -21,6 +23,8 @@ class Place:
     """The address to listen on, and what an orchestrator that the demo starts has to be told about it."""
 
     host: str
+    model_port: int = 0  #: 0 for a free one
+    git_port: int = 0
     settings: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -28,13 +32,14 @@ class Place:
 async def place_for(options: DemoOptions) -> AsyncIterator[Place]:
     """The place for this run. Raises DemoFailed when it cannot be found out, or when a runtime is left on it."""
     if options.url is not None:
-        yield Place(options.servers_host or await _gateway_of(options.url))
+        host = options.servers_host or await _gateway_of(options.url)
+        yield Place(host) if host == _LOOPBACK else Place(host, *PORTS)
     elif options.driver == "docker":
         from orchestrator.demo.bridge import bridge  # its SDK is one that the other drivers do without
 
         async with bridge(options.engine) as (name, gateway):
             host = options.servers_host or gateway
-            yield Place(host, _told(options, name, host))
+            yield Place(host, *PORTS, settings=_told(options, name, host))
     else:
         yield Place(options.servers_host or _LOOPBACK)
 
@@ -55,4 +60,5 @@ def _told(options: DemoOptions, bridge: str, host: str) -> Mapping[str, str]:
         "NESTOR_RUNTIME_IMAGE": options.image,
         "NESTOR_RUNTIME_NETWORK": bridge,
         "NESTOR_ALLOW_HTTP_HOSTS": host,
+        "NESTOR_RUNTIME_REACHES": ",".join(f"{host}:{port}" for port in PORTS),
     }

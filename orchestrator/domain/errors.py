@@ -8,6 +8,7 @@
     │   ├── Forbidden          403
     │   ├── NotFound           404   also: another tenant's object
     │   ├── Conflict           409
+    │   │   └── NotApart       409   a second tenant, where tenants would not be kept apart
     │   ├── Gone               410
     │   ├── PreconditionFailed 412
     │   ├── TooLarge           413
@@ -92,6 +93,12 @@ class Conflict(CallerError):
     """The object is in a state in which this cannot be done."""
 
     code = "conflict"
+
+
+class NotApart(Conflict):
+    """Something that keeps tenants apart did not take effect on this engine: mend it, or accept it by its name."""
+
+    code = "isolation_insufficient"
 
 
 class Gone(CallerError):

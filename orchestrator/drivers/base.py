@@ -72,6 +72,7 @@ class Limits:
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
+    disk_bytes: int = 0  #: of workspace and state together, and of any one file; 0 for no limit
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,16 @@ class Fingerprint:
     usable: bool
     message: str
     details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One part of the hardening, as it was found on this machine."""
+
+    name: str  #: by which it is accepted in NESTOR_ACCEPT_WEAKER
+    held: bool
+    required: bool  #: without it tenants are not kept apart as promised
+    said: str  #: what was found, in few words
 
 
 @dataclass(frozen=True)
@@ -244,6 +255,24 @@ class Spareable(Protocol):
 
     async def spare_kind(self, image: str | None) -> str:
         """What a runtime of this image would be now: another text when it would be another program. No secret."""
+        ...
+
+
+@runtime_checkable
+class Walled(Protocol):
+    """A driver that keeps runtimes apart by what it sets on this machine, and can say whether that took effect."""
+
+    async def wall(self, listener: tuple[str, int] | None) -> None:
+        """Set the rules, `listener` being the one address and port of this machine that runtimes may reach. Called
+        once, before the first runtime is made. Raises `DriverUnavailable`, `Misconfigured`."""
+        ...
+
+    async def report(self) -> Sequence[Row]:
+        """What holds, tried out now. Takes seconds. Raises `DriverUnavailable`."""
+        ...
+
+    async def mend(self) -> Sequence[str]:
+        """Look whether the rules still hold, set what is missing, remove what is left over; what was done, in words."""
         ...
 
 

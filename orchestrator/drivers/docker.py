@@ -6,40 +6,62 @@ runtime's own API.
 """
 
 import errno
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import anyio
 import anyio.to_thread
 
 from orchestrator.domain.errors import DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers import docker_network
+from orchestrator.drivers import docker_firewall, docker_probe, docker_report
 from orchestrator.drivers.base import (
     Capabilities,
     DriverEvent,
     Endpoint,
     Fingerprint,
     Handle,
+    Limits,
     Observed,
     OwnerLabels,
+    Row,
     RuntimeSpec,
 )
+from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
 from orchestrator.drivers.docker_events import hints
 from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_lifecycle import Lifecycle
+from orchestrator.drivers.docker_report import Ground
+from orchestrator.drivers.docker_rules import Door, Egress, Wall
+from orchestrator.drivers.docker_spec import Hardening, image_of
 from orchestrator.drivers.docker_volumes import EngineVolumes, FolderVolumes, Volumes
 
 T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Choices:
+    """What the operator chose of the network and the hardening."""
+
+    hardening: Hardening = field(default_factory=Hardening)
+    pool: str = "10.214.0.0/16"
+    cells: CellKind = CellKind.SHARED
+    egress: Egress = Egress.OPEN
+    doors: Sequence[Door] = ()
+    outside: bool = False  #: the rules are set by another process (`nestor netguard`)
+
+
+NO_CHOICES = Choices()
 
 _THREADS = 16  # engine calls under way at once
 
 
 class DockerDriver:
-    """See `base.Driver`, `base.Pausable`, `base.Prunable`. `folder` is the data folder; several drivers may use it
-    at once.
+    """See `base.Driver`, `base.Pausable`, `base.Prunable`, `base.Walled`. `folder` is the data folder; several drivers
+    may use it at once.
 
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
     is given, removed by `close` once no runtime of the installation is left. `data_volume` names the engine's volume
@@ -51,9 +73,9 @@ class DockerDriver:
     capabilities = Capabilities(
         isolation=(
             "Each runtime is a container of its own: another user without capabilities, a read-only system, limits of "
-            "memory, processors and processes, and a network on which runtimes do not reach one another. They share "
-            "this machine's kernel, reach the outside, and reach whatever listens on this machine's 0.0.0.0 or on "
-            "their bridge's address, because no firewall rule is set."
+            "memory, processors and processes, and a network on which runtimes reach neither one another nor this "
+            "machine nor what lies in private networks, as far as the report says that it took effect. They share this "
+            "machine's kernel."
         ),
         isolated=True,
         pause=True,
@@ -69,16 +91,26 @@ class DockerDriver:
         network: str | None = None,
         subnet: str | None = None,
         data_volume: str | None = None,
+        choices: Choices = NO_CHOICES,
     ) -> None:
         self._folder = folder.absolute()
         self._installation = installation
         self._image = image
         self._engine = Engine(host)
-        self._own_network = network is None
-        self._network = network or network_name(installation)
-        self._subnet = subnet
         self._data_volume = data_volume
+        self._choices = choices
+        self._hardening = choices.hardening
+        self._info: Mapping[str, Any] = {}
+        self._listener: Door | None = None
         self._fences = Fences(self._folder / "docker")
+        self._cells = Cells(
+            self._engine,
+            installation=installation,
+            network=network,
+            subnet=subnet,
+            pool=choices.pool,
+            kind=choices.cells,
+        )
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
@@ -127,13 +159,22 @@ class DockerDriver:
     async def list(self, installation: str) -> Sequence[Handle]:
         return await self._in_thread(lambda: self._lifecycle.list(installation))
 
+    async def wall(self, listener: tuple[str, int] | None) -> None:
+        await self._in_thread(lambda: self._raise_wall(Door.at(*listener) if listener is not None else None))
+
+    async def report(self) -> Sequence[Row]:
+        return await self._in_thread(self._report)
+
+    async def mend(self) -> Sequence[str]:
+        return await self._in_thread(self._cells.mend)
+
     async def events(self) -> AsyncIterator[DriverEvent]:
         async for hint in hints(self._engine.host):
             yield hint
 
     async def close(self) -> None:
         try:
-            await self._in_thread(self._remove_own_network)
+            await self._in_thread(self._cells.close)
         except DriverUnavailable:
             pass  # an engine that is away keeps its network; the next start finds and uses it
         finally:
@@ -141,7 +182,9 @@ class DockerDriver:
 
     @property
     def _lifecycle(self) -> Lifecycle:
-        return Lifecycle(self._engine, self._fences, self._volumes, network=self._network, image=self._image)
+        return Lifecycle(
+            self._engine, self._fences, self._volumes, self._cells, image=self._image, hardening=self._hardening
+        )
 
     def _fingerprint(self) -> Fingerprint:
         version = self._engine.ask("tell its version", lambda client: client.version())
@@ -149,15 +192,19 @@ class DockerDriver:
             describe_image(self._engine, self._image)
         except Missing:
             return Fingerprint(False, f"the engine has no image {self._image}: build it with scripts/images")
-        network = self._ensure_network()
+        self._info = self._engine.ask("tell about itself", lambda client: dict(client.info()))
+        trouble = self._refused_choice()
+        if trouble is not None:
+            return Fingerprint(False, trouble)
+        network = self._cells.first()
         if network is None:
             return Fingerprint(
-                False, f"the engine has no network {self._network}: make it, or unset NESTOR_RUNTIME_NETWORK"
+                False, f"the engine has no network {self._cells.base}: make it, or unset NESTOR_RUNTIME_NETWORK"
             )
         if not network.apart:
             return Fingerprint(
                 False,
-                f"on network {self._network} runtimes would reach one another: make it with the option "
+                f"on network {network.name} runtimes would reach one another: make it with the option "
                 "com.docker.network.bridge.enable_icc=false",
             )
         if self._data_volume is not None:
@@ -170,10 +217,45 @@ class DockerDriver:
         }
         return Fingerprint(usable=True, message=self.capabilities.isolation, details=details)
 
-    def _ensure_network(self) -> docker_network.Network | None:
-        if not self._own_network:
-            return docker_network.find(self._engine, self._network)
-        return docker_network.ensure(self._engine, self._network, installation=self._installation, subnet=self._subnet)
+    def _refused_choice(self) -> str | None:
+        """What was chosen and this engine cannot do. Also completes the hardening by what the engine is."""
+        wanted = self._choices.hardening.oci_runtime
+        there = sorted(self._info.get("Runtimes") or {})
+        if wanted is not None and wanted not in there:
+            return f"the engine has no OCI runtime {wanted} (NESTOR_OCI_RUNTIME); it has {', '.join(there)}"
+        self._hardening = replace(
+            self._choices.hardening,
+            swappiness=str(self._info.get("CgroupVersion", "1")) == "1",
+            resolve=self._choices.egress is Egress.OPEN,
+        )
+        return None
+
+    def _raise_wall(self, listener: Door | None) -> None:
+        self._listener = listener
+        if self._choices.outside or self._cells.firewall.trouble() is not None:
+            return  # the report says so
+        self._cells.raise_wall(
+            Wall(self._choices.egress, self._choices.doors, listener, name_servers=docker_firewall.name_servers())
+        )
+
+    def _report(self) -> Sequence[Row]:
+        network = self._cells.first()
+        if network is None:
+            raise DriverUnavailable(f"the engine has no network {self._cells.base}")
+        image = image_of(self._image, describe_image(self._engine, self._image))
+        listener = self._listener
+        seen = docker_probe.look(
+            self._engine, image, network, self._hardening, installation=self._installation, listener=listener
+        )
+        ground = Ground(
+            info=self._info,
+            rules=None if self._choices.outside else self._cells.firewall.trouble(),
+            outside=self._choices.outside,
+            listener=listener is not None,
+            opened=any(door.covers(network.gateway) for door in self._choices.doors),
+            size=docker_probe.takes_size(self._engine, image),
+        )
+        return docker_report.report(seen, self._hardening, Limits(), ground)
 
     def _engine_path(self, volume: str) -> Path:
         try:
@@ -183,10 +265,6 @@ class DockerDriver:
                 f"the engine has no volume {volume}", hint="NESTOR_DATA_VOLUME names the volume of the data folder"
             ) from None
         return Path(PurePosixPath(str(found["Mountpoint"])) / "volumes")
-
-    def _remove_own_network(self) -> None:
-        if self._own_network and not self._lifecycle.list(self._installation):
-            docker_network.remove(self._engine, self._network)
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one."""
@@ -199,8 +277,3 @@ class DockerDriver:
             raise DriverUnavailable(
                 f"the data folder cannot be used: {code}", hint="check space and permissions of the data folder"
             ) from exc
-
-
-def network_name(installation: str) -> str:
-    """The name of an installation's own bridge: short, because a bridge's own name may have 15 characters."""
-    return f"nestor-{installation.replace('-', '')[:11]}"

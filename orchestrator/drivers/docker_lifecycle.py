@@ -23,6 +23,7 @@ from orchestrator.drivers.base import (
     RuntimeSpec,
     StartRefused,
 )
+from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused, describe_image
 from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_spec import (
@@ -30,6 +31,7 @@ from orchestrator.drivers.docker_spec import (
     INSTALLATION,
     PORT,
     RUNTIME,
+    Hardening,
     Image,
     container_arguments,
     digest,
@@ -55,12 +57,22 @@ _CONDITIONS: Mapping[str, Condition] = {
 class Lifecycle:
     """All runtimes of one engine. Methods block; OSError means that the fences' folder cannot be used."""
 
-    def __init__(self, engine: Engine, fences: Fences, volumes: Volumes, *, network: str, image: str) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        fences: Fences,
+        volumes: Volumes,
+        cells: Cells,
+        *,
+        image: str,
+        hardening: Hardening,
+    ) -> None:
         self._engine = engine
         self._fences = fences
         self._volumes = volumes
-        self._network = network
+        self._cells = cells
         self._image = image
+        self._hardening = hardening
 
     def create(self, spec: RuntimeSpec, fence: int) -> Handle:
         """Claim the name by making the container. The same name and spec again: the same handle."""
@@ -142,6 +154,7 @@ class Lifecycle:
                 pass
             held.forget()
         self._volumes.drop_implied(handle.labels)
+        self._cells.leave(handle.labels)
 
     def pause(self, handle: Handle, fence: int) -> None:
         """Freeze it. Raises `RuntimeNotFound` when it does not run."""
@@ -185,11 +198,18 @@ class Lifecycle:
     def _create(self, spec: RuntimeSpec, fence: int) -> None:
         image = self._image_of(spec)
         mounts = self._volumes.mounts(spec.labels, fence=fence)
+        network = self._cells.enter(spec.labels)
         self._engine.ask(
             f"make {spec.name}",
             lambda client: client.create_container(
                 **container_arguments(
-                    spec, image=image, network=self._network, mounts=mounts, fence=fence, version=client.api_version
+                    spec,
+                    image=image,
+                    network=network,
+                    mounts=mounts,
+                    fence=fence,
+                    version=client.api_version,
+                    hardening=self._hardening,
                 )
             ),
         )

@@ -4,8 +4,9 @@ The driver makes one for its installation and removes it when nothing is left, o
 (compose does). `nestor demo` makes one as well, to have its servers listen on the gateway.
 """
 
+import contextlib
 import ipaddress
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,10 +14,15 @@ from docker.types import IPAMConfig, IPAMPool
 
 from orchestrator.domain.errors import DriverUnavailable, Misconfigured
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
-from orchestrator.drivers.docker_spec import INSTALLATION
+from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX
 
+CELL = f"{PREFIX}cell"
 _ICC = "com.docker.network.bridge.enable_icc"
 _BRIDGE = "com.docker.network.bridge.name"
+
+
+class SubnetTaken(Misconfigured):
+    """The engine has no room for that subnet."""
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,9 @@ class Network:
     name: str
     gateway: str
     apart: bool  #: containers on it do not reach one another
+    bridge: str  #: the name of its interface on this machine
+    subnet: str
+    cell: str  #: what it is for, of one that the driver made for some runtimes; empty otherwise
 
 
 def find(engine: Engine, name: str) -> Network | None:
@@ -37,7 +46,9 @@ def find(engine: Engine, name: str) -> Network | None:
         return None
 
 
-def ensure(engine: Engine, name: str, *, installation: str, subnet: str | None) -> Network:
+def ensure(
+    engine: Engine, name: str, *, installation: str, subnet: str | None, bridge: str = "", cell: str = ""
+) -> Network:
     """The bridge of that name, made if it is missing. Raises `Misconfigured` when the subnet cannot be had."""
     known = find(engine, name)
     if known is not None:
@@ -48,17 +59,17 @@ def ensure(engine: Engine, name: str, *, installation: str, subnet: str | None) 
             lambda client: client.create_network(
                 name,
                 driver="bridge",
-                options={_ICC: "false", _BRIDGE: f"nst-{name[-11:]}"},
+                options={_ICC: "false", _BRIDGE: bridge or f"nst-{name[-11:]}"},
                 ipam=_pool(subnet),
                 check_duplicate=True,
                 enable_ipv6=False,
-                labels={INSTALLATION: installation},
+                labels={INSTALLATION: installation, CELL: cell},
             ),
         )
     except Occupied:
         pass  # another orchestrator was faster
     except Refused as exc:
-        raise Misconfigured(
+        raise SubnetTaken(
             f"the engine refused network {name} with subnet {subnet or 'of its own choice'}",
             hint="choose a free one with NESTOR_RUNTIME_SUBNET, such as 10.213.0.0/22",
         ) from exc
@@ -66,6 +77,24 @@ def ensure(engine: Engine, name: str, *, installation: str, subnet: str | None) 
     if made is None:
         raise DriverUnavailable(f"network {name} was removed while it was made")
     return made
+
+
+def of_installation(engine: Engine, installation: str) -> Sequence[Network]:
+    """Every bridge that a driver of this installation made. Raises `DriverUnavailable`."""
+    found = engine.ask(
+        "list networks", lambda client: client.networks(filters={"label": f"{INSTALLATION}={installation}"})
+    )
+    return [_network(described) for described in found]
+
+
+def subnets(engine: Engine) -> Sequence[ipaddress.IPv4Network]:
+    """What the engine's networks have of the address space."""
+    taken = []
+    for described in engine.ask("list networks", lambda client: client.networks()):
+        for pool in (described.get("IPAM") or {}).get("Config") or ():
+            with contextlib.suppress(ValueError):
+                taken.append(ipaddress.IPv4Network(pool.get("Subnet", "")))
+    return taken
 
 
 def remove(engine: Engine, name: str) -> None:
@@ -92,6 +121,7 @@ def _pool(subnet: str | None) -> IPAMConfig | None:
 
 def _network(described: Mapping[str, Any]) -> Network:
     pools = (described.get("IPAM") or {}).get("Config") or [{}]
+    options = described.get("Options") or {}
     gateway = str(pools[0].get("Gateway") or "")
     if not gateway and pools[0].get("Subnet"):
         gateway = str(ipaddress.ip_network(pools[0]["Subnet"])[1])  # engines leave it out when they chose it
@@ -99,5 +129,8 @@ def _network(described: Mapping[str, Any]) -> Network:
         id=str(described["Id"]),
         name=str(described["Name"]),
         gateway=gateway,
-        apart=(described.get("Options") or {}).get(_ICC) == "false",
+        apart=options.get(_ICC) == "false",
+        bridge=str(options.get(_BRIDGE) or f"br-{str(described['Id'])[:12]}"),
+        subnet=str(pools[0].get("Subnet") or ""),
+        cell=str((described.get("Labels") or {}).get(CELL) or ""),
     )

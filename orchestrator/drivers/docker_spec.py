@@ -14,7 +14,7 @@ from typing import Any
 from docker.types import HostConfig, LogConfig, Mount, Ulimit
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
-from orchestrator.drivers.base import OwnerLabels, RuntimeSpec
+from orchestrator.drivers.base import Limits, OwnerLabels, RuntimeSpec
 
 PREFIX = "io.nestor."
 INSTALLATION = f"{PREFIX}installation"
@@ -42,6 +42,22 @@ _TMPFS = {
     HOME: "rw,nosuid,nodev,exec,size=512m,mode=700,uid=10001,gid=10001",
 }
 _STOP_SECONDS = 10
+OOM_SCORE = 500
+OPEN_FILES = (4096, 8192)
+
+
+@dataclass(frozen=True)
+class Hardening:
+    """What the operator chooses for every container, and what this engine needs to be told about it."""
+
+    oci_runtime: str | None = None  #: by the engine's name for it, such as runsc; None for the engine's default
+    seccomp: str | None = None  #: a profile as JSON; None for the engine's default
+    apparmor: str | None = None  #: the name of a profile that the machine has loaded
+    swappiness: bool = False  #: the kernel's control groups know it (version 1)
+    resolve: bool = True  #: names are resolved inside; without it the engine's resolver asks nobody
+
+
+NO_CHOICE = Hardening()
 
 
 @dataclass(frozen=True)
@@ -112,7 +128,14 @@ def image_of(name: str, described: Mapping[str, Any]) -> Image:
 
 
 def container_arguments(
-    spec: RuntimeSpec, *, image: Image, network: str, mounts: Sequence[Mount], fence: int, version: str
+    spec: RuntimeSpec,
+    *,
+    image: Image,
+    network: str,
+    mounts: Sequence[Mount],
+    fence: int,
+    version: str,
+    hardening: Hardening = NO_CHOICE,
 ) -> dict[str, Any]:
     """The arguments of `create_container`, name included. `version` is the engine's API version."""
     return {
@@ -129,7 +152,7 @@ def container_arguments(
         "stop_signal": "SIGTERM",
         "stop_timeout": _STOP_SECONDS,
         "healthcheck": {"test": ["NONE"]},  # the orchestrator probes
-        "host_config": host_config(spec, network=network, mounts=mounts, version=version),
+        "host_config": host_config(spec, network=network, mounts=mounts, version=version, hardening=hardening),
         "use_config_proxy": False,  # a person's docker configuration is not the runtimes'
     }
 
@@ -157,7 +180,9 @@ def environment_of(spec: RuntimeSpec) -> dict[str, str]:
     }
 
 
-def host_config(spec: RuntimeSpec, *, network: str, mounts: Sequence[Mount], version: str) -> HostConfig:
+def host_config(
+    spec: RuntimeSpec, *, network: str, mounts: Sequence[Mount], version: str, hardening: Hardening
+) -> HostConfig:
     """Hardening and limits. Nothing is published, nothing of the host is mounted but the two volumes."""
     limits = spec.limits
     return HostConfig(
@@ -167,15 +192,19 @@ def host_config(spec: RuntimeSpec, *, network: str, mounts: Sequence[Mount], ver
         read_only=True,
         tmpfs=dict(_TMPFS),
         cap_drop=["ALL"],
-        security_opt=["no-new-privileges:true"],
+        security_opt=_security(hardening),
+        runtime=hardening.oci_runtime,  # an engine that does not have it refuses: nothing falls back to another
         privileged=False,
         mem_limit=limits.memory_bytes,
         memswap_limit=limits.memory_bytes,  # the same number: no swap
-        oom_score_adj=500,  # the kernel takes a runtime before it takes the orchestrator
+        mem_swappiness=0 if hardening.swappiness else None,
+        oom_score_adj=OOM_SCORE,  # the kernel takes a runtime before it takes the orchestrator
         nano_cpus=round(limits.cpus * 1_000_000_000),
         cpu_shares=512,
         pids_limit=limits.pids,
-        ulimits=[Ulimit(name="nofile", soft=4096, hard=8192), Ulimit(name="core", soft=0, hard=0)],
+        ulimits=_ulimits(limits),
+        dns=None if hardening.resolve else ["127.0.0.1"],
+        dns_opt=None if hardening.resolve else ["timeout:1", "attempts:1"],  # nobody answers there: say so soon
         init=True,  # reaps what the agent's commands leave behind, and hands SIGTERM on
         ipc_mode="private",
         shm_size="128m",
@@ -183,3 +212,20 @@ def host_config(spec: RuntimeSpec, *, network: str, mounts: Sequence[Mount], ver
         restart_policy={"Name": "no"},  # the orchestrator decides, otherwise fences mean nothing
         auto_remove=False,  # exit code and last lines are evidence
     )
+
+
+def _security(hardening: Hardening) -> list[str]:
+    options = ["no-new-privileges:true"]
+    if hardening.seccomp is not None:
+        options.append(f"seccomp={hardening.seccomp}")
+    if hardening.apparmor is not None:
+        options.append(f"apparmor={hardening.apparmor}")
+    return options
+
+
+def _ulimits(limits: Limits) -> list[Ulimit]:
+    soft, hard = OPEN_FILES
+    found = [Ulimit(name="nofile", soft=soft, hard=hard), Ulimit(name="core", soft=0, hard=0)]
+    if limits.disk_bytes:
+        found.append(Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes))
+    return found

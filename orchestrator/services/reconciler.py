@@ -13,7 +13,7 @@ import structlog
 
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
 from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
-from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, is_spare
+from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, Walled, is_spare
 from orchestrator.services.provisioning import Expose, runtime_name
 from orchestrator.state.base import Conversations, Spares
 from orchestrator.state.spares_base import SpareState
@@ -45,6 +45,7 @@ class Reconciler:
         self._expose = expose
         self._period = period
         self._suspects: set[str] = set()
+        self.problem: str | None = None  #: with the rules that keep runtimes apart, as of the last tick
 
     async def run(self) -> None:
         """Until cancelled: a tick, then a pause."""
@@ -57,6 +58,7 @@ class Reconciler:
 
     async def tick(self) -> int:
         """Answers how many runtimes it removed. A second tick with nothing changed makes no mutating engine call."""
+        await self._mend()
         suspects: set[str] = set()
         unclaimed = await self._conversations.unclaimed()
         removed = 0
@@ -80,6 +82,18 @@ class Reconciler:
                 suspects.add(handle.name)
         self._suspects = suspects
         return removed
+
+    async def _mend(self) -> None:
+        """What the driver set on this machine, should somebody have changed it."""
+        if not isinstance(self._driver, Walled):
+            return
+        try:
+            for words in await self._driver.mend():
+                log.warning("wall.mended", what=words)
+            self.problem = None
+        except NestorError as exc:
+            log.error("wall.not_mended", problem=exc.message, hint=exc.hint)
+            self.problem = f"runtimes may not be kept apart: {exc.message}"
 
     async def _remove(self, handle: Handle, record: Conversation | None) -> int:
         try:

@@ -1,10 +1,10 @@
 """Tenants, users, API keys, and who a key speaks for."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.errors import InvalidRequest, NotFound, Unauthenticated
+from orchestrator.domain.errors import InvalidRequest, NotApart, NotFound, Unauthenticated
 from orchestrator.domain.ids import KeyId, TenantId, UserId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
@@ -17,7 +17,18 @@ _OPERATOR_ID = KeyId("00000000-0000-4000-8000-000000000001")
 class Tenancy:
     """The use cases of operators and of tenants about who there is."""
 
-    def __init__(self, store: Tenants, clock: Clock, *, operator_key: SecretText | None = None) -> None:
+    def __init__(
+        self,
+        store: Tenants,
+        clock: Clock,
+        *,
+        operator_key: SecretText | None = None,
+        refusal: Callable[[], str | None] = lambda: None,
+        hint: Callable[[], str] = lambda: "",
+    ) -> None:
+        """`refusal` says why there may be no second tenant, `hint` what to do about it."""
+        self._refusal = refusal
+        self._hint = hint
         self._store = store
         self._clock = clock
         self._operator_key = operator_key
@@ -29,6 +40,10 @@ class Tenancy:
         return await self._mint(KeyKind.OPERATOR, None, None, "operator", ALL_SCOPES, None, id=_OPERATOR_ID)
 
     async def create_tenant(self, name: str) -> Tenant:
+        """Raises `NotApart` for a second one where tenants would not be kept apart."""
+        refusal = self._refusal()
+        if refusal is not None and (await self._store.list_tenants(cursor=None, limit=1)).items:
+            raise NotApart(f"there may be no second tenant: {refusal}", hint=self._hint())
         tenant = Tenant(TenantId(new_uuid()), name, self._clock.now())
         await self._store.add_tenant(tenant)
         return tenant

@@ -14,6 +14,8 @@ import pytest
 from support import containers
 from support.docker_nestor import Client, container_of, talking_to
 
+from orchestrator.demo.place import PORTS
+
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 
 GATEWAY = "10.213.8.1"
@@ -77,7 +79,7 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project, reco
     began = time.monotonic()
     project.compose("up", "--detach", "--build", "--wait")
     record_property("seconds_to_up", round(time.monotonic() - began, 1))
-    async with talking_to(project.url, project.operator_key, gateway=GATEWAY) as nestor:
+    async with talking_to(project.url, project.operator_key, gateway=GATEWAY, port=PORTS[0]) as nestor:
         key = await nestor.tenant()
         conversation = await nestor.conversation(key)
         id = conversation["id"]
@@ -131,7 +133,7 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     project.compose("up", "--detach", "--build", "--wait")
     socket_path = "/var/run/docker.sock"
     holders = set()
-    for service in ("redis", "keeper", "orchestrator"):
+    for service in ("redis", "keeper", "netguard", "orchestrator"):
         shown = containers.inspect("container", f"{project.name}-{service}-1")
         assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
         assert shown["HostConfig"]["ReadonlyRootfs"] is True, service

@@ -32,13 +32,14 @@ async def failed(nestor: Client, key: str, id: str) -> tuple[dict[str, Any], flo
 @pytest.mark.parametrize(
     ("act", "told"),
     [
-        pytest.param(lambda name: containers.docker("kill", name), "exit status 137", id="killed"),
-        pytest.param(lambda name: containers.docker("stop", "--time", "5", name), "exit status 0", id="stopped"),
-        pytest.param(lambda name: containers.docker("rm", "--force", name), "gone", id="removed"),
+        pytest.param(lambda name: containers.docker("kill", name), ("exit status 137",), id="killed"),
+        pytest.param(lambda name: containers.docker("stop", "--time", "5", name), ("exit status 0",), id="stopped"),
+        # The engine kills it first: which of the two is seen depends on when the look comes.
+        pytest.param(lambda name: containers.docker("rm", "--force", name), ("gone", "exit status 137"), id="removed"),
     ],
 )
 async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_started_again(
-    nestor: Client, act: Callable[[str], Any], told: str, record_property
+    nestor: Client, act: Callable[[str], Any], told: tuple[str, ...], record_property
 ):
     key = await nestor.tenant()
     conversation = await nestor.conversation(key)
@@ -49,7 +50,7 @@ async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_star
     lost, seconds = await failed(nestor, key, id)
     record_property("seconds_to_notice", round(seconds, 1))
     assert lost["reason"] == "runtime_lost", lost
-    assert told in lost["message"], lost
+    assert any(words in lost["message"] for words in told), lost
     assert lost["retryable"] is True
     assert await nestor.events(key, id) == before
     await nestor.call("POST", f"/api/v2/conversations/{id}/start", key, status=202)

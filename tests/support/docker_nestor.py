@@ -82,8 +82,8 @@ class Client:
 
 
 @asynccontextmanager
-async def talking_to(url: str, operator_key: str, *, gateway: str) -> AsyncIterator[Client]:
-    async with ScriptedModel(host=gateway) as model, httpx.AsyncClient(timeout=30, trust_env=False) as http:
+async def talking_to(url: str, operator_key: str, *, gateway: str, port: int = 0) -> AsyncIterator[Client]:
+    async with ScriptedModel(host=gateway, port=port) as model, httpx.AsyncClient(timeout=30, trust_env=False) as http:
         yield Client(url, operator_key, model, http)
 
 
@@ -91,7 +91,13 @@ async def talking_to(url: str, operator_key: str, *, gateway: str) -> AsyncItera
 async def nestor_in(folder: Path, **settings: str) -> AsyncIterator[Client]:
     """An orchestrator for the length of the block. Everything that it made is gone afterwards, the bridge as well."""
     async with bridge(ENGINE) as (network, gateway):
-        told = {"NESTOR_RUNTIME_NETWORK": network, "NESTOR_ALLOW_HTTP_HOSTS": gateway, **settings}
+        told = {
+            "NESTOR_RUNTIME_NETWORK": network,
+            "NESTOR_ALLOW_HTTP_HOSTS": gateway,
+            "NESTOR_RUNTIME_REACHES": gateway,
+            "NESTOR_ACCEPT_WEAKER": "untried",
+            **settings,
+        }
         async with (
             orchestrator_process(folder, driver="docker", settings=told) as running,
             talking_to(running.url, running.operator_key.open(), gateway=gateway) as client,

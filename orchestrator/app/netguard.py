@@ -1,0 +1,92 @@
+"""`nestor netguard`: holds the rules of one bridge of runtimes, where the orchestrator itself may not set any.
+
+In compose it has the machine's network, CAP_NET_ADMIN, and neither the engine's socket nor a secret. It finds the
+bridge by the address that this machine has on it, sets the rules, looks at them every other second, and takes them
+away when it is told to end. The orchestrator does not take its word: it tries out what runtimes reach.
+"""
+
+import fcntl
+import signal
+import socket
+import struct
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import structlog
+
+from orchestrator.domain.errors import Misconfigured, NestorError
+from orchestrator.drivers.docker_firewall import Firewall, name_servers
+from orchestrator.drivers.docker_rules import Door, Egress, Wall, Yard, parse_doors
+from orchestrator.settings import OrchestratorSettings
+
+log = structlog.get_logger(__name__)
+_PERIOD_SECONDS = 2.0
+_SIOCGIFADDR = 0x8915
+
+
+def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -> None:
+    """Until SIGTERM or SIGINT. `holds` is a file that exists while the rules do: for a health check.
+
+    Raises `Misconfigured` when no rule can be set here, or the settings name none to set.
+    """
+    wall = _wall(settings)
+    firewall = Firewall()
+    trouble = firewall.trouble()
+    if trouble is not None:
+        raise Misconfigured(f"nestor netguard cannot work: {trouble}", hint="it needs iptables and CAP_NET_ADMIN")
+    ended = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: ended.set())
+    bridge: str | None = None
+    try:
+        while True:
+            bridge = _tick(firewall, wall, gateway, bridge)
+            if holds is not None:
+                holds.touch() if bridge is not None else holds.unlink(missing_ok=True)
+            if ended.wait(_PERIOD_SECONDS):
+                return
+    finally:
+        if holds is not None:
+            holds.unlink(missing_ok=True)
+        if bridge is not None:
+            firewall.remove(bridge)
+
+
+def _tick(firewall: Firewall, wall: Wall, gateway: str, bridge: str | None) -> str | None:
+    """The bridge whose rules hold now; None while there is none. One that is gone has its rules removed."""
+    found = bridge_at(gateway)
+    try:
+        if bridge is not None and found != bridge:
+            firewall.remove(bridge)
+        if found is not None and not firewall.holds(Yard(found)):
+            firewall.put(Yard(found), wall)
+            log.warning("netguard.set", bridge=found)
+    except NestorError as exc:
+        log.error("netguard.failed", problem=exc.message, hint=exc.hint)
+        return None
+    return found
+
+
+def _wall(settings: OrchestratorSettings) -> Wall:
+    listener = None
+    if settings.runtime_facing is not None:
+        host, _, port = settings.runtime_facing.rpartition(":")
+        if not port.isdigit() or not int(port):
+            raise Misconfigured("NESTOR_RUNTIME_FACING has to name a port for nestor netguard, such as 10.213.0.1:8081")
+        listener = Door.at(host, int(port))
+    doors: Sequence[Door] = parse_doors(settings.runtime_reaches, variable="NESTOR_RUNTIME_REACHES")
+    return Wall(Egress(settings.egress), doors, listener, name_servers=name_servers())
+
+
+def bridge_at(address: str) -> str | None:
+    """The interface of this machine that has the address."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        for _, name in socket.if_nameindex():
+            try:
+                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+            except OSError:
+                continue  # an interface without an address
+            if socket.inet_ntoa(answer[20:24]) == address:
+                return name
+    return None

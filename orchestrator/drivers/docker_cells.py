@@ -1,0 +1,248 @@
+"""Cells: the bridges that runtimes are put on, from an address pool of our own, each behind the same wall.
+
+One bridge is shared by up to five hundred runtimes, because they do not reach one another on it anyway and a spare of
+the warm pool has no tenant yet; a bridge for each tenant or each conversation is the operator's choice. The driver asks
+for the network of a runtime before it makes it, and the reconciler lets the wall be looked at. Methods block.
+"""
+
+import enum
+import hashlib
+import ipaddress
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
+from orchestrator.drivers import docker_network
+from orchestrator.drivers.base import OwnerLabels
+from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_firewall import Firewall
+from orchestrator.drivers.docker_network import Network, SubnetTaken
+from orchestrator.drivers.docker_rules import PREFIX, Wall, Yard
+
+SHARED_RUNTIMES = 500
+_ROUTES = "/proc/net/route"
+
+
+class CellKind(enum.StrEnum):
+    """Which runtimes share a bridge."""
+
+    SHARED = "shared"
+    TENANT = "tenant"
+    CONVERSATION = "conversation"
+
+
+#: Of a cell's subnet; runtimes get the lower half of it.
+_PREFIX_LENGTH = {CellKind.SHARED: 22, CellKind.TENANT: 25, CellKind.CONVERSATION: 28}
+
+
+class Cells:
+    """All bridges of one installation."""
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        installation: str,
+        network: str | None,
+        subnet: str | None,
+        pool: str,
+        kind: CellKind,
+    ) -> None:
+        """`network` is one that somebody else made and keeps: then it is the only one."""
+        self._engine = engine
+        self._installation = installation
+        self._given = network
+        self._subnet = subnet
+        self._pool = _whole(pool)
+        self._kind = kind
+        self._wall: Wall | None = None
+        self.firewall = Firewall()
+        self._lock = threading.Lock()
+        self._crowd: dict[str, int] = {}  #: runtimes by cell, as of the last look, plus those made since
+        self._empty: set[str] = set()
+
+    @property
+    def base(self) -> str:
+        """The name of the first cell, which every installation has."""
+        return self._given or network_name(self._installation)
+
+    @property
+    def shared(self) -> bool:
+        return self._kind is CellKind.SHARED
+
+    def first(self) -> Network | None:
+        """The first cell, made if it is ours and missing; None when the one that was named is not there."""
+        if self._given is not None:
+            return docker_network.find(self._engine, self._given)
+        return self._ensure("", self._subnet)
+
+    def enter(self, labels: OwnerLabels) -> str:
+        """The name of the network for a runtime that is about to be made, behind the wall."""
+        if self._given is not None:
+            return self._given
+        key = self._key_of(labels)
+        network = self._ensure(key, self._subnet if not key else None)
+        with self._lock:
+            self._crowd[key] = self._crowd.get(key, 0) + 1
+        return network.name
+
+    def leave(self, labels: OwnerLabels) -> None:
+        """A runtime is gone. A cell of its own goes with the last one."""
+        if self._given is None and not self.shared:
+            network = docker_network.find(self._engine, self._name(self._key_of(labels)))
+            if network is not None:
+                self._remove(network)
+
+    def raise_wall(self, wall: Wall) -> None:
+        """Set the rules of every cell, now and of those to come. Raises `DriverUnavailable`."""
+        self._wall = wall
+        for network in self._all():
+            self.firewall.put(self._yard(network), wall)
+
+    def mend(self) -> Sequence[str]:
+        """Set what is missing, remove cells and rules that nobody uses; answers what was done, in words."""
+        networks = self._all()
+        done = list(self._mend_rules(networks)) if self._wall is not None else []
+        if self._given is not None:
+            return done
+        for network in networks:
+            self._crowd[network.cell] = used = self._used(network)
+            if used or network.name == self.base:
+                self._empty.discard(network.name)
+            elif network.name in self._empty:  # seen empty twice: nobody is about to be put there
+                self._remove(network)
+                done.append(f"network {network.name} was empty and is gone")
+            else:
+                self._empty.add(network.name)
+        return done
+
+    def close(self) -> None:
+        """Remove every cell in which nothing is left."""
+        if self._given is not None:
+            network = docker_network.find(self._engine, self._given) if self._wall is not None else None
+            if network is not None and not self._used(network):
+                self.firewall.remove(network.bridge)
+            return
+        for network in docker_network.of_installation(self._engine, self._installation):
+            self._remove(network)
+
+    def _mend_rules(self, networks: Sequence[Network]) -> Iterator[str]:
+        if self._wall is None:
+            return
+        for network in networks:
+            if not self.firewall.holds(self._yard(network)):
+                self.firewall.put(self._yard(network), self._wall)
+                yield f"the rules of network {network.name} were not as they have to be"
+        ours, there = self._bridge_prefix(), {network.bridge for network in networks}
+        for bridge in self.firewall.bridges():
+            if bridge.startswith(ours) and bridge not in there:
+                self.firewall.remove(bridge)
+                yield f"rules of bridge {bridge} were left over"
+
+    def _all(self) -> Sequence[Network]:
+        if self._given is None:
+            return docker_network.of_installation(self._engine, self._installation)
+        network = docker_network.find(self._engine, self._given)
+        return [network] if network is not None else []
+
+    def _key_of(self, labels: OwnerLabels) -> str:
+        if self._kind is CellKind.TENANT:
+            return f"tenant {labels.tenant}"
+        if self._kind is CellKind.CONVERSATION:
+            return f"conversation {labels.runtime}"
+        with self._lock:
+            number = 0
+            while self._crowd.get(f"shared {number}" if number else "", 0) >= SHARED_RUNTIMES:
+                number += 1
+        return f"shared {number}" if number else ""
+
+    def _ensure(self, key: str, subnet: str | None) -> Network:
+        name = self._name(key)
+        known = docker_network.find(self._engine, name)
+        if known is None:
+            known = self._make(key, name, subnet)
+        if self._wall is not None and not self.firewall.holds(self._yard(known)):
+            self.firewall.put(self._yard(known), self._wall)
+        return known
+
+    def _make(self, key: str, name: str, subnet: str | None) -> Network:
+        made: dict[str, Any] = {"installation": self._installation, "bridge": self._bridge(key), "cell": key}
+        if subnet is not None:
+            return docker_network.ensure(self._engine, name, subnet=subnet, **made)
+        for choice in self._free():
+            try:
+                return docker_network.ensure(self._engine, name, subnet=str(choice), **made)
+            except SubnetTaken:
+                continue  # another installation was faster, or the machine has it
+        raise DriverUnavailable(
+            f"no subnet is left in {self._pool} for network {name}",
+            hint="give NESTOR_RUNTIME_POOL a larger network, or one that this machine has no routes to",
+        )
+
+    def _free(self) -> Iterator[ipaddress.IPv4Network]:
+        taken = [*docker_network.subnets(self._engine), *routes()]
+        length = max(_PREFIX_LENGTH[self._kind], self._pool.prefixlen)
+        for choice in self._pool.subnets(new_prefix=length):
+            if not any(choice.overlaps(other) for other in taken):
+                yield choice
+
+    def _remove(self, network: Network) -> None:
+        docker_network.remove(self._engine, network.name)
+        if docker_network.find(self._engine, network.name) is None:
+            self._crowd.pop(network.cell, None)
+            self._empty.discard(network.name)
+            if self._wall is not None:
+                with suppress(NestorError):  # the next look removes what is left
+                    self.firewall.remove(network.bridge)
+
+    def _used(self, network: Network) -> int:
+        found = self._engine.ask(
+            f"list what is on {network.name}",
+            lambda client: client.containers(all=True, filters={"network": network.id}),
+        )
+        return len(found)
+
+    def _yard(self, network: Network) -> Yard:
+        return Yard(network.bridge)
+
+    def _name(self, key: str) -> str:
+        return self.base + (f"-{_short(key, 8)}" if key else "")
+
+    def _bridge_prefix(self) -> str:
+        return f"{PREFIX}{self._installation.replace('-', '')[:6]}"
+
+    def _bridge(self, key: str) -> str:
+        return self._bridge_prefix() + _short(key, 5)
+
+
+def network_name(installation: str) -> str:
+    """The name of an installation's first bridge."""
+    return f"nestor-{installation.replace('-', '')[:11]}"
+
+
+def routes(path: str = _ROUTES) -> Sequence[ipaddress.IPv4Network]:
+    """Where this machine has routes to, the default one apart."""
+    found = []
+    with suppress(OSError), open(path) as file:
+        for line in file.read().splitlines()[1:]:
+            words = line.split()
+            target, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+            if mask:
+                found.append(ipaddress.IPv4Network((target, mask.bit_count())))
+    return found
+
+
+def _short(text: str, characters: int) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:characters]
+
+
+def _whole(pool: str) -> ipaddress.IPv4Network:
+    try:
+        whole = ipaddress.IPv4Network(pool)
+    except ValueError:
+        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool!r} is no IPv4 network such as 10.214.0.0/16") from None
+    if whole.prefixlen > 28:
+        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool} is too small: /28 or larger")
+    return whole

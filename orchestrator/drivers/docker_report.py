@@ -1,0 +1,119 @@
+"""The report at the start: which parts of the hardening took effect on this engine, and which are required.
+
+Pure: it judges what `docker_probe.py` has seen against what was asked for. A required row that did not take effect
+keeps a second tenant out, unless the operator accepts it by its name (`NESTOR_ACCEPT_WEAKER`).
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestrator.drivers.base import Limits, Row
+from orchestrator.drivers.docker_probe import Seen
+from orchestrator.drivers.docker_spec import OOM_SCORE, OPEN_FILES, USER, Hardening
+
+_UNLIMITED = 1 << 60
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What else is known of this machine and engine."""
+
+    info: Mapping[str, Any]  #: as the engine tells of itself
+    rules: str | None  #: why no rules are set by this process; None when they are
+    outside: bool  #: somebody else sets the rules
+    listener: bool  #: there is one that runtimes must reach
+    opened: bool  #: the operator lets runtimes reach all of this machine's address on the bridge
+    size: bool  #: the engine bounds what a container writes
+
+
+def report(seen: Seen, hardening: Hardening, limits: Limits, ground: Ground) -> Sequence[Row]:
+    """Every row, in the order of the threat: rights, then limits, then what is reached."""
+    return [*_rights(seen, hardening, ground), *_limits(seen, limits, ground), *_reached(seen, ground)]
+
+
+def _rights(seen: Seen, hardening: Hardening, ground: Ground) -> Iterator[Row]:
+    host = seen.shown["HostConfig"]
+    capabilities = [values[0] for name, values in seen.inside.items() if name.startswith("Cap")]
+    yield Row("user", seen.one("user") == USER, True, f"runs as {seen.one('user')}")
+    none = len(capabilities) == 5 and all(int(value, 16) == 0 for value in capabilities)
+    yield Row("capabilities", none, True, "none" if none else f"has {', '.join(capabilities)}")
+    yield _equal(seen, "no-new-privileges", "NoNewPrivs", "1")
+    yield _equal(seen, "seccomp", "Seccomp", "2")
+    writable = seen.inside.get("writable", ())
+    yield Row("read-only", not writable, True, f"writable: {', '.join(writable)}" if writable else "the whole system")
+    mounts = seen.inside.get("mount", ())
+    apart = len(mounts) == 3 and all("nosuid" in mount and "nodev" in mount and "size=" in mount for mount in mounts)
+    yield Row("tmpfs", apart, True, "small, nosuid, nodev" if apart else "; ".join(mounts) or "none")
+    yield Row("init", seen.one("init") in ("docker-init", "tini"), False, f"process 1 is {seen.one('init')}")
+    yield Row("ipc", host.get("IpcMode") == "private", True, str(host.get("IpcMode")))
+    wanted = hardening.oci_runtime or ground.info.get("DefaultRuntime", "runc")
+    yield Row("oci-runtime", host.get("Runtime") == wanted, True, str(host.get("Runtime")))
+    confined = seen.one("confined")
+    has = any("apparmor" in option for option in ground.info.get("SecurityOptions") or ())
+    held = bool(confined) and "unconfined" not in confined
+    yield Row("apparmor", held, has, confined or "this machine has none")
+    mapped = seen.one("user map").split()[:2] != ["0", "0"]
+    yield Row("user-namespace", mapped, False, "mapped" if mapped else "user ids are the machine's: see userns-remap")
+
+
+def _limits(seen: Seen, limits: Limits, ground: Ground) -> Iterator[Row]:
+    yield _at_most(seen, "memory", limits.memory_bytes)
+    swap = _number(seen.one("memory and swap"))
+    both = {limits.memory_bytes, 0}  # version 1 counts them together, version 2 swap alone
+    no_swap = ground.info.get("SwapLimit") is False
+    yield Row("swap", swap in both, not no_swap, "none" if swap in both else "the kernel does not account for swap")
+    yield _at_most(seen, "processes", limits.pids)
+    quota, period = _quota(seen)
+    yield Row("processors", 0 < quota <= limits.cpus * period, True, f"{quota / period:g}" if quota > 0 else "no limit")
+    yield _equal(seen, "files", "files", str(OPEN_FILES[0]))
+    yield _equal(seen, "core", "core", "0")
+    yield Row("oom-score", seen.one("oom score") == str(OOM_SCORE), False, seen.one("oom score"))
+    log = seen.shown["HostConfig"].get("LogConfig") or {}
+    yield Row("log-size", "max-size" in (log.get("Config") or {}), True, str(log.get("Type")))
+    restart = (seen.shown["HostConfig"].get("RestartPolicy") or {}).get("Name")
+    yield Row("restart", restart in ("no", ""), True, f"by the engine: {restart}")
+    yield Row("layer-size", ground.size, False, "by the engine" if ground.size else "read-only, so nothing to bound")
+
+
+def _reached(seen: Seen, ground: Ground) -> Iterator[Row]:
+    """A way counts as closed only when it was tried."""
+    for name, inside in (("neighbours", "neighbour"), ("machine", "machine")):
+        said = seen.one(inside) or "not tried"
+        chosen = name == "machine" and ground.opened and said in ("open", "refused")
+        yield Row(name, said == "closed" or chosen, True, "open: NESTOR_RUNTIME_REACHES names it" if chosen else said)
+    if ground.outside:
+        yield Row("rules", True, True, "set by another process: what is above was tried")
+    else:
+        yield Row("rules", ground.rules is None, True, ground.rules or "set, and looked at again and again")
+    if ground.listener:
+        said = seen.one("listener") or "not tried"
+        yield Row("listener", said == "open", False, f"{said}: runtimes tell their events there")
+    yield Row("ipv6", seen.one("interfaces") == "0", True, f"{seen.one('interfaces')} addresses")
+
+
+def _equal(seen: Seen, name: str, inside: str, wanted: str) -> Row:
+    said = seen.one(inside)
+    return Row(name, said == wanted, True, said or "not told")
+
+
+def _at_most(seen: Seen, name: str, wanted: int) -> Row:
+    number = _number(seen.one(name))
+    return Row(name, number is not None and number <= wanted, True, seen.one(name) or "not told")
+
+
+def _number(text: str) -> int | None:
+    if text == "max":
+        return _UNLIMITED
+    return int(text) if text.isdigit() else None
+
+
+def _quota(seen: Seen) -> tuple[int, int]:
+    words = seen.one("processor quota").split()
+    period = seen.one("processor period") or (words[1] if len(words) > 1 else "")
+    quota = words[0] if words else ""
+    return _integer(quota), max(1, _integer(period))
+
+
+def _integer(text: str) -> int:
+    return int(text) if text.removeprefix("-").isdigit() else -1

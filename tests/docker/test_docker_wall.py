@@ -1,0 +1,211 @@
+"""What runtimes reach and what they do not, tried from inside, against listeners on interfaces of the tests' own."""
+
+import json
+import socket
+import uuid
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from support import containers
+from support.outside import Outside, outside, run
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.base import Handle, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.docker import Choices, DockerDriver
+from orchestrator.drivers.docker_cells import CellKind
+from orchestrator.drivers.docker_rules import Door, Egress
+from orchestrator.drivers.docker_spec import Hardening
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio]
+
+#: Prints what became of each connection: reached is also one that was refused by the other side.
+REACH = """
+import concurrent.futures, errno, json, socket, sys
+def reach(place):
+    try:
+        socket.create_connection(tuple(place), 1.5).close()
+        return "open"
+    except ConnectionRefusedError:
+        return "refused"
+    except OSError:
+        return "closed"
+places = json.loads(sys.argv[1])
+with concurrent.futures.ThreadPoolExecutor(len(places)) as pool:
+    print(json.dumps(list(pool.map(reach, places))))
+"""
+
+
+@pytest.fixture
+def ground() -> Iterator[Outside]:
+    with outside() as made:
+        yield made
+
+
+@asynccontextmanager
+async def driver_in(folder: Path, choices: Choices, *, installation: str = "") -> AsyncIterator[DockerDriver]:
+    """A driver with its wall up, no listener; everything of it is gone afterwards."""
+    installation = installation or str(uuid.uuid4())
+    driver = DockerDriver(folder, installation=installation, image=containers.standin_image(), choices=choices)
+    found = await driver.fingerprint()
+    assert found.usable, found.message
+    try:
+        yield driver
+    finally:
+        for handle in await driver.list(installation):
+            await driver.destroy(handle, fence=1000)
+            await driver.remove_volume(handle.labels, fence=1000)
+        await driver.close()
+        mark = installation.replace("-", "")[:6]
+        assert f"nst-{mark}" not in rules()
+        assert f"nestor-{mark}" not in containers.docker("network", "ls")
+
+
+async def started(driver: DockerDriver, *, tenant: str = "") -> Handle:
+    conversation = str(uuid.uuid4())
+    labels = OwnerLabels(
+        driver._installation,
+        TenantId(tenant or str(uuid.uuid4())),
+        ConversationId(conversation),
+        RuntimeId(str(uuid.uuid4())),
+        1,
+    )
+    await driver.ensure_volume(labels, fence=1)
+    handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels), fence=1)
+    await driver.start(handle, fence=1, init_key=new_secret())
+    return handle
+
+
+def reached(handle: Handle, *places: tuple[str, int]) -> Sequence[str]:
+    """What a process inside sees of each address and port: open, refused or closed."""
+    said = containers.docker("exec", handle.reference, "python3", "-c", REACH, json.dumps(places))
+    found: list[str] = json.loads(said)
+    return found
+
+
+def address_of(handle: Handle) -> str:
+    networks = containers.inspect("container", handle.reference)["NetworkSettings"]["Networks"]
+    return str(next(iter(networks.values()))["IPAddress"])
+
+
+def rules() -> str:
+    return run("iptables-save", "-t", "filter")
+
+
+async def test_runtimes_reach_the_public_net_and_the_listener_and_nothing_that_is_inside(tmp_path, ground):
+    async with driver_in(tmp_path, Choices()) as driver:
+        gateway = (await driver.fingerprint()).details["gateway"]
+        with socket.create_server(("0.0.0.0", 0)) as machine, socket.create_server((gateway, 0)) as listener:
+            port, facing = machine.getsockname()[1], listener.getsockname()[1]
+            await driver.wall((gateway, facing))
+            one, two = await started(driver), await started(driver)
+            assert reached(
+                one,
+                (ground.public, 80),
+                (gateway, facing),
+                (ground.private, 80),
+                (ground.machine, port),
+                (gateway, port),
+                (gateway, 9),
+                (address_of(two), 8000),
+                ("127.0.0.1", 8000),
+            ) == ["open", "open", "closed", "closed", "closed", "closed", "closed", "open"]
+            for handle in (one, two):  # and this machine reaches both
+                socket.create_connection((address_of(handle), 8000), 5).close()
+            written = rules()
+            for network in ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"):
+                assert f"-out -d {network} -j REJECT" in written
+
+
+async def test_without_egress_nothing_is_reached_but_what_the_operator_named(tmp_path, ground):
+    doors = (Door.at(ground.private, 80),)
+    async with driver_in(tmp_path, Choices(egress=Egress.NONE, doors=doors)) as driver:
+        await driver.wall(None)
+        handle = await started(driver)
+        assert reached(handle, (ground.public, 80), (ground.private, 80), (ground.private, 81)) == [
+            "closed",
+            "open",
+            "closed",
+        ]
+        looked_up = "import socket\ntry:\n socket.gethostbyname('example.org')\nexcept OSError:\n print('unknown')"
+        assert containers.docker("exec", handle.reference, "python3", "-c", looked_up).strip() == "unknown"
+
+
+async def test_rules_are_set_once_mended_when_somebody_removes_them_and_gone_with_the_network(tmp_path):
+    async with driver_in(tmp_path, Choices()) as driver:
+        await driver.wall(None)
+        once = ours(driver)
+        assert len(once) > 10
+        await driver.wall(None)
+        assert ours(driver) == once
+        assert await driver.mend() == []
+        jump = next(line for line in once if line.startswith("-A INPUT "))
+        run("iptables", "-w", "-D", *jump.split()[1:])
+        run("iptables", "-w", "-F", jump.split()[-1].replace("-in", "-out"))
+        assert len(await driver.mend()) == 1
+        assert ours(driver) == once
+        # Somebody else's rule comes before ours: it could let through what ours refuse.
+        foreign = ["INPUT", "-i", "no-such-if", "-j", "ACCEPT"]
+        run("iptables", "-w", "-I", *foreign)
+        try:
+            assert len(await driver.mend()) == 1
+            assert await driver.mend() == []
+        finally:
+            run("iptables", "-w", "-D", *foreign)
+
+
+def ours(driver: DockerDriver) -> Sequence[str]:
+    mark = f"nst-{driver._installation.replace('-', '')[:6]}"
+    return [line for line in rules().splitlines() if mark in line and line.startswith("-A") and "FORWARD" not in line
+            and "ISOLATION" not in line]  # fmt: skip
+
+
+async def test_a_bridge_for_each_tenant_goes_with_its_last_runtime(tmp_path):
+    async with driver_in(tmp_path, Choices(cells=CellKind.TENANT)) as driver:
+        await driver.wall(None)
+        acme, globex = str(uuid.uuid4()), str(uuid.uuid4())
+        one, two, other = (
+            await started(driver, tenant=acme), await started(driver, tenant=acme), await started(driver, tenant=globex)
+        )  # fmt: skip
+        assert network_of(one) == network_of(two) != network_of(other)
+        assert reached(one, (address_of(two), 8000), (address_of(other), 8000)) == ["closed", "closed"]
+        left = network_of(one)
+        await driver.destroy(one, fence=2)
+        assert left in containers.docker("network", "ls", "--format", "{{.Name}}")
+        await driver.destroy(two, fence=2)
+        assert left not in containers.docker("network", "ls", "--format", "{{.Name}}")
+        assert network_of(other) in containers.docker("network", "ls", "--format", "{{.Name}}")
+        for handle in (one, two):
+            await driver.remove_volume(handle.labels, fence=2)
+
+
+def network_of(handle: Handle) -> str:
+    return str(next(iter(containers.inspect("container", handle.reference)["NetworkSettings"]["Networks"])))
+
+
+async def test_the_report_tells_what_took_effect_and_what_did_not(tmp_path):
+    async with driver_in(tmp_path, Choices()) as driver:
+        gateway = (await driver.fingerprint()).details["gateway"]
+        with socket.create_server((gateway, 0)) as listener:
+            without = {row.name: row for row in await driver.report()}
+            assert without["machine"].required
+            assert not without["machine"].held  # nothing is set yet, and so it was reached
+            await driver.wall((gateway, listener.getsockname()[1]))
+            rows = {row.name: row for row in await driver.report()}
+        assert [row for row in rows.values() if row.required and not row.held] == []
+        assert rows["listener"].held
+        assert {"user", "capabilities", "seccomp", "no-new-privileges", "read-only", "memory", "swap", "processes",
+                "processors", "files", "core", "neighbours", "machine", "rules", "ipv6"} <= set(rows)  # fmt: skip
+        assert "nestor-probe" not in containers.docker("ps", "--all", "--format", "{{.Names}}")
+
+
+async def test_an_oci_runtime_that_the_engine_does_not_have_is_refused(tmp_path):
+    choices = replace(Choices(), hardening=Hardening(oci_runtime="no-such-runtime"))
+    driver = DockerDriver(tmp_path, installation=str(uuid.uuid4()), image=containers.standin_image(), choices=choices)
+    found = await driver.fingerprint()
+    assert not found.usable
+    assert "no-such-runtime" in found.message
+    await driver.close()

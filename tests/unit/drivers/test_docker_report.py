@@ -1,0 +1,151 @@
+"""The report of the hardening, from what a probe would have seen."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from orchestrator.app.containers import Isolation
+from orchestrator.domain.clock import SystemClock
+from orchestrator.domain.errors import Misconfigured, NotApart
+from orchestrator.drivers.base import Limits, Row
+from orchestrator.drivers.docker_probe import Seen
+from orchestrator.drivers.docker_report import Ground, report
+from orchestrator.drivers.docker_spec import NO_CHOICE, Hardening
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.services.tenancy import Tenancy
+from orchestrator.state.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+INSIDE = {
+    "CapInh": "0000000000000000", "CapPrm": "0000000000000000", "CapEff": "0000000000000000",
+    "CapBnd": "0000000000000000", "CapAmb": "0000000000000000", "NoNewPrivs": "1", "Seccomp": "2",
+    "user": "10001:10001", "user map": "0 0 4294967295", "confined": "", "oom score": "500", "init": "docker-init",
+    "files": "4096", "core": "0", "interfaces": "0", "memory": str(2 * 1024**3), "memory and swap": str(2 * 1024**3),
+    "processes": "512", "processor quota": "200000", "processor period": "100000",
+    "neighbour": "closed", "machine": "closed", "listener": "open",
+}  # fmt: skip
+MOUNTS = [f"{path},tmpfs,rw,nosuid,nodev,size=16384k" for path in ("/tmp", "/run", "/home/agent")]
+SHOWN = {
+    "HostConfig": {
+        "IpcMode": "private", "Runtime": "runc", "RestartPolicy": {"Name": "no"},
+        "LogConfig": {"Type": "json-file", "Config": {"max-size": "10m"}},
+    }
+}  # fmt: skip
+GROUND = Ground(info={"DefaultRuntime": "runc"}, rules=None, outside=False, listener=True, opened=False, size=False)
+
+
+def judged(hardening: Hardening = NO_CHOICE, ground: Ground = GROUND, **inside: str) -> dict[str, Row]:
+    values = {name: [text] for name, text in (INSIDE | {n.replace("_", " "): t for n, t in inside.items()}).items()}
+    seen = Seen({**values, "mount": MOUNTS}, SHOWN)
+    return {row.name: row for row in report(seen, hardening, Limits(), ground)}
+
+
+def test_all_that_is_required_is_held_where_everything_took_effect():
+    assert [row.name for row in judged().values() if row.required and not row.held] == []
+
+
+@pytest.mark.parametrize(
+    ("inside", "row"),
+    [
+        ({"CapEff": "00000000a80425fb"}, "capabilities"),
+        ({"NoNewPrivs": "0"}, "no-new-privileges"),
+        ({"Seccomp": "0"}, "seccomp"),
+        ({"user": "0:0"}, "user"),
+        ({"writable": "/etc"}, "read-only"),
+        ({"memory": "9223372036854771712"}, "memory"),
+        ({"memory": "max"}, "memory"),
+        ({"memory_and_swap": "9223372036854771712"}, "swap"),
+        ({"processes": "max"}, "processes"),
+        ({"processor_quota": "-1"}, "processors"),
+        ({"processor_quota": "max 100000", "processor_period": ""}, "processors"),
+        ({"core": "unlimited"}, "core"),
+        ({"files": "1048576"}, "files"),
+        ({"neighbour": "refused"}, "neighbours"),
+        ({"neighbour": "unknown"}, "neighbours"),
+        ({"machine": "open"}, "machine"),
+        ({"interfaces": "1"}, "ipv6"),
+    ],
+)
+def test_each_part_that_did_not_take_effect_is_told(inside: dict[str, str], row: str):
+    missing = [found.name for found in judged(**inside).values() if found.required and not found.held]
+    assert missing == [row]
+
+
+def test_version_two_of_the_control_groups_is_read_too():
+    rows = judged(memory_and_swap="0", processor_quota="200000 100000", processor_period="")
+    assert rows["swap"].held
+    assert rows["processors"].held
+
+
+def test_another_oci_runtime_than_the_one_asked_for_is_told():
+    assert not judged(Hardening(oci_runtime="runsc"))["oci-runtime"].held
+
+
+def test_apparmor_is_required_only_where_the_machine_has_it():
+    assert not judged()["apparmor"].required
+    ground = replace(GROUND, info={"SecurityOptions": ["name=apparmor"], "DefaultRuntime": "runc"})
+    assert judged(ground=ground, confined="unconfined")["apparmor"] == Row("apparmor", False, True, "unconfined")
+    assert judged(ground=ground, confined="docker-default (enforce)")["apparmor"].held
+
+
+class WalledFake(FakeDriver):
+    """The fake driver with a report that a test chose."""
+
+    rows: Any = ()
+
+    async def wall(self, listener: Any) -> None:
+        self.listener = listener
+
+    async def report(self) -> Any:
+        return self.rows
+
+    async def mend(self) -> Any:
+        return []
+
+
+def walled(*rows: Row) -> WalledFake:
+    driver = WalledFake()
+    driver.rows = rows
+    return driver
+
+
+MISSING = Row("seccomp", False, True, "0")
+
+
+async def tenancy(isolation: Isolation) -> Tenancy:
+    store = MemoryStore(SystemClock()).tenants
+    await isolation.establish(("10.0.0.1", 1), store)
+    return Tenancy(store, SystemClock(), refusal=isolation.refusal, hint=lambda: isolation.hint)
+
+
+async def test_a_second_tenant_is_refused_where_something_required_is_missing():
+    isolation = Isolation(walled(MISSING, Row("apparmor", False, False, "none")), frozenset())
+    house = await tenancy(isolation)
+    await house.create_tenant("acme")
+    with pytest.raises(NotApart, match="seccomp") as refused:
+        await house.create_tenant("globex")
+    assert refused.value.hint is not None
+    assert "NESTOR_ACCEPT_WEAKER=seccomp" in refused.value.hint
+
+
+@pytest.mark.parametrize("accepted", ["seccomp", "all", "untried"])
+async def test_what_is_accepted_by_its_name_refuses_nobody(accepted):
+    house = await tenancy(Isolation(walled(MISSING), frozenset({accepted})))
+    for name in ("acme", "globex"):
+        await house.create_tenant(name)
+
+
+async def test_with_several_tenants_there_is_no_start_without_it():
+    store = MemoryStore(SystemClock()).tenants
+    whole = Tenancy(store, SystemClock())
+    for name in ("acme", "globex"):
+        await whole.create_tenant(name)
+    with pytest.raises(Misconfigured, match="several tenants"):
+        await Isolation(walled(MISSING), frozenset()).establish(None, store)
+
+
+async def test_a_row_that_is_not_there_cannot_be_accepted():
+    with pytest.raises(Misconfigured, match="no row secomp"):
+        await tenancy(Isolation(walled(MISSING), frozenset({"secomp"})))
