@@ -60,6 +60,7 @@ class Workers:
 
     async def run(self) -> None:
         """Until cancelled. Acts under way are cancelled with it, unwind, and give their leases back."""
+        log.info("workers.begin", replica=self._owner)  # the name that stands in the leases of this replica
         async with anyio.create_task_group() as tasks:
             while True:
                 self._wake = anyio.Event()

@@ -42,10 +42,16 @@ class Replica(OrchestratorProcess):
     """One orchestrator of the fleet. `up` says whether requests may be sent to it."""
 
     up = False
+    owner = ""  #: the name that stands in its leases
 
     def begin(self) -> None:
         self.start()
+        wait_for(self._named, 20)
         self.up = True
+
+    def _named(self) -> bool:
+        self.owner = self.told("workers.begin").get("replica", "")
+        return bool(self.owner)
 
     def crash(self) -> None:
         """SIGKILL."""

@@ -1,22 +1,27 @@
 """`kill -9` of a replica in the middle of starts: at every step of them, and between.
 
-Twenty and more conversations start at each kill. Afterwards every one of them is ready, within the lease and five
-seconds (the 95th percentile over kills), by one runtime that was given all of its configuration, in order; and the
-engine runs nothing else.
+Twenty conversations start at each kill, which is aimed in turn at each step of a start and at the gap behind it
+(`aim.py`). Afterwards every one of them is ready, within the lease and five seconds (the 95th percentile over kills),
+by one runtime that was given all of its configuration, in order; and the engine runs nothing else.
 """
 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
 import uuid
 from collections import Counter
+from collections.abc import Sequence
 from typing import Any
 
 from redis import Redis
 
+from chaos.aim import Watch
 from chaos.fleet import Fleet, Violation
 from chaos.races import nothing_left, raise_doubles
+from orchestrator.services.provisioning import STAGES
+from orchestrator.services.warm_start import CLAIM
 
 CONVERSATIONS_A_KILL = 20
 PACE_SECONDS = 0.02
@@ -30,17 +35,30 @@ async def run(fleet: Fleet, *, kills: int, conversations: int = CONVERSATIONS_A_
     await fleet.ask("PUT", "/api/v2/secrets/TOKEN", key, json={"value": "value-of-the-tests"})
     await fleet.ask("PUT", "/api/v2/git-providers/github", key, json={"token": "token-of-the-tests"})
     await fleet.script("slow", PACE_SECONDS)
-    steps: Counter[str] = Counter()
+    cut: Counter[str] = Counter()
+    aimed: Counter[str] = Counter()
     recoveries: list[float] = []
-    for _ in range(kills):
-        ids, operations = await _begin(fleet, key, conversations)
-        await asyncio.sleep(fleet.random.uniform(0.0, 1.0))
-        victim = fleet.random.choice(fleet.replicas)
-        steps.update(await _steps(fleet, key, operations, victim.crash))
+    aims: list[str] = []
+    for number in range(kills):
+        if not aims:
+            aims = [place for stage in stages(fleet) for place in (stage, f"after {stage}")]
+            fleet.random.shuffle(aims)
+        aim = aims.pop()
+        with Watch(fleet.redis) as watch:
+            aiming = asyncio.create_task(asyncio.to_thread(watch.kill_at, aim, fleet.replicas))
+            ids = await _begin(fleet, key, conversations)
+            victim = await aiming
+            if victim is None:
+                victim = fleet.random.choice(fleet.replicas)
+                victim.crash()
+            aimed[aim if watch.hit else "missed"] += 1
+            cut.update(watch.held_by(victim.owner))
         began = time.monotonic()
         again = asyncio.create_task(asyncio.to_thread(victim.begin))
-        records = await asyncio.gather(*(fleet.until(key, id, "ready", "failed", seconds=ENDS_WITHIN) for id in ids))
+        ended = (fleet.until(key, id, "ready", "failed", seconds=ENDS_WITHIN) for id in ids)
+        records = await asyncio.gather(*ended)
         recoveries.append(time.monotonic() - began)
+        sys.stderr.write(f"kill {number}, aimed at {aim}: all ready after {recoveries[-1]:.1f} s\n")
         await again
         await raise_doubles(fleet)
         await _raise_unfinished(fleet, records)
@@ -52,43 +70,29 @@ async def run(fleet: Fleet, *, kills: int, conversations: int = CONVERSATIONS_A_
         "conversations": kills * conversations,
         "engine_starts": census["starts"],
         "warm_hits": _hits(fleet),
-        "steps": dict(steps),
+        "aimed": dict(aimed),
+        "cut": dict(cut),
         "recovery_p95": _percentile(recoveries, 0.95),
         "recovery_max": round(max(recoveries), 2),
     }
 
 
-async def _begin(fleet: Fleet, key: str, count: int) -> tuple[list[str], list[str]]:
+def stages(fleet: Fleet) -> Sequence[str]:
+    """The steps of a start."""
+    return (CLAIM.name, *STAGES) if fleet.spares else STAGES
+
+
+async def _begin(fleet: Fleet, key: str, count: int) -> list[str]:
     ids = [str(uuid.UUID(int=fleet.random.getrandbits(128), version=4)) for _ in range(count)]
     body = {"initial_message": "hello"}
-    answers = await asyncio.gather(
-        *(fleet.ask("POST", "/api/v2/conversations", key, json={"id": id, **body}) for id in ids)
-    )
-    return ids, [answer.json()["operation"] for answer in answers]
-
-
-async def _steps(fleet: Fleet, key: str, operations: list[str], kill: Any) -> list[str]:
-    """Kill, and tell in which steps the starts were just then."""
-    kill()
-    answers = await asyncio.gather(*(fleet.ask("GET", f"/api/v2/operations/{one}", key) for one in operations))
-    return [_step(answer.json()) for answer in answers]
+    await asyncio.gather(*(fleet.ask("POST", "/api/v2/conversations", key, json={"id": id, **body}) for id in ids))
+    return ids
 
 
 def _hits(fleet: Fleet) -> int:
     """How many spares of the warm pool were claimed, as the state server counts."""
     with Redis.from_url(f"unix://{fleet.redis}", decode_responses=True) as client:
         return int(str(client.hget("x:{spares}:counts", "hits") or 0))
-
-
-def _step(operation: dict[str, Any]) -> str:
-    if operation["state"] != "running":
-        return f"ended ({operation['state']})"
-    states = {stage["name"]: stage["state"] for stage in operation["stages"]}
-    running = [name for name, state in states.items() if state == "running"]
-    if running:
-        return running[0]
-    done = [name for name, state in states.items() if state == "succeeded"]
-    return f"after {done[-1]}" if done else "before the first"
 
 
 async def _raise_unfinished(fleet: Fleet, records: list[dict[str, Any]]) -> None:

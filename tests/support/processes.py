@@ -111,14 +111,18 @@ class OrchestratorProcess:
 
         wait_for(running, seconds, pause=0.005)
 
+    def told(self, event: str) -> dict[str, Any]:
+        """The last line of this life's log with that event, empty while there is none."""
+        lines = self.log.read_text()[self._logged :].splitlines()
+        found = [line for line in lines if f'"{event}"' in line]
+        told: dict[str, Any] = json.loads(found[-1]) if found else {}
+        return told
+
     def zygote_ready(self, seconds: float = 90) -> int:
         """Wait for this life's zygote, or for the adopted one; its process."""
-        begun = self._logged
 
         def ready() -> int:
-            lines = self.log.read_text()[begun:].splitlines()
-            found = [json.loads(line) for line in lines if '"zygote.ready"' in line]
-            return int(found[-1]["pid"]) if found else 0
+            return int(self.told("zygote.ready").get("pid", 0))
 
         pid: int = wait_for(ready, seconds)
         return pid
