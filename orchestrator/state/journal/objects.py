@@ -1,24 +1,16 @@
 """The archive in object storage that speaks S3: one object for each append, named by the sequence that it begins with.
 
 An append is a PUT that the storage refuses where the name is taken (`If-None-Match: *`), which is what keeps two
-replicas apart; a storage without that is refused when it is first used. Credentials come from the environment, as the
-client's own documentation says (AWS_ACCESS_KEY_ID and the like). Needs the extra `s3`.
+replicas apart; a storage without that is refused when it is first used.
 """
 
-import asyncio
 import re
 import secrets
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
-from urllib.parse import parse_qs, urlsplit
+from typing import TypeVar
 
-import boto3
-from botocore.config import Config
-from botocore.exceptions import BotoCoreError, ClientError
-
-from orchestrator.domain.errors import Misconfigured
+from orchestrator.state.bucket import Bucket, BucketFailed, NoObject
 from orchestrator.state.journal import entry
 from orchestrator.state.journal.archive import ArchiveUnavailable, Checked, DamagedArchive, Overtaken
 from orchestrator.state.journal.entry import BrokenChain, Entry, Tail
@@ -27,42 +19,29 @@ from orchestrator.state.journal.folded import Folded
 T = TypeVar("T")
 _SEGMENT = re.compile(r"(\d{16})\.jsonl")
 _SNAPSHOT = re.compile(r"snapshot-(\d{16})\.jsonl")
-_TAKEN = frozenset({"PreconditionFailed", "ConditionalRequestConflict", "412", "409"})
 _KNOWN_TAILS = 10_000
-_THREADS = 8
 _SHARE = 8  #: a compaction copies so many bytes for one appended at most; more would leave many small objects
+_SETTING = "NESTOR_JOURNAL_URL"
 
 
 class ObjectArchive:
-    """See `archive.Archive`. The client is safe to share between threads."""
+    """See `archive.Archive`."""
 
-    def __init__(self, bucket: str, prefix: str, *, endpoint: str | None, region: str | None) -> None:
+    def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
-        self._prefix = f"{prefix.strip('/')}/" if prefix.strip("/") else ""
-        self._where = f"s3://{bucket}/{self._prefix}"
-        config = Config(connect_timeout=3, read_timeout=10, retries={"max_attempts": 2}, max_pool_connections=_THREADS)
-        self._client: Any = boto3.client("s3", endpoint_url=endpoint, region_name=region or "us-east-1", config=config)
+        self._where = bucket.where
         self._tails: OrderedDict[str, Tail] = OrderedDict()
-        self._pool = ThreadPoolExecutor(_THREADS, thread_name_prefix="journal")
 
     @classmethod
     def of_url(cls, url: str) -> "ObjectArchive":
-        """`s3://bucket/prefix?endpoint=https://host&region=name`. Raises `Misconfigured`."""
-        parts = urlsplit(url)
-        given = parse_qs(parts.query)
-        if set(given) - {"endpoint", "region"}:
-            raise Misconfigured("NESTOR_JOURNAL_URL knows endpoint and region behind the question mark")
-        endpoint, region = given.get("endpoint", [None])[0], given.get("region", [None])[0]
-        try:
-            return cls(parts.netloc, parts.path, endpoint=endpoint, region=region)
-        except (BotoCoreError, ValueError) as exc:
-            raise Misconfigured("NESTOR_JOURNAL_URL names no usable object storage") from exc
+        """See `Bucket.of_url`. Raises `Misconfigured`."""
+        return cls(Bucket.of_url(url, setting=_SETTING))
 
     async def identity(self) -> str:
         return await self._run(self._identity)
 
     async def homes(self) -> Sequence[str]:
-        return await self._run(self._homes)
+        return await self._run(self._bucket.folders)
 
     async def tail(self, home: str) -> Tail:
         known = self._tails.get(home)
@@ -71,7 +50,7 @@ class ObjectArchive:
     async def append(self, home: str, entries: Sequence[Entry], *, after: Tail) -> Tail:
         lines, tail = entry.chained(after, entries)
         name = f"{home}/{after.sequence + 1:016d}.jsonl"
-        if not await self._run(lambda: self._put_new(name, b"".join(lines)) and self._is_live(home, after)):
+        if not await self._run(lambda: self._bucket.put_new(name, b"".join(lines)) and self._is_live(home, after)):
             self._tails.pop(home, None)
             raise Overtaken
         self._remember(home, tail)
@@ -92,40 +71,32 @@ class ObjectArchive:
         return await self._run(lambda: self._compact(home, at_least))
 
     async def close(self) -> None:
-        self._pool.shutdown(wait=False)
-        self._client.close()
+        await self._bucket.close()
 
     async def _run(self, work: Callable[[], T]) -> T:
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, work)
-        except (BotoCoreError, ClientError) as exc:
-            code = exc.response["Error"]["Code"] if isinstance(exc, ClientError) else type(exc).__name__
+            return await self._bucket.run(work)
+        except (NoObject, BucketFailed) as exc:
+            code = exc.code if isinstance(exc, BucketFailed) else "an object that was listed is gone"
             raise ArchiveUnavailable(
                 f"the journal at {self._where} cannot be used ({code})",
-                hint="check bucket, endpoint and credentials of NESTOR_JOURNAL_URL",
+                hint=f"check bucket, endpoint and credentials of {_SETTING}",
             ) from exc
 
     def _identity(self) -> str:
         """Made by a PUT that must not replace anything: a storage that takes the second one keeps nobody apart."""
-        if self._put_new("identity", secrets.token_hex(16).encode()) and self._put_new("identity", b"twice"):
-            self._client.delete_object(Bucket=self._bucket, Key=self._prefix + "identity")
+        fresh = secrets.token_hex(16).encode()
+        if self._bucket.put_new("identity", fresh) and self._bucket.put_new("identity", b"twice"):
+            self._bucket.remove("identity")
             raise ArchiveUnavailable(f"the storage at {self._where} ignores If-None-Match, which the journal needs")
-        return self._get("identity").decode("ascii")
-
-    def _homes(self) -> list[str]:
-        pages = self._client.get_paginator("list_objects_v2").paginate(
-            Bucket=self._bucket, Prefix=self._prefix, Delimiter="/"
-        )
-        found = (group["Prefix"] for page in pages for group in page.get("CommonPrefixes", ()))
-        return sorted(name.removeprefix(self._prefix).rstrip("/") for name in found)
+        return self._bucket.get("identity").decode("ascii")
 
     def _names(
         self, home: str, *, beginning: str = ""
     ) -> tuple[str | None, list[tuple[str, int]], list[tuple[str, int]]]:
         """The newest snapshot, the segments behind it, and everything older, each with its size."""
-        prefix = f"{self._prefix}{home}/"
-        pages = self._client.get_paginator("list_objects_v2").paginate(Bucket=self._bucket, Prefix=prefix + beginning)
-        sizes = {item["Key"].removeprefix(prefix): item["Size"] for page in pages for item in page.get("Contents", ())}
+        found = self._bucket.sizes(f"{home}/{beginning}")
+        sizes = {name.removeprefix(f"{home}/"): size for name, size in found.items()}
         snapshots = sorted(name for name in sizes if _SNAPSHOT.fullmatch(name))
         newest = snapshots[-1] if snapshots else None
         through = int(newest.removeprefix("snapshot-").removesuffix(".jsonl")) if newest else 0
@@ -139,7 +110,7 @@ class ObjectArchive:
         place = segments[-1][0] if segments else snapshot
         if place is None:
             return Tail()
-        lines = self._get(f"{home}/{place}").splitlines(keepends=True)
+        lines = self._bucket.get(f"{home}/{place}").splitlines(keepends=True)
         try:
             tail = entry.end_of(lines) if segments else entry.head_of_snapshot(lines[0] if lines else b"")
         except BrokenChain as exc:
@@ -153,7 +124,7 @@ class ObjectArchive:
         snapshot, _, _ = self._names(home, beginning="snapshot-")
         if snapshot is None or _through(snapshot) <= after.sequence:
             return True
-        self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{home}/{after.sequence + 1:016d}.jsonl")
+        self._bucket.remove(f"{home}/{after.sequence + 1:016d}.jsonl")
         return False
 
     def _read(self, home: str) -> tuple[Folded, Tail, int]:
@@ -162,10 +133,10 @@ class ObjectArchive:
         place = snapshot or ""
         try:
             if snapshot is not None:
-                entries, tail = entry.of_snapshot(self._get(f"{home}/{snapshot}"))
+                entries, tail = entry.of_snapshot(self._bucket.get(f"{home}/{snapshot}"))
                 folded.add(entries)
             for place, _size in segments:
-                entries, tail = entry.unchained(tail, self._get(f"{home}/{place}").splitlines(keepends=True))
+                entries, tail = entry.unchained(tail, self._bucket.get(f"{home}/{place}").splitlines(keepends=True))
                 folded.add(entries)
         except BrokenChain as exc:
             raise DamagedArchive(str(exc), f"{self._where}{home}/{place}:{exc.line}") from exc
@@ -176,38 +147,21 @@ class ObjectArchive:
         first = max((place for place, (name, _) in enumerate(segments) if _through(name) <= sequence + 1), default=None)
         if first is None:
             return [] if self._found_tail(home).sequence <= sequence else None
-        content = b"".join(self._get(f"{home}/{name}") for name, _ in segments[first:])
+        content = b"".join(self._bucket.get(f"{home}/{name}") for name, _ in segments[first:])
         return entry.behind(sequence, content.splitlines(keepends=True))
 
     def _compact(self, home: str, at_least: int) -> bool:
         snapshot, segments, older = self._names(home)
         appended = sum(size for _, size in segments)
-        if appended < at_least or (snapshot is not None and appended * _SHARE < self._size(f"{home}/{snapshot}")):
+        if appended < at_least or (snapshot is not None and appended * _SHARE < self._bucket.size(f"{home}/{snapshot}")):
             return False
         folded, tail, _ = self._read(home)
         # Appends may go on meanwhile: they are behind the snapshot, which holds what was read and is named by it.
-        self._put_new(f"{home}/snapshot-{tail.sequence:016d}.jsonl", entry.snapshot(tail, folded.entries()))
+        self._bucket.put_new(f"{home}/snapshot-{tail.sequence:016d}.jsonl", entry.snapshot(tail, folded.entries()))
         gone = [name for name, _ in [*segments, *older] if _through(name) <= tail.sequence]
         for name in [*gone, *([snapshot] if snapshot else [])]:
-            self._client.delete_object(Bucket=self._bucket, Key=f"{self._prefix}{home}/{name}")
+            self._bucket.remove(f"{home}/{name}")
         return True
-
-    def _size(self, name: str) -> int:
-        return int(self._client.head_object(Bucket=self._bucket, Key=self._prefix + name)["ContentLength"])
-
-    def _put_new(self, name: str, content: bytes) -> bool:
-        """False when the name is taken."""
-        try:
-            self._client.put_object(Bucket=self._bucket, Key=self._prefix + name, Body=content, IfNoneMatch="*")
-        except ClientError as exc:
-            if exc.response["Error"]["Code"] in _TAKEN:
-                return False
-            raise
-        return True
-
-    def _get(self, name: str) -> bytes:
-        content: bytes = self._client.get_object(Bucket=self._bucket, Key=self._prefix + name)["Body"].read()
-        return content
 
     def _remember(self, home: str, tail: Tail) -> None:
         self._tails[home] = tail
