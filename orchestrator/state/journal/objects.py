@@ -153,7 +153,9 @@ class ObjectArchive:
     def _compact(self, home: str, at_least: int) -> bool:
         snapshot, segments, older = self._names(home)
         appended = sum(size for _, size in segments)
-        if appended < at_least or (snapshot is not None and appended * _SHARE < self._bucket.size(f"{home}/{snapshot}")):
+        if appended < at_least:
+            return False
+        if snapshot is not None and appended * _SHARE < self._bucket.size(f"{home}/{snapshot}"):
             return False
         folded, tail, _ = self._read(home)
         # Appends may go on meanwhile: they are behind the snapshot, which holds what was read and is named by it.
