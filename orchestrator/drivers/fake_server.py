@@ -151,13 +151,13 @@ def _handle(asked: Mapping[str, Any]) -> Handle:
     return _HANDLE.validate_python(asked["handle"])
 
 
-async def serve(path: Path) -> None:
+async def serve(path: Path, made: Callable[[FakeEngine], FakeServer] = FakeServer) -> None:
     """Until SIGTERM or SIGINT."""
     engine = FakeEngine()
     over = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, over.set)
-    server = await asyncio.start_unix_server(FakeServer(engine).serve, path, limit=fake_wire.LINE_LIMIT_BYTES)
+    server = await asyncio.start_unix_server(made(engine).serve, path, limit=fake_wire.LINE_LIMIT_BYTES)
     await over.wait()
     server.close()
     await engine.shut_down()

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,10 +218,19 @@ def _answers(client: Redis) -> bool:
 def engine_process(folder: Path) -> Iterator[Path]:
     """A fake engine; its socket."""
     path = folder / "engine"
-    process = subprocess.Popen([sys.executable, "-m", "orchestrator.drivers.fake_server", str(path)])
-    try:
-        wait_for(lambda: _listens(path), 30)
+    with listening_process(path, "orchestrator.drivers.fake_server", str(path)):
         yield path
+
+
+@contextmanager
+def listening_process(socket_path: Path, module: str, *arguments: str) -> Iterator[None]:
+    """`python -m module`, from when it listens on its socket; ended by SIGTERM."""
+    tests = str(Path(__file__).resolve().parents[1])
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([tests, os.environ.get("PYTHONPATH", "")])}
+    process = subprocess.Popen([sys.executable, "-m", module, *arguments], env=environment)
+    try:
+        wait_for(lambda: _listens(socket_path), 30)
+        yield
     finally:
         process.terminate()
         process.wait(20)
@@ -240,24 +249,37 @@ async def fleet(*, seed: int, replicas: int = 3, lease_seconds: float = 2.0, **v
         stack.callback(shutil.rmtree, folder, ignore_errors=True)
         redis = stack.enter_context(redis_server(folder))
         engine = stack.enter_context(engine_process(folder))
-        shared = {
-            "NESTOR_REDIS_URL": f"unix://{redis}",
-            "NESTOR_FAKE_ENGINE": str(engine),
-            "NESTOR_MASTER_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
-            "NESTOR_JOURNAL_URL": f"file://{folder}/journal",
-            "NESTOR_RUNTIME_PORTS": "0",
-            "NESTOR_LEASE_SECONDS": str(lease_seconds),
-            **variables,
-        }
+        shared = variables_of(folder, f"unix://{redis}", engine, lease_seconds) | variables
         members = [Replica(folder / f"replica-{number}", driver="fake", **shared) for number in range(replicas)]
-        for member in members:
-            stack.callback(_end, member)
-            member.begin()
-        timeout = httpx.Timeout(10)
-        limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
-        async with httpx.AsyncClient(timeout=timeout, limits=limits, trust_env=False) as http:
+        await asyncio.to_thread(begin, stack, members)
+        async with client() as http:
             spares = int(variables.get("NESTOR_WARM_POOL", "0"))
             yield Fleet(members, engine, redis, http, random.Random(seed), spares=spares)
+
+
+def variables_of(folder: Path, redis_url: str, engine: Path, lease_seconds: float) -> dict[str, str]:
+    """The environment of every replica of a fleet."""
+    return {
+        "NESTOR_REDIS_URL": redis_url,
+        "NESTOR_FAKE_ENGINE": str(engine),
+        "NESTOR_MASTER_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
+        "NESTOR_JOURNAL_URL": f"file://{folder}/journal",
+        "NESTOR_RUNTIME_PORTS": "0",
+        "NESTOR_LEASE_SECONDS": str(lease_seconds),
+    }
+
+
+def begin(stack: ExitStack, members: Iterable[Replica]) -> None:
+    """Start them; the stack ends them."""
+    for member in members:
+        stack.callback(_end, member)
+        member.begin()
+
+
+def client() -> httpx.AsyncClient:
+    """For requests to replicas that come and go: no connection is used twice."""
+    limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
+    return httpx.AsyncClient(timeout=httpx.Timeout(10), limits=limits, trust_env=False)
 
 
 def _end(replica: Replica) -> None:

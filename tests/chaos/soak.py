@@ -14,7 +14,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from chaos import kills, messages, races
+from chaos import kills, messages, races, storm
+from chaos.faulty_fleet import faulty_fleet
 from chaos.fleet import Fleet, Violation, fleet
 
 Scenario = Callable[[Fleet, int], Awaitable[dict[str, Any]]]
@@ -26,16 +27,21 @@ SCENARIOS: Mapping[str, Scenario] = {
     "messages": lambda fleet, count: messages.run(fleet, messages=count),
     "events": lambda fleet, count: messages.run(fleet, messages=count // 50, said=49),
 }
+FAULTS = "faults"  #: the scenario whose fleet has a fault proxy on every road; its count is of conversations
 WARM_POOL = "5"  #: of the scenarios whose names end in `_warm`
 
 
-async def _soak(scenario: str, count: int, seed: int, lease_seconds: float) -> dict[str, Any]:
+async def _soak(scenario: str, count: int, seed: int, lease_seconds: float, logs: Path | None) -> dict[str, Any]:
     began = time.monotonic()
     variables = {"NESTOR_EVENTS_HELD": str(messages.HELD)}
     if scenario.endswith("_warm"):
         variables["NESTOR_WARM_POOL"] = WARM_POOL
-    async with fleet(seed=seed, lease_seconds=lease_seconds, **variables) as members:
-        found = await SCENARIOS[scenario](members, count)
+    if scenario == FAULTS:
+        async with faulty_fleet(seed=seed, lease_seconds=lease_seconds, logs=logs, **variables) as faulty:
+            found = await storm.run(faulty, conversations=count)
+    else:
+        async with fleet(seed=seed, lease_seconds=lease_seconds, **variables) as members:
+            found = await SCENARIOS[scenario](members, count)
     return {"seed": seed, "seconds": round(time.monotonic() - began, 1), **found}
 
 
@@ -52,14 +58,15 @@ def _sum(total: dict[str, Any], found: Mapping[str, Any]) -> dict[str, Any]:
 def main() -> int:
     """Exit status 1 on the first broken promise; the seed that shows it is printed."""
     parser = argparse.ArgumentParser(prog="scripts/soak", description=__doc__)
-    parser.add_argument("scenario", choices=sorted(SCENARIOS))
+    parser.add_argument("scenario", choices=sorted([*SCENARIOS, FAULTS]))
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--lease-seconds", type=float, default=2.0)
     parser.add_argument("--ledger", type=Path, help="a JSON file whose counts this run adds to")
+    parser.add_argument("--logs", type=Path, help="faults: a folder in which the replicas' logs are kept")
     options = parser.parse_args()
     try:
-        found = asyncio.run(_soak(options.scenario, options.count, options.seed, options.lease_seconds))
+        found = asyncio.run(_soak(options.scenario, options.count, options.seed, options.lease_seconds, options.logs))
     except Violation as violation:
         print(f"VIOLATION (seed {options.seed}): {violation}")
         return 1
