@@ -1,34 +1,43 @@
 """`Idempotency-Key` on the unsafe calls of the native API: a repeat gets the first answer again (api-conventions.md 3).
 
 Kept 24 hours for the API key that asked, the user it acted for, method and path. Another payload under the same key is
-422. While the first request still runs a repeat is 409; that of a start or a message joins the first instead. Answers
-can hold a new API key, so they are stored sealed. A 5xx or 429 is not stored: the repeat tries again.
+422. While the first request still runs a repeat is 409; that of a start or a message joins the first instead. Whoever
+serves the first renews its hold on the key: when its replica dies, a repeat is served after some seconds. Answers can
+hold a new API key, so they are stored sealed. A 5xx or 429 is not stored: the repeat tries again.
 """
 
 import hashlib
 import json
 import re
 import uuid
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from typing import Annotated, Any
 
+import anyio
+import structlog
 from fastapi import Depends
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.auth import CallerOf, caller_of
 from orchestrator.api.context import Services
 from orchestrator.api.problems import of_error, problem
-from orchestrator.domain.errors import NestorError
-from orchestrator.domain.ids import TenantId
+from orchestrator.domain.errors import NestorError, StoreUnavailable
+from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import Caller
 from orchestrator.state.base import Replay
 
+log = structlog.get_logger(__name__)
 TTL_MS = 24 * 3600 * 1000
-RUNNING_MS = 10 * 60 * 1000  # longer than any request; then a replica that died no longer holds the key
+HELD_MS = 15_000  #: a replica that died holds the key no longer
+_RENEWED_SECONDS = 5.0  # three of them fit
+_KEEP_TRIES, _KEEP_PAUSE_SECONDS = 3, 0.3
+_ABANDON_SECONDS = 5.0
 _OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what belongs to no tenant
 _NATURAL = uuid.UUID("6f1d7a52-0f0c-4f0e-9a55-7c1b5d0c2e11")
 _NATURAL_PATHS = re.compile(r"/api/v2/conversations(/[^/]+/messages)?")
@@ -71,6 +80,8 @@ class IdempotencyKeys:
             response = await self._serve(request, key)
         except NestorError as exc:
             response = of_error(request, exc)
+        except ClientDisconnect:
+            return  # while it still sent: nobody is there to be answered
         except HTTPException as exc:  # the body was too large while it was read
             response = problem(request, exc.status_code, "too_large", str(exc.detail))
         await response(scope, receive, send)
@@ -83,23 +94,63 @@ class IdempotencyKeys:
         body = await request.body()
         place = f"{tenant} {_asked_by(request, caller)} {request.method} {request.url.path}?{request.url.query}"
         digest = hashlib.sha256(body).hexdigest()
-        store = self._services.store.idempotency
-        stored = await store.begin(place, key, digest, ttl_ms=RUNNING_MS)
+        holder, store = new_uuid(), self._services.store.idempotency
+        stored = await store.begin(place, key, digest, holder=holder, ttl_ms=HELD_MS)
         if stored is not None and not (_has_natural_id(request) and _runs(stored, digest)):
             return await self._replay(request, tenant, place, digest, stored)
         if stored is not None:  # the first still runs, or died: both mean the same conversation, or message
             return (await self._capture(request, body)).response()
-        kept = False
+        done = False
         try:
-            captured = await self._capture(request, body)
-            if captured.status < 500 and captured.status != _LATER:
-                sealed = await self._services.sealer.seal(tenant, None, "replay", place, 1, captured.text())
-                await store.finish(place, key, digest, status=captured.status, body=sealed, ttl_ms=TTL_MS)
-                kept = True
+            async with self._held(place, key, holder):
+                captured = await self._capture(request, body)
+                done = captured.status < 500 and captured.status != _LATER
+                if done:
+                    await self._keep(tenant, place, key, digest, holder, captured)
             return captured.response()
         finally:
-            if not kept:
-                await store.abandon(place, key, digest)
+            if not done:
+                await self._abandon(place, key, holder)
+
+    @asynccontextmanager
+    async def _held(self, place: str, key: str, holder: str) -> AsyncIterator[None]:
+        """Renew the hold on the key meanwhile."""
+        failure: Exception | None = None
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(self._renew, place, key, holder)
+            try:
+                yield
+            except Exception as exc:  # noqa: BLE001 - raised below: callers look for it, and not for a group of them
+                failure = exc
+            tasks.cancel_scope.cancel()
+        if failure is not None:
+            raise failure
+
+    async def _renew(self, place: str, key: str, holder: str) -> None:
+        while True:
+            await anyio.sleep(_RENEWED_SECONDS)
+            with suppress(StoreUnavailable):
+                await self._services.store.idempotency.renew(place, key, holder=holder, ttl_ms=HELD_MS)
+
+    async def _keep(
+        self, tenant: TenantId, place: str, key: str, digest: str, holder: str, captured: "_Captured"
+    ) -> None:
+        """The work is done, so it is answered also where that cannot be kept: a failure would have it repeated."""
+        for attempt in range(_KEEP_TRIES):
+            try:
+                sealed = await self._services.sealer.seal(tenant, None, "replay", place, 1, captured.text())
+                await self._services.store.idempotency.finish(
+                    place, key, digest, holder=holder, status=captured.status, body=sealed, ttl_ms=TTL_MS
+                )
+                return
+            except StoreUnavailable as exc:
+                log.warning("idempotency.answer_not_kept", attempt=attempt + 1, problem=exc.message)
+                await anyio.sleep(_KEEP_PAUSE_SECONDS)
+
+    async def _abandon(self, place: str, key: str, holder: str) -> None:
+        """Where that fails, the hold ends by itself."""
+        with anyio.move_on_after(_ABANDON_SECONDS, shield=True), suppress(StoreUnavailable):
+            await self._services.store.idempotency.abandon(place, key, holder=holder)
 
     async def _replay(self, request: Request, tenant: TenantId, place: str, digest: str, stored: Replay) -> Response:
         if stored.request_digest != digest:

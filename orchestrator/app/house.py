@@ -37,6 +37,7 @@ from orchestrator.drivers.process import ProcessDriver, own_zygote
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.route import Found, Wake
+from orchestrator.security.connecting import is_lost_connection
 from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
 from orchestrator.security.outbound import Guard
@@ -473,6 +474,10 @@ async def _probe(settings: OrchestratorSettings) -> AsyncIterator[Probe | None]:
             try:
                 return (await client.get(address, headers=dict(headers))).status_code
             except httpx.HTTPError:
+                return None
+            except AttributeError as exc:  # the environment's proxies are wanted here, so there is no transport of ours
+                if not is_lost_connection(exc):
+                    raise
                 return None
 
         yield ask

@@ -14,6 +14,7 @@ import httpx
 
 from orchestrator.drivers.base import DriverEvent
 from orchestrator.drivers.docker_spec import RUNTIME
+from orchestrator.security.connecting import Transport
 
 _AGAIN_SECONDS = 1.0
 _UNIX = "unix://"
@@ -42,9 +43,10 @@ async def hints(host: str) -> AsyncIterator[DriverEvent]:
 def _client(host: str) -> httpx.AsyncClient:
     timeout = httpx.Timeout(10.0, read=None)  # silence is what a quiet engine sounds like
     if host.startswith(_UNIX):
-        transport = httpx.AsyncHTTPTransport(uds=host.removeprefix(_UNIX))
+        transport = Transport(uds=host.removeprefix(_UNIX))
         return httpx.AsyncClient(base_url="http://engine", transport=transport, timeout=timeout, trust_env=False)
-    return httpx.AsyncClient(base_url=host.replace("tcp://", "http://", 1), timeout=timeout, trust_env=False)
+    url = host.replace("tcp://", "http://", 1)
+    return httpx.AsyncClient(base_url=url, transport=Transport(), timeout=timeout, trust_env=False)
 
 
 def _query(since: float) -> dict[str, str]:

@@ -11,6 +11,8 @@ from typing import Any
 
 import httpx
 
+from orchestrator.security.connecting import Transport
+
 _BATCH = 100
 _FIRST_PAUSE_SECONDS, _LONGEST_PAUSE_SECONDS = 0.25, 5.0
 _ANSWER_SECONDS = 10.0
@@ -48,7 +50,8 @@ class Push:
 
     async def _run(self) -> None:
         pause = _FIRST_PAUSE_SECONDS
-        async with httpx.AsyncClient(trust_env=False, verify=_NO_CERTIFICATES, timeout=_ANSWER_SECONDS) as http:
+        transport = Transport(verify=_NO_CERTIFICATES)
+        async with httpx.AsyncClient(transport=transport, trust_env=False, timeout=_ANSWER_SECONDS) as http:
             while True:
                 await self._grown.wait()
                 self._grown.clear()

@@ -18,6 +18,7 @@ from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import Connect, OneConnection, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
+from orchestrator.security.connecting import Transport
 
 MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
 _POLL_SECONDS = 0.05
@@ -211,13 +212,8 @@ class RuntimeClients:
 
         `fence` and `generation` go with every call: the runtime refuses a lower fence and another generation.
         """
-        async with httpx.AsyncClient(
-            transport=self._transport,
-            trust_env=False,
-            verify=_TRUSTS_NOBODY,
-            limits=httpx.Limits(max_connections=2),
-            follow_redirects=False,
-        ) as http:
+        own = self._transport or Transport(verify=_TRUSTS_NOBODY, limits=httpx.Limits(max_connections=2))
+        async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
             yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
 
 

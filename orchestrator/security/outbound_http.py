@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import anyio
 import httpx
 
+from orchestrator.security.connecting import Transport
 from orchestrator.security.outbound import Guard, Resolver, Target, TargetRefused
 
 _HEAD_ONLY = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -99,12 +100,9 @@ class Outbound:
 
     def _client(self) -> httpx.AsyncClient:
         if self._http is None:  # reading the machine's certificates takes a while, and many houses call nobody
+            own = Transport(verify=self._trust or ssl.create_default_context(), limits=_HEAD_ONLY)
             self._http = httpx.AsyncClient(
-                trust_env=False,
-                verify=self._trust or ssl.create_default_context(),
-                limits=_HEAD_ONLY,
-                follow_redirects=False,
-                timeout=self._seconds,
+                transport=own, trust_env=False, follow_redirects=False, timeout=self._seconds
             )
         return self._http
 

@@ -355,14 +355,27 @@ class Changes(Protocol):
 
 
 class Idempotency(Protocol):
-    """Answers kept for 24 hours under (tenant or operator, method, path, key)."""
+    """Answers kept under (tenant or operator, method, path, key). Who serves a request holds its key under a name of
+    its own, for as long as it renews it: so a holder that died is followed by the next repeat, and one that slept too
+    long changes nothing of its follower's."""
 
-    async def begin(self, scope: str, key: str, digest: str, *, ttl_ms: int) -> Replay | None:
-        """None: the caller is first and must `finish` or `abandon`. Otherwise what is stored."""
+    async def begin(self, scope: str, key: str, digest: str, *, holder: str, ttl_ms: int) -> Replay | None:
+        """None: the caller is first, and holds the key for `ttl_ms`. Otherwise what is stored."""
         ...
 
-    async def finish(self, scope: str, key: str, digest: str, *, status: int, body: str, ttl_ms: int) -> None: ...
-    async def abandon(self, scope: str, key: str, digest: str) -> None: ...
+    async def renew(self, scope: str, key: str, *, holder: str, ttl_ms: int) -> None:
+        """For so long again, from now. Held by nobody or by another: nothing."""
+        ...
+
+    async def finish(
+        self, scope: str, key: str, digest: str, *, holder: str, status: int, body: str, ttl_ms: int
+    ) -> None:
+        """Keep the answer for `ttl_ms`. Can be repeated. Held by another meanwhile: nothing."""
+        ...
+
+    async def abandon(self, scope: str, key: str, *, holder: str) -> None:
+        """Let a repeat be served anew. An answer that is kept stays, and what another holds."""
+        ...
 
 
 class Store(Protocol):

@@ -191,6 +191,11 @@ async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
                     raise LookupFailed(f"the answer is larger than {LOOKUP_BYTES} bytes")
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError) as error:
         raise LookupFailed(type(error).__name__) from error
+    except AttributeError as error:
+        # Under uvloop the socket of a connection that was reset as it was made is None when httpx looks at it.
+        if error.obj is not None:
+            raise
+        raise LookupFailed("ConnectError") from error
     try:
         return SecretStr(body.decode())
     except UnicodeDecodeError:

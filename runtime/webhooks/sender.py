@@ -69,6 +69,11 @@ class Sender:
                 await answer.aclose()
         except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, OSError) as error:
             return Outcome(Verdict.UNREACHABLE, type(error).__name__)
+        except AttributeError as error:
+            # Under uvloop the socket of a connection that was reset as it was made is None when httpx looks at it.
+            if error.obj is not None:
+                raise
+            return Outcome(Verdict.UNREACHABLE, "ConnectError")
         return of_answer(answer.status_code, answer.headers)
 
     async def close(self) -> None:

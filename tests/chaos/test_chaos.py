@@ -5,7 +5,8 @@ from typing import Any
 
 import pytest
 
-from chaos import kills, messages, races
+from chaos import kills, messages, races, storm
+from chaos.faulty_fleet import faulty_fleet
 from chaos.fleet import Fleet, fleet
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
@@ -39,3 +40,11 @@ async def test_messages_and_events_survive_replicas_and_runtimes() -> None:
     found = await over_a_fleet(13, lambda members: messages.run(members, messages=240, said=9))
     assert found["messages"] == 240
     assert found["events"] == 2400
+
+
+async def test_faults_on_every_road_break_no_promise() -> None:
+    async with faulty_fleet(seed=16) as members:
+        found = await storm.run(members, conversations=8)
+    assert found["conversations"] == 8
+    for place in ("redis", "engine", "runtime"):
+        assert found["faults"][place]["requests"] > 0

@@ -57,7 +57,8 @@ class Shelf:
         #: With the time at which each goes, None while it runs.
         self.operations: dict[tuple[TenantId, OperationId], tuple[Operation, int | None]] = {}
         self.starts: dict[TenantId, list[Start]] = {}
-        self.answers: dict[tuple[str, str], tuple[Replay, int]] = {}
+        #: what is kept, who holds or held it, until when
+        self.answers: dict[tuple[str, str], tuple[Replay, str, int]] = {}
         #: What the scripts of the Redis store note in the tenant's stream: (tenant, entry).
         self.journal: list[tuple[TenantId, Entry]] = []
         self.outboxes: dict[TenantId, Outbox] = {}
@@ -107,7 +108,7 @@ class Shelf:
         """Let go of what had its time."""
         now = self.now_ms()
         self.operations = {key: kept for key, kept in self.operations.items() if kept[1] is None or kept[1] > now}
-        self.answers = {key: kept for key, kept in self.answers.items() if kept[1] > now}
+        self.answers = {key: kept for key, kept in self.answers.items() if kept[2] > now}
 
     def size(self) -> int:
         self.sweep()

@@ -1,10 +1,10 @@
--- Store the answer, unless another request took the key after this one's time was over.
+-- Store the holder's answer, unless another request took the key after the holder's time was over.
 -- KEYS: idempotency
--- ARGV: digest of the request, status, body, ms to keep it
-local digest = redis.call('HGET', KEYS[1], 'digest')
-if digest and digest ~= ARGV[1] then
+-- ARGV: digest of the request, name of the holder, status, body, ms to keep it
+local holder = redis.call('HGET', KEYS[1], 'holder')
+if holder and holder ~= ARGV[2] then
   return 0
 end
-redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'status', ARGV[2], 'body', ARGV[3])
-redis.call('PEXPIRE', KEYS[1], ARGV[4])
+redis.call('HSET', KEYS[1], 'digest', ARGV[1], 'holder', ARGV[2], 'status', ARGV[3], 'body', ARGV[4])
+redis.call('PEXPIRE', KEYS[1], ARGV[5])
 return 1

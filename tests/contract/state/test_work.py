@@ -226,23 +226,23 @@ async def test_events_of_an_unknown_conversation_are_empty(store: Store) -> None
 
 async def test_the_first_with_an_idempotency_key_serves_and_the_rest_learn_its_answer(house: House) -> None:
     begin, finish = house.store.idempotency.begin, house.store.idempotency.finish
-    assert await begin("tenant|POST|/x", "k", "digest", ttl_ms=LONG) is None
-    running = await house.other.idempotency.begin("tenant|POST|/x", "k", "digest", ttl_ms=LONG)
+    assert await begin("tenant|POST|/x", "k", "digest", holder="h", ttl_ms=LONG) is None
+    running = await house.other.idempotency.begin("tenant|POST|/x", "k", "digest", holder="o", ttl_ms=LONG)
     assert running is not None
     assert (running.request_digest, running.body) == ("digest", "")
-    await finish("tenant|POST|/x", "k", "digest", status=201, body='{"id":1}', ttl_ms=LONG)
-    done = await house.other.idempotency.begin("tenant|POST|/x", "k", "another digest", ttl_ms=LONG)
+    await finish("tenant|POST|/x", "k", "digest", holder="h", status=201, body='{"id":1}', ttl_ms=LONG)
+    done = await house.other.idempotency.begin("tenant|POST|/x", "k", "another digest", holder="o", ttl_ms=LONG)
     assert done is not None
     assert (done.request_digest, done.status, done.body) == ("digest", 201, '{"id":1}')
-    assert await begin("other|POST|/x", "k", "digest", ttl_ms=LONG) is None
-    assert await begin("tenant|POST|/x", "k2", "digest", ttl_ms=LONG) is None
+    assert await begin("other|POST|/x", "k", "digest", holder="h", ttl_ms=LONG) is None
+    assert await begin("tenant|POST|/x", "k2", "digest", holder="h", ttl_ms=LONG) is None
 
 
 async def test_fifty_at_once_with_one_idempotency_key_have_one_first(house: House) -> None:
     firsts: list[bool] = []
 
     async def begin(store: Store) -> None:
-        firsts.append(await store.idempotency.begin("s", "k", "d", ttl_ms=LONG) is None)
+        firsts.append(await store.idempotency.begin("s", "k", "d", holder=new_uuid(), ttl_ms=LONG) is None)
 
     async with anyio.create_task_group() as tasks:
         for number in range(50):
@@ -251,25 +251,45 @@ async def test_fifty_at_once_with_one_idempotency_key_have_one_first(house: Hous
 
 
 async def test_an_abandoned_idempotency_key_is_free_again(store: Store) -> None:
-    assert await store.idempotency.begin("s", "k", "d", ttl_ms=LONG) is None
-    await store.idempotency.abandon("s", "k", "another request's")
-    assert await store.idempotency.begin("s", "k", "d", ttl_ms=LONG) is not None
-    await store.idempotency.abandon("s", "k", "d")
-    assert await store.idempotency.begin("s", "k", "d", ttl_ms=LONG) is None
-    await store.idempotency.finish("s", "k", "d", status=200, body="x", ttl_ms=LONG)
-    await store.idempotency.abandon("s", "k", "d")
-    assert await store.idempotency.begin("s", "k", "d", ttl_ms=LONG) is not None
+    answers = store.idempotency
+    assert await answers.begin("s", "k", "d", holder="one", ttl_ms=LONG) is None
+    await answers.abandon("s", "k", holder="another")
+    assert await answers.begin("s", "k", "d", holder="two", ttl_ms=LONG) is not None
+    await answers.abandon("s", "k", holder="one")
+    assert await answers.begin("s", "k", "d", holder="two", ttl_ms=LONG) is None
+    await answers.finish("s", "k", "d", holder="two", status=200, body="x", ttl_ms=LONG)
+    await answers.abandon("s", "k", holder="two")
+    assert await answers.begin("s", "k", "d", holder="three", ttl_ms=LONG) is not None
 
 
-async def test_an_idempotency_key_is_forgotten_after_its_time(store: Store) -> None:
-    assert await store.idempotency.begin("s", "k", "d", ttl_ms=20) is None
-
-    async def free() -> bool:
-        return await store.idempotency.begin("s", "k", "e", ttl_ms=LONG) is None
-
-    await until(free)
-    # Somebody else has it now: the first one's late answer is not stored.
-    await store.idempotency.finish("s", "k", "d", status=200, body="late", ttl_ms=LONG)
-    found = await store.idempotency.begin("s", "k", "e", ttl_ms=LONG)
+async def test_an_idempotency_key_is_free_when_its_holder_is_no_more(store: Store) -> None:
+    answers = store.idempotency
+    assert await answers.begin("s", "k", "d", holder="dead", ttl_ms=20) is None
+    await until(lambda: _first(store, "d", "follower"))
+    # The first was not dead, it slept: nothing of its follower's is changed.
+    await answers.finish("s", "k", "d", holder="dead", status=200, body="late", ttl_ms=LONG)
+    await answers.abandon("s", "k", holder="dead")
+    await answers.renew("s", "k", holder="dead", ttl_ms=1)
+    found = await answers.begin("s", "k", "d", holder="third", ttl_ms=LONG)
     assert found is not None
     assert found.body == ""
+    await answers.finish("s", "k", "d", holder="follower", status=201, body="its own", ttl_ms=LONG)
+    await answers.finish("s", "k", "d", holder="dead", status=200, body="late", ttl_ms=LONG)
+    found = await answers.begin("s", "k", "d", holder="third", ttl_ms=LONG)
+    assert found is not None
+    assert (found.status, found.body) == (201, "its own")
+
+
+async def test_an_idempotency_key_is_held_for_as_long_as_it_is_renewed(store: Store) -> None:
+    answers = store.idempotency
+    assert await answers.begin("s", "k", "d", holder="one", ttl_ms=1_000) is None
+    await answers.renew("s", "k", holder="one", ttl_ms=LONG)
+    await anyio.sleep(1.1)
+    assert await answers.begin("s", "k", "d", holder="two", ttl_ms=LONG) is not None
+    await answers.finish("s", "k", "d", holder="one", status=200, body="x", ttl_ms=30)
+    await answers.renew("s", "k", holder="one", ttl_ms=LONG)  # it is answered: the answer's own time counts
+    await until(lambda: _first(store, "e", "two"))
+
+
+async def _first(store: Store, digest: str, holder: str) -> bool:
+    return await store.idempotency.begin("s", "k", digest, holder=holder, ttl_ms=LONG) is None

@@ -1,0 +1,82 @@
+"""`Idempotency-Key` where things go wrong: the replica that serves the first request dies, or the store fails."""
+
+from typing import Any
+
+import anyio
+import pytest
+from support.orchestrators import Nestor
+
+from orchestrator.api import idempotency
+from orchestrator.domain.errors import StoreUnavailable
+from orchestrator.domain.tenancy import Tenant
+
+
+def failing(monkeypatch: pytest.MonkeyPatch, nestor: Nestor, name: str, *, times: int) -> list[str]:
+    """Let a call of the store for idempotency keys fail that often, behind its work: a lost reply. What was asked."""
+    store = nestor.house.services.store.idempotency
+    real, asked = getattr(store, name), []
+
+    async def act(*given: Any, **more: Any) -> Any:
+        asked.append(name)
+        found = await real(*given, **more) if name != "abandon" else None
+        if len(asked) <= times:
+            raise StoreUnavailable("the state server cannot be reached")
+        return found
+
+    monkeypatch.setattr(store, name, act)
+    return asked
+
+
+async def test_a_repeat_is_served_soon_after_the_replica_of_the_first_died(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(idempotency, "HELD_MS", 1500)
+    monkeypatch.setattr(idempotency, "_RENEWED_SECONDS", 0.1)
+    failing(monkeypatch, nestor, "abandon", times=9)  # who is killed abandons nothing
+    tenants, goes_on = nestor.house.services.store.tenants, anyio.Event()
+    add = tenants.add_tenant
+
+    async def slow(tenant: Tenant) -> None:
+        await goes_on.wait()
+        await add(tenant)
+
+    monkeypatch.setattr(tenants, "add_tenant", slow)
+    asked: dict[str, Any] = {"json": {"name": "once"}, "headers": {"Idempotency-Key": "k"}}
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(lambda: nestor.call("POST", "/api/v2/tenants", **asked))
+        await anyio.sleep(2)  # longer than it is held without being renewed
+        running = await nestor.call("POST", "/api/v2/tenants", status=409, **asked)
+        assert running["code"] == "idempotency_running"
+        tasks.cancel_scope.cancel()
+    goes_on.set()
+    with anyio.fail_after(10):
+        while (made := await nestor.call("POST", "/api/v2/tenants", **asked)).get("code"):
+            await anyio.sleep(0.05)
+    assert made["name"] == "once"
+
+
+async def test_what_was_done_is_answered_and_kept_when_the_state_server_fails_just_then(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = failing(monkeypatch, nestor, "finish", times=2)
+    headers = {"Idempotency-Key": "k"}
+    first = await nestor.call("POST", "/api/v2/tenants", json={"name": "once"}, headers=headers, status=201)
+    assert len(asked) == 3
+    again = await nestor.call("POST", "/api/v2/tenants", json={"name": "once"}, headers=headers, status=201)
+    assert again == first
+
+
+async def test_a_failure_stays_what_it_is_when_its_key_cannot_be_given_back(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    failing(monkeypatch, nestor, "abandon", times=1)
+    tenants = nestor.house.services.store.tenants
+
+    async def full(tenant: Tenant) -> None:
+        raise StoreUnavailable("the state server is out of memory")
+
+    monkeypatch.setattr(tenants, "add_tenant", full)
+    problem = await nestor.call(
+        "POST", "/api/v2/tenants", json={"name": "x"}, headers={"Idempotency-Key": "k"}, status=503
+    )
+    assert "out of memory" in problem["detail"]
