@@ -249,8 +249,8 @@ def apart(history: History, end: End) -> Iterator[str]:
         conversations = set(handed.get("conversations", ()))
         if runtime in of_runtime and not conversations <= {of_runtime[runtime]}:
             yield f"{name} is of {of_runtime[runtime]} and was told to serve {sorted(conversations)}"
-        allowed = {end.secrets.get(owners.get(one, "")) for one in conversations}
-        if conversations and not set(handed.get("secrets", ())) <= allowed:
+        allowed = {end.secrets.get(owners[one]) for one in conversations if one in owners}
+        if allowed and not set(handed.get("secrets", ())) <= allowed:
             yield f"{name} was handed another tenant's secret"
     for names in holders.values():
         if len(names) > 1:

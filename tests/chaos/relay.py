@@ -79,6 +79,8 @@ class Front:
         self._tasks.add(task)
         try:
             await self._carry((reader, writer))
+        except asyncio.CancelledError:
+            pass  # this front is closed; asyncio would tell of it
         finally:
             self._tasks.discard(task)
 
