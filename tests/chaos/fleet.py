@@ -153,7 +153,9 @@ class Fleet:
             yield
         finally:
             task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            (ended,) = await asyncio.gather(task, return_exceptions=True)
+            if isinstance(ended, Exception):  # else nothing was harmed from then on, and nobody would know
+                raise ended
             for replica in self.replicas:
                 if not replica.up:
                     await asyncio.to_thread(self._mend, replica)
