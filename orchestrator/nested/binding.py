@@ -20,6 +20,7 @@ import httpcore
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.refusals import Impostor, NotDormant, parsed, refusal
+from orchestrator.security.connecting import is_lost_connection
 
 PATH = "/api/init"
 TRIES = 3
@@ -74,6 +75,10 @@ class OneConnection:
             httpcore.ConnectionNotAvailable,
         ) as exc:
             raise ConnectionLost(f"{call}: the connection to the runtime was lost ({type(exc).__name__})") from exc
+        except AttributeError as exc:
+            if not is_lost_connection(exc):
+                raise
+            raise ConnectionLost(f"{call}: the connection to the runtime was lost as it was made") from exc
 
 
 Connect = Callable[[str], OneConnection]

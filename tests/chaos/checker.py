@@ -103,8 +103,12 @@ def _as_wanted(conversation: str, calls: Sequence[Call], end: End) -> Iterator[s
         return
     if (conversation in end.listed.get(tenant, ())) == (record is None):
         yield f"{conversation}: {last.kind} was accepted, and the list says otherwise"
-    if record is not None and record.get("desired") != wanted:
-        yield f"{conversation}: {last.kind} was accepted, and what is wanted is {record.get('desired')}"
+    if record is None or record.get("desired") == wanted:
+        return
+    if wanted == "stopped" and record.get("phase") == "failed":
+        return  # there was nothing to stop
+    found = f"{record.get('phase')}, to be {record.get('desired')}"
+    yield f"{conversation}: {last.kind} was accepted, and it is {found}"
 
 
 def _read_as_written(history: History, conversation: str, calls: Sequence[Call]) -> Iterator[str]:

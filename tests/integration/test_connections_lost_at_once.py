@@ -68,6 +68,9 @@ def test_a_runtime_is_unreachable(run: Run) -> None:
             assert not await client.alive()
             with pytest.raises(RuntimeUnreachable):
                 await client.post_settings({})
+            with pytest.raises(RuntimeUnreachable):
+                await client.init(SecretText("init key"), {})
+            assert not await client.is_dormant()
 
     run(act)
 
