@@ -32,6 +32,7 @@ from runtime.serving import Server, configuration
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
 
 PR_SET_DUMPABLE = 4
+EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"
 OPEN_TO_ALL = (
     "refusing to listen on an address that others can reach without any key: set OH_SESSION_API_KEYS_0, "
     "or NESTOR_RUNTIME_ALLOW_OPEN=1 if everyone may use this server"
@@ -45,7 +46,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _options(arguments)
     try:
         settings = load(os.environ, directory=Path.cwd())
-        server = inherited(options.listen_fd) if options.listen_fd is not None else listen(options.host, options.port)
+        host = options.host or _default_host(settings)
+        server = inherited(options.listen_fd) if options.listen_fd is not None else listen(host, options.port)
         settings = _placed(settings, server)
         logs.configure(json_lines=settings.log_json)  # before the key is waited for: that may have something to say
         if options.reload:
@@ -75,7 +77,9 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m runtime", description="Agent server for one runtime.")
-    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (default %(default)s)")
+    parser.add_argument(
+        "--host", help=f"address to listen on (default {EVERYWHERE}, or {LOOPBACK} where no session key is configured)"
+    )
     parser.add_argument(
         "--port", type=_port, default=8000, help="port to listen on, 0 for a free one (default %(default)s)"
     )
@@ -93,6 +97,11 @@ def _parser() -> argparse.ArgumentParser:
         "--boot-key-file", type=Path, metavar="PATH", help="start dormant; the init key is this file's first line"
     )
     return parser
+
+
+def _default_host(settings: RuntimeSettings) -> str:
+    """Where nobody needs a key, only this machine is served unless somebody says otherwise."""
+    return EVERYWHERE if settings.session_api_keys else LOOPBACK
 
 
 def _port(text: str) -> int:

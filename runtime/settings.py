@@ -154,7 +154,7 @@ def load(environment: Mapping[str, str], *, directory: Path) -> RuntimeSettings:
     """
     said = _from_environment(environment)
     values = variables.merged(_from_file(environment, directory), said)
-    if "session_api_keys" not in values and environment.get("SESSION_API_KEY", "").strip():
+    if _has_no_key(values.get("session_api_keys", ())) and environment.get("SESSION_API_KEY", "").strip():
         values["session_api_keys"] = [environment["SESSION_API_KEY"]]
     fallbacks = (environment.get(name, "") for name in ("SESSION_API_KEY", "OH_SESSION_API_KEYS_0"))
     if not str(values.get("secret_key") or "").strip() and said.get("secret_key", "") is not None:
@@ -163,6 +163,11 @@ def load(environment: Mapping[str, str], *, directory: Path) -> RuntimeSettings:
         return RuntimeSettings.model_validate(values)
     except ValidationError as exc:
         raise InvalidConfiguration("; ".join(_told(error["loc"], error["msg"]) for error in exc.errors())) from None
+
+
+def _has_no_key(keys: object) -> bool:
+    """Whether a list of keys is empty or blank; what is no list is for the model to refuse."""
+    return isinstance(keys, list | tuple) and all(_is_blank(key) for key in keys)
 
 
 def _told(place: tuple[int | str, ...], message: str) -> str:

@@ -20,6 +20,7 @@ from runtime.api.agent_profiles import with_agent
 from runtime.api.answers import ConversationId, json_text, refusals
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
+from runtime.api.observability import with_observability
 from runtime.api.parsing import json_object, refused, validated
 from runtime.conversations.catalogue import SortOrder, UnknownPage, page
 from runtime.conversations.older import OlderConversations, OlderRefusal, OlderStart
@@ -41,7 +42,8 @@ async def start(request: Request, state: StateDependency, include_skills: bool =
     """Make a conversation; its first message, when there is one, is run."""
     body = await json_object(request)
     if body.keys() & _NEWER_KEYS:
-        return await _start_newer(state, body, include_skills=include_skills)
+        wanted = with_observability(body, request.headers)
+        return await _start_newer(state, wanted, include_skills=include_skills)
     return await _start_older(state, body)
 
 

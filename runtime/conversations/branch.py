@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from runtime.events.models import ConversationStateUpdateEvent, StoredEvent
+from runtime.events.actions import TaskItem, TaskTrackerObservation
+from runtime.events.models import ConversationStateUpdateEvent, ObservationEvent, StoredEvent
 
 
 def branch(events: Sequence[StoredEvent], leaf: str | None) -> list[StoredEvent]:
@@ -24,3 +25,11 @@ def branch(events: Sequence[StoredEvent], leaf: str | None) -> list[StoredEvent]
             found.append(event)
         place = event.parent_id
     return found[::-1]
+
+
+def tasks_of(events: Sequence[StoredEvent]) -> list[TaskItem] | None:
+    """The agent's list of tasks as it stands after these events; None when there never was one."""
+    for event in reversed(events):
+        if isinstance(event, ObservationEvent) and isinstance(event.observation, TaskTrackerObservation):
+            return event.observation.task_list
+    return None

@@ -7,7 +7,7 @@ when it is made.
 from __future__ import annotations
 
 from runtime.agent.tools.client import ClientToolSpec
-from runtime.conversations.policies import policy_of
+from runtime.conversations.policies import analyzer_of, policy_of
 from runtime.conversations.record import ConversationRecord
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.events.content import TextContent
@@ -31,7 +31,7 @@ def child_of(parent: ConversationRecord, task: str, *, title: str | None, worktr
         stuck_detection=parent.stuck_detection,
         stuck_detection_thresholds=parent.stuck_thresholds,
         confirmation_policy=policy_of(parent.confirmation_policy),
-        security_analyzer=parent.security_analyzer,
+        security_analyzer=analyzer_of(parent.security_analyzer),
         hook_config=parent.hook_config,
         client_tools=[ClientToolSpec.model_validate(spec) for spec in parent.client_tools],
         tool_module_qualnames=parent.tool_module_qualnames,
@@ -39,4 +39,8 @@ def child_of(parent: ConversationRecord, task: str, *, title: str | None, worktr
         title=title,
         autotitle=parent.autotitle,
         title_llm_profile=parent.title_llm_profile,
+        observability_span_name=parent.observability.span_name,
+        observability_tags=list(parent.observability.tags),
+        observability_metadata=dict(parent.observability.metadata),
+        observability_parent_span_context=parent.observability.parent_span_context,
     )

@@ -100,6 +100,7 @@ def from_settings(settings: AgentSettings) -> AgentDefinition:
         tools=chosen,
         mcp_config=settings.mcp_config,
         agent_context=settings.agent_context,
+        condenser=condenser_of(settings.condenser, llm),
         tool_concurrency_limit=settings.tool_concurrency_limit,
         persona=settings.persona,
     )

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from pydantic import BaseModel, SecretStr
 
-from runtime.configuration.record import LlmSettings, McpServer
+from runtime.configuration.record import ContextSecret, LlmSettings, McpServer
 from runtime.conversations.record import ConversationRecord
 from runtime.secrets.masking import Mask
 from runtime.secrets.names import is_clean_text, is_secret_name
@@ -45,8 +45,9 @@ class LiveSecrets:
     def sources(self) -> Mapping[str, StaticSecret | LookupSecret]:
         """Every secret that a command of this conversation can name; the conversation's own come first."""
         record = self._record()
+        own = {**_of_context(record), **record.secrets}
         if record.origin is None:
-            return record.secrets
+            return own
         stored: dict[str, StaticSecret | LookupSecret] = {
             entry.name: StaticSecret(value=self._user.store.get(entry.name), description=entry.description)
             for entry in self._user.store.entries()
@@ -58,7 +59,7 @@ class LiveSecrets:
             for provider in self._user.providers.all().values()
             if provider.token is not None
         }
-        return {**tokens, **stored, **record.secrets}
+        return {**tokens, **stored, **own}
 
     def descriptions(self) -> dict[str, str | None]:
         return {name: source.description for name, source in self.sources().items()}
@@ -87,6 +88,19 @@ class LiveSecrets:
             )
             if value is not None
         )
+
+
+def _of_context(record: ConversationRecord) -> dict[str, StaticSecret | LookupSecret]:
+    """Those that the agent's definition brings along."""
+    context = record.agent.agent_context
+    found: dict[str, StaticSecret | LookupSecret] = {}
+    for name, given in (context.secrets or {}).items() if context is not None else ():
+        if isinstance(given, ContextSecret) and given.url is not None:
+            found[name] = LookupSecret(url=given.url, headers=given.headers or {}, description=given.description)
+        else:
+            value = given.value if isinstance(given, ContextSecret) else given
+            found[name] = StaticSecret(value=value, description=getattr(given, "description", None))
+    return found
 
 
 def _names(command: str, name: str) -> bool:

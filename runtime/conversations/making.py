@@ -13,6 +13,7 @@ from uuid import UUID
 from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.record import LlmSettings
 from runtime.configuration.store import SettingsStore
+from runtime.conversations.branch import branch, tasks_of
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.definition import modules_of
 from runtime.conversations.folder import Folders
@@ -25,9 +26,13 @@ from runtime.conversations.runs import Runner
 from runtime.conversations.start import StartRequest
 from runtime.conversations.tools import toolbox_for
 from runtime.conversations.workspaces import Workspaces
+from runtime.events.actions import TaskItem
 from runtime.events.log import EventLog
+from runtime.events.models import parse
 from runtime.machine import account
 from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
+
+_BLOCK = 200
 
 
 @dataclass(frozen=True)
@@ -47,10 +52,11 @@ class Maker:
         """A conversation over its record, with all that it is made of. Raises OSError."""
         secrets = LiveSecrets(lambda: record, self.user)
         folder = self.folders.path(record.id)
+        events = EventLog(folder)
         conversation = Conversation(
             record,
             folders=self.folders,
-            events=EventLog(folder),
+            events=events,
             secrets=secrets,
             toolbox=toolbox_for(
                 record.agent,
@@ -58,6 +64,7 @@ class Maker:
                 environment=self.workspaces.environment(),
                 secrets=secrets,
                 output_directory=_outputs(folder),
+                tasks=lambda: _tasks(record, events),
                 client_tools=record.client_tools,
             ),
             on_activity=lambda: self.on_activity(opened),
@@ -80,6 +87,17 @@ class Maker:
         if record.origin is None or record.own_llm:
             return record.agent.llm
         return self.settings_store.read().agent_settings.llm
+
+
+def _tasks(record: ConversationRecord, events: EventLog) -> list[TaskItem] | None:
+    """The agent's list of tasks as the log has it; blocks."""
+    if record.branched:
+        return tasks_of(branch([parse(line) for line in events.lines(0, len(events))], record.leaf_event_id))
+    for last in range(len(events), 0, -_BLOCK):
+        found = tasks_of([parse(line) for line in events.lines(max(0, last - _BLOCK), last)])
+        if found is not None:
+            return found
+    return None
 
 
 def _outputs(folder: Path) -> Path:
@@ -118,13 +136,14 @@ def record_of(conversation_id: UUID, request: StartRequest, origin: Origin | Non
         max_budget_per_run=request.max_budget_per_run,
         confirmation_policy=request.confirmation_policy.model_dump(),
         hook_config=request.hook_config,
-        security_analyzer=request.security_analyzer,
+        security_analyzer=request.security_analyzer.model_dump() if request.security_analyzer is not None else None,
         secrets=dict(request.secrets),
         tool_module_qualnames={**modules_of(request.agent), **request.tool_module_qualnames},
         tags=request.tags,
         title=request.title,
         autotitle=request.autotitle,
         title_llm_profile=request.title_llm_profile,
+        observability=request.observability,
         launched_agent_profile=request.launched_agent_profile,
         client_tools=[spec.model_dump(exclude_none=True) for spec in request.client_tools],
         parent_conversation_id=request.parent_conversation_id,

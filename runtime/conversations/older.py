@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
-from runtime.conversations.definition import condenser_of, from_settings
+from runtime.conversations.definition import from_settings
 from runtime.conversations.record import Origin, WorkspaceRecord
 from runtime.conversations.service import ConversationService
 from runtime.conversations.start import GivenMessage, StartRequest
@@ -99,8 +99,8 @@ class OlderConversations:
     def _request(self, body: OlderStart, directory: Path) -> StartRequest:
         record = self._settings_store.read()
         agent = from_settings(record.agent_settings)
-        if record.older is None or record.older.enable_default_condenser:
-            agent.condenser = condenser_of(record.agent_settings.condenser, agent.llm)
+        if record.older is not None and not record.older.enable_default_condenser:
+            agent.condenser = None
         if body.conversation_instructions and agent.agent_context is not None:
             given = [agent.agent_context.system_message_suffix, body.conversation_instructions]
             suffix = "\n\n".join(text for text in given if text)

@@ -73,6 +73,12 @@ class LlmSecurityAnalyzer(_Closed):
 
 SecurityAnalyzer = Annotated[LlmSecurityAnalyzer, BeforeValidator(_available)]
 
+
+def analyzer_of(stored: dict[str, Any] | None) -> LlmSecurityAnalyzer | None:
+    """The analyzer as a record keeps it. Raises ValidationError."""
+    return None if stored is None else LlmSecurityAnalyzer.model_validate(stored)
+
+
 _policies: TypeAdapter[ConfirmationPolicy] = TypeAdapter(ConfirmationPolicy)
 
 

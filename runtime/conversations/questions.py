@@ -14,7 +14,7 @@ from runtime.configuration.profiles import ProfileNotFound, ProfileStore
 from runtime.configuration.record import AgentContext
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
-from runtime.conversations.definition import AgentDefinition, condenser_of, from_settings
+from runtime.conversations.definition import AgentDefinition, from_settings
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.policies import AlwaysConfirm, NeverConfirm
 from runtime.conversations.record import WorkspaceRecord
@@ -156,7 +156,6 @@ class Questions:
             raise UnknownModel(question.model) from None
         settings = self._settings_store.read().agent_settings
         agent = from_settings(settings.model_copy(update={"llm": llm}))
-        agent.condenser = condenser_of(settings.condenser, agent.llm)
         if question.system:
             context = agent.agent_context or AgentContext()
             suffix = "\n\n".join(text for text in (context.system_message_suffix, question.system) if text)

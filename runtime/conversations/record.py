@@ -21,6 +21,7 @@ from runtime.conversations.availability import OWNED_ELSEWHERE, of_directory
 from runtime.conversations.definition import AgentDefinition
 from runtime.conversations.goal import Goal
 from runtime.conversations.hooks import HookConfig
+from runtime.conversations.observability import Observability
 from runtime.conversations.status import Status
 from runtime.events.clock import utc_now, zulu
 from runtime.machine.worktrees import Worktree
@@ -75,6 +76,7 @@ class ConversationRecord(BaseModel):
     title: str | None = None
     autotitle: bool = True  #: the first message makes a title where there is none
     title_llm_profile: str | None = None  #: whose model makes it; the first line where there is none
+    observability: Observability = Field(default_factory=Observability)  #: of its traces
     launched_agent_profile: dict[str, Any] | None = None  #: which one it was started with, as it was then
     stats: Stats = Field(default_factory=Stats)
     last_user_message_id: str | None = None

@@ -211,6 +211,7 @@ class Runner:
         try:
             verdict = await self._verdict(task)
             conversation.join(None)
+            self._log_end(verdict)
             self._tell(verdict)
             await conversation.settle()
             await conversation.save()
@@ -224,6 +225,11 @@ class Runner:
             conversation.announce(flush=True)
         finally:
             conversation.join(None)
+
+    def _log_end(self, verdict: Verdict) -> None:
+        conversation = self._conversation
+        said = conversation.mask.tree(conversation.record.observability.fields)
+        log.info("run.ended", conversation=str(conversation.id), status=verdict.status.value, code=verdict.code, **said)
 
     async def _verdict(self, task: Task) -> Verdict:
         conversation = self._conversation

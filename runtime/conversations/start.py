@@ -27,7 +27,15 @@ from runtime.agent.tools.client import ClientToolSpec, checked_tools
 from runtime.configuration.record import AgentSettings
 from runtime.conversations.definition import AgentDefinition, from_settings
 from runtime.conversations.hooks import HookConfig
-from runtime.conversations.policies import ConfirmationPolicy, NeverConfirm
+from runtime.conversations.observability import (
+    DEFAULT_SPAN_NAME,
+    Observability,
+    ParentSpan,
+    SpanName,
+    TraceMetadata,
+    TraceTags,
+)
+from runtime.conversations.policies import ConfirmationPolicy, NeverConfirm, SecurityAnalyzer
 from runtime.conversations.record import WorkspaceRecord
 from runtime.events.content import Content, Message
 from runtime.machine.worktrees import WorktreeOptions
@@ -36,8 +44,8 @@ from runtime.secrets.sources import SecretSource
 
 _TAG = re.compile(r"[a-z0-9]+")
 _TAG_CHARACTERS = 256
-#: analyzers are not run here; a name or kind that is unknown to us means none and is no error
-_KEPT_ANALYZERS = ("LLMSecurityAnalyzer",)
+#: null in these is the same as nothing: clients send it
+_NULL_IS_DEFAULT = ("tags", "observability_span_name", "observability_tags", "observability_metadata")
 
 
 def checked_tags(tags: dict[str, str]) -> dict[str, str]:
@@ -105,7 +113,7 @@ class StartRequest(BaseModel):
     stuck_detection_thresholds: StuckThresholds = Field(default_factory=StuckThresholds)
     max_budget_per_run: float | None = Field(default=None, gt=0, allow_inf_nan=False)
     confirmation_policy: ConfirmationPolicy = Field(default_factory=lambda: NeverConfirm(kind="NeverConfirm"))
-    security_analyzer: dict[str, Any] | None = None
+    security_analyzer: SecurityAnalyzer | None = None
     hook_config: HookConfig | None = None
     secrets: dict[str, GivenSource] = Field(default_factory=dict)
     tool_module_qualnames: dict[str, str] = Field(default_factory=dict)
@@ -122,7 +130,20 @@ class StartRequest(BaseModel):
     autotitle: bool = True
     title_llm_profile: str | None = Field(default=None, min_length=1, max_length=128)
     prompt: str | None = Field(default=None, max_length=2000)
+    observability_span_name: SpanName = DEFAULT_SPAN_NAME
+    observability_tags: TraceTags = Field(default_factory=list)
+    observability_metadata: TraceMetadata = Field(default_factory=dict)
+    observability_parent_span_context: ParentSpan | None = None
     launched_agent_profile: dict[str, Any] | None = Field(default=None, exclude=True)
+
+    @property
+    def observability(self) -> Observability:
+        return Observability(
+            span_name=self.observability_span_name,
+            tags=self.observability_tags,
+            metadata=self.observability_metadata,
+            parent_span_context=self.observability_parent_span_context,
+        )
 
     @model_validator(mode="before")
     @classmethod
@@ -131,6 +152,9 @@ class StartRequest(BaseModel):
             return value
         given = dict(value)
         given.pop("launched_agent_profile", None)  # ours to say
+        for name in _NULL_IS_DEFAULT:
+            if given.get(name, "") is None:
+                del given[name]
         if given.get("plugins"):
             raise ValueError("plugins are not available in this runtime")
         if given.get("agent") is None:
@@ -146,12 +170,6 @@ class StartRequest(BaseModel):
         for name in secrets:
             check_name(name)
         return secrets
-
-    @field_validator("security_analyzer", mode="before")
-    @classmethod
-    def _analyzer(cls, analyzer: Any) -> Any:
-        known = isinstance(analyzer, Mapping) and analyzer.get("kind") in _KEPT_ANALYZERS
-        return {"kind": analyzer["kind"]} if known else None
 
     @field_validator("tags")
     @classmethod

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from runtime.agent.tools.file_editor import FileEditorTool
 from runtime.agent.tools.mcp import McpServers
 from runtime.agent.tools.terminal import CommandSecrets, TerminalTool
 from runtime.conversations.definition import AgentDefinition
+from runtime.events.actions import TaskItem
 from runtime.machine import account
 
 KNOWN_TOOLS = ("terminal", "file_editor", "task_tracker")
@@ -33,9 +34,11 @@ def toolbox_for(
     environment: Mapping[str, str],
     secrets: CommandSecrets,
     output_directory: Path,
+    tasks: Callable[[], Sequence[TaskItem] | None],
     client_tools: Sequence[Mapping[str, Any]] = (),
 ) -> Toolbox:
-    """The agent's tools, without those that are unknown. Nothing is started yet."""
+    """The agent's tools, without those that are unknown. Nothing is started yet. `tasks` reads the list of tasks that
+    the log has; None for none."""
     tools: list[Tool] = []
     for name in dict.fromkeys(choice.name for choice in agent.tools):
         match name:
@@ -51,7 +54,7 @@ def toolbox_for(
             case "file_editor":
                 tools.append(FileEditorTool())
             case "task_tracker":
-                tools.append(TaskTrackerTool())
+                tools.append(TaskTrackerTool(tasks))
     defaults: dict[str, Tool] = {"FinishTool": FinishTool(), "ThinkTool": ThinkTool()}
     tools += [defaults[name] for name in agent.include_default_tools if name in defaults]
     tools += [ClientTool(ClientToolSpec.model_validate(spec)) for spec in client_tools]

@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Mapping
 from hashlib import sha256
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, SecretStr, field_validator, model_validator
@@ -38,13 +38,15 @@ class Webhook(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     #: read from variables as well
-    older_fields: ClassVar[tuple[str, ...]] = ("webhook_url", "method")
+    older_fields: ClassVar[tuple[str, ...]] = ("webhook_url",)
 
     #: events go to `{base_url}/events/{conversation}`, conversations to `{base_url}/conversations`
     base_url: str
     #: under which its progress is kept, so that it may move to another address; by default made from the address
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")] | None = None
     headers: dict[str, SecretStr] = Field(default_factory=dict)
+    #: of older releases: how a receiver wants to be asked
+    method: Literal["POST", "PUT", "PATCH"] = "POST"
     #: whether it is the orchestrator's own and so may have the session key; nobody else gets it
     send_session_key: bool = False
     #: as many unsent events of a conversation are sent at once
@@ -63,7 +65,7 @@ class Webhook(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _older_names(cls, value: Any) -> Any:
-        """`webhook_url` and `method` of older releases; null means not given."""
+        """`webhook_url` of older releases, `method` in any case; null means not given."""
         if not isinstance(value, Mapping):
             return value
         found = {name: given for name, given in value.items() if given is not None}
@@ -71,9 +73,8 @@ class Webhook(BaseModel):
             if "base_url" in found:
                 raise ValueError("give base_url or webhook_url (its older name), not both")
             found["base_url"] = found.pop("webhook_url")
-        method = found.pop("method", None)
-        if method is not None and (not isinstance(method, str) or method.upper() != "POST"):
-            raise ValueError("method must be POST: webhooks are always posted")
+        if isinstance(method := found.get("method"), str):
+            found["method"] = method.upper()
         return found
 
     @field_validator("base_url")

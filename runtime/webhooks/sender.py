@@ -56,7 +56,7 @@ class Sender:
         try:
             transport = await self._open()
             request = httpx.Request(
-                "POST",
+                self._webhook.method,
                 self._webhook.base_url + parcel.path,
                 headers=self._headers(parcel),
                 content=parcel.body,

@@ -21,6 +21,7 @@ class Post:
     body: Any
     answered: int
     raw: bytes = b""
+    method: str = "POST"
 
     @property
     def first(self) -> int:
@@ -76,8 +77,7 @@ class WebhookReceiver:
             def do_POST(self) -> None:
                 receiver._post(self)
 
-            def do_GET(self) -> None:
-                receiver._post(self)
+            do_PUT = do_PATCH = do_GET = do_POST
 
             def log_message(self, *arguments: Any) -> None:
                 return
@@ -105,7 +105,7 @@ class WebhookReceiver:
             self.most_open[request.path] = max(self.most_open.get(request.path, 0), self._open[request.path])
             answer = self.decide(request.path, len(self.posts))
             headers = {name.lower(): value for name, value in request.headers.items()}
-            self.posts.append(Post(request.path, headers, body, answer.status, raw))
+            self.posts.append(Post(request.path, headers, body, answer.status, raw, request.command))
         time.sleep(answer.seconds)
         try:
             request.send_response(answer.status)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from runtime.events.actions import (
@@ -65,7 +66,8 @@ class FinishTool:
 
 
 class TaskTrackerTool:
-    """The model's list of tasks; the list lives as long as the conversation is loaded, and in its events."""
+    """The model's list of tasks, which lives in the conversation's events: `recall` reads it there (blocking) when a
+    conversation that was loaded anew needs it; None: nobody has made one."""
 
     name: ClassVar[str] = "task_tracker"
     description: ClassVar[str] = (
@@ -95,14 +97,18 @@ class TaskTrackerTool:
         readOnlyHint=False, destructiveHint=False, idempotentHint=True, openWorldHint=False
     )
 
-    def __init__(self) -> None:
-        self._tasks: list[TaskItem] = []
+    def __init__(self, recall: Callable[[], Sequence[TaskItem] | None] = lambda: None) -> None:
+        self._recall = recall
+        self._tasks: list[TaskItem] | None = None
 
     async def run(self, action: TaskTrackerAction) -> Observation:
         if action.command == "plan":
             self._tasks = list(action.task_list)
             text = f"Task list has been updated with {len(self._tasks)} item(s)."
         else:
+            if self._tasks is None:
+                found = await asyncio.to_thread(self._recall)
+                self._tasks = [] if found is None else list(found)
             text = _shown(self._tasks)
         return TaskTrackerObservation(
             content=[TextContent(text=text)], command=action.command, task_list=list(self._tasks)

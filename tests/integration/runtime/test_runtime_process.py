@@ -1,5 +1,6 @@
 """`python -m runtime` as a real process: addresses, keys, descriptors, signals."""
 
+import json
 import os
 import select
 import signal
@@ -15,6 +16,8 @@ import pytest
 from support.binding import NONCE, answering, bind_plainly
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
+
+from runtime import __main__
 
 KEY = "key-of-the-process-test"
 Start = Callable[..., subprocess.Popen[bytes]]
@@ -32,7 +35,12 @@ def start(tmp_path: Path) -> Iterator[Start]:
     started: list[subprocess.Popen[bytes]] = []
 
     def run(
-        *arguments: str, keys: bool = True, pass_fds: tuple[int, ...] = (), group: int | None = None, **more: str
+        *arguments: str,
+        keys: bool = True,
+        pass_fds: tuple[int, ...] = (),
+        group: int | None = None,
+        directory: Path | None = None,
+        **more: str,
     ) -> subprocess.Popen[bytes]:
         environment = {
             "PATH": os.environ["PATH"],
@@ -52,6 +60,7 @@ def start(tmp_path: Path) -> Iterator[Start]:
             stderr=subprocess.PIPE,
             pass_fds=pass_fds,
             group=group,
+            cwd=directory,
         )
         started.append(process)
         return process
@@ -244,7 +253,7 @@ def test_what_cannot_be_loaded_ends_the_start(start: Start, tmp_path: Path) -> N
 
 def test_a_port_in_use_is_one_clear_line(start: Start, listening: socket.socket) -> None:
     port = listening.getsockname()[1]
-    status, errors = finish(start("--port", str(port)))
+    status, errors = finish(start("--host", "127.0.0.1", "--port", str(port)))
     assert status == 1
     assert errors.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in errors
@@ -254,6 +263,33 @@ def test_another_address_than_loopback_is_refused_without_a_key(start: Start) ->
     status, errors = finish(start("--host", "0.0.0.0", "--port", "0", keys=False))
     assert status == 2
     assert "NESTOR_RUNTIME_ALLOW_OPEN=1" in errors
+
+
+@pytest.mark.parametrize(("keys", "address"), [(True, "0.0.0.0"), (False, "127.0.0.1")])
+def test_without_a_host_it_listens_everywhere_if_there_is_a_key_and_else_on_loopback(
+    start: Start, keys: bool, address: str
+) -> None:
+    process = start("--port", "0", keys=keys)
+    assert process.stderr is not None
+    line = next(line for line in iter(process.stderr.readline, b"") if b"runtime.listening" in line)
+    assert f"address={address}:" in line.decode()
+
+
+def test_without_port_it_is_8000_and_what_stands_in_the_default_file_is_served(start: Start, tmp_path: Path) -> None:
+    assert __main__._parser().parse_args([]).port == 8000
+    folder = tmp_path / "at" / "workspace"
+    folder.mkdir(parents=True)
+    content = {"session_api_key": "from-the-file", "allow_cors_origins": ["https://your-frontend.com"]}
+    (folder / "openhands_agent_server_config.json").write_text(json.dumps(content))
+    port = free_port()
+    start("--port", str(port), keys=False, directory=tmp_path / "at")
+    base = f"http://127.0.0.1:{port}"
+    eventually(lambda: answers(f"{base}/ready"))
+    asked = {"X-Session-API-Key": "from-the-file", "Origin": "https://your-frontend.com"}
+    answer = httpx.get(f"{base}/api/conversations/count", headers=asked)
+    assert (answer.status_code, answer.json()) == (200, 0)
+    assert answer.headers["access-control-allow-origin"] == "https://your-frontend.com"
+    assert httpx.get(f"{base}/api/conversations/count").status_code == 401
 
 
 @pytest.mark.parametrize(

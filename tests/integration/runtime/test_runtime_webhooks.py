@@ -76,6 +76,17 @@ async def test_a_run_is_told_from_its_creation_to_its_end(
     assert max(receiver.most_open.values()) == 1
 
 
+async def test_a_receiver_of_the_first_releases_is_asked_as_it_wants(
+    model: ScriptedModel, receiver: WebhookReceiver, tmp_path: Path
+) -> None:
+    older = {"webhook_url": receiver.url, "method": "put", "event_buffer_size": 1}
+    async with runtime_at(tmp_path, model.base_url, webhooks=[older]) as runtime:
+        id = await runtime.start()
+        await say(runtime, id, "one")
+        await until(lambda: len(receiver.events(id)) == 3)
+    assert {post.method for post in receiver.posts} == {"PUT"}
+
+
 async def test_events_go_by_number_by_time_and_by_size(
     model: ScriptedModel, receiver: WebhookReceiver, tmp_path: Path
 ) -> None:

@@ -1,11 +1,12 @@
 """The operator's configuration: variables, file, fallbacks and what is refused."""
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
 import pytest
-from pydantic import BaseModel
+from pydantic import BaseModel, SecretStr
 
 from runtime.environment import BadVariable, merged
 from runtime.environment import fields as environment_fields
@@ -33,6 +34,8 @@ def with_file(directory: Path, content: Any) -> None:
         ({"SESSION_API_KEY": "one", "OH_SESSION_API_KEYS_0": "a"}, ["a"]),
         ({"OH_SESSION_API_KEYS_0": "  ", "OH_SESSION_API_KEYS_1": "b"}, ["b"]),
         ({"SESSION_API_KEY": " "}, []),
+        ({"SESSION_API_KEY": "one", "OH_SESSION_API_KEYS_0": " "}, ["one"]),
+        ({"SESSION_API_KEY": "one", "OH_SESSION_API_KEYS": "[]"}, ["one"]),
     ],
 )
 def test_session_keys_come_from_the_environment(environment: dict[str, str], keys: list[str], tmp_path: Path) -> None:
@@ -98,6 +101,115 @@ def test_other_variables_are_read_too(tmp_path: Path) -> None:
     assert settings.persistence_dir == Path("/state")
     assert (settings.generation, settings.allow_set_conversation_id) == (7, True)
     assert (settings.public_urls, settings.lookup_secret_hosts) == (("https://one.example.org",), ("secrets.internal",))
+
+
+#: every field of the contract's table that this runtime has: its default, a variable, and what that makes of it
+FIELDS: list[tuple[str, Any, dict[str, str], Any]] = [
+    ("previous_secret_keys", [], {"OH_PREVIOUS_SECRET_KEYS_0": "a", "OH_PREVIOUS_SECRET_KEYS_1": "b"}, ["a", "b"]),
+    ("allow_cors_origins", [], {"OH_ALLOW_CORS_ORIGINS_0": "http://a"}, ["http://a"]),
+    ("allow_cors_origin_regex", None, {"OH_ALLOW_CORS_ORIGIN_REGEX": "http://.*"}, "http://.*"),
+    ("docker_host_address", None, {"DOCKER_HOST_ADDR": "host.internal"}, "host.internal"),
+    ("conversations_path", "workspace/conversations", {"OH_CONVERSATIONS_PATH": "/c"}, "/c"),
+    ("workspace_path", "workspace/project", {"OH_WORKSPACE_PATH": "/p"}, "/p"),
+    ("bash_events_dir", "workspace/bash_events", {"OH_BASH_EVENTS_DIR": "/b"}, "/b"),
+    ("bash_events_retention_seconds", None, {"OH_BASH_EVENTS_RETENTION_SECONDS": "60"}, 60.0),
+    (
+        "conversation_worktree_root",
+        str(Path(tempfile.gettempdir()) / "agent-server-worktrees"),
+        {"OH_CONVERSATION_WORKTREE_ROOT": "/w"},
+        "/w",
+    ),
+    ("static_files_path", None, {"OH_STATIC_FILES_PATH": "/s"}, "/s"),
+    ("max_concurrent_runs", 10, {"OH_MAX_CONCURRENT_RUNS": "3"}, 3),
+    ("conversation_idle_ttl_seconds", 1200.0, {"OH_CONVERSATION_IDLE_TTL_SECONDS": "5"}, 5.0),
+    ("lease_ttl_seconds", 45.0, {"OH_LEASE_TTL_SECONDS": "0"}, 0.0),
+    ("web_url", None, {"OH_WEB_URL": "https://h/p"}, "https://h/p"),
+    ("deferred_init", False, {"OH_DEFERRED_INIT": "1"}, True),
+    ("trust_forwarded_headers", False, {"OH_TRUST_FORWARDED_HEADERS": "true"}, True),
+    ("conversation_runtime", "local", {"OH_CONVERSATION_RUNTIME": "local"}, "local"),
+    ("persistence_dir", str(Path.home() / ".openhands"), {"OH_PERSISTENCE_DIR": "/o"}, "/o"),
+    ("internal_server_url", "http://127.0.0.1:8000", {"OH_INTERNAL_SERVER_URL": "http://i"}, "http://i"),
+    ("log_json", False, {"LOG_JSON": "1"}, True),
+]
+
+
+def plain(value: Any) -> Any:
+    if isinstance(value, tuple):
+        return [plain(item) for item in value]
+    return (
+        value.get_secret_value() if isinstance(value, SecretStr) else str(value) if isinstance(value, Path) else value
+    )
+
+
+@pytest.mark.parametrize(("field", "default", "variables", "value"), FIELDS, ids=[row[0] for row in FIELDS])
+def test_each_field_has_its_default_its_variable_and_its_place_in_the_file(
+    field: str, default: Any, variables: dict[str, str], value: Any, tmp_path: Path
+) -> None:
+    assert plain(getattr(load({}, directory=tmp_path), field)) == default
+    assert plain(getattr(load(variables, directory=tmp_path), field)) == value
+    with_file(tmp_path, {field: value})
+    assert plain(getattr(load({}, directory=tmp_path), field)) == value
+    with_file(tmp_path, {field: default})
+    assert plain(getattr(load(variables, directory=tmp_path), field)) == value, "the environment wins over the file"
+
+
+@pytest.mark.parametrize(
+    ("field", "wrong"),
+    [
+        *((field, "hidden") for field in ("max_concurrent_runs", "lease_ttl_seconds", "deferred_init", "log_json")),
+        *(("conversation_idle_ttl_seconds", wrong) for wrong in ("0", "-1", "nan", "inf")),
+        ("bash_events_retention_seconds", "hidden"),
+        ("max_concurrent_runs", "0"),
+        ("lease_ttl_seconds", "-1"),
+    ],
+)
+def test_a_wrong_value_is_an_error_that_names_its_field(field: str, wrong: str, tmp_path: Path) -> None:
+    variable = "LOG_JSON" if field == "log_json" else f"OH_{field.upper()}"
+    with pytest.raises(InvalidConfiguration, match=f"^{field}: ") as caught:
+        load({variable: wrong}, directory=tmp_path)
+    assert "hidden" not in str(caught.value)
+    with_file(tmp_path, {field: wrong})
+    with pytest.raises(InvalidConfiguration, match=f"^{field}: "):
+        load({}, directory=tmp_path)
+
+
+def test_variables_of_what_is_not_here_are_no_error(tmp_path: Path) -> None:
+    names = "ENABLE_VSCODE VSCODE_PORT VSCODE_BASE_PATH PRELOAD_TOOLS ENABLE_BROWSER CONVERSATION_IMAGE TELEMETRY_MODE"
+    assert load({f"OH_{name}": "x" for name in names.split()}, directory=tmp_path) == load({}, directory=tmp_path)
+
+
+def test_a_blank_key_in_the_file_leaves_the_place_to_the_single_variable(tmp_path: Path) -> None:
+    for blank in ([], [" "], ["", "\t"]):
+        with_file(tmp_path, {"session_api_keys": blank})
+        assert opened(load({"SESSION_API_KEY": "one"}, directory=tmp_path)) == ["one"]
+    with_file(tmp_path, {"session_api_keys": ["of-the-file"]})
+    assert opened(load({"SESSION_API_KEY": "one"}, directory=tmp_path)) == ["of-the-file"]
+
+
+def test_the_file_of_the_older_documentation_is_understood(tmp_path: Path) -> None:
+    receiver = {
+        "webhook_url": "https://your-webhook-endpoint.com/events",
+        "method": "POST",
+        "event_buffer_size": 10,
+        "num_retries": 3,
+        "retry_delay": 5,
+        "headers": {"Authorization": "Bearer your-webhook-token"},
+    }
+    content = {
+        "session_api_key": "your-secret-api-key",
+        "allow_cors_origins": ["https://your-frontend.com"],
+        "conversations_path": "workspace/conversations",
+        "webhooks": [receiver],
+    }
+    with_file(tmp_path, content)
+    settings = load({}, directory=tmp_path)
+    assert opened(settings) == ["your-secret-api-key"]
+    (webhook,) = settings.webhooks
+    assert (webhook.base_url, webhook.event_buffer_size) == ("https://your-webhook-endpoint.com/events", 10)
+    for method in ("PUT", "patch"):
+        with_file(tmp_path, {**content, "webhooks": [{**receiver, "method": method}]})
+        (webhook,) = load({}, directory=tmp_path).webhooks
+        assert webhook.method == method.upper()
 
 
 class Hook(BaseModel):

@@ -206,12 +206,11 @@ async def test_what_is_no_json_object_is_422(runtime: Runtime, content: bytes) -
 
 
 async def test_an_agent_can_be_given_as_settings_and_unknown_keys_are_ignored(runtime: Runtime) -> None:
-    body = runtime.body(stuck_detection_thresholds={"x": 1}, security_analyzer={"kind": "default"}, user_id="u")
+    body = runtime.body(stuck_detection_thresholds={"x": 1}, user_id="u")
     body["agent_settings"] = {"agent_kind": "openhands", "llm": body.pop("agent")["llm"]}
     answer = await runtime.http.post("/api/conversations", json=body)
     assert answer.status_code == 201
     assert [tool["name"] for tool in answer.json()["agent"]["tools"]] == ["terminal", "file_editor", "task_tracker"]
-    assert answer.json()["security_analyzer"] is None
 
 
 @pytest.mark.parametrize(
