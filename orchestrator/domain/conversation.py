@@ -35,13 +35,11 @@ TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.READY: frozenset({Phase.PENDING, Phase.PAUSING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PAUSING: frozenset({Phase.PAUSED, Phase.READY, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PAUSED: frozenset({Phase.RESUMING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
-    Phase.RESUMING: frozenset(
-        {Phase.READY, Phase.PENDING, Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}
-    ),
-    Phase.STOPPING: frozenset({Phase.STOPPED, Phase.DELETING, Phase.FAILED}),
-    Phase.STOPPED: frozenset({Phase.PENDING, Phase.RESUMING, Phase.DELETING}),
+    Phase.RESUMING: frozenset({Phase.READY, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
+    Phase.STOPPING: frozenset({Phase.STOPPED, Phase.DELETING}),
+    Phase.STOPPED: frozenset({Phase.PENDING, Phase.DELETING}),
     Phase.DELETING: frozenset({Phase.STOPPED}),
-    Phase.FAILED: frozenset({Phase.PENDING, Phase.STOPPING, Phase.DELETING}),
+    Phase.FAILED: frozenset({Phase.PENDING, Phase.DELETING}),
 }
 
 #: A runtime may exist in these phases; in the others nothing of ours may run.

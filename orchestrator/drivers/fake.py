@@ -87,6 +87,10 @@ class FakeEngine:
         """Let the driver's `verb` raise `error`; with `after`, when its work is done: a lost reply."""
         self._faults.append(_VerbFault(verb, error, times, after))
 
+    def fail_no_more(self) -> None:
+        """Forget what `fail` has planned."""
+        self._faults.clear()
+
     def crash(self, name: str, *, code: int = -9) -> None:
         """End a runtime as if it was killed from outside."""
         self.ended(self.runtimes[name], code)

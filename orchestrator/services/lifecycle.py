@@ -44,6 +44,7 @@ _LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
 _RETRY_MS = 1_000
 EXPIRED = Why(Reason.EXPIRED, "its runtime lived for as long as it may", "start it again", retryable=True)
 REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
+_STARTS = ("start", "restart")
 _STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
 
 
@@ -109,6 +110,8 @@ class Lifecycle:
             return await self._start(lease, conversation)
         if conversation.desired is Desired.STOPPED and conversation.phase in LIVE_PHASES | {Phase.PENDING}:
             return await self._stop(lease, conversation)
+        if conversation.phase is Phase.STOPPING:  # begun by the clock, and broken off
+            return await self._stop(lease, conversation, conversation.why)
         if conversation.phase is Phase.PAUSED and await self._kept_too_long(conversation):
             why = replace(conversation.why, message=f"{conversation.why.message}; paused for long, it was stopped")
             return await self._stop(lease, conversation, why)
@@ -185,8 +188,8 @@ class Lifecycle:
         return await self._stop(lease, conversation, why)
 
     async def _end_start(self, lease: Lease, conversation: Conversation) -> None:
-        """End the start of a conversation that is ready, if a crash came between its commit point and its end."""
-        if await self._start_runs(conversation):
+        """End the start or resume of one that is ready, if a crash came between its commit point and its end."""
+        if await self._runs(conversation, *_STARTS, "resume"):
             await self._store.saga.clear(lease)
             await self._finish(conversation, OperationState.SUCCEEDED)
 
@@ -194,17 +197,14 @@ class Lifecycle:
         """A start under way; or one that was asked for again, which is an operation that has not ended."""
         if conversation.phase in _STARTING:
             return True
-        return conversation.phase in (Phase.FAILED, Phase.STOPPED) and await self._start_runs(conversation)
+        return conversation.phase in (Phase.FAILED, Phase.STOPPED) and await self._runs(conversation, *_STARTS)
 
-    async def _start_runs(self, conversation: Conversation) -> bool:
+    async def _runs(self, conversation: Conversation, *kinds: str) -> bool:
+        """Whether its operation is one of these and has not ended."""
         if conversation.operation is None:
             return False
         operation = await self._store.operations.get(conversation.tenant, conversation.operation)
-        return (
-            operation is not None
-            and operation.kind in ("start", "restart")
-            and operation.state is OperationState.RUNNING
-        )
+        return operation is not None and operation.kind in kinds and operation.state is OperationState.RUNNING
 
     async def _start(self, lease: Lease, conversation: Conversation) -> int | None:
         if conversation.phase not in _STARTING:
@@ -305,8 +305,8 @@ class Lifecycle:
         if conversation.phase is Phase.READY:
             await self._last_pull(conversation)
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
-        if conversation.phase is not Phase.STOPPING:
-            await start.store(advance(conversation, Phase.STOPPING, why=conversation.why, now=self._house.clock.now()))
+        if conversation.phase is not Phase.STOPPING:  # with its reason: whoever goes on after a crash knows no other
+            await start.store(advance(conversation, Phase.STOPPING, why=why, now=self._house.clock.now()))
         if not await remove_runtime(start, self._store.saga):
             return _STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))

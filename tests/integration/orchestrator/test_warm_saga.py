@@ -1,19 +1,16 @@
 """The generic tests of a saga, over the real steps with a spare: every step twice, a failure at every step, every undo
 twice; and a replica that dies at each of its calls, before it and behind it, after which another one goes on."""
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any
 
-import httpx
 import pytest
+from support.mortal import Killed, Mortal
 from support.records import a_conversation
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
-from orchestrator.nested.binding import OneConnection
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services import saga
@@ -35,75 +32,7 @@ NAMES = [step.name for step in ALL_STEPS if step.name not in PASSED_OVER]
 MASTER = MasterKeys([bytes(range(32))])
 
 
-class Killed(BaseException):
-    """Nothing of this replica runs after it."""
-
-
-class Mortal:
-    """Lets the `at`-th call through that is made of anything outside, or not (`before`), and none after it."""
-
-    def __init__(self, at: int, *, before: bool) -> None:
-        self._left, self._before, self.dead = at, before, False
-
-    async def call(self, act: Callable[..., Awaitable[Any]], *given: Any, **named: Any) -> Any:
-        if self.dead:
-            raise Killed
-        self._left -= 1
-        self.dead = self._left == 0
-        if self.dead and self._before:
-            raise Killed
-        answer = await act(*given, **named)
-        if self.dead:
-            raise Killed
-        return answer
-
-    def over(self, thing: Any) -> Any:
-        return Watched(thing, self)
-
-
-class Watched:
-    """A store or a driver, each of whose calls may be the last one."""
-
-    def __init__(self, thing: Any, mortal: Mortal) -> None:
-        self._thing, self._mortal = thing, mortal
-
-    def __getattr__(self, name: str) -> Any:
-        found = getattr(self._thing, name)
-        if not callable(found):
-            return found
-        return lambda *given, **named: self._mortal.call(found, *given, **named)
-
-
-class Wire(httpx.AsyncBaseTransport):
-    """To runtimes, likewise."""
-
-    def __init__(self, mortal: Mortal) -> None:
-        self._mortal = mortal
-
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer: httpx.Response = await self._mortal.call(self._sent, request)
-        return answer
-
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
-        async with httpx.AsyncHTTPTransport() as transport:
-            response = await transport.handle_async_request(request)
-            body = httpx.ByteStream(await response.aread())  # unread yet, as a transport's is
-            return httpx.Response(response.status_code, headers=response.headers, stream=body)
-
-
-class MortalConnection(OneConnection):
-    """The one on which a runtime is bound, likewise."""
-
-    def __init__(self, mortal: Mortal, origin: str) -> None:
-        super().__init__(origin)
-        self._mortal = mortal
-
-    async def ask(self, method: str, headers: Any, content: bytes = b"") -> tuple[int, bytes]:
-        answer: tuple[int, bytes] = await self._mortal.call(super().ask, method, headers, content)
-        return answer
-
-
-IMMORTAL = Mortal(0, before=True)
+IMMORTAL = Mortal()
 
 
 @dataclass
@@ -114,13 +43,12 @@ class World:
     engine: FakeEngine
 
     def house(self, mortal: Mortal = IMMORTAL) -> Surroundings:
-        driver = FakeDriver(self.engine)
-        clients = RuntimeClients(transport=Wire(mortal), connect=partial(MortalConnection, mortal))
+        driver, clients = mortal.driver(self.engine), mortal.clients()
         envelope = Envelope(MASTER, self.store.configuration)
         spares = mortal.over(self.store.spares)
         return Surroundings(
             installation="here",
-            driver=mortal.over(driver),
+            driver=driver,
             conversations=mortal.over(self.store.conversations),
             effective=Effective(Layers(self.store.configuration, envelope), OverrideSeal(envelope)),
             keys=KeyRing(envelope),
@@ -131,7 +59,7 @@ class World:
             expose=lambda conversation: 0,
             published=lambda conversation: None,
             withdraw=lambda conversation: None,
-            pool=WarmPool("here", mortal.over(driver), spares, clients, MASTER, Size(1, 4)),
+            pool=WarmPool("here", driver, spares, clients, MASTER, Size(1, 4)),
         )
 
     async def filled(self) -> str:
@@ -241,14 +169,14 @@ async def test_a_failure_at_every_step_leaves_nothing_of_it(world: World, fail_a
     await world.nothing_else(but=set())
 
 
-@pytest.mark.parametrize("before", [True, False])
-async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_double(world: World, before: bool) -> None:
+async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_double(world: World) -> None:
+    """Behind the call, which is before the next one."""
     kills = 0
     for at in range(1, 200):
         await world.filled()
         conversation = await world.store.conversations.create(a_conversation())
         start = await world.begun(world.house(), conversation, lease_ms=1)
-        mortal = Mortal(at, before=before)
+        mortal = Mortal(at)
         start.house = world.house(mortal)
         made(start.house.pool)._kinds = dict.fromkeys(await world.store.spares.kinds())
         try:
