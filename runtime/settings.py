@@ -16,13 +16,15 @@ from urllib.parse import urlsplit
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationError, field_validator
 
 from runtime import environment as variables
-from runtime.secrets.names import is_secret_name
+from runtime.secrets.names import credentials, is_secret_name
 from runtime.webhooks.configuration import Webhooks
 
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
 #: known only at the start, or given at init alone
 _NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables"})
+#: somebody's session key for a trial may be "test"; masking that would spoil every output and protect nothing
+SHORTEST_MASKED_KEY = 16
 #: variables whose name does not follow the rule, and the field that each sets
 OTHER_VARIABLES: Mapping[str, str] = {
     "OH_PERSISTENCE_DIR": "persistence_dir",
@@ -137,9 +139,15 @@ class RuntimeSettings(BaseModel):
         return text
 
     @property
-    def secret_variables(self) -> tuple[SecretStr, ...]:
-        """Values of the agent's variables that look like credentials by their names: these are never shown."""
-        return tuple(value for name, value in self.agent_variables.items() if is_secret_name(name))
+    def never_shown(self) -> tuple[SecretStr, ...]:
+        """What is masked in all that leaves: what looks like a credential among the agent's variables, what signs in at
+        receivers, and this server's own keys, unless they are so short that they may be words."""
+        keys = [*self.session_api_keys, *self.previous_secret_keys, self.secret_key or SecretStr("")]
+        return (
+            *(value for name, value in self.agent_variables.items() if is_secret_name(name)),
+            *(value for hook in self.webhooks for value in credentials(hook.headers)),
+            *(key for key in keys if len(key.get_secret_value()) >= SHORTEST_MASKED_KEY),
+        )
 
     @property
     def root_path(self) -> str:

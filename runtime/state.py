@@ -293,7 +293,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         settings.bash_events_dir,
         directory=settings.workspace_path,
         environment=conversations.agent_environment,
-        mask=_StoredValues(settings_store, secret_store, git_providers, profiles, settings.secret_variables).mask,
+        mask=_StoredValues(settings_store, secret_store, git_providers, profiles, settings.never_shown).mask,
         retention_seconds=settings.bash_events_retention_seconds,
     )
     boundaries = Boundaries(private=_own_folders(settings))
@@ -337,14 +337,14 @@ class _StoredValues:
         secrets: SecretStore,
         providers: GitProviderStore,
         profiles: ProfileStore,
-        variables: Sequence[SecretStr],
+        configured: Sequence[SecretStr],
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._providers = providers
         self._profiles = profiles
         self._mask = Mask()
-        self._mask.add(variables)
+        self._mask.add(configured)
 
     def mask(self) -> Mask:
         found = [

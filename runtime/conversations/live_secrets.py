@@ -15,13 +15,10 @@ from pydantic import BaseModel, SecretStr
 from runtime.configuration.record import ContextSecret, LlmSettings, McpServer
 from runtime.conversations.record import ConversationRecord
 from runtime.secrets.masking import Mask
-from runtime.secrets.names import is_clean_text, is_secret_name
+from runtime.secrets.names import credentials, is_clean_text
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup, LookupSecret, StaticSecret
 from runtime.secrets.store import SecretStore
-
-#: behind a scheme; what is shorter is a word
-_SHORTEST_CREDENTIAL = 8
 
 
 @dataclass(frozen=True)
@@ -31,7 +28,7 @@ class UserSecrets:
     store: SecretStore
     providers: GitProviderStore
     lookup: Lookup
-    variables: Sequence[SecretStr] = ()  #: credentials in every command's environment
+    configured: Sequence[SecretStr] = ()  #: what the server's configuration holds
 
 
 class LiveSecrets:
@@ -82,7 +79,7 @@ class LiveSecrets:
             for value in (
                 *held(record.agent),
                 *held(self.sources()),
-                *self._user.variables,
+                *self._user.configured,
                 *(provider.token for provider in self._user.providers.all().values()),
                 *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
             )
@@ -134,16 +131,6 @@ def held(value: object) -> Iterator[SecretStr]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from held(one)
-
-
-def credentials(headers: Mapping[str, SecretStr]) -> Iterator[SecretStr]:
-    """The values of headers that sign in, and what stands in them behind the scheme."""
-    for name, value in headers.items():
-        if is_secret_name(name):
-            yield value
-            _, scheme, rest = value.get_secret_value().partition(" ")
-            if scheme and len(rest) >= _SHORTEST_CREDENTIAL:
-                yield SecretStr(rest)
 
 
 def secrets_of(server: McpServer) -> list[SecretStr | None]:

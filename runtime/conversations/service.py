@@ -89,7 +89,7 @@ class ConversationService:
                 store=secret_store,
                 providers=git_providers,
                 lookup=Lookup(settings, secret_store),
-                variables=settings.secret_variables,
+                configured=settings.never_shown,
             ),
             settings_store=settings_store,
             profiles=profiles,

@@ -5,6 +5,9 @@ older secret routes, and the secrets given with a conversation.
 """
 
 import re
+from collections.abc import Iterator, Mapping
+
+from pydantic import SecretStr
 
 from runtime.store.exposure import is_blank_or_mask
 
@@ -15,6 +18,8 @@ NAME_RULE = (
 VALUE_RULE = "Secret value must not be empty or redacted"
 TEXT_RULE = "Secret value must be valid text without NUL characters"
 
+#: behind a scheme; what is shorter is a word
+_SHORTEST_CREDENTIAL = 8
 _CREDENTIALS = ("key", "secret", "token", "password", "passwd", "credential", "auth")
 _NAME = re.compile(r"[a-zA-Z][a-zA-Z0-9_]{0,63}")
 
@@ -44,6 +49,16 @@ def is_secret_name(name: str) -> bool:
     """Whether a variable of this name is likely to hold a credential."""
     lowered = name.lower()
     return any(word in lowered for word in _CREDENTIALS)
+
+
+def credentials(headers: Mapping[str, SecretStr]) -> Iterator[SecretStr]:
+    """The values of headers that sign in, and what stands in them behind the scheme."""
+    for name, value in headers.items():
+        if is_secret_name(name):
+            yield value
+            _, scheme, rest = value.get_secret_value().partition(" ")
+            if scheme and len(rest) >= _SHORTEST_CREDENTIAL:
+                yield SecretStr(rest)
 
 
 def is_clean_text(text: str) -> bool:

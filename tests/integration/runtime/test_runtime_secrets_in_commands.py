@@ -14,7 +14,7 @@ from starlette.routing import Route
 
 from orchestrator.demo.loopback import serving
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import KEY, MODEL_KEY, Runtime, runtime_at, terminal
+from tests.support.runtimes import KEY, MODEL_KEY, SECRET_KEY, Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 
@@ -70,6 +70,26 @@ async def test_each_kind_of_secret_is_there_when_named_and_hidden_in_what_leaves
     sources = json.loads(info)["secret_registry"]["secret_sources"]
     assert sources["PLAIN"] == {"description": "given", "value": None, "kind": "StaticSecret"}
     assert sources["STORED"]["headers"] == {}
+
+
+async def test_the_servers_own_keys_and_those_of_its_receivers_are_hidden_too(tmp_path: Path) -> None:
+    earlier, receivers = "sealing-key-of-another-day", "bearer-of-a-receiver-1234"
+    held = {"OWN": KEY, "SEALING": SECRET_KEY, "EARLIER": earlier, "RECEIVER": receivers}
+    hook = {"base_url": "http://127.0.0.1:9/", "headers": {"Authorization": f"Bearer {receivers}"}}
+    configured: dict[str, Any] = {"previous_secret_keys": (earlier, "short"), "webhooks": (hook,)}
+    # Letter by letter, as somebody would who has found them: the texts of the commands hold none.
+    turned = {name: "".join(f"\\x{ord(letter):02x}" for letter in value) for name, value in held.items()}
+    command = "; ".join(f"printf '{text}\\n'; printf '{text}' | base64" for text in turned.values()) + "; echo short"
+    async with (
+        ScriptedModel(required_key=MODEL_KEY) as model,
+        runtime_at(tmp_path, model.base_url, **configured) as runtime,
+    ):
+        id = await runtime.start([terminal(command)])
+        await runtime.finish(id)
+        (output,) = await runtime.outputs(id)
+        by_api = await runtime.http.post("/api/bash/execute_bash_command", json={"command": command})
+    for shown in (output, by_api.json()["stdout"]):
+        assert shown.split() == ["<secret-hidden>"] * 8 + ["short"]
 
 
 async def test_secrets_can_be_added_later_in_three_forms_and_live_through_a_restart(
