@@ -112,7 +112,8 @@ def create(client: Client, folder: Path, ledger: Ledger, id: UUID) -> None:
     body = {
         "conversation_id": str(id),
         "agent": {"llm": {"model": "openai/scripted", "api_key": "k", "usage_id": "agent"}, "tools": []},
-        "workspace": {"working_dir": str(folder / "work")},
+        # The one folder of these that also the account of the agent's shell may write to, where that is another one.
+        "workspace": {"working_dir": str(folder / "project")},
     }
     client.json("POST", "/api/conversations", body)
     ledger.created(str(id))
