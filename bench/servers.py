@@ -8,6 +8,7 @@ import contextlib
 import http.client
 import json
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -92,7 +93,10 @@ class Server:
                 tail = (self.folder / "server.log").read_text(errors="replace")[-2000:]
                 raise RuntimeError(f"{self.kind.name} did not get ready:\n{tail}")
             time.sleep(0.005)
-        return time.perf_counter() - began, self.cpu()
+        took = time.perf_counter() - began, self.cpu()
+        if not listens(self.pid, self.port):
+            raise RuntimeError(f"somebody else answers at port {self.port}: start again")
+        return took
 
     def _ready(self) -> bool:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=5)
@@ -195,5 +199,20 @@ def _stat(pid: int) -> list[str]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
+    """One that the kernel gives nobody else meanwhile: it lies below those of net.ipv4.ip_local_port_range."""
+    while True:
+        port = secrets.choice(range(20_000, 32_000))
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
+
+
+def listens(pid: int, port: int) -> bool:
+    """Whether it is this process, or one of its descendants, that is heard at this port of loopback."""
+    lines = (line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:])
+    inodes = {f"socket:[{line[9]}]" for line in lines if line[3] == "0A" and line[1] == f"0100007F:{port:04X}"}
+    for process in tree(pid):
+        for descriptor in Path(f"/proc/{process}/fd").glob("*"):
+            with contextlib.suppress(OSError):
+                if os.readlink(descriptor) in inodes:
+                    return True
+    return False
