@@ -295,6 +295,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         environment=conversations.agent_environment,
         mask=_StoredValues(settings_store, secret_store, git_providers, profiles, settings.never_shown).mask,
         retention_seconds=settings.bash_events_retention_seconds,
+        adopts=settings.generation is None,
     )
     boundaries = Boundaries(private=_own_folders(settings))
     fence = FenceKeeper(directory)

@@ -95,7 +95,9 @@ class ConversationGate:
             if contexts is not None and result.additional_context:
                 contexts.append(TextContent(text=self._conversation.mask.text(result.additional_context)))
             if result.blocked:
-                return result.reason or _NO_REASON
+                # What a hook adds is most of what it has to say, where no message is there to be added to.
+                words = [result.reason, result.additional_context if contexts is None else None]
+                return "\n".join(word for word in words if word) or _NO_REASON
         return None
 
     async def _tell(

@@ -5,6 +5,7 @@ Used by the service when conversations are made, restored and removed. What is m
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -93,9 +94,19 @@ class Workspaces:
             if not holds_clone:
                 ensure_repository(directory, variables)
 
+        if self._settings.generation is None:  # behind an orchestrator, who holds the key is not whose machine it is
+            await asyncio.to_thread(account.adopt, directory)
         try:
             await account.in_thread(prepare)
         except OSError as error:
-            raise WorkspaceUnusable(f"{directory} cannot be made or used: {error.strerror}") from error
+            raise WorkspaceUnusable(f"{directory} cannot be made or used: {_told(error)}") from error
         except CloneFailed as error:
             raise WorkspaceUnusable(f"git init failed in {directory}: {error}") from error
+
+
+def _told(error: OSError) -> str:
+    """What is wrong, and what to do where it is only that the agent is another user than the caller."""
+    user = account.chosen()
+    if user is None or not isinstance(error, PermissionError):
+        return str(error.strerror)
+    return f"{error.strerror} for user {user.name}, as whom the agent works: give the folder to that user"

@@ -16,9 +16,10 @@ import os
 import pwd
 import stat
 import sys
+import tempfile
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
@@ -62,6 +63,7 @@ class NoAccount(Exception):
 
 
 _chosen: Account | None = None
+_state: Sequence[Path] = ()
 _reason: str | None = None
 _asked = False
 
@@ -71,14 +73,14 @@ def choose(wanted: str, *, workspace: Path, state: Sequence[Path]) -> None:
 
     Raises NoAccount when a user was named and cannot be had; `auto` then does without, and `weakness` says so.
     """
-    global _chosen, _reason, _asked
-    _chosen, _reason, _asked = None, None, True
+    global _chosen, _state, _reason, _asked
+    _chosen, _state, _reason, _asked = None, [folder.resolve() for folder in state], None, True
     if wanted == "same":
         _reason = "it was chosen so"
         return
     try:
         workspace.mkdir(parents=True, exist_ok=True)
-        account = _possible(wanted, workspace=workspace.resolve(), state=[folder.resolve() for folder in state])
+        account = _possible(wanted, workspace=workspace.resolve(), state=_state)
         _check_reach(account, workspace)
         _give(workspace.resolve(), account)
         _make_home(account)
@@ -129,6 +131,25 @@ def give(path: Path | int) -> None:
             os.fchown(path, _chosen.uid, _chosen.gid)
         else:
             os.chown(path, _chosen.uid, _chosen.gid, follow_symlinks=False)
+
+
+def adopt(directory: Path) -> None:
+    """A working directory that a client on this machine has just made with `mkdtemp` becomes the agent's.
+
+    Only what that makes, and nothing that holds anything: an empty folder of the server's user, closed to others,
+    right below the system's folder of temporary files. Every other folder stays whose it is; never raises.
+    """
+    if _chosen is None or directory.name == ".." or directory.parent.resolve() != Path(tempfile.gettempdir()).resolve():
+        return
+    with suppress(OSError):
+        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+        try:
+            found = os.fstat(descriptor)
+            private = found.st_uid == os.geteuid() and stat.S_IMODE(found.st_mode) == stat.S_IRWXU
+            if private and directory.resolve() not in _state and not os.listdir(descriptor):
+                os.fchown(descriptor, _chosen.uid, _chosen.gid)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager

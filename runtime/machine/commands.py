@@ -62,7 +62,10 @@ class Kept:
 
 
 class Commands:
-    """All commands of this runtime. Single event loop. `mask` answers what must not be kept or shown, up to date."""
+    """All commands of this runtime. Single event loop. `mask` answers what must not be kept or shown, up to date.
+
+    `adopts`: a folder that a caller has just made to run commands in is taken as the agent's (`account.adopt`).
+    """
 
     def __init__(
         self,
@@ -72,12 +75,14 @@ class Commands:
         environment: Callable[[], Mapping[str, str]],
         mask: Callable[[], Mask],
         retention_seconds: float | None = None,
+        adopts: bool = False,
     ) -> None:
         self._folder = folder
         self._directory = directory
         self._environment = environment
         self._mask = mask
         self._retention = retention_seconds
+        self._adopts = adopts
         self._kept: OrderedDict[str, Kept] = OrderedDict()
         self._by_event: dict[str, Record] = {}
         self._characters = 0
@@ -185,6 +190,8 @@ class Commands:
         try:
             if directory == self._directory:
                 await account.in_thread(directory.mkdir, parents=True, exist_ok=True)
+            elif self._adopts:
+                await asyncio.to_thread(account.adopt, directory)
             await running.start(kept.command["command"], directory=directory, environment=self._environment())
             kept.running = running
             status = await running.wait(seconds)

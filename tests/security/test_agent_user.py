@@ -152,6 +152,39 @@ def test_the_server_and_its_state_are_closed_to_it(runtime: RuntimeProcess, http
 
 
 @as_root
+def test_a_folder_that_a_client_just_made_is_the_agents(
+    runtime: RuntimeProcess, http: httpx.Client, place: Path
+) -> None:
+    del runtime
+    fresh = {name: Path(tempfile.mkdtemp(prefix=f"nst-{name}-", dir="/tmp")) for name in ("shell", "work", "kept")}
+    (fresh["kept"] / "note").write_text("the caller's")
+    try:
+        assert run(http, "pwd; touch made", cwd=str(fresh["shell"]))["stdout"] == f"{fresh['shell']}\n"
+        start = {"agent": {"llm": {"model": "openai/scripted", "api_key": "k"}, "tools": []}}
+        answers = {
+            name: http.post("/api/conversations", json={**start, "workspace": {"working_dir": str(path)}})
+            for name, path in {**fresh, "closed": place}.items()
+        }
+        assert {name: answer.status_code for name, answer in answers.items()} == {
+            "shell": 201,
+            "work": 201,
+            "kept": 422,
+            "closed": 422,
+        }
+        assert "give the folder to that user" in answers["kept"].json()["detail"]
+        agent = (place / "project").stat().st_uid
+        assert {name: path.stat().st_uid == agent for name, path in fresh.items()} == {
+            "shell": True,
+            "work": True,
+            "kept": False,
+        }
+        assert place.stat().st_uid == 0
+    finally:
+        for path in fresh.values():
+            shutil.rmtree(path)
+
+
+@as_root
 def test_hooks_and_tool_servers_are_that_user_too(http: httpx.Client, place: Path) -> None:
     uid = (place / "project").stat().st_uid
     hook = {"type": "command", "command": f"id -u > {place}/project/hook"}

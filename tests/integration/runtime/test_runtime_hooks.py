@@ -102,8 +102,16 @@ async def test_a_hook_adds_to_what_the_user_says(runtime: Runtime) -> None:
     assert [part["text"] for part in message["extended_content"]] == ["It is Monday."]
 
 
-async def test_a_stop_hook_sends_the_agent_back_to_work(runtime: Runtime) -> None:
-    once = "test -e again && exit 0; touch again; echo not tested yet >&2; exit 2"
+@pytest.mark.parametrize(
+    "says",
+    [
+        "echo not tested yet >&2; exit 2",
+        """echo '{"decision": "deny", "additionalContext": "not tested yet"}'; exit 2""",
+        """echo '{"decision": "deny", "reason": "no", "additionalContext": "not tested yet"}'""",
+    ],
+)
+async def test_a_stop_hook_sends_the_agent_back_to_work(runtime: Runtime, says: str) -> None:
+    once = f"test -e again && exit 0; touch again; {says}"
     id = await runtime.start([{"text": "done"}, {"text": "really done"}], **hooks("stop", once))
     await runtime.finish(id)
     messages = await runtime.events(id, "MessageEvent")
