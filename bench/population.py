@@ -262,6 +262,7 @@ async def mould_of(site: Site, id: str) -> Mould:
     if (score := site.redis.zscore(t.due, id)) is not None:
         values["due"] = f"{int(score):013d}"
         commands.append(("ZADD", t.due, values["due"], id))
+    commands.append(("HINCRBY", t.phases, record.phase, "1"))
     noted = [fields for _, fields in site.redis.xrange(t.journal.stream) if fields["id"] == id]
     body = [fields["body"] for fields in noted if fields["kind"] == "conversation"][-1]
     texts = [_resp(command) for command in commands]

@@ -1,6 +1,6 @@
 """What every route is given: the services, as `app` made them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from fastapi import Request
@@ -19,6 +19,7 @@ from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.webhooks import Webhooks
 from orchestrator.state.base import Store
+from orchestrator.state.figures import Figures
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Services:
     http_hosts: frozenset[str]
     runtime_url: Callable[[Conversation], str | None]
     about: Mapping[str, str]  #: what /server_info says
+    figures: Callable[[], Awaitable[Figures]]  #: how much there is
     problems: Callable[[], Sequence[str]]  #: what is wrong with the state server or the journal now
     unready: Callable[[], str | None]  #: what of it keeps requests from being served
 

@@ -8,6 +8,7 @@ from orchestrator.api import (
     conversations,
     event_stream,
     messages,
+    metrics,
     middleware,
     older,
     operations,
@@ -25,7 +26,7 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
     app.state.services = services
     app.state.started = time.monotonic()
-    for module in (operations, tenants, settings, conversations, messages, event_stream, webhooks, older):
+    for module in (operations, metrics, tenants, settings, conversations, messages, event_stream, webhooks, older):
         app.include_router(module.router)
     problems.install(app)
     app.add_middleware(IdempotencyKeys, services=services)

@@ -354,6 +354,7 @@ async def _furnish(
         http_hosts=settings.http_hosts,
         runtime_url=runtime_url,
         about=about,
+        figures=store.figures,
         problems=health.problems,
         unready=health.unready,
     )

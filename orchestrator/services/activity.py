@@ -12,6 +12,7 @@ import structlog
 from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state.base import Conversations
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 Used = tuple[TenantId, ConversationId]
@@ -44,7 +45,8 @@ class Activity:
         while True:
             await anyio.sleep(self._period)
             try:
-                await self.flush()
+                with metrics.ticking("activity"):
+                    await self.flush()
             except StoreUnavailable as exc:
                 log.warning("activity.not_written", problem=exc.message)
 

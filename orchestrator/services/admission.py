@@ -37,6 +37,7 @@ from orchestrator.services.idleness import Idleness
 from orchestrator.services.layers import SettingsLayer
 from orchestrator.state.base import Lease, Store
 from orchestrator.state.refusals import host_full, limit_reached
+from orchestrator.telemetry import metrics
 
 T = TypeVar("T")
 _HOLD_MS = 30_000  # of a place on the host, until the tenant's script has run
@@ -114,6 +115,7 @@ class Admission:
     async def _tell(self, who: Starter, refusal: LimitReached | CapacityReached) -> None:
         """The tenant's webhooks, once a minute for each rule: a flood of refusals is told once."""
         rule = str(refusal.details.get("rule", ""))
+        metrics.REFUSED.labels(rule).inc()
         of_tenant = {name: refusal.details.get(name) for name in ("limit", "current")}
         data = {"rule": rule, "conversation_id": who.id, "user_id": who.user, **of_tenant}
         told = draft(HookEvent.QUOTA_EXCEEDED, who.tenant, datetime.now(UTC), data)

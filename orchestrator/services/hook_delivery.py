@@ -24,6 +24,7 @@ from orchestrator.domain.ids import HookId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.services.layers import Sealer
 from orchestrator.state.base import Hooks
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 Disable = Callable[[TenantId, HookId, str], Awaitable[None]]
@@ -150,7 +151,9 @@ class HookDelivery:
             while True:
                 pause = _LONGEST_SLEEP
                 try:
-                    if not await self.tick(tasks):
+                    with metrics.ticking("webhooks"):
+                        began = await self.tick(tasks)
+                    if not began:
                         due_ms = await self._store.next_due_ms()
                         pause = min(_LONGEST_SLEEP, max(0.05, (due_ms or 0) / 1000)) if due_ms is not None else pause
                     else:
@@ -209,6 +212,7 @@ class HookDelivery:
             return None
         sent = await self._sender.send(endpoint, delivery.entry, delivery.lane, delivery.tries + 1)
         if sent.attempt.outcome is Outcome.DELIVERED:
+            metrics.DELIVERIES.labels("webhook", Outcome.DELIVERED).inc()
             return await self._store.delivered(delivery, sent.attempt, claim_ms=self._claim_ms)
         return await self._not_taken(delivery, sent)
 
@@ -217,8 +221,10 @@ class HookDelivery:
         standing = await self._store.standing(delivery.tenant, delivery.endpoint)
         attempt = sent.attempt
         if attempt.status != GONE and self._is_refused_for_good(delivery, standing):
+            metrics.DELIVERIES.labels("webhook", Outcome.GIVEN_UP).inc()
             given_up = replace(attempt, outcome=Outcome.GIVEN_UP)
             return await self._store.delivered(delivery, given_up, claim_ms=self._claim_ms)
+        metrics.DELIVERIES.labels("webhook", Outcome.FAILED).inc()
         failures, failing_ms = await self._store.failed(
             delivery,
             attempt,

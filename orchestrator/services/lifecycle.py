@@ -34,6 +34,7 @@ from orchestrator.services.suspension import (
 from orchestrator.services.tending import Tending, problem_of
 from orchestrator.services.warm_start import ALL_STEPS, steps_of
 from orchestrator.state.base import Lease, Store
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 MAXIMUM_ATTEMPTS = 3
@@ -242,6 +243,8 @@ class Lifecycle:
             raise
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         seconds = round(self._house.clock.monotonic() - began, 3)
+        metrics.STARTS.labels("ready", "").inc()
+        metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
         return 0  # at once: messages may be waiting
 
@@ -263,6 +266,7 @@ class Lifecycle:
             if stands.left_ms:
                 return stands.left_ms + 50
             why = WAITED_IN_VAIN
+        metrics.STARTS.labels("failed", why.reason).inc()
         # Its place first: a start that is asked for after the failure was told must not lose the place it got.
         await self._admission.give_back(start.lease, asked=True)
         await self._back_to_pending(start)
@@ -292,8 +296,10 @@ class Lifecycle:
         )
         attempt = start.conversation.attempt
         if isinstance(cause, TransientError) and attempt < MAXIMUM_ATTEMPTS:
+            metrics.STARTS.labels("retried", why.reason).inc()
             await self._back_to_pending(start)
             return _BACKOFF_MS[attempt - 1]
+        metrics.STARTS.labels("failed", why.reason).inc()
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.FAILED, why)
         if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):

@@ -32,6 +32,7 @@ from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.master_keys import MasterKeys
 from orchestrator.state.base import Lease, Spares
 from orchestrator.state.spares_base import Claimed, SpareState
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 PREFIX = "nestor-spare-"
@@ -103,8 +104,9 @@ class WarmPool:
         while True:
             pause = _TICK_SECONDS if self.is_on else _LOOK_SECONDS
             try:
-                if await self.tick():
-                    pause = _PACE_MS / 1000
+                with metrics.ticking("pool"):
+                    made = await self.tick()
+                pause = _PACE_MS / 1000 if made else pause
             except NestorError as exc:
                 log.warning("pool.skipped", problem=exc.message)
                 pause = _AFTER_TROUBLE_SECONDS

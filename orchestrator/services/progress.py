@@ -14,6 +14,7 @@ from orchestrator.domain.operation import Stage, StageState
 from orchestrator.services.failures import explain
 from orchestrator.services.saga import Progress
 from orchestrator.state.base import Operations, Told
+from orchestrator.telemetry import metrics
 
 
 class OperationProgress(Progress):
@@ -60,6 +61,7 @@ class OperationProgress(Progress):
     def _end(self, step: str, state: StageState, message: str | None) -> None:
         stage, began = self._began.get(step, (Stage(step), self._clock.monotonic()))
         seconds = round(self._clock.monotonic() - began, 3)
+        metrics.STEP_SECONDS.labels(step, state).observe(seconds)
         self._heard[step] = replace(stage, state=state, seconds=seconds, message=message)
 
     async def _write(self, stage: Stage) -> None:

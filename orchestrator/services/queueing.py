@@ -18,6 +18,7 @@ from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.services.admission import Admission, Starter
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Conversations, Slots
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 _TENANTS_A_TICK = 100
@@ -59,7 +60,8 @@ class QueueKeeper:
                 self._again = anyio.Event()
                 waiting = True
                 try:
-                    waiting = await self.tick(tasks)
+                    with metrics.ticking("queue"):
+                        waiting = await self.tick(tasks)
                 except StoreUnavailable as exc:
                     log.warning("queue.store_unavailable", problem=exc.message)
                 with anyio.move_on_after(_WHILE_WAITING if waiting else _WHILE_EMPTY):

@@ -17,6 +17,7 @@ from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, W
 from orchestrator.services.provisioning import Expose, runtime_name
 from orchestrator.state.base import Conversations, Spares
 from orchestrator.state.spares_base import SpareState
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 #: Above every fence that a lease can have: what no record knows, no lease can protect.
@@ -51,7 +52,8 @@ class Reconciler:
         """Until cancelled: a tick, then a pause."""
         while True:
             try:
-                await self.tick()
+                with metrics.ticking("reconciler"):
+                    await self.tick()
             except (DriverUnavailable, StoreUnavailable) as exc:
                 log.warning("reconciler.skipped", problem=exc.message)
             await anyio.sleep(self._period)
@@ -103,6 +105,7 @@ class Reconciler:
         except NestorError as exc:
             log.warning("orphan.not_removed", name=handle.name, problem=exc.message)
             return 0
+        metrics.ORPHANS.inc()
         log.warning("orphan.removed", name=handle.name, tenant=handle.labels.tenant)
         return 1
 

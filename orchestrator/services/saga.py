@@ -13,6 +13,7 @@ import structlog
 
 from orchestrator.domain.errors import LeaseLost, NestorError
 from orchestrator.state.base import Lease, SagaLog, Told
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 C = TypeVar("C")
@@ -105,6 +106,7 @@ async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: Sa
         except Exception as exc:  # noqa: BLE001 - the undo edge: one undo that fails must not keep the others from running
             clean = False
             message = exc.message if isinstance(exc, NestorError) else type(exc).__name__
+            metrics.UNDO_STUCK.labels(name).inc()
             log.warning("saga.stuck", step=name, conversation=lease.conversation, problem=message)
             await saga.stuck(lease, name, message)
     return clean

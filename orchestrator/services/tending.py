@@ -19,6 +19,7 @@ from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.services.upkeep import Upkeep
 from orchestrator.state.base import Inbox, Lease
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 _MESSAGES_A_ROUND = 50
@@ -100,6 +101,7 @@ class Tending:
                 )
                 await client.post_message(conversation.id, body)
                 await self._inbox.delivered(lease, message.sequence)
+                metrics.DELIVERIES.labels("message", "delivered").inc()
         return len(waiting) < _MESSAGES_A_ROUND
 
 

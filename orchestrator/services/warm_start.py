@@ -27,6 +27,7 @@ from orchestrator.services.provisioning import (
     made,
 )
 from orchestrator.services.saga import Step
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 _INIT_SECONDS = 10.0
@@ -47,6 +48,7 @@ async def claim_spare(start: Provisioning) -> None:
     else:
         taken = await pool.claim(start.lease, start.conversation.request.image)
         start.told = MISS if taken is None else await _bound(start, pool, taken)
+        metrics.SPARES_ASKED.labels("hit" if start.warm else "miss" if taken is None else "not_taken").inc()
         log.info("pool.asked", conversation=start.conversation.id, hit=start.warm)
 
 

@@ -14,6 +14,7 @@ from orchestrator.domain.errors import LeaseLost, StoreUnavailable
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Conversations, Lease
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 _LONGEST_SLEEP = 2.0
@@ -65,7 +66,8 @@ class Workers:
             while True:
                 self._wake = anyio.Event()
                 try:
-                    await self.tick(tasks)
+                    with metrics.ticking("workers"):
+                        await self.tick(tasks)
                     pause = await self._pause()
                 except StoreUnavailable as exc:
                     log.warning("workers.store_unavailable", problem=exc.message)
@@ -104,8 +106,10 @@ class Workers:
                         raise
                     tasks.cancel_scope.cancel()
             except* LeaseLost:
+                metrics.LEASES_LOST.inc()
                 log.warning("lease.lost", conversation=conversation.id, fence=lease.fence)
             except* Exception as group:  # the edge of a loop tick: one conversation must not end the pool
+                metrics.WORK_FAILED.inc()
                 for exc in _leaves(group):
                     log.error("work.failed", conversation=conversation.id, problem=problem_of(exc), exc_info=exc)
             finally:

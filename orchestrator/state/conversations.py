@@ -33,6 +33,7 @@ class RedisConversations(RedisLeases):
                 t.evictions,
                 t.hooks_wanted,
                 t.hook_prefix,
+                t.phases,
                 *own,
             ),
             conversation.id,
@@ -93,7 +94,15 @@ class RedisConversations(RedisLeases):
         answer, *_ = await self._funnel.batch(
             run(
                 "conversation_save",
-                (t.conversation(lease.conversation), t.slots, t.queue, t.evictions, t.hooks_wanted, t.hook_prefix),
+                (
+                    t.conversation(lease.conversation),
+                    t.slots,
+                    t.queue,
+                    t.evictions,
+                    t.hooks_wanted,
+                    t.hook_prefix,
+                    t.phases,
+                ),
                 lease.conversation,
                 lease.owner,
                 lease.fence,
@@ -122,7 +131,7 @@ class RedisConversations(RedisLeases):
         slots = (t.slots, t.queue, t.evictions)
         call = run(
             "conversation_remove",
-            (t.conversation(id), t.due, t.conversations, *own, *slots, t.user_prefix, t.operation_prefix),
+            (t.conversation(id), t.due, t.conversations, *own, *slots, t.user_prefix, t.operation_prefix, t.phases),
             id,
             lease.owner,
             lease.fence,

@@ -22,6 +22,7 @@ from orchestrator.domain.errors import Misconfigured, StateLost, StoreUnavailabl
 from orchestrator.state import keys as names
 from orchestrator.state.keys import Journaled
 from orchestrator.state.scripts import script
+from orchestrator.telemetry import metrics
 
 Argument = str | int
 _DAMAGE_SHOWN = "nestor-damage-shown"
@@ -171,6 +172,7 @@ class Funnel:
                     replies[first:] = await self._send(calls[first:], waits)
         except TimeoutError as exc:
             self._silent = True
+            metrics.STATE_ERRORS.labels("timeout").inc()
             raise StoreUnavailable("the state server did not answer in time") from exc
         except (RedisError, OSError) as exc:
             raise _translate(exc) from exc
@@ -256,23 +258,29 @@ def _is_closed(exc: RuntimeError) -> bool:
 
 
 def _translate(exc: BaseException) -> StoreUnavailable | Misconfigured:
-    """Our error for one of the client's. Its text stays out: it may quote what was being stored."""
+    """Our error for one of the client's, counted. Its text stays out: it may quote what was being stored."""
+    kind, error = _told(exc)
+    metrics.STATE_ERRORS.labels(kind).inc()
+    return error
+
+
+def _told(exc: BaseException) -> tuple[str, StoreUnavailable | Misconfigured]:
     # What goes wrong while connecting comes wrapped.
     if any(isinstance(one, AuthenticationError | NoPermissionError) for one in (exc, exc.__cause__, exc.__context__)):
-        return Misconfigured(
+        return "credentials", Misconfigured(
             "the state server refuses the user or password of NESTOR_REDIS_URL, or that user may not run a command",
             hint="the user needs all commands on keys that begin with t: and x:, and the channel x:changed (&x:*)",
         )
     if isinstance(exc, RedisTimeout):
-        return StoreUnavailable("the state server did not answer in time")
+        return "timeout", StoreUnavailable("the state server did not answer in time")
     # The client drops the code of errors that it has a class for, so both the class and the text are looked at.
     words = f"{_code(exc)} {exc}"
     for code, meaning in _REFUSALS.items():
         if re.search(rf"\b{code}\b", words):
-            return StoreUnavailable(f"the state server {meaning} ({code})")
+            return code.lower(), StoreUnavailable(f"the state server {meaning} ({code})")
     if isinstance(exc, ConnectionError | OSError) or type(exc).__name__ in ("ConnectionError", "MaxConnectionsError"):
-        return StoreUnavailable("the state server cannot be reached")
-    return StoreUnavailable(f"the state server refused a command ({type(exc).__name__})")
+        return "unreachable", StoreUnavailable("the state server cannot be reached")
+    return "other", StoreUnavailable(f"the state server refused a command ({type(exc).__name__})")
 
 
 def _code(exc: BaseException) -> str:

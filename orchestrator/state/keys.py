@@ -96,6 +96,7 @@ class TenantKeys:
         self.queue = f"{self._prefix}:queue"  #: sorted set of conversations that wait for a slot, in order
         self.evictions = f"{self._prefix}:evictions"  #: sorted set: conversation that is to make room -> until ms
         self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
+        self.phases = f"{self._prefix}:phases"  #: hash: phase -> how many conversations are in it
         self.hooks = f"{self._prefix}:hooks"  #: hash: endpoint id -> endpoint
         self.hooks_wanted = f"{self._prefix}:hooks:wanted"  #: hash: endpoint that listens -> what for (`outbox.lua`)
         #: Beginnings, for scripts that learn the id from the tenant's own data. As KEYS they name the right slot.

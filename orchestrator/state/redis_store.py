@@ -3,11 +3,12 @@
 from collections.abc import Callable, Mapping
 
 from orchestrator.domain.ids import new_uuid
-from orchestrator.state import durability, keys
+from orchestrator.state import durability, figures, keys
 from orchestrator.state.changes import RedisChanges
 from orchestrator.state.configuration import RedisConfiguration
 from orchestrator.state.conversations import RedisConversations
 from orchestrator.state.events import RedisEvents
+from orchestrator.state.figures import Figures
 from orchestrator.state.funnel import Funnel, command
 from orchestrator.state.hooks import RedisHooks
 from orchestrator.state.idempotency import RedisIdempotency
@@ -98,6 +99,10 @@ class RedisStore:
     async def backlog(self) -> int:
         """How many tenants may have changes that are not in the archive."""
         return int(await self._funnel.one(command("ZCARD", keys.JOURNAL_DUE)))
+
+    async def figures(self) -> Figures:
+        """How much there is."""
+        return await figures.read(self._funnel)
 
     async def probe(self) -> None:
         """As `ping`, for somebody who is in no hurry."""

@@ -182,7 +182,7 @@ class Restoring:
             calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook))
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations, t.generations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
-        layer = (t.settings(None), t.secrets(None), t.providers(None))
+        layer = (t.settings(None), t.secrets(None), t.providers(None), t.phases)
         await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])
 
     def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
@@ -239,6 +239,7 @@ class Restoring:
         key = t.conversation(conversation.id)
         pairs = [part for pair in fields.items() for part in pair]
         yield command("HSET", key, "member", member, "user", conversation.user or "", *pairs)
+        yield command("HINCRBY", t.phases, conversation.phase, 1)
         yield command("ZADD", t.conversations, 0, member)
         if conversation.user is not None:
             yield command("ZADD", t.user_conversations(conversation.user), 0, member)

@@ -17,6 +17,7 @@ from orchestrator.state import cursor
 from orchestrator.state.journal.archive import Archive, DamagedArchive, Overtaken
 from orchestrator.state.journal.stream import Streams
 from orchestrator.state.keys import HOUSE, Journaled
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 _AT_ONCE = 500
@@ -90,7 +91,8 @@ class Shipper:
                 while True:
                     self._wake = anyio.Event()
                     try:
-                        await self.tick()
+                        with metrics.ticking("journal"):
+                            await self.tick()
                     except (StoreUnavailable, DamagedArchive) as exc:
                         log.warning("journal.not_shipped", problem=exc.message)
                         await anyio.sleep(_RETRY_SECONDS)

@@ -3,7 +3,7 @@
 -- include: outbox.lua
 -- Write a conversation unless its id is taken, if its start is admitted or may wait.
 -- KEYS: conversation, due, conversations, slots, starts, queue, evictions, wanted hooks,
---       the beginning of the keys of hooks [, the user's conversations], journal
+--       the beginning of the keys of hooks, phases [, the user's conversations], journal
 -- ARGV: id, ask ('': none; 'hold': it runs already and is counted without being asked), index member, user or '',
 --       API key or '', intent, phase, runtime, record, version, fence, what hooks are told
 -- Answers {'created'}, {'exists', parts...} or {'refused', name, limit, current, retry ms}.
@@ -25,9 +25,10 @@ elseif ARGV[2] ~= '' then
 end
 redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
   'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11], 'log_archived', 0)
+count_phase(KEYS[10], ARGV[7], 1)
 redis.call('ZADD', KEYS[3], 0, ARGV[3])
 if ARGV[4] ~= '' then
-  redis.call('ZADD', KEYS[10], 0, ARGV[3])
+  redis.call('ZADD', KEYS[11], 0, ARGV[3])
 end
 redis.call('ZADD', KEYS[2], now, ARGV[1])
 journal_conversation(KEYS[1], ARGV[1])

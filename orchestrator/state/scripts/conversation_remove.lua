@@ -3,14 +3,15 @@
 -- Remove a conversation and all that belongs to it. Its operations stay for their time, so that the deletion itself can
 -- still be read; those that did not end get that time now.
 -- KEYS: conversation, due, conversations, inbox, waiting, events, saga, running operations, slots, queue, evictions,
---       the beginning of the keys of this tenant's users, of its operations, journal
+--       the beginning of the keys of this tenant's users, of its operations, phases, journal
 -- ARGV: id, owner, fence, ms for which operations stay
 -- Answers 1, or 0 when the lease is somebody else's.
 if not holds(KEYS[1], ARGV[2], ARGV[3]) then
   return 0
 end
 drop_slot({slots = KEYS[9], queue = KEYS[10], evictions = KEYS[11]}, KEYS[1], ARGV[1])
-local index = redis.call('HMGET', KEYS[1], 'member', 'user')
+local index = redis.call('HMGET', KEYS[1], 'member', 'user', 'phase')
+count_phase(KEYS[14], index[3], -1)
 redis.call('ZREM', KEYS[3], index[1])
 if index[2] ~= '' then
   redis.call('ZREM', KEYS[12] .. index[2] .. ':conversations', index[1])

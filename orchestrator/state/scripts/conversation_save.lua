@@ -4,7 +4,7 @@
 -- Store what the holder of the lease did, if nobody changed the record since. The intent is not written. The journal
 -- gets it when phase or runtime changed: the rest is of no use after a loss.
 -- Hooks are told when the phase changed.
--- KEYS: conversation, slots, queue, evictions, wanted hooks, the beginning of the keys of hooks, journal
+-- KEYS: conversation, slots, queue, evictions, wanted hooks, the beginning of the keys of hooks, phases, journal
 -- ARGV: id, owner, fence, expected version, phase, runtime, record, what becomes of its slot ('hold': its runtime runs,
 --       so it is counted; 'free': its runtime does not run; '': as it was), user or '', API key or '',
 --       what hooks are told
@@ -28,6 +28,8 @@ if before[1] ~= ARGV[5] or before[2] ~= ARGV[6] then
   journal_conversation(KEYS[1], ARGV[1])
 end
 if before[1] ~= ARGV[5] then
+  count_phase(KEYS[7], before[1], -1)
+  count_phase(KEYS[7], ARGV[5], 1)
   publish({wanted = KEYS[5], prefix = KEYS[6]}, ARGV[1], ARGV[11])
 end
 return parts(KEYS[1])

@@ -17,6 +17,13 @@ local function parts(conversation)
   return redis.call('HMGET', conversation, 'intent', 'phase', 'runtime', 'record', 'version', 'fence')
 end
 
+-- One more (1) or less (-1) of the tenant's conversations is in that phase.
+local function count_phase(phases, phase, by)
+  if redis.call('HINCRBY', phases, phase, by) == 0 then
+    redis.call('HDEL', phases, phase)
+  end
+end
+
 -- Whether a version that knows schemas up to this one can read the record. One that is damaged, or written by a newer
 -- version, is granted to nobody, so that nothing of it changes.
 local function is_readable(conversation, schema)

@@ -1,0 +1,57 @@
+"""What is counted and timed, for `/metrics` (`docs/operations.md` lists it). Of this process, since its start.
+
+Labels are words of closed lists: never an id, a name that somebody chose, or a text of an error.
+"""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+
+REGISTRY = CollectorRegistry()
+ProcessCollector(registry=REGISTRY)
+PlatformCollector(registry=REGISTRY)
+GCCollector(registry=REGISTRY)
+
+_QUICK = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+_SLOW = (0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0)
+
+STARTS = Counter(
+    "nestor_starts", "Starts of conversations that ended.", ("outcome", "reason"), registry=REGISTRY
+)  #: outcome: ready, failed, retried; reason: of `Reason`, empty for ready
+START_SECONDS = Histogram(
+    "nestor_start_seconds", "From the first step of a start to ready.", ("way",), buckets=_SLOW, registry=REGISTRY
+)  #: way: cold, warm
+STEP_SECONDS = Histogram(
+    "nestor_start_step_seconds", "Steps of starts.", ("step", "outcome"), buckets=_SLOW, registry=REGISTRY
+)
+UNDO_STUCK = Counter("nestor_undo_stuck", "Undos that failed and are tried again.", ("step",), registry=REGISTRY)
+SPARES_ASKED = Counter(
+    "nestor_warm_pool_asked", "Starts that asked the warm pool.", ("outcome",), registry=REGISTRY
+)  #: hit, miss, not_taken
+REFUSED = Counter(
+    "nestor_admission_refused", "Starts refused by a limit, by the rule that refused.", ("rule",), registry=REGISTRY
+)
+LEASES_LOST = Counter("nestor_leases_lost", "Acts that ended because their lease was lost.", registry=REGISTRY)
+WORK_FAILED = Counter("nestor_work_failed", "Acts on conversations that ended by an exception.", registry=REGISTRY)
+ORPHANS = Counter("nestor_orphans_removed", "Runtimes removed because no record owned them.", registry=REGISTRY)
+DELIVERIES = Counter(
+    "nestor_deliveries", "Messages taken by runtimes, and webhooks by outcome.", ("kind", "outcome"), registry=REGISTRY
+)  #: kind: message, webhook; outcome: delivered, failed, given_up
+STATE_ERRORS = Counter(
+    "nestor_state_server_errors", "Calls to the state server that failed, by kind.", ("kind",), registry=REGISTRY
+)
+TICK_SECONDS = Histogram(
+    "nestor_tick_seconds", "One round of a background loop.", ("loop",), buckets=_QUICK, registry=REGISTRY
+)
+
+
+@contextmanager
+def ticking(loop: str) -> Iterator[None]:
+    """The block is one round of that loop."""
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        TICK_SECONDS.labels(loop).observe(time.perf_counter() - began)
