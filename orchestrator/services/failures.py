@@ -3,7 +3,14 @@
 from dataclasses import replace
 
 from orchestrator.domain.conversation import Reason, StartFailed, Why
-from orchestrator.domain.errors import NestorError, StoreUnavailable, TransientError, Undecryptable
+from orchestrator.domain.errors import (
+    DriverUnavailable,
+    NestorError,
+    RuntimeUnreachable,
+    StoreUnavailable,
+    TransientError,
+    Undecryptable,
+)
 from orchestrator.drivers.base import ClaimTaken, ImageUnavailable, StartRefused
 from orchestrator.nested.refusals import Impostor, Refused
 from orchestrator.security.redaction import Redactor
@@ -114,6 +121,12 @@ def _explained(step: str, failure: BaseException) -> Why:
             return replace(
                 why, reason=Reason.DEADLINE, message=f"{message}: the start's deadline is over", retryable=True
             )
+        case DriverUnavailable():  # nothing is known of the runtime, so nothing is said of it
+            hint = failure.hint or "look at the engine, then start again"
+            return replace(why, reason=Reason.ENGINE_ERROR, message=f"{message}: {failure.message}", hint=hint)
+        case RuntimeUnreachable():  # it refused nothing
+            hint = "start it again; where that happens often, look at the runtime's log and the network"
+            return replace(why, reason=Reason.HEALTH_TIMEOUT, message=failure.message, hint=hint)
         case NestorError():
             return replace(why, message=f"{message}: {failure.message}", hint=failure.hint or hint)
         case _:

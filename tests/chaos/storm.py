@@ -23,7 +23,7 @@ from chaos.judging import ended_by, gathered, settled
 from chaos.races import nothing_left
 
 TENANTS = ("acme", "globex")
-STEPS = (6, 16)
+STEPS = (6, 16)  #: how many things a client does, at least and at most
 ANSWERED_WITHIN = 120.0  #: seconds until a call that is repeated has a definite answer
 #: What a client does next, and how often.
 CHANCES = {
@@ -87,13 +87,13 @@ class Storm:
                 self.history.end(one, answer.status_code, Outcome.REFUSED, {"code": body.get("code")})
         return one
 
-    async def life(self, tenant: str, seed: int) -> None:
+    async def life(self, tenant: str, seed: int, steps: tuple[int, int]) -> None:
         """Of one conversation."""
         chance = random.Random(seed)
         client = _Client(self, tenant, str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance)
         self.begun.append((tenant, client.id))
         await client.create()
-        for _ in range(chance.randint(*STEPS)):
+        for _ in range(chance.randint(*steps)):
             await client.step(chance.choices(list(CHANCES), weights=list(CHANCES.values()))[0])
             await asyncio.sleep(chance.uniform(0, 0.4))
 
@@ -179,14 +179,20 @@ def _kept(kind: str, body: dict[str, Any]) -> dict[str, Any]:
 
 
 async def run(
-    fleet: FaultyFleet, *, conversations: int, at_once: int = 12, round_of: int = 48, harm_every: float = 4.0
+    fleet: FaultyFleet,
+    *,
+    conversations: int,
+    at_once: int = 12,
+    round_of: int = 48,
+    harm_every: float = 4.0,
+    steps: tuple[int, int] = STEPS,
 ) -> dict[str, Any]:
     """So many conversations, in rounds, after each of which all is judged; answers the ledger. Raises `Violation`."""
     ledger: Counter[str] = Counter()
     settling: list[float] = []
     while ledger["conversations"] < conversations:
         count = min(round_of, conversations - ledger["conversations"])
-        storm = await _round(fleet, count, at_once, harm_every)
+        storm = await _round(fleet, count, at_once, harm_every, steps)
         began = time.monotonic()
         await settled(storm.fleet, storm.keys, storm.begun)
         settling.append(time.monotonic() - began)
@@ -208,7 +214,7 @@ async def run(
     }
 
 
-async def _round(fleet: FaultyFleet, count: int, at_once: int, harm_every: float) -> Storm:
+async def _round(fleet: FaultyFleet, count: int, at_once: int, harm_every: float, steps: tuple[int, int]) -> Storm:
     """All lives of one round; faults are over when it answers."""
     keys = {name: await fleet.tenant(name) for name in TENANTS}
     for name, key in keys.items():
@@ -217,7 +223,7 @@ async def _round(fleet: FaultyFleet, count: int, at_once: int, harm_every: float
 
     async def live(number: int, seed: int) -> None:
         async with room:
-            await storm.life(TENANTS[number % len(TENANTS)], seed)
+            await storm.life(TENANTS[number % len(TENANTS)], seed, steps)
 
     await fleet.rates(RATES)
     await fleet.calm(False)
