@@ -27,6 +27,7 @@ WANTS = {
     "delete": "deleted",
 }
 RUNS = ("ready", "paused")
+SPARE = "nestor-spare-"
 RESTS = (*RUNS, "stopped", "failed")
 Events = Sequence[tuple[int, str]]  #: (sequence, id)
 
@@ -216,18 +217,41 @@ def ended(end: End) -> Iterator[str]:
 
 def owned(end: End) -> Iterator[str]:
     """The engine runs exactly what the records say, and never ran two of one conversation."""
-    wanted = {
-        f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}": conversation
-        for conversation, record in end.records.items()
-        if record is not None and record.get("phase") in RUNS
-    }
-    present = set(end.census.get("runtimes", ()))
-    for name in sorted(present - set(wanted)):
-        yield f"runtime {name} belongs to nobody"
-    for name in sorted(set(wanted) - set(end.census.get("alive", ()))):
-        yield f"runtime {name} of {wanted[name]} does not run"
+    wanted = {id for id, record in end.records.items() if record is not None and record.get("phase") in RUNS}
+    alive = set(end.census.get("alive", ()))
+    served: dict[str, list[str]] = defaultdict(list)
+    for name, conversation in owners(end.records, end.census).items():
+        if conversation is not None:
+            served[conversation].append(name)
+        elif not is_waiting(name, end.census):
+            yield f"runtime {name} belongs to nobody"
+    for conversation in sorted(set(served) - wanted):
+        yield f"{served[conversation]} of {conversation} belongs to nobody any more"
+    for conversation in sorted(wanted):
+        if [name for name in served[conversation] if name in alive] != served[conversation] or not served[conversation]:
+            yield f"the runtime of {conversation} does not run"
+        if len(served[conversation]) > 1:
+            yield f"{conversation} has the runtimes {served[conversation]}"
     for pair in end.census.get("doubles", ()):
         yield f"alive at once: {pair}"
+
+
+def owners(records: Mapping[str, Mapping[str, Any] | None], census: Mapping[str, Any]) -> Mapping[str, str | None]:
+    """Whose each runtime of the engine is, by its name, or for one that was a spare by what was begun in it. None:
+    nobody's."""
+    names = {
+        f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}": conversation
+        for conversation, record in records.items()
+        if record is not None and record.get("runtime")
+    }
+    spares = {name: served[0] for name, served in census.get("serves", {}).items() if name.startswith(SPARE)}
+    return {name: names.get(name) or spares.get(name) for name in census.get("runtimes", ())}
+
+
+def is_waiting(name: str, census: Mapping[str, Any]) -> bool:
+    """Whether that is a spare that was told nothing."""
+    told = census.get("configured", {}).get(name) or census.get("serves", {}).get(name)
+    return name.startswith(SPARE) and not told
 
 
 # -- N5
@@ -248,11 +272,14 @@ def apart(history: History, end: End) -> Iterator[str]:
         runtime, _, generation = name.removeprefix("nestor-").rpartition("-g")
         for key in handed.get("keys", ()):
             holders[key].add(name)
-        if not set(handed.get("generations", ())) <= {generation}:
+        addressed = set(handed.get("generations", ()))
+        if len(addressed) > 1 if name.startswith(SPARE) else not addressed <= {generation}:
             yield f"{name} was addressed as the generations {handed['generations']}"
         conversations = set(handed.get("conversations", ()))
         if runtime in of_runtime and not conversations <= {of_runtime[runtime]}:
             yield f"{name} is of {of_runtime[runtime]} and was told to serve {sorted(conversations)}"
+        if len(conversations) > 1:
+            yield f"{name} was told to serve all of {sorted(conversations)}"
         allowed = {end.secrets.get(owners[one]) for one in conversations if one in owners}
         if allowed and not set(handed.get("secrets", ())) <= allowed:
             yield f"{name} was handed another tenant's secret"

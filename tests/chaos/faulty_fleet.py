@@ -81,7 +81,8 @@ async def faulty_fleet(
             members.append(Restarted(folder / f"replica-{number}", driver="fake", **own | variables))
         await asyncio.to_thread(begin, stack, members)
         async with client() as http:
-            yield FaultyFleet(members, engine, redis, http, random.Random(seed), proxy=proxy)
+            spares = int(variables.get("NESTOR_WARM_POOL", "0"))
+            yield FaultyFleet(members, engine, redis, http, random.Random(seed), spares=spares, proxy=proxy)
 
 
 def _keep(folder: Path, logs: Path) -> None:

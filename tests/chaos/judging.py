@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from chaos.checker import RESTS, End
+from chaos.checker import RESTS, RUNS, End, is_waiting, owners
 from chaos.faulty_fleet import FaultyFleet
 from orchestrator.domain.ids import ConversationId, message_event_id
 
@@ -70,12 +70,12 @@ async def _rest(fleet: FaultyFleet, keys: Keys, begun: Begun) -> bool:
     }
     if not all(record is None or record["phase"] in wanted.get(record["desired"], RESTS) for record in records):
         return False
-    here = {
-        f"nestor-{record['runtime']['id']}-g{record['runtime']['generation']}"
-        for record in records
-        if record is not None and record["phase"] in ("ready", "paused")
-    }
-    return here == set((await fleet.census())["runtimes"])
+    run = {id for (_, id), record in zip(begun, records, strict=True) if record and record["phase"] in RUNS}
+    census = await fleet.census()
+    found = owners({id: record for (_, id), record in zip(begun, records, strict=True)}, census)
+    return run == set(found.values()) - {None} and all(
+        one is not None or is_waiting(name, census) for name, one in found.items()
+    )
 
 
 async def _ended(fleet: FaultyFleet, keys: Keys, operations: Mapping[str, str]) -> bool:

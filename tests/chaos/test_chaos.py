@@ -43,7 +43,7 @@ async def test_messages_and_events_survive_replicas_and_runtimes() -> None:
 
 
 async def test_faults_on_every_road_break_no_promise() -> None:
-    async with faulty_fleet(seed=16) as members:
+    async with faulty_fleet(seed=16, replicas=2) as members:
         found = await storm.run(members, conversations=6, steps=(4, 8))
     assert found["conversations"] == 6
     for place in ("redis", "engine", "runtime"):

@@ -195,6 +195,14 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "an operation has no end": ("N3: operation o1 is running", lambda story: story.end.operations.update(o1="running")),  # type: ignore[attr-defined]
     "a runtime belongs to nobody": ("N4: .*belongs to nobody", engine(runtimes=[*RUNTIMES, "nestor-r9-g1"])),
     "an earlier generation was left": ("N4: .*r1-g1 belongs to nobody", engine(runtimes=[*RUNTIMES, "nestor-r1-g1"])),
+    "a runtime runs on after its conversation was stopped": (
+        "N4: .*belongs to nobody any more",
+        records(one=record("r1", "stopped", "running")),
+    ),
+    "a spare that was bound is nobody's": (
+        "N4: .*spare-1 belongs to nobody",
+        engine(runtimes=[*RUNTIMES, "nestor-spare-1"], configured={"nestor-spare-1": ["/api/init"]}),
+    ),
     "a recorded runtime does not run": ("N4: .*does not run", engine(alive=RUNTIMES[:1])),
     "two runtimes of one were alive": ("N4: alive at once", engine(doubles=[("nestor-r1-g1", "nestor-r1-g2")])),
     "a runtime was addressed as another generation": (
@@ -209,6 +217,10 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "a runtime serves another's conversation": (
         "N5: .*was told to serve",
         handing("nestor-r1-g2", conversations=[TWO]),
+    ),
+    "a spare serves two conversations": (
+        "N5: .*was told to serve all of",
+        lambda story: story.end.handed.update({"nestor-spare-1": handed("k9", "3", [], [ONE, TWO])}),  # type: ignore[attr-defined]
     ),
     "two conversations have one session key": (
         "N5: .*the same session key",
