@@ -148,23 +148,23 @@ class Fleet:
     async def harmed(self, *, every: float, freeze_seconds: float) -> AsyncIterator[None]:
         """Meanwhile, again and again, one replica is killed and started anew, or stopped for longer than its lease. One
         at least is always there."""
-        task = asyncio.create_task(self._harm(every, freeze_seconds))
+        over = asyncio.Event()
+        task = asyncio.create_task(self._harm(every, freeze_seconds, over))
         try:
             yield
         finally:
-            task.cancel()
-            (ended,) = await asyncio.gather(task, return_exceptions=True)
-            if isinstance(ended, Exception):  # else nothing was harmed from then on, and nobody would know
-                raise ended
+            over.set()
+            await task  # not cancelled: a thread that starts a replica would go on without us
             for replica in self.replicas:
                 if not replica.up:
                     await asyncio.to_thread(self._mend, replica)
 
-    async def _harm(self, every: float, freeze_seconds: float) -> None:
-        while True:
-            await asyncio.sleep(every * self.random.uniform(0.5, 1.5))
+    async def _harm(self, every: float, freeze_seconds: float, over: asyncio.Event) -> None:
+        while not over.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(over.wait(), every * self.random.uniform(0.5, 1.5))
             victims = [replica for replica in self.replicas if replica.up]
-            if len(victims) < 2:
+            if len(victims) < 2 or over.is_set():
                 continue
             victim = self.random.choice(victims)
             fault = self.random.choice(["kill", "freeze"])
