@@ -46,8 +46,8 @@ _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-aft
 
 
 def natural_id(request: Request, caller: CallerOf) -> str | None:
-    """An id that follows from the `Idempotency-Key`, for what has an id of its caller's choice: whatever becomes of the
-    first request and its stored answer, a repeat means the same conversation or message. None without such a key."""
+    """An id that follows from the `Idempotency-Key`: whatever becomes of the first request and its stored answer, a
+    repeat means the same conversation, message, tenant or user. None without such a key."""
     key = request.headers.get("idempotency-key")
     if not key:
         return None

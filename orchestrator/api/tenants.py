@@ -7,6 +7,7 @@ from fastapi import APIRouter, Depends, Query, Response
 
 from orchestrator.api import schemas
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
+from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.errors import Forbidden, NotFound
 from orchestrator.domain.ids import KeyId, TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import ALL_SCOPES, Caller, KeyKind, Scope
@@ -27,9 +28,11 @@ def _of_tenant(caller: Caller, text: str, *, scope: Scope = Scope.READ) -> Tenan
 
 
 @router.post("", status_code=201)
-async def create_tenant(body: schemas.TenantBody, _: OperatorOf, services: ServicesOf) -> dict[str, Any]:
-    """Make a tenant."""
-    return schemas.tenant_out(await services.tenancy.create_tenant(body.name))
+async def create_tenant(
+    body: schemas.TenantBody, _: OperatorOf, services: ServicesOf, natural_id: NaturalIdOf
+) -> dict[str, Any]:
+    """Make a tenant, once for each `Idempotency-Key`."""
+    return schemas.tenant_out(await services.tenancy.create_tenant(body.name, id=natural_id))
 
 
 @router.get("")
@@ -48,10 +51,12 @@ async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dic
 
 
 @router.post("/{tenant}/users", status_code=201)
-async def create_user(tenant: str, body: schemas.UserBody, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """Make a user; with an `external_id` that is known, answer that user."""
+async def create_user(
+    tenant: str, body: schemas.UserBody, caller: CallerOf, services: ServicesOf, natural_id: NaturalIdOf
+) -> dict[str, Any]:
+    """Make a user, once for each `Idempotency-Key`; with an `external_id` that is known, answer that user."""
     id = _of_tenant(caller, tenant, scope=Scope.WRITE)
-    return schemas.user_out(await services.tenancy.create_user(id, body.name, body.external_id))
+    return schemas.user_out(await services.tenancy.create_user(id, body.name, body.external_id, id=natural_id))
 
 
 @router.get("/{tenant}/users")

@@ -39,14 +39,17 @@ class Tenancy:
             return None
         return await self._mint(KeyKind.OPERATOR, None, None, "operator", ALL_SCOPES, None, id=_OPERATOR_ID)
 
-    async def create_tenant(self, name: str) -> Tenant:
-        """Raises `NotApart` for a second one where tenants would not be kept apart."""
+    async def create_tenant(self, name: str, *, id: str | None = None) -> Tenant:
+        """Raises `NotApart` for a second one where tenants would not be kept apart. `id` is that of a request which may
+        be repeated: the tenant of this name that it made is answered again."""
+        present = await self._store.tenant(TenantId(id)) if id is not None else None
+        if present is not None and present.name == name:
+            return present
         refusal = self._refusal()
         if refusal is not None and (await self._store.list_tenants(cursor=None, limit=1)).items:
             raise NotApart(f"there may be no second tenant: {refusal}", hint=self._hint())
-        tenant = Tenant(TenantId(new_uuid()), name, self._clock.now())
-        await self._store.add_tenant(tenant)
-        return tenant
+        free = TenantId(id) if id is not None and present is None else TenantId(new_uuid())
+        return await self._store.add_tenant(Tenant(free, name, self._clock.now()))
 
     async def tenant(self, id: TenantId) -> Tenant:
         """Raises `NotFound`."""
@@ -58,10 +61,15 @@ class Tenancy:
     async def tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
         return await self._store.list_tenants(cursor=cursor, limit=limit)
 
-    async def create_user(self, tenant: TenantId, name: str, external_id: str | None) -> User:
-        """Idempotent by `external_id`."""
+    async def create_user(self, tenant: TenantId, name: str, external_id: str | None, *, id: str | None = None) -> User:
+        """Idempotent by `external_id`. `id` is that of a request which may be repeated: the user of this name that it
+        made is answered again."""
         await self.tenant(tenant)
-        return await self._store.add_user(User(UserId(new_uuid()), tenant, name, external_id, self._clock.now()))
+        present = await self._store.user(tenant, UserId(id)) if id is not None else None
+        if present is not None and (present.name, present.external_id) == (name, external_id):
+            return present
+        free = UserId(id) if id is not None and present is None else UserId(new_uuid())
+        return await self._store.add_user(User(free, tenant, name, external_id, self._clock.now()))
 
     async def user(self, tenant: TenantId, id: UserId) -> User:
         """Raises `NotFound`."""

@@ -17,14 +17,18 @@ class RedisTenants:
     def __init__(self, funnel: Funnel) -> None:
         self._funnel = funnel
 
-    async def add_tenant(self, tenant: Tenant) -> None:
-        t = TenantKeys(tenant.id)
+    async def add_tenant(self, tenant: Tenant) -> Tenant:
+        t, entry = TenantKeys(tenant.id), cursors.member(tenant.created_at, tenant.id)
         # The list entry first: an entry without a tenant is skipped, a tenant without an entry would be lost.
-        await self._funnel.batch(
-            command("ZADD", keys.TENANTS, 0, cursors.member(tenant.created_at, tenant.id)),
+        _, text = await self._funnel.batch(
+            command("ZADD", keys.TENANTS, 0, entry),
             run("tenant_add", (t.tenant,), tenant.id, records.tenant_text(tenant), journal=t.journal),
             durable=True,
         )
+        stored = records.tenant_from(text)
+        if cursors.member(stored.created_at, stored.id) != entry:  # it was there, and is listed already
+            await self._funnel.one(command("ZREM", keys.TENANTS, entry))
+        return stored
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         text = await self._funnel.one(command("GET", TenantKeys(id).tenant))

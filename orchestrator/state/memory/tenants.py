@@ -18,9 +18,12 @@ class MemoryTenants:
         self._users: dict[TenantId, dict[UserId, User]] = {}
         self._keys: dict[KeyId, ApiKey] = {}
 
-    async def add_tenant(self, tenant: Tenant) -> None:
+    async def add_tenant(self, tenant: Tenant) -> Tenant:
+        if (present := self._tenants.get(tenant.id)) is not None:
+            return present
         self._tenants[tenant.id] = tenant
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
+        return tenant
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)

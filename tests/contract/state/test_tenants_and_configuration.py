@@ -42,6 +42,14 @@ async def test_tenants_come_back_in_pages_oldest_first(house: House) -> None:
     assert seen == made
 
 
+async def test_a_tenant_is_one_by_its_id(house: House) -> None:
+    first = Tenant(TenantId(new_uuid()), "acme", MOMENT)
+    assert await house.store.tenants.add_tenant(first) == first
+    again = Tenant(first.id, "acme", MOMENT + timedelta(seconds=1))
+    assert await house.other.tenants.add_tenant(again) == first
+    assert (await house.store.tenants.list_tenants(cursor=None, limit=10)).items == [first]
+
+
 async def test_a_user_is_one_by_external_id(house: House) -> None:
     stored = await house.store.tenants.add_user(a_user("ext"))
     assert await house.other.tenants.add_user(a_user("ext")) == stored

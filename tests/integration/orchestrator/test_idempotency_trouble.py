@@ -36,9 +36,9 @@ async def test_a_repeat_is_served_soon_after_the_replica_of_the_first_died(
     tenants, goes_on = nestor.house.services.store.tenants, anyio.Event()
     add = tenants.add_tenant
 
-    async def slow(tenant: Tenant) -> None:
+    async def slow(tenant: Tenant) -> Tenant:
         await goes_on.wait()
-        await add(tenant)
+        return await add(tenant)
 
     monkeypatch.setattr(tenants, "add_tenant", slow)
     asked: dict[str, Any] = {"json": {"name": "once"}, "headers": {"Idempotency-Key": "k"}}
@@ -72,7 +72,7 @@ async def test_a_failure_stays_what_it_is_when_its_key_cannot_be_given_back(
     failing(monkeypatch, nestor, "abandon", times=1)
     tenants = nestor.house.services.store.tenants
 
-    async def full(tenant: Tenant) -> None:
+    async def full(tenant: Tenant) -> Tenant:
         raise StoreUnavailable("the state server is out of memory")
 
     monkeypatch.setattr(tenants, "add_tenant", full)
@@ -80,3 +80,30 @@ async def test_a_failure_stays_what_it_is_when_its_key_cannot_be_given_back(
         "POST", "/api/v2/tenants", json={"name": "x"}, headers={"Idempotency-Key": "k"}, status=503
     )
     assert "out of memory" in problem["detail"]
+
+
+@pytest.mark.parametrize("what", ["tenants", "users"])
+async def test_a_repeat_makes_nothing_anew_although_the_first_died_before_its_answer_was_kept(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    tenant, _ = await nestor.tenant()
+    path = "/api/v2/tenants" if what == "tenants" else f"/api/v2/tenants/{tenant}/users"
+    headers = {"Idempotency-Key": "k"}
+
+    async def died(*given: Any, **more: Any) -> None:
+        raise StoreUnavailable("nothing is kept")
+
+    monkeypatch.setattr(nestor.house.services.store.idempotency, "finish", died)
+    monkeypatch.setattr(idempotency, "_KEEP_PAUSE_SECONDS", 0)
+    monkeypatch.setattr(idempotency, "HELD_MS", 100)
+    first = await nestor.call("POST", path, json={"name": "once"}, headers=headers, status=201)
+    with anyio.fail_after(10):
+        while (again := await nestor.call("POST", path, json={"name": "once"}, headers=headers)).get("code"):
+            await anyio.sleep(0.05)
+    assert again == first
+    named = [item for item in (await nestor.call("GET", path))["items"] if item["name"] == "once"]
+    assert named == [first]
+    with anyio.fail_after(10):
+        while (other := await nestor.call("POST", path, json={"name": "another"}, headers=headers)).get("code"):
+            await anyio.sleep(0.05)
+    assert other["id"] != first["id"]
