@@ -16,6 +16,7 @@ from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import json_object, validated
 from runtime.api.settings import requested_exposure
+from runtime.configuration.merge import unmasked
 from runtime.configuration.profiles import ProfileExists, ProfileNotFound
 from runtime.configuration.record import LlmSettings
 from runtime.store.exposure import Exposure, Opening, render
@@ -74,8 +75,12 @@ async def get(
 
 @router.post("/profiles/{name}")
 async def save(request: Request, state: StateDependency, name: Name) -> JSONResponse:
-    """Save it, or replace the one of that name. Tokens of this server are opened; an unreadable one is refused."""
-    wanted = validated(Saved, await json_object(request), opening=Opening(state.cipher))
+    """Save it, or replace the one of that name: then a key that comes back as the mask stays what it is. Tokens of this
+    server are opened; an unreadable one is refused."""
+    body = await json_object(request)
+    if (stored := state.profiles.all().get(name)) is not None:
+        body = unmasked({"llm": stored}, body)
+    wanted = validated(Saved, body, opening=Opening(state.cipher))
     llm = wanted.llm if wanted.include_secrets else wanted.llm.model_copy(update=dict.fromkeys(_SECRETS))
     await asyncio.to_thread(state.profiles.put, name, llm)
     return _told(name, f"Profile '{name}' saved", 201)

@@ -12,7 +12,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 from pydantic import BaseModel, SecretStr, ValidationError
 
 from runtime.store.cipher import Cipher
-from runtime.store.exposure import Opening, is_blank_or_mask
+from runtime.store.exposure import MASK, Opening, is_blank_or_mask
 
 Model = TypeVar("Model", bound=BaseModel)
 FREE_MAP: Any = dict[str, Any]
@@ -40,6 +40,14 @@ def merged_map(current: Mapping[str, Any], change: Mapping[str, Any]) -> dict[st
     """The free map with the change in it, where null deletes."""
     result: dict[str, Any] = _merge(FREE_MAP, current, change)
     return result
+
+
+def unmasked(current: object, given: object) -> Any:
+    """What replaces `current`, with its secrets where only the mask of them was sent: all that a client saw of them."""
+    if isinstance(given, Mapping):
+        known = dict(current) if isinstance(current, Mapping | BaseModel) else {}
+        return {name: unmasked(known.get(name), value) for name, value in given.items()}
+    return current if given == MASK and isinstance(current, SecretStr) else given
 
 
 def _merge(shape: Any, current: object, change: object) -> Any:

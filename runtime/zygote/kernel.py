@@ -5,6 +5,7 @@ Used by the zygote before and after it forks. Nothing here remembers anything.
 
 import ctypes
 import os
+from collections.abc import Collection
 
 PR_SET_DUMPABLE = 4
 PR_CAPBSET_DROP = 24
@@ -19,6 +20,14 @@ CLONE_NEWUTS = 0x04000000
 CLONE_NEWIPC = 0x08000000
 CLONE_NEWUSER = 0x10000000
 CLONE_NEWPID = 0x20000000
+
+CAP_CHOWN = 0
+CAP_DAC_OVERRIDE = 1
+CAP_FOWNER = 3
+CAP_SETGID = 6
+CAP_SETUID = 7
+CAP_SETPCAP = 8
+CAP_SYS_ADMIN = 21
 
 MS_RDONLY = 1
 MS_NOSUID = 2
@@ -87,19 +96,22 @@ def pivot_root(new: str, put_old: str) -> None:
     _checked(_libc.syscall(number, os.fsencode(new), os.fsencode(put_old)), "pivot_root")
 
 
-def drop_capabilities() -> None:
-    """Have none, and be able to get none by executing anything. Those that this process lacks already: fine."""
+def drop_capabilities(*, but: Collection[int] = ()) -> None:
+    """Have none (but these), and be able to get no others by executing anything. Those that this process lacks already:
+    fine, unless they are among these."""
     with open("/proc/sys/kernel/cap_last_cap", "rb") as file:
         last = int(file.read())
     try:
-        for capability in range(last + 1):
+        for capability in set(range(last + 1)) - set(but):
             prctl(PR_CAPBSET_DROP, capability)
     except PermissionError:
         pass  # without CAP_SETPCAP the bounding set stays; NO_NEW_PRIVS makes it worth nothing
     prctl(PR_CAP_AMBIENT, PR_CAP_AMBIENT_CLEAR_ALL)
     header = (ctypes.c_uint32 * 2)(_CAPABILITY_VERSION_3, 0)
-    none = (ctypes.c_uint32 * 6)()
-    _checked(_libc.syscall(ctypes.c_long(_number_of(_CAPSET)), header, none), "capset")
+    kept = sum(1 << capability for capability in but)
+    low, high = kept & 0xFFFFFFFF, kept >> 32
+    sets = (ctypes.c_uint32 * 6)(low, low, 0, high, high, 0)  # effective, permitted, inheritable
+    _checked(_libc.syscall(ctypes.c_long(_number_of(_CAPSET)), header, sets), "capset")
 
 
 def _number_of(table: dict[str, int]) -> int:

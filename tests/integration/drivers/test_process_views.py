@@ -102,9 +102,13 @@ def test_a_forked_runtime_sees_what_bubblewrap_would_show_it(
         compare(found, forked(zygote, namespaces, folders))
 
 
-@pytest.mark.parametrize("prefix", [(), UNPRIVILEGED], ids=["as we are", "unprivileged"])
+@pytest.mark.parametrize(
+    ("prefix", "inside"),
+    [((), True), (UNPRIVILEGED, True), ((), False)],
+    ids=["as we are", "unprivileged", "where root cannot make views from inside"],
+)
 def test_what_is_imported_in_a_covered_zygote_sees_no_key_and_its_runtimes_see_the_same(
-    prefix: Sequence[str], namespaces: Namespaces, folders: PrivateFolders, tmp_path: Path
+    prefix: Sequence[str], inside: bool, namespaces: Namespaces, folders: PrivateFolders, tmp_path: Path
 ) -> None:
     data, key = tmp_path, tmp_path.parent / f"{tmp_path.name}-key"
     (data / "master.key").write_text("never-inside")
@@ -114,8 +118,12 @@ def test_what_is_imported_in_a_covered_zygote_sees_no_key_and_its_runtimes_see_t
     words = ["--cover", str(data), "--cover-file", str(key)]
     words += [word for path in kept for word in ("--keep", str(path))]
     code = (
-        f"import sys; sys.path.append({str(SUPPORT)!r}); import seen_inside\nfrom pathlib import Path\n"
-        f"def preload(): return [*map(str, Path({str(data)!r}).rglob('*')), Path({str(key)!r}).read_text()]\n"
+        f"import sys; sys.path.append({str(SUPPORT)!r}); import around_cover, seen_inside\nfrom pathlib import Path\n"
+        "from runtime.zygote import cover\n"
+        f"if not {inside}: cover._can_make_views_from_inside = lambda: False\n"
+        f"def preload():\n"
+        f" seen = [*map(str, Path({str(data)!r}).rglob('*')), Path({str(key)!r}).read_text()]\n"
+        f" return [*(f'way: {{way}}' for way in around_cover.ways_around({str(data)!r})), *seen]\n"
         "from runtime.zygote.__main__ import main\n"
         "main(serve=lambda _: seen_inside.look() or 0, preload=preload)"
     )
@@ -125,6 +133,9 @@ def test_what_is_imported_in_a_covered_zygote_sees_no_key_and_its_runtimes_see_t
         assert str(folders.workspace / "mine") in seen
         assert seen[-1] == ""
         assert [path for path in seen if "key" in path] == []
+        ways = [line for line in seen if line.startswith("way: ")]
+        with_rights = os.geteuid() == 0 and not inside
+        assert ways == (["way: unmount"] if with_rights else [])
         compare(found, forked(zygote, namespaces, folders))
 
 

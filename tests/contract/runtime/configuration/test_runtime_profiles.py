@@ -57,6 +57,21 @@ async def test_a_profile_is_saved_and_shown_as_captured(runtime: Runtime) -> Non
     assert "sk-fake-key-1" not in kept
 
 
+async def test_a_profile_that_is_shown_and_sent_back_keeps_its_keys(runtime: Runtime) -> None:
+    llm = {"model": "m", "api_key": "key-1", "aws_session_token": "token-1", "extra_headers": {"X-Api-Key": "key-2"}}
+    assert (await runtime.http.post("/api/profiles/kept", json={"llm": llm})).status_code == 201
+    before = (await runtime.http.get("/api/profiles/kept", headers={"X-Expose-Secrets": "plaintext"})).json()["config"]
+    shown = (await runtime.http.get("/api/profiles/kept")).json()["config"]
+    shown["model"] = "another"
+    assert (await runtime.http.post("/api/profiles/kept", json={"llm": shown})).status_code == 201
+    after = (await runtime.http.get("/api/profiles/kept", headers={"X-Expose-Secrets": "plaintext"})).json()["config"]
+    assert after == {**before, "model": "another"}
+    assert [after["api_key"], after["aws_session_token"]] == ["key-1", "token-1"]
+    cleared = {**shown, "api_key": None}
+    assert (await runtime.http.post("/api/profiles/kept", json={"llm": cleared})).status_code == 201
+    assert (await runtime.http.get("/api/profiles/kept")).json()["api_key_set"] is False
+
+
 async def test_a_profile_becomes_the_settings(runtime: Runtime) -> None:
     await saved(runtime)
     answer = await runtime.http.post("/api/profiles/fast/activate")
