@@ -187,7 +187,7 @@ class OrchestratorSettings(BaseSettings):
     warm_pool: int = Field(default=0, ge=0, le=1000)
     """Spares: runtimes that are started before anybody wants them, dormant, so that a conversation without a workspace
     starts in a fraction of the time. Of all replicas together; they come on top of `max_runtimes`. 0, which also
-    removes those that are there: each costs the memory of an idle runtime. Process and fake drivers."""
+    removes those that are there: each costs the memory of an idle runtime. With Docker on the shared bridge only."""
     warm_pool_max: int = Field(default=0, ge=0, le=10_000)
     """The most spares that may exist, those included that are being made or removed; 0 for twice `warm_pool`."""
     start_timeout: float = Field(default=180.0, gt=0)

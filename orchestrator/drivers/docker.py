@@ -60,8 +60,8 @@ _THREADS = 16  # engine calls under way at once
 
 
 class DockerDriver:
-    """See `base.Driver`, `base.Pausable`, `base.Prunable`, `base.Walled`. `folder` is the data folder; several drivers
-    may use it at once.
+    """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`. `folder` is the data
+    folder; several drivers may use it at once.
 
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
     is given, removed by `close` once no runtime of the installation is left. `data_volume` names the engine's volume
@@ -111,6 +111,8 @@ class DockerDriver:
             pool=choices.pool,
             kind=choices.cells,
         )
+        # A spare has no tenant yet, and changes its network for nobody: that would be a call to the engine in a start.
+        self.capabilities = replace(type(self).capabilities, spares=self._cells.shared)
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
         self._limiter = anyio.CapacityLimiter(_THREADS)
 
@@ -152,6 +154,9 @@ class DockerDriver:
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
         return await self._in_thread(lambda: self._lifecycle.unpause(handle, fence))
+
+    async def spare_kind(self, image: str | None) -> str:
+        return await self._in_thread(lambda: self._lifecycle.spare_kind(image))
 
     async def find(self, name: str) -> Handle | None:
         return await self._in_thread(lambda: self._lifecycle.find(name))

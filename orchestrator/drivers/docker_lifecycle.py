@@ -37,6 +37,7 @@ from orchestrator.drivers.docker_spec import (
     digest,
     image_of,
     owned,
+    spare_kind,
 )
 from orchestrator.drivers.docker_volumes import Volumes
 
@@ -105,6 +106,17 @@ class Lifecycle:
             elif not state["Running"]:
                 self._begin(handle, init_key)
             return self._endpoint(handle)
+
+    def spare_kind(self, image: str | None) -> str:
+        """See `base.Spareable`. Raises `ImageUnavailable`, also for an image that could not prove itself."""
+        name = image or self._image
+        described = self._described(name)
+        if not (found := image_of(name, described)).boots:
+            raise ImageUnavailable(
+                f"image {name} cannot be a spare: another agent server does not prove that it has its init key",
+                hint="leave it out of the warm pool",
+            )
+        return spare_kind(found, described, network=self._cells.base, hardening=self._hardening)
 
     def inspect(self, handle: Handle) -> Observed:
         """What the engine sees now. Holds nothing, so it answers also while a verb is at work."""
@@ -216,8 +228,11 @@ class Lifecycle:
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
         name = spec.image or self._image
+        return image_of(name, self._described(name))
+
+    def _described(self, name: str) -> Mapping[str, Any]:
         try:
-            return image_of(name, describe_image(self._engine, name))
+            return describe_image(self._engine, name)
         except Missing as exc:
             raise ImageUnavailable(
                 f"the engine has no image {name}", hint="build it with scripts/images, or pull it, then start again"

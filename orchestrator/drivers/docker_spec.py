@@ -8,7 +8,7 @@ survives every store.
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from docker.types import HostConfig, LogConfig, Mount, Ulimit
@@ -95,6 +95,8 @@ def labels_of(owner: OwnerLabels, *, fence: int, digest: str = "") -> dict[str, 
     }
     if owner.user is not None:
         labels[f"{PREFIX}user"] = owner.user
+    if owner.volume is not None:
+        labels[f"{PREFIX}volume"] = owner.volume
     if digest:
         labels[f"{PREFIX}spec"] = digest
     return labels
@@ -112,12 +114,22 @@ def owned(labels: Mapping[str, str] | None) -> Owned | None:
                 runtime=RuntimeId(found[RUNTIME]),
                 generation=int(found[f"{PREFIX}generation"]),
                 user=UserId(found[f"{PREFIX}user"]) if f"{PREFIX}user" in found else None,
+                volume=RuntimeId(found[f"{PREFIX}volume"]) if f"{PREFIX}volume" in found else None,
             ),
             fence=int(found[f"{PREFIX}fence"]),
             digest=found.get(f"{PREFIX}spec", ""),
         )
     except (KeyError, ValueError):
         return None
+
+
+def spare_kind(image: Image, described: Mapping[str, Any], *, network: str, hardening: Hardening) -> str:
+    """What a spare of this image would be now: another text when the image was made anew or is started in another
+    way."""
+    command = _command(image)
+    chosen = asdict(replace(hardening, swappiness=False))  # that one is the engine's, and no choice
+    how = [network, command, _TMPFS, asdict(Limits()), chosen]
+    return json.dumps([described.get("Id"), how], sort_keys=True)
 
 
 def image_of(name: str, described: Mapping[str, Any]) -> Image:

@@ -1,7 +1,8 @@
 """What outlives a runtime on a Docker engine: a volume for the workspace and one for the runtime's state.
 
 Two forms, chosen by `docker.py`: volumes of the engine (the default), and folders of one volume that the orchestrator
-itself is mounted on (compose: then `down -v` takes the workspaces with it). Both are owned by the runtimes' user.
+itself is mounted on (compose: then `down -v` takes the workspaces with it). Both are owned by the runtimes' user. Those
+of a spare belong to nobody, until the first one comes who has a tenant.
 """
 
 import contextlib
@@ -19,6 +20,9 @@ from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
 
 _PARTS: Mapping[str, str] = {"workspace": WORKSPACE, "state": STATE}
+#: A third volume, always empty: its labels say whose a spare's two have become, as labels are never changed. The engine
+#: makes it once, so of two who come at once one finds the other's.
+_OWNER = "owner"
 #: On a volume that the engine made for a container because nobody had made it before.
 _IMPLIED = f"{PREFIX}implied"
 
@@ -61,23 +65,22 @@ class EngineVolumes:
     def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
         with self._fences.held(_fence_name(labels)) as held:
             found = [self._find(labels, part) for part in _PARTS]
-            for volume in found:
-                _check_owner(volume, labels)
+            self._check_owner(found, labels, fence)
             held_before = held.known is not None
             held.admit(fence, floor=_floor(found))
             for part in _PARTS:
                 self._make(labels, part, fence)
-                _check_owner(self._find(labels, part), labels)  # another machine's tenant may have been faster
+            # Another machine's tenant may have been faster.
+            self._check_owner([self._find(labels, part) for part in _PARTS], labels, fence)
             return found[0] is None or (_is_implied(found[0]) and not held_before)
 
     def remove(self, labels: OwnerLabels, *, fence: int) -> None:
         with self._fences.held(_fence_name(labels)) as held:
-            found = [self._find(labels, part) for part in _PARTS]
+            found = [self._find(labels, part) for part in (*_PARTS, _OWNER)]
             if any(found):
-                for volume in found:
-                    _check_owner(volume, labels)
+                self._check_owner(found, labels, fence)
                 held.admit(fence, floor=_floor(found))
-                for part in _PARTS:
+                for part in (*_PARTS, _OWNER):  # in this order: what is left of it is somebody's to the end
                     self._remove(labels, part)
             held.forget()
 
@@ -100,7 +103,9 @@ class EngineVolumes:
             "list volumes", lambda client: client.volumes(filters={"label": f"{INSTALLATION}={installation}"})
         )
         claims = [owned(volume.get("Labels")) for volume in found.get("Volumes") or ()]
-        for labels in {claim.labels for claim in claims if claim is not None}:
+        named = {claim.labels for claim in claims if claim is not None}
+        by_storage = {labels.storage: labels for labels in sorted(named, key=lambda labels: bool(labels.tenant))}
+        for labels in by_storage.values():
             with contextlib.suppress(DriverUnavailable):  # in use: whoever uses it removes it
                 self.remove(labels, fence=fence)
 
@@ -112,6 +117,17 @@ class EngineVolumes:
                 volume = self._find(labels, part)
                 if volume is not None and _is_implied(volume):
                     self._remove(labels, part)
+
+    def _check_owner(self, found: Sequence[Mapping[str, Any] | None], labels: OwnerLabels, fence: int) -> None:
+        """Raises `ClaimTaken`. What is nobody's is theirs from now on, if they have a tenant."""
+        tenants = {_tenant_of(volume, labels) for volume in found if volume is not None}
+        if "" in tenants:
+            if labels.tenant:
+                self._make(labels, _OWNER, fence)
+            owner = self._find(labels, _OWNER)
+            tenants = tenants - {""} | ({_tenant_of(owner, labels)} if owner is not None else set())
+        if tenants - {labels.tenant}:
+            raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")
 
     def _find(self, labels: OwnerLabels, part: str) -> Mapping[str, Any] | None:
         name = _name(labels, part)
@@ -154,7 +170,7 @@ class FolderVolumes:
 
     def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
         # The agent owns what is in these folders, never the path to them: no link of its making is followed here.
-        folder = self._engine_path / labels.runtime
+        folder = self._engine_path / labels.storage
         return [Mount(target=target, source=str(folder / part), type="bind") for part, target in _PARTS.items()]
 
     def prune(self, installation: str, *, fence: int) -> None:
@@ -165,11 +181,11 @@ class FolderVolumes:
 
 
 def _name(labels: OwnerLabels, part: str) -> str:
-    return f"nestor-{labels.runtime}-{part}"
+    return f"nestor-{labels.storage}-{part}"
 
 
 def _fence_name(labels: OwnerLabels) -> str:
-    return f"volume-{labels.runtime}"
+    return f"volume-{labels.storage}"
 
 
 def _floor(found: Sequence[Mapping[str, Any] | None]) -> int:
@@ -182,11 +198,8 @@ def _is_implied(volume: Mapping[str, Any]) -> bool:
     return _IMPLIED in (volume.get("Labels") or {})
 
 
-def _check_owner(volume: Mapping[str, Any] | None, labels: OwnerLabels) -> None:
-    if volume is None:
-        return
+def _tenant_of(volume: Mapping[str, Any], labels: OwnerLabels) -> str:
     known = owned(volume.get("Labels"))
     if known is None:
         raise ClaimTaken(f"a volume of conversation {labels.conversation} exists and is not Nestor's")
-    if known.labels.tenant != labels.tenant:
-        raise ClaimTaken(f"the volume of conversation {labels.conversation} belongs to another tenant")
+    return known.labels.tenant

@@ -4,6 +4,7 @@ import contextlib
 import socket
 import socketserver
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -17,6 +18,7 @@ class Relay:
     def __init__(self, path: Path) -> None:
         self.host = f"unix://{path}"
         self.lost: list[str] = []
+        self.seen: list[tuple[float, str]] = []  #: when what was asked, such as `POST /containers/create?name=x`
         self._lose: list[str] = []
         relay = self
 
@@ -60,6 +62,8 @@ class Relay:
         first = chunk.split(b"\r\n", 1)[0].decode(errors="replace")
         method, _, rest = first.partition(" ")
         path = "/" + rest.split("/", 2)[-1]  # without the version
+        if method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+            self.seen.append((time.time(), f"{method} {path.removesuffix(' HTTP/1.1')}"))
         for kind in self._lose:
             wanted, _, prefix = kind.partition(" ")
             if method == wanted and path.startswith(prefix):

@@ -52,7 +52,7 @@ class OrchestratorProcess:
         with self.log.open("ab") as log:
             self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
         assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], 40)
+        ready, _, _ = select.select([self._process.stdout], [], [], 90)
         line = self._process.stdout.readline() if ready else b""
         assert line, f"the orchestrator did not start:\n{self.log.read_text()[-3000:]}"
         self.url = json.loads(line)["url"]
