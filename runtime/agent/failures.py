@@ -46,6 +46,15 @@ _BY_NAME = {
     "BadRequestError": Failure("LLMBadRequestError", _SETTINGS),
     "APIError": Failure("LLMServiceUnavailableError", _TRANSIENT, retry=True),
 }
+#: where the class says no more than that the provider refused
+_BY_STATUS = {
+    402: Failure("LLMRateLimitError", _QUOTA),
+    403: Failure("LLMAuthenticationError", _AUTH),
+    413: Failure("LLMContextWindowExceedError", TOO_LONG),
+}
+_REFUSED = Failure("LLMBadRequestError", _SETTINGS)
+#: refusals of the moment
+_MAY_PASS = frozenset({408, 409, 425, 429})
 #: what clients of models say when there is no key at all; the library takes some of it for a failure of the server
 _NO_KEY = ("Missing credentials", "api_key client option must be set")
 _OTHER = Failure("LLMError", _UNKNOWN)
@@ -55,7 +64,9 @@ def failure_of(error: BaseException) -> Failure:
     """How this error counts; the nearest known class among its ancestors decides."""
     if any(words in str(error) for words in _NO_KEY):
         return Failure("LLMAuthenticationError", _AUTH)
-    for ancestor in type(error).__mro__:
-        if ancestor.__name__ in _BY_NAME:
-            return _BY_NAME[ancestor.__name__]
-    return _OTHER
+    named = (_BY_NAME[one.__name__] for one in type(error).__mro__ if one.__name__ in _BY_NAME)
+    found = next(named, _OTHER)
+    status = getattr(error, "status_code", None)
+    if found.retry and isinstance(status, int) and 400 <= status < 500 and status not in _MAY_PASS:
+        return _BY_STATUS.get(status, _REFUSED)
+    return found

@@ -30,9 +30,9 @@ from runtime.agent.failures import TOO_LONG, failure_of
 from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
 from runtime.agent.size import tokens_of
 from runtime.agent.stats import TokenUsage
-from runtime.agent.streaming import Collected, collect, new_call_id
+from runtime.agent.streaming import Collected, called, collect, new_call_id, whole_text
 from runtime.configuration.record import LlmSettings
-from runtime.events.content import AnyThinkingBlock, ToolCall
+from runtime.events.content import AnyThinkingBlock
 
 log = structlog.get_logger()
 
@@ -262,14 +262,14 @@ def _told(error: BaseException) -> str:
 def _collected(answer: Any) -> Collected:
     message = answer.choices[0].message
     calls = [
-        ToolCall(id=call.id or new_call_id(), name=call.function.name or "", arguments=call.function.arguments or "{}")
+        called(call.id or new_call_id(), call.function.name or "", call.function.arguments or "{}")
         for call in message.tool_calls or []
     ]
     hidden = getattr(answer, "_hidden_params", None) or {}
     cost = hidden.get("response_cost")
     return Collected(
-        text=message.content or "",
-        reasoning=getattr(message, "reasoning_content", None) or "",
+        text=whole_text(message.content or ""),
+        reasoning=whole_text(getattr(message, "reasoning_content", None) or ""),
         tool_calls=calls,
         thinking_blocks=_thinking_blocks(getattr(message, "thinking_blocks", None) or []),
         response_id=answer.id or "",

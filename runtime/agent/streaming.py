@@ -39,6 +39,15 @@ def new_call_id() -> str:
     return f"call_{uuid4().hex}"
 
 
+def whole_text(text: str) -> str:
+    """The text with a mark for each half of a surrogate pair: JSON admits one, but neither logs nor sockets hold it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+    return text
+
+
 async def collect(chunks: AsyncIterator[Any], on_delta: Callable[[str | None, str | None], None]) -> Collected:
     """The answer of all chunks; `on_delta(content, reasoning)` is called for each that has text."""
     whole = Collected()
@@ -54,17 +63,25 @@ async def collect(chunks: AsyncIterator[Any], on_delta: Callable[[str | None, st
         content = getattr(delta, "content", None)
         reasoning = getattr(delta, "reasoning_content", None)
         if content is not None or reasoning is not None:
-            on_delta(content, reasoning)
+            on_delta(_shown(content), _shown(reasoning))
             texts.append(content or "")
             reasonings.append(reasoning or "")
         for piece in getattr(delta, "tool_calls", None) or []:
             _add(calls.setdefault(piece.index, _PartialCall()), piece)
-    whole.text, whole.reasoning = "".join(texts), "".join(reasonings)
+    whole.text, whole.reasoning = whole_text("".join(texts)), whole_text("".join(reasonings))
     whole.tool_calls = [
-        ToolCall(id=call.id or new_call_id(), name=call.name, arguments=call.arguments or "{}")
-        for _, call in sorted(calls.items())
+        called(call.id or new_call_id(), call.name, call.arguments or "{}") for _, call in sorted(calls.items())
     ]
     return whole
+
+
+def called(id: str, name: str, arguments: str) -> ToolCall:
+    return ToolCall(id=whole_text(id), name=whole_text(name), arguments=whole_text(arguments))
+
+
+def _shown(piece: str | None) -> str | None:
+    """A pair that two pieces share is whole in the answer, and two marks here."""
+    return None if piece is None else whole_text(piece)
 
 
 def _add(call: _PartialCall, piece: Any) -> None:

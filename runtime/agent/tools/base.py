@@ -193,6 +193,10 @@ def _parse(name: str, arguments: str) -> dict[str, Any]:
         raise InvalidCall(f"Error validating tool '{name}': the arguments are not valid JSON ({error})") from None
     if not isinstance(given, dict):
         raise InvalidCall(f"Error validating tool '{name}': the arguments must be a JSON object")
+    try:
+        json.dumps(given, ensure_ascii=False).encode()
+    except ValueError:  # half of a surrogate pair: no file and no event can hold it
+        raise InvalidCall(f"Error validating tool '{name}': the arguments hold text that is no Unicode") from None
     return given
 
 

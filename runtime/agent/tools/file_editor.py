@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
-from runtime.agent.tools.file_view import numbered, show_directory, show_file
+from runtime.agent.tools.file_view import lines_of, numbered, show_directory, show_file
 from runtime.events.actions import FileEditorAction, FileEditorObservation, Observation
 from runtime.events.content import Closed, TextContent
 from runtime.events.models import ToolAnnotations
@@ -137,7 +137,7 @@ class FileEditorTool:
         if action.insert_line is None or action.new_str is None:
             raise EditRefused("`insert` needs insert_line and new_str.")
         old = _read(path)
-        lines = old.splitlines(keepends=True)
+        lines = lines_of(old)
         if action.insert_line > len(lines):
             raise EditRefused(f"insert_line is {action.insert_line}, but {path} has {len(lines)} lines.")
         before = "".join(lines[: action.insert_line])
@@ -213,7 +213,7 @@ def _checked_range(view_range: Sequence[int] | None, content: str) -> tuple[int,
     """First and last line, from 1 and inclusive."""
     if view_range is None:
         return None
-    count = len(content.splitlines())
+    count = len(lines_of(content))
     if len(view_range) != 2:
         raise EditRefused("view_range must be two line numbers.")
     first, last = view_range

@@ -10,6 +10,16 @@ _MOST_CHARACTERS = 30_000
 _MOST_NAMES = 1_000
 
 
+def lines_of(content: str) -> list[str]:
+    """The lines as compilers and grep count them, each with its end.
+
+    What else Python takes for an end of a line, such as a form feed, stands inside of one.
+    """
+    lines = [f"{line}\n" for line in content.split("\n")]
+    lines[-1] = lines[-1][:-1]
+    return lines if lines[-1] else lines[:-1]
+
+
 def numbered(lines: Sequence[str], *, first: int) -> str:
     """Each line with its number, counted from `first`."""
     return "\n".join(f"{number:6}\t{line}" for number, line in enumerate(lines, start=first))
@@ -17,8 +27,9 @@ def numbered(lines: Sequence[str], *, first: int) -> str:
 
 def show_file(path: Path, content: str, lines: tuple[int, int] | None) -> str:
     """The file, or lines first to last of it, cut where the model would drown."""
-    first, last = lines or (1, len(content.splitlines()))
-    shown = numbered(content.splitlines()[first - 1 : last], first=first)
+    every = [line.rstrip("\r\n") for line in lines_of(content)]
+    first, last = lines or (1, len(every))
+    shown = numbered(every[first - 1 : last], first=first)
     if len(shown) > _MOST_CHARACTERS:
         cut = shown.rfind("\n", 0, _MOST_CHARACTERS)
         shown = shown[: cut if cut > 0 else _MOST_CHARACTERS]

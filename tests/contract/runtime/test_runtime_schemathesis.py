@@ -105,5 +105,7 @@ def send(case: Case, method: str, path: str) -> None:
     answer = case.call(headers={"X-Session-API-Key": KEY}, timeout=30)
     if (method, path) in MEANT and answer.status_code == 503:
         return
+    if path.endswith(NEED_A_MODEL) and answer.status_code == 502:  # of a conversation that another operation has made
+        return
     assert answer.status_code < 500, (case.as_curl_command(), answer.text)
     case.validate_response(answer, checks=CHECKS)

@@ -48,6 +48,22 @@ async def test_create_view_replace_insert_undo(editor: FileEditorTool, tmp_path:
     assert viewed.new_content is None
 
 
+async def test_lines_are_counted_as_compilers_count_them(editor: FileEditorTool, tmp_path: Path) -> None:
+    file = tmp_path / "a.py"
+    content = "one\x0c still one\u2028\x85\x1c\r\ntwo\nthree"
+    file.write_bytes(content.encode())
+    assert text_of((await do(editor, "view", file, view_range=[2, -1])).content).endswith("     2\ttwo\n     3\tthree")
+    inserted = await do(editor, "insert", file, insert_line=1, new_str="between")
+    assert file.read_bytes() == content.replace("\r\ntwo", "\r\nbetween\ntwo").encode()
+    assert "     2\tbetween\n     3\ttwo" in text_of(inserted.content)
+    assert (await do(editor, "insert", file, insert_line=5, new_str="x")).is_error
+    empty = tmp_path / "empty"
+    empty.touch()
+    assert not (await do(editor, "view", empty)).is_error
+    await do(editor, "insert", empty, insert_line=0, new_str="x")
+    assert empty.read_text() == "x\n"
+
+
 async def test_a_directory_is_listed_two_levels_deep(editor: FileEditorTool, tmp_path: Path) -> None:
     (tmp_path / "a" / "b" / "c").mkdir(parents=True)
     (tmp_path / ".hidden").touch()
