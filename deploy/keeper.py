@@ -14,7 +14,7 @@ import sys
 import urllib.parse
 
 ENGINE = "/var/run/docker.sock"
-RUNTIME = "io.nestor.runtime"
+MADE = ("io.nestor.runtime", "io.nestor.egress")  #: labels of what an orchestrator puts on the bridge
 SECONDS = 30
 GONE = (404, 409)  # gone, or being removed at this moment
 
@@ -43,12 +43,15 @@ def ask(method: str, path: str) -> tuple[int, bytes]:
 
 
 def runtimes(bridge: str) -> list[str]:
-    """The ids of all runtimes on the bridge, running or not."""
-    filters = urllib.parse.quote(json.dumps({"network": [bridge], "label": [RUNTIME]}))
-    status, body = ask("GET", f"/containers/json?all=1&filters={filters}")
-    if status != 200:
-        raise OSError(f"the engine answered {status} to a list of containers")
-    return [str(container["Id"]) for container in json.loads(body)]
+    """The ids of all runtimes on the bridge and of their forward proxy, running or not."""
+    found = []
+    for label in MADE:
+        filters = urllib.parse.quote(json.dumps({"network": [bridge], "label": [label]}))
+        status, body = ask("GET", f"/containers/json?all=1&filters={filters}")
+        if status != 200:
+            raise OSError(f"the engine answered {status} to a list of containers")
+        found += [str(container["Id"]) for container in json.loads(body)]
+    return found
 
 
 def main() -> int:

@@ -4,7 +4,7 @@ Every variable starts with `NESTOR_`; one that is not known is refused by name, 
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -51,9 +51,16 @@ class OrchestratorSettings(BaseSettings):
     runtime_cells: Literal["shared", "tenant", "conversation"] = "shared"
     """Docker driver: which runtimes are on one bridge. On a shared one they do not reach one another either; another
     choice costs a tenth of a second a start."""
-    egress: Literal["none", "open"] = "open"
-    """Docker driver: what runtimes reach outside of this machine: nothing, or the public net without private,
-    link-local and other inner networks. The next one holds for both."""
+    egress: Literal["none", "allow-list", "open"] = "allow-list"
+    """Docker driver: what runtimes reach outside of this machine: nothing; the hosts of the conversation's model and
+    git providers and of `NESTOR_EGRESS_HOSTS`, through a forward proxy; or the public net without private, link-local
+    and other inner networks. `NESTOR_RUNTIME_REACHES` holds for all of them. A list, because what an agent reads may
+    tell it where to send what it knows."""
+    egress_hosts: str = ""
+    """Docker driver, allow-list: comma list of further hosts, with a port where it is not 443, such as `pypi.org` or
+    `*.example.org:8443`."""
+    egress_image: str = "nestor-egress:latest"
+    """Docker driver, allow-list: the image of the forward proxy. `scripts/images` builds it."""
     runtime_reaches: str = ""
     """Docker driver: comma list of what runtimes may reach although it is inside, such as a model server:
     `192.168.1.20:11434`, `10.20.0.0/24`. Addresses of this machine count too. Empty, because all tenants reach it."""
@@ -250,6 +257,10 @@ class OrchestratorSettings(BaseSettings):
     @property
     def accepted(self) -> frozenset[str]:
         return _listed(self.accept_weaker)
+
+    @property
+    def reached_hosts(self) -> Sequence[str]:
+        return sorted(_listed(self.egress_hosts))
 
     @property
     def hook_hosts(self) -> frozenset[str]:

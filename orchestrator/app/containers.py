@@ -98,6 +98,7 @@ def docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
         pool=settings.runtime_pool,
         cells=CellKind(settings.runtime_cells),
         egress=Egress(settings.egress),
+        egress_image=settings.egress_image,
         doors=parse_doors(settings.runtime_reaches, variable="NESTOR_RUNTIME_REACHES"),
         outside=settings.network_rules == "outside",
     )

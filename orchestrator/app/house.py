@@ -271,6 +271,7 @@ async def _furnish(
         clock=clock,
         public_urls=lambda conversation: [url for url in (public_url, runtime_url(conversation)) if url],
         allow_http_hosts=sorted(settings.http_hosts),
+        reached_hosts=settings.reached_hosts,
         expose=ports.expose,
         published=lambda conversation: _forget(cache, conversation),
         withdraw=withdraw,

@@ -6,6 +6,7 @@ away when it is told to end. The orchestrator does not take its word: it tries o
 """
 
 import fcntl
+import ipaddress
 import signal
 import socket
 import struct
@@ -17,12 +18,12 @@ import structlog
 
 from orchestrator.domain.errors import Misconfigured, NestorError
 from orchestrator.drivers.docker_firewall import Firewall, name_servers
-from orchestrator.drivers.docker_rules import Door, Egress, Wall, Yard, parse_doors
+from orchestrator.drivers.docker_rules import PROXY_PORT, Door, Egress, Wall, Yard, parse_doors
 from orchestrator.settings import OrchestratorSettings
 
 log = structlog.get_logger(__name__)
 _PERIOD_SECONDS = 2.0
-_SIOCGIFADDR = 0x8915
+_SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 
 
 def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -> None:
@@ -55,17 +56,17 @@ def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -
 
 def _tick(firewall: Firewall, wall: Wall, gateway: str, bridge: str | None) -> str | None:
     """The bridge whose rules hold now; None while there is none. One that is gone has its rules removed."""
-    found = bridge_at(gateway)
+    found = yard_at(gateway, proxied=wall.egress is Egress.ALLOW_LIST)
     try:
-        if bridge is not None and found != bridge:
+        if bridge is not None and (found is None or found.bridge != bridge):
             firewall.remove(bridge)
-        if found is not None and not firewall.holds(Yard(found)):
-            firewall.put(Yard(found), wall)
-            log.warning("netguard.set", bridge=found)
+        if found is not None and not firewall.holds(found):
+            firewall.put(found, wall)
+            log.warning("netguard.set", bridge=found.bridge)
     except NestorError as exc:
         log.error("netguard.failed", problem=exc.message, hint=exc.hint)
         return None
-    return found
+    return found.bridge if found is not None else None
 
 
 def _wall(settings: OrchestratorSettings) -> Wall:
@@ -79,14 +80,19 @@ def _wall(settings: OrchestratorSettings) -> Wall:
     return Wall(Egress(settings.egress), doors, listener, name_servers=name_servers())
 
 
-def bridge_at(address: str) -> str | None:
-    """The interface of this machine that has the address."""
+def yard_at(gateway: str, *, proxied: bool) -> Yard | None:
+    """The bridge on which this machine has that address; `proxied` when a forward proxy has its last address."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         for _, name in socket.if_nameindex():
+            request = struct.pack("256s", name.encode()[:15])
             try:
-                answer = fcntl.ioctl(probe.fileno(), _SIOCGIFADDR, struct.pack("256s", name.encode()[:15]))
+                address, mask = (
+                    socket.inet_ntoa(fcntl.ioctl(probe.fileno(), number, request)[20:24])
+                    for number in (_SIOCGIFADDR, _SIOCGIFNETMASK)
+                )
             except OSError:
                 continue  # an interface without an address
-            if socket.inet_ntoa(answer[20:24]) == address:
-                return name
+            if address == gateway:
+                last = str(ipaddress.IPv4Network(f"{gateway}/{mask}", strict=False)[-2])
+                return Yard(name, last, PROXY_PORT) if proxied else Yard(name)
     return None

@@ -13,7 +13,10 @@ import anyio.to_thread
 from orchestrator.demo.options import DemoFailed
 from orchestrator.domain.errors import NestorError
 from orchestrator.drivers import docker_network
+from orchestrator.drivers.docker_cells import make_in, pool_of
 from orchestrator.drivers.docker_engine import Engine
+
+_POOL, _LENGTH = "10.214.0.0/16", 24
 
 
 @contextlib.asynccontextmanager
@@ -23,7 +26,7 @@ async def bridge(host: str) -> AsyncIterator[tuple[str, str]]:
     try:
         with _told_as_failure():
             made = await anyio.to_thread.run_sync(
-                lambda: docker_network.ensure(engine, name, installation=name, subnet=None)
+                lambda: make_in(engine, pool_of(_POOL), name, length=_LENGTH, installation=name)
             )
         yield name, made.gateway
     finally:

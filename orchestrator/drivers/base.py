@@ -259,6 +259,16 @@ class Spareable(Protocol):
 
 
 @runtime_checkable
+class Gated(Protocol):
+    """A driver whose runtimes may reach only hosts that were named."""
+
+    async def permit(self, endpoint: Endpoint, hosts: Sequence[str]) -> None:
+        """From now on the runtime there may reach these, and no others: `host:port` each, where the host may begin with
+        `*.` for everything below it. Nothing is asked of the engine. Where egress is no allow-list: nothing."""
+        ...
+
+
+@runtime_checkable
 class Walled(Protocol):
     """A driver that keeps runtimes apart by what it sets on this machine, and can say whether that took effect."""
 

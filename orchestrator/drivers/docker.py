@@ -34,6 +34,7 @@ from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
 from orchestrator.drivers.docker_events import hints
 from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_lifecycle import Lifecycle
+from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_report import Ground
 from orchestrator.drivers.docker_rules import Door, Egress, Wall
 from orchestrator.drivers.docker_spec import Hardening, image_of
@@ -51,6 +52,7 @@ class Choices:
     cells: CellKind = CellKind.SHARED
     egress: Egress = Egress.OPEN
     doors: Sequence[Door] = ()
+    egress_image: str = "nestor-egress:latest"
     outside: bool = False  #: the rules are set by another process (`nestor netguard`)
 
 
@@ -103,6 +105,13 @@ class DockerDriver:
         self._info: Mapping[str, Any] = {}
         self._listener: Door | None = None
         self._fences = Fences(self._folder / "docker")
+        self._proxies = (
+            Proxies(
+                self._engine, self._folder / "docker" / "egress", installation=installation, image=choices.egress_image
+            )
+            if choices.egress is Egress.ALLOW_LIST
+            else None
+        )
         self._cells = Cells(
             self._engine,
             installation=installation,
@@ -110,6 +119,7 @@ class DockerDriver:
             subnet=subnet,
             pool=choices.pool,
             kind=choices.cells,
+            proxies=self._proxies,
         )
         # A spare has no tenant yet, and changes its network for nobody: that would be a call to the engine in a start.
         self.capabilities = replace(type(self).capabilities, spares=self._cells.shared)
@@ -167,6 +177,11 @@ class DockerDriver:
     async def wall(self, listener: tuple[str, int] | None) -> None:
         await self._in_thread(lambda: self._raise_wall(Door.at(*listener) if listener is not None else None))
 
+    async def permit(self, endpoint: Endpoint, hosts: Sequence[str]) -> None:
+        if self._proxies is not None:
+            proxies = self._proxies
+            await self._in_thread(lambda: proxies.allow(endpoint.host, hosts))
+
     async def report(self) -> Sequence[Row]:
         return await self._in_thread(self._report)
 
@@ -213,7 +228,10 @@ class DockerDriver:
                 "com.docker.network.bridge.enable_icc=false",
             )
         if self._data_volume is not None:
-            self._volumes = FolderVolumes(self._folder / "volumes", engine_path=self._engine_path(self._data_volume))
+            at_engine = self._engine_path(self._data_volume)
+            self._volumes = FolderVolumes(self._folder / "volumes", engine_path=at_engine / "volumes")
+            if self._proxies is not None:
+                self._proxies.engine_path = at_engine / "docker" / "egress"
         details = {
             "engine": str(version.get("Version", "")),
             "network": network.name,
@@ -228,6 +246,8 @@ class DockerDriver:
         there = sorted(self._info.get("Runtimes") or {})
         if wanted is not None and wanted not in there:
             return f"the engine has no OCI runtime {wanted} (NESTOR_OCI_RUNTIME); it has {', '.join(there)}"
+        if self._proxies is not None and (trouble := self._proxies.check()) is not None:
+            return trouble
         self._hardening = replace(
             self._choices.hardening,
             swappiness=str(self._info.get("CgroupVersion", "1")) == "1",
@@ -237,6 +257,10 @@ class DockerDriver:
 
     def _raise_wall(self, listener: Door | None) -> None:
         self._listener = listener
+        self._set_rules(listener)
+        self._cells.raise_proxies()
+
+    def _set_rules(self, listener: Door | None) -> None:
         if self._choices.outside or self._cells.firewall.trouble() is not None:
             return  # the report says so
         self._cells.raise_wall(
@@ -269,7 +293,7 @@ class DockerDriver:
             raise DriverUnavailable(
                 f"the engine has no volume {volume}", hint="NESTOR_DATA_VOLUME names the volume of the data folder"
             ) from None
-        return Path(PurePosixPath(str(found["Mountpoint"])) / "volumes")
+        return Path(PurePosixPath(str(found["Mountpoint"])))
 
     async def _in_thread(self, work: Callable[[], T]) -> T:
         """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one."""

@@ -9,17 +9,18 @@ import enum
 import hashlib
 import ipaddress
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
-from orchestrator.drivers import docker_network
+from orchestrator.drivers import docker_network, docker_proxy
 from orchestrator.drivers.base import OwnerLabels
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_network import Network, SubnetTaken
-from orchestrator.drivers.docker_rules import PREFIX, Wall, Yard
+from orchestrator.drivers.docker_proxy import Proxies
+from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
 
 SHARED_RUNTIMES = 500
 _ROUTES = "/proc/net/route"
@@ -34,7 +35,7 @@ class CellKind(enum.StrEnum):
 
 
 #: Of a cell's subnet; runtimes get the lower half of it.
-_PREFIX_LENGTH = {CellKind.SHARED: 22, CellKind.TENANT: 25, CellKind.CONVERSATION: 28}
+_PREFIX_LENGTH: Mapping[CellKind, int] = {CellKind.SHARED: 22, CellKind.TENANT: 25, CellKind.CONVERSATION: 28}
 
 
 class Cells:
@@ -49,13 +50,16 @@ class Cells:
         subnet: str | None,
         pool: str,
         kind: CellKind,
+        proxies: Proxies | None = None,
     ) -> None:
-        """`network` is one that somebody else made and keeps: then it is the only one."""
+        """`network` is one that somebody else made and keeps: then it is the only one. `proxies` are the way out of
+        runtimes that have no other."""
+        self._proxies = proxies
         self._engine = engine
         self._installation = installation
         self._given = network
         self._subnet = subnet
-        self._pool = _whole(pool)
+        self._pool = pool_of(pool)
         self._kind = kind
         self._wall: Wall | None = None
         self.firewall = Firewall()
@@ -81,12 +85,19 @@ class Cells:
     def enter(self, labels: OwnerLabels) -> str:
         """The name of the network for a runtime that is about to be made, behind the wall."""
         if self._given is not None:
+            self._hold_given()
             return self._given
         key = self._key_of(labels)
         network = self._ensure(key, self._subnet if not key else None)
         with self._lock:
             self._crowd[key] = self._crowd.get(key, 0) + 1
         return network.name
+
+    def _hold_given(self) -> None:
+        """Another replica that ended may have taken its rules along."""
+        for network in self._all() if self._wall is not None else ():
+            if self._wall is not None and not self.firewall.holds(self._yard(network)):
+                self.firewall.put(self._yard(network), self._wall)
 
     def leave(self, labels: OwnerLabels) -> None:
         """A runtime is gone. A cell of its own goes with the last one."""
@@ -101,10 +112,27 @@ class Cells:
         for network in self._all():
             self.firewall.put(self._yard(network), wall)
 
+    def raise_proxies(self) -> None:
+        """Have the forward proxy of every cell running, where there are any. Raises `DriverUnavailable`."""
+        if self._proxies is not None:
+            for network in self._all():
+                self._proxies.ensure(network)
+
+    def environment(self, network: str) -> Mapping[str, str]:
+        """What a runtime on that network is told about its way out."""
+        found = docker_network.find(self._engine, network) if self._proxies is not None else None
+        if found is None:
+            return {}
+        doors = self._wall.doors if self._wall is not None else ()
+        return docker_proxy.variables(found, [door.network.removesuffix("/32") for door in doors])
+
     def mend(self) -> Sequence[str]:
         """Set what is missing, remove cells and rules that nobody uses; answers what was done, in words."""
         networks = self._all()
         done = list(self._mend_rules(networks)) if self._wall is not None else []
+        if self._proxies is not None:
+            for network in networks:
+                done += self._mend_proxy(self._proxies, network)
         if self._given is not None:
             return done
         for network in networks:
@@ -124,9 +152,16 @@ class Cells:
             network = docker_network.find(self._engine, self._given) if self._wall is not None else None
             if network is not None and not self._used(network):
                 self.firewall.remove(network.bridge)
+                if self._proxies is not None:
+                    self._proxies.remove(network)
             return
         for network in docker_network.of_installation(self._engine, self._installation):
             self._remove(network)
+
+    def _mend_proxy(self, proxies: Proxies, network: Network) -> Iterator[str]:
+        if proxies.ensure(network):
+            yield f"the forward proxy of network {network.name} did not run"
+        proxies.sweep(network, {address for one in self._on(network) if (address := _address(one, network))})
 
     def _mend_rules(self, networks: Sequence[Network]) -> Iterator[str]:
         if self._wall is None:
@@ -160,35 +195,27 @@ class Cells:
 
     def _ensure(self, key: str, subnet: str | None) -> Network:
         name = self._name(key)
-        known = docker_network.find(self._engine, name)
+        known, fresh = docker_network.find(self._engine, name), False
         if known is None:
             known = self._make(key, name, subnet)
+            fresh = True
         if self._wall is not None and not self.firewall.holds(self._yard(known)):
             self.firewall.put(self._yard(known), self._wall)
+        if fresh and self._proxies is not None and key:  # the first cell has its own by `raise_proxies`
+            self._proxies.ensure(known)
         return known
 
     def _make(self, key: str, name: str, subnet: str | None) -> Network:
         made: dict[str, Any] = {"installation": self._installation, "bridge": self._bridge(key), "cell": key}
         if subnet is not None:
             return docker_network.ensure(self._engine, name, subnet=subnet, **made)
-        for choice in self._free():
-            try:
-                return docker_network.ensure(self._engine, name, subnet=str(choice), **made)
-            except SubnetTaken:
-                continue  # another installation was faster, or the machine has it
-        raise DriverUnavailable(
-            f"no subnet is left in {self._pool} for network {name}",
-            hint="give NESTOR_RUNTIME_POOL a larger network, or one that this machine has no routes to",
-        )
-
-    def _free(self) -> Iterator[ipaddress.IPv4Network]:
-        taken = [*docker_network.subnets(self._engine), *routes()]
-        length = max(_PREFIX_LENGTH[self._kind], self._pool.prefixlen)
-        for choice in self._pool.subnets(new_prefix=length):
-            if not any(choice.overlaps(other) for other in taken):
-                yield choice
+        return make_in(self._engine, self._pool, name, length=_PREFIX_LENGTH[self._kind], **made)
 
     def _remove(self, network: Network) -> None:
+        if self._used(network):
+            return
+        if self._proxies is not None:
+            self._proxies.remove(network)
         docker_network.remove(self._engine, network.name)
         if docker_network.find(self._engine, network.name) is None:
             self._crowd.pop(network.cell, None)
@@ -198,14 +225,20 @@ class Cells:
                     self.firewall.remove(network.bridge)
 
     def _used(self, network: Network) -> int:
+        return len(self._on(network))
+
+    def _on(self, network: Network) -> Sequence[Mapping[str, Any]]:
+        """The containers on it, its own proxy apart."""
         found = self._engine.ask(
             f"list what is on {network.name}",
             lambda client: client.containers(all=True, filters={"network": network.id}),
         )
-        return len(found)
+        return [one for one in found if docker_proxy.EGRESS not in (one.get("Labels") or {})]
 
     def _yard(self, network: Network) -> Yard:
-        return Yard(network.bridge)
+        if self._proxies is None:
+            return Yard(network.bridge)
+        return Yard(network.bridge, docker_proxy.address_of(network), PROXY_PORT)
 
     def _name(self, key: str) -> str:
         return self.base + (f"-{_short(key, 8)}" if key else "")
@@ -215,6 +248,27 @@ class Cells:
 
     def _bridge(self, key: str) -> str:
         return self._bridge_prefix() + _short(key, 5)
+
+
+def make_in(engine: Engine, pool: ipaddress.IPv4Network, name: str, *, length: int, **made: Any) -> Network:
+    """A bridge with a free subnet of the pool, of that prefix length. Raises `DriverUnavailable` when there is none."""
+    for choice in free_subnets(engine, pool, length):
+        try:
+            return docker_network.ensure(engine, name, subnet=str(choice), **made)
+        except SubnetTaken:
+            continue  # another installation was faster, or the machine has it
+    raise DriverUnavailable(
+        f"no subnet is left in {pool} for network {name}",
+        hint="give NESTOR_RUNTIME_POOL a larger network, or one that this machine has no routes to",
+    )
+
+
+def free_subnets(engine: Engine, pool: ipaddress.IPv4Network, length: int) -> Iterator[ipaddress.IPv4Network]:
+    """Those of the pool that neither the engine nor the machine uses, in order."""
+    taken = [*docker_network.subnets(engine), *routes()]
+    for choice in pool.subnets(new_prefix=max(length, pool.prefixlen)):
+        if not any(choice.overlaps(other) for other in taken):
+            yield choice
 
 
 def network_name(installation: str) -> str:
@@ -234,11 +288,17 @@ def routes(path: str = _ROUTES) -> Sequence[ipaddress.IPv4Network]:
     return found
 
 
+def _address(container: Mapping[str, Any], network: Network) -> str:
+    networks = (container.get("NetworkSettings") or {}).get("Networks") or {}
+    return str((networks.get(network.name) or {}).get("IPAddress") or "")
+
+
 def _short(text: str, characters: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:characters]
 
 
-def _whole(pool: str) -> ipaddress.IPv4Network:
+def pool_of(pool: str) -> ipaddress.IPv4Network:
+    """The address pool that a text names. Raises `Misconfigured`."""
     try:
         whole = ipaddress.IPv4Network(pool)
     except ValueError:

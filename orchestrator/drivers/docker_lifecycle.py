@@ -211,6 +211,7 @@ class Lifecycle:
         image = self._image_of(spec)
         mounts = self._volumes.mounts(spec.labels, fence=fence)
         network = self._cells.enter(spec.labels)
+        told = self._cells.environment(network)
         self._engine.ask(
             f"make {spec.name}",
             lambda client: client.create_container(
@@ -222,6 +223,7 @@ class Lifecycle:
                     fence=fence,
                     version=client.api_version,
                     hardening=self._hardening,
+                    told=told,
                 )
             ),
         )

@@ -32,6 +32,7 @@ _ESTABLISHED = "-m conntrack --ctstate RELATED,ESTABLISHED"
 #: Told as "no route": a refusal as by a closed port could not be told from one that was reached.
 _REFUSED = "-j REJECT --reject-with icmp-admin-prohibited"
 _DNS = 53
+PROXY_PORT = 3128
 
 
 class Egress(enum.StrEnum):

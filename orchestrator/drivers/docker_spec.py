@@ -58,6 +58,7 @@ class Hardening:
 
 
 NO_CHOICE = Hardening()
+NOTHING: Mapping[str, str] = {}
 
 
 @dataclass(frozen=True)
@@ -148,6 +149,7 @@ def container_arguments(
     fence: int,
     version: str,
     hardening: Hardening = NO_CHOICE,
+    told: Mapping[str, str] = NOTHING,
 ) -> dict[str, Any]:
     """The arguments of `create_container`, name included. `version` is the engine's API version."""
     return {
@@ -155,7 +157,7 @@ def container_arguments(
         "name": spec.name,
         **_command(image),
         "user": USER,
-        "environment": environment_of(spec),
+        "environment": {**told, **environment_of(spec)},
         "labels": labels_of(spec.labels, fence=fence, digest=digest(spec)),
         "working_dir": HOME,  # empty at every start, so that no file of the agent is taken for configuration
         "stdin_open": True,  # the init key comes as one line; not StdinOnce, so that a later start can be told one

@@ -23,6 +23,7 @@ from orchestrator.drivers.base import (
     Driver,
     Endpoint,
     ExitCause,
+    Gated,
     Handle,
     OwnerLabels,
     RuntimeSpec,
@@ -33,6 +34,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.held import held_by
 from orchestrator.services.keys import KeyRing, RuntimeKeys
 from orchestrator.services.pool import WarmPool
+from orchestrator.services.reach import hosts_of
 from orchestrator.services.saga import Step
 from orchestrator.state.base import Conversations, Lease
 
@@ -71,6 +73,8 @@ class Surroundings:
     #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
     webhook: Callable[[Conversation], Mapping[str, Any] | None] = lambda conversation: None
     alive_seconds: float = 60.0
+    #: what every runtime may reach beside its model and git hosts, where the driver lets them reach named hosts only
+    reached_hosts: Sequence[str] = ()
     #: the generation of what a runtime of this tenant and user is configured with
     generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
@@ -284,6 +288,7 @@ async def push_settings(start: Provisioning) -> None:
     tenant, user = start.conversation.tenant, start.conversation.user
     start.generation_pushed = await start.house.generation(tenant, user)
     bundle = start.bundle = await start.house.effective.bundle(tenant, user, own=start.conversation)
+    await permit(start.house, start.conversation, made(start.endpoint), bundle)
     async with client_of(start) as client:
         if made(start.endpoint).stock:
             await client.patch_settings(stock.settings_body(bundle.settings))
@@ -292,6 +297,12 @@ async def push_settings(start: Provisioning) -> None:
         rest = wire.settings_rest(bundle.settings)
         if rest:
             await client.patch_settings(rest)
+
+
+async def permit(house: Surroundings, conversation: Conversation, endpoint: Endpoint, bundle: wire.Bundle) -> None:
+    """Let the runtime reach what its configuration needs, where it reaches named hosts only."""
+    if isinstance(house.driver, Gated):
+        await house.driver.permit(endpoint, hosts_of(bundle, conversation.request.repository, house.reached_hosts))
 
 
 async def push_git_providers(start: Provisioning) -> None:

@@ -28,7 +28,7 @@ from orchestrator.nested.client import RuntimeClient
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.wire import Bundle
 from orchestrator.services.held import held_by
-from orchestrator.services.provisioning import Surroundings, made, save
+from orchestrator.services.provisioning import Surroundings, made, permit, save
 from orchestrator.state.base import Lease
 
 log = structlog.get_logger(__name__)
@@ -67,6 +67,8 @@ class Upkeep:
         if held is not None and held.digest == present.digest:
             return replace(held, generation=wanted)  # changed and changed back, or in a layer that a stronger one hides
         endpoint = (await self._house.driver.inspect(handle)).endpoint
+        if endpoint is not None:
+            await permit(self._house, conversation, endpoint, bundle)
         async with self._house.clients.open(
             f"http://{runtime.address}", key, fence=lease.fence, generation=runtime.generation
         ) as client:

@@ -19,6 +19,7 @@ from runtime.events.actions import TaskItem
 from runtime.machine import account
 
 KNOWN_TOOLS = ("terminal", "file_editor", "task_tracker")
+_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY")
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -71,6 +72,7 @@ def shell_environment() -> dict[str, str]:
     chosen = account.chosen()
     name = chosen.name if chosen is not None else pwd.getpwuid(os.getuid()).pw_name
     return {
+        **_proxies(),
         "PATH": _PATH,
         "HOME": str(account.home()),  # the server's own: what the account file says may not exist in a container
         "USER": name,
@@ -81,3 +83,10 @@ def shell_environment() -> dict[str, str]:
         "PAGER": "cat",
         "GIT_PAGER": "cat",
     }
+
+
+def _proxies() -> dict[str, str]:
+    """Where a forward proxy is the way out, commands need it as much as the server. One with a password in its address
+    is the server's alone."""
+    found = {name: os.environ.get(name, "") for name in (*_PROXIES, *map(str.lower, _PROXIES))}
+    return {name: value for name, value in found.items() if value and "@" not in value}

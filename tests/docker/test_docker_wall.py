@@ -3,18 +3,20 @@
 import json
 import socket
 import uuid
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 
+import anyio
+import anyio.to_thread
 import pytest
 from support import containers
 from support.outside import Outside, outside, run
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers.base import Handle, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
 from orchestrator.drivers.docker_rules import Door, Egress
@@ -132,6 +134,51 @@ async def test_without_egress_nothing_is_reached_but_what_the_operator_named(tmp
         ]
         looked_up = "import socket\ntry:\n socket.gethostbyname('example.org')\nexcept OSError:\n print('unknown')"
         assert containers.docker("exec", handle.reference, "python3", "-c", looked_up).strip() == "unknown"
+
+
+#: What a program that knows its proxy gets: a status, or nothing.
+FETCH = """
+import sys, urllib.error, urllib.request
+for url in sys.argv[1:]:
+    try:
+        print(urllib.request.urlopen(url, timeout=15).status)
+    except urllib.error.HTTPError as exc:
+        print(exc.code)
+    except OSError:
+        print("nothing")
+"""
+
+
+def fetched(handle: Handle, *urls: str) -> Sequence[str]:
+    return containers.docker("exec", handle.reference, "python3", "-c", FETCH, *urls).split()
+
+
+async def test_with_an_allow_list_named_hosts_are_reached_through_the_proxy_alone(tmp_path, ground):
+    choices = Choices(egress=Egress.ALLOW_LIST, egress_image=containers.egress_image())
+    async with driver_in(tmp_path, choices) as driver:
+        await driver.wall(None)
+        one, two = await started(driver), await started(driver)
+        outside, inside = f"http://{ground.public}", f"http://{ground.private}"
+        neighbour = f"{address_of(two)}:8000"
+        assert reached(one, (ground.public, 80), (address_of(two), 8000)) == ["closed", "closed"]
+        assert fetched(one, outside) == ["403"]
+        # Also a name on the list brings nobody inside: the machine's rules hold for the proxy as well.
+        allowed = [f"{ground.public}:80", f"{ground.private}:80", neighbour]
+        await driver.permit(Endpoint(address_of(one), 8000), allowed)
+        await until(lambda: fetched(one, outside) == ["200"])
+        assert fetched(one, f"{outside}:81", inside, f"http://{neighbour}/alive") == ["403", "503", "503"]
+        assert fetched(two, outside) == ["403"]
+        await driver.permit(Endpoint(address_of(one), 8000), [])
+        await until(lambda: fetched(one, outside) == ["403"])
+        proxy = containers.docker("ps", "--filter", "label=io.nestor.egress", "--format", "{{.Names}}").split()
+        containers.docker("kill", *[name for name in proxy if driver._installation.replace("-", "")[:11] in name])
+        assert "did not run" in " ".join(await driver.mend())
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    with anyio.fail_after(20):
+        while not await anyio.to_thread.run_sync(condition):
+            await anyio.sleep(0.2)
 
 
 async def test_rules_are_set_once_mended_when_somebody_removes_them_and_gone_with_the_network(tmp_path):

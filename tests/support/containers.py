@@ -12,6 +12,7 @@ from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 STANDIN = "nestor-test-standin"
+EGRESS = "nestor-test-egress"
 _BASE = "python:3.13-slim-trixie"
 _SECONDS = 600
 _STANDIN_DOCKERFILE = f"""\
@@ -46,6 +47,13 @@ def inspect(kind: str, name: str) -> dict[str, Any]:
 def kill(reference: str) -> None:
     """End a container from outside, as the kernel would."""
     docker("kill", reference)
+
+
+@functools.cache
+def egress_image() -> str:
+    """The forward proxy of this checkout."""
+    docker("build", "--quiet", "--file", f"{REPOSITORY}/Dockerfile.egress", "--tag", EGRESS, str(REPOSITORY))
+    return EGRESS
 
 
 @functools.cache

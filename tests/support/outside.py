@@ -28,6 +28,7 @@ class Outside:
 
     public: str
     private: str
+    space: str  #: the namespace, for `ip netns exec`
     machine: str  #: an address of this machine itself, beside its bridges
 
 
@@ -50,7 +51,7 @@ def outside() -> Iterator[Outside]:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        yield Outside(_plus(public, 2), _plus(private, 2), _plus(private, 1))
+        yield Outside(_plus(public, 2), _plus(private, 2), space, _plus(private, 1))
     finally:
         if server is not None:
             server.kill()

@@ -7,7 +7,7 @@ import pytest
 
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.drivers import docker_cells
-from orchestrator.drivers.docker_cells import CellKind, Cells
+from orchestrator.drivers.docker_cells import CellKind, free_subnets
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_rules import (
     INSIDE,
@@ -91,9 +91,8 @@ def test_what_cannot_be_read_is_refused_by_the_variables_name(text):
         parse_doors(text, variable="NESTOR_RUNTIME_REACHES")
 
 
-def cells(kind: CellKind, pool: str = "10.214.0.0/16") -> Cells:
-    engine = Engine("unix:///nowhere")
-    return Cells(engine, installation="x", network=None, subnet=None, pool=pool, kind=kind)
+POOL = docker_cells.pool_of("10.214.0.0/16")
+NOWHERE = Engine("unix:///nowhere")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +101,7 @@ def cells(kind: CellKind, pool: str = "10.214.0.0/16") -> Cells:
 def test_the_pool_has_room_for_more_than_two_hundred_tenants(kind, at_least, monkeypatch):
     monkeypatch.setattr(docker_cells.docker_network, "subnets", lambda engine: [])
     monkeypatch.setattr(docker_cells, "routes", list)
-    found = list(cells(kind)._free())
+    found = list(free_subnets(NOWHERE, POOL, docker_cells._PREFIX_LENGTH[kind]))
     assert len(found) >= at_least
     runtimes = found[0].num_addresses // 2
     if kind is CellKind.SHARED:
@@ -113,7 +112,7 @@ def test_subnets_that_the_machine_or_the_engine_has_are_left_out(monkeypatch):
     taken = ipaddress.IPv4Network("10.214.0.0/17")
     monkeypatch.setattr(docker_cells.docker_network, "subnets", lambda engine: [taken])
     monkeypatch.setattr(docker_cells, "routes", lambda: [ipaddress.IPv4Network("10.214.128.0/18")])
-    found = list(cells(CellKind.SHARED)._free())
+    found = list(free_subnets(NOWHERE, POOL, 22))
     assert found
     assert all(network.subnet_of(ipaddress.IPv4Network("10.214.192.0/18")) for network in found)
 

@@ -262,3 +262,13 @@ async def test_a_value_next_to_the_gap_of_a_flood_is_hidden(terminal: Terminal) 
         taken = Taken("b" * 50 + value[:offset], end, 1000)
         shown = terminal.tool._presentable(taken, more=False)
         assert not any(value[at : at + 5] in shown for at in range(len(value) - 4)), offset
+
+
+def test_commands_find_a_forward_proxy_but_not_one_with_a_password(monkeypatch):
+    monkeypatch.setenv("HTTPS_PROXY", "http://10.0.0.9:3128")
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    monkeypatch.setenv("HTTP_PROXY", "http://user:word@10.0.0.9:3128")
+    found = shell_environment()
+    assert found["HTTPS_PROXY"] == "http://10.0.0.9:3128"
+    assert found["no_proxy"] == "127.0.0.1"
+    assert "HTTP_PROXY" not in found
