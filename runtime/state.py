@@ -43,6 +43,10 @@ log = structlog.get_logger()
 
 NO_KEY = "no OH_SECRET_KEY: secrets are kept in memory only, and are gone after a restart"
 WRONG_KEY = "what is stored cannot be opened with this OH_SECRET_KEY; it reads as unset and is left as it is"
+OTHER_KEY = (
+    "values that another OH_SECRET_KEY sealed read as unset; they are kept, where the record was changed since in "
+    "conversation.sealed-with-another-key"
+)
 
 
 class Stage(enum.StrEnum):
@@ -185,11 +189,12 @@ class RuntimeState:
 
     def warnings(self) -> list[str]:
         """What an operator must know of a runtime that serves nevertheless; `/ready` shows it."""
-        stores: dict[str, SettingsStore | SecretStore | GitProviderStore | ProfileStore] = {
+        stores: dict[str, SettingsStore | SecretStore | GitProviderStore | ProfileStore | AgentProfileStore] = {
             "settings": self.settings_store,
             "secrets": self.secret_store,
             "git providers": self.git_providers,
             "profiles": self.profiles,
+            "agent profiles": self.agent_profiles,
         }
         closed = [name for name, store in stores.items() if not store.readable]
         found = []
@@ -197,6 +202,8 @@ class RuntimeState:
             found.append(NO_KEY)
         if closed:
             found.append(f"{', '.join(closed)}: {WRONG_KEY}")
+        if count := self.conversations.folders.sealed_otherwise:
+            found.append(f"conversations ({count}): {OTHER_KEY}")
         if (weakness := account.weakness()) is not None:
             found.append(weakness)
         return found

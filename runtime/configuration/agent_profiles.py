@@ -75,6 +75,11 @@ class AgentProfileStore:
     def __init__(self, directory: Path, cipher: Cipher) -> None:
         self._record = SealedRecord(AgentProfilesRecord, directory / "agent_profiles.json", cipher)
 
+    @property
+    def readable(self) -> bool:
+        """Whether everything that is stored can be read."""
+        return self._record.readable
+
     def all(self) -> Mapping[str, AgentProfile]:
         """By name, in the order in which they were first saved."""
         return self._record.read().profiles

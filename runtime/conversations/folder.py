@@ -38,6 +38,13 @@ class Folders:
         #: records with values that the key could not open, and records that the current key should seal anew
         self._unreadable: set[UUID] = set()
         self._stale: set[UUID] = set()
+        #: the former, and those that were written since, so that what they held lies beside them
+        self._sealed_otherwise: set[UUID] = set()
+
+    @property
+    def sealed_otherwise(self) -> int:
+        """How many conversations have values that another key sealed, which read as unset and are kept."""
+        return len(self._sealed_otherwise)
 
     def path(self, conversation_id: UUID) -> Path:
         return self._directory / conversation_id.hex
@@ -68,7 +75,7 @@ class Folders:
             path = self.path(record.id) / _RECORD
             if record.id in self._unreadable:
                 # What another key sealed would be gone with this write: it stays beside the new record, as it was.
-                write_atomic(path.with_suffix(_SEALED_OTHERWISE), path.read_bytes())
+                write_atomic(self._kept(record.id), path.read_bytes())
                 self._unreadable.discard(record.id)
             write_atomic(path, content.encode())
             self._stale.discard(record.id)
@@ -113,12 +120,19 @@ class Folders:
         except (OSError, ValueError) as error:
             log.error("conversation.unreadable", conversation=str(conversation_id), error=type(error).__name__)
             return None
+        if opening.unreadable or self._kept(conversation_id).exists():
+            self._sealed_otherwise.add(conversation_id)
+        else:
+            self._sealed_otherwise.discard(conversation_id)
         if opening.unreadable:
             self._unreadable.add(conversation_id)
             log.error("conversation.secrets_unreadable", conversation=str(conversation_id), values=opening.unreadable)
         elif opening.stale and self._cipher.available:
             self._stale.add(conversation_id)
         return record
+
+    def _kept(self, conversation_id: UUID) -> Path:
+        return (self.path(conversation_id) / _RECORD).with_suffix(_SEALED_OTHERWISE)
 
     def is_behind(self, record: ConversationRecord) -> bool:
         """Whether the log has something that the record does not know: a crash came between the two."""
@@ -131,6 +145,7 @@ class Folders:
         """Remove all of it; the record first, so that half a removal is not found again. Raises OSError. Idempotent."""
         folder = self.path(conversation_id)
         self._known.pop(conversation_id, None)
+        self._sealed_otherwise.discard(conversation_id)
         if not folder.is_dir():
             return
         (folder / _RECORD).unlink(missing_ok=True)

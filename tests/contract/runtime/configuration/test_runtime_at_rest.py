@@ -1,6 +1,5 @@
 """What lies on disk: nothing in clear, nothing lost by a wrong key, everything sealed anew after a rotation."""
 
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -154,12 +153,16 @@ async def test_what_a_wrong_key_cannot_open_of_a_conversation_is_kept_when_it_is
         async with serve(configure(secret_key=wrong)) as client:
             assert await conversation_value(client, id) is None
             assert (await client.get(f"/api/conversations/{id}")).status_code == 200
+            assert "conversations (1): values that another" in str((await client.get("/ready")).json()["warnings"])
             for title in ("changed", "twice"):
                 assert (await client.patch(f"/api/conversations/{id}", json={"title": title})).status_code == 200
     assert (folder / "conversation.sealed-with-another-key").read_bytes() == sealed
-    shutil.copy(folder / "conversation.sealed-with-another-key", folder / "conversation.json")
+    async with serve(configure()) as client:
+        assert "conversations (1)" in str((await client.get("/ready")).json()["warnings"]), "it still reads as unset"
+    (folder / "conversation.sealed-with-another-key").rename(folder / "conversation.json")
     async with serve(configure()) as client:
         assert await conversation_value(client, id) == VALUES[0]
+        assert "warnings" not in (await client.get("/ready")).json()
 
 
 async def test_without_a_key_secrets_live_in_memory_only(configure: Configure, serve: Serve, tmp_path: Path) -> None:
@@ -181,7 +184,10 @@ async def test_a_damaged_file_is_left_alone(configure: Configure, serve: Serve, 
     directory = tmp_path / "persistence"
     directory.mkdir()
     (directory / "settings.json").write_bytes(damage)
+    (directory / "agent_profiles.json").write_bytes(b"{")
     async with serve(configure()) as client:
+        (said,) = (warning for warning in (await client.get("/ready")).json()["warnings"] if "stored" in warning)
+        assert said.startswith("settings, agent profiles: ")
         assert (await client.get("/api/settings")).status_code == 200
         assert (await client.patch("/api/settings", json={"misc_settings_diff": {"a": 1}})).status_code == 409
     assert (directory / "settings.json").read_bytes() == damage
