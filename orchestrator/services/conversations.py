@@ -407,8 +407,6 @@ class ConversationService:
             changed = replace(changed, key=key or present.key, operation=OperationId(new_uuid()))
             await self._begin(changed, kind, stages)
             if await self._request(changed, present, ask):
-                if present.operation is not None and present.operation != changed.operation:
-                    await self._supersede(tenant, present.operation)
                 self._wake()
                 return await self._after(changed)
         raise Conflict("the conversation is changing quickly", hint="try again")
@@ -416,18 +414,15 @@ class ConversationService:
     async def _request(self, changed: Conversation, present: Conversation, ask: Ask | None) -> bool:
         stored = False
         try:
-            stored = await self._store.conversations.request(changed, expected_version=present.version, ask=ask)
+            stored = await self._store.conversations.request(
+                changed, expected_version=present.version, ask=ask, replaces=present.operation
+            )
         except LimitReached:
             await self._forget(changed)
             raise
         if not stored:
             await self._forget(changed)
         return stored
-
-    async def _supersede(self, tenant: TenantId, operation: OperationId) -> None:
-        """An operation that another one replaces has failed, if it has not ended already."""
-        with suppress(NotFound):  # it ended more than a day ago
-            await self._store.operations.finish(tenant, operation, OperationState.FAILED)
 
     async def is_starting(self, present: Conversation) -> bool:
         """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""

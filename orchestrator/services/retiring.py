@@ -94,5 +94,8 @@ class Retiring:
             purge_at=now + timedelta(seconds=self._undelete_seconds),
             operation=operation,
         )
-        if not await self._store.conversations.request(deleted, expected_version=conversation.version):
+        stored = await self._store.conversations.request(
+            deleted, expected_version=conversation.version, replaces=conversation.operation
+        )
+        if not stored:
             await self._store.operations.forget(conversation.tenant, operation)  # somebody wants something of it

@@ -189,10 +189,18 @@ class Conversations(Protocol):
         """Newest first by creation."""
         ...
 
-    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
+    async def request(
+        self,
+        conversation: Conversation,
+        *,
+        expected_version: int,
+        ask: Ask | None = None,
+        replaces: OperationId | None = None,
+    ) -> bool:
         """Store a caller's change (desired state, labels, title) without a lease and make it due now. Compare-and-set
         on the version; phase, runtime and fence are never written. The stored version is the expected one + 1. With
-        `ask`, for a start, as `create`; a desired state other than running takes back a start not begun."""
+        `ask`, for a start, as `create`; a desired state other than running takes back a start not begun. `replaces`:
+        the operation which the conversation had; where it has not ended it fails, in the same step."""
         ...
 
     async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:

@@ -3,7 +3,7 @@
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Desired, slot_of
-from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
 from orchestrator.state import due, keys, records
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
@@ -68,17 +68,35 @@ class RedisConversations(RedisLeases):
         items = records.readable(records.conversation_from, (parts for parts in found if parts[0] is not None))
         return Page(items, cursors.encode(entries[limit - 1]) if len(entries) > limit else None)
 
-    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
+    async def request(
+        self,
+        conversation: Conversation,
+        *,
+        expected_version: int,
+        ask: Ask | None = None,
+        replaces: OperationId | None = None,
+    ) -> bool:
         t = TenantKeys(conversation.tenant)
         parts = records.conversation_parts(conversation)
         call = run(
             "conversation_request",
-            (t.conversation(conversation.id), t.due, t.slots, t.starts, t.queue, t.evictions),
+            (
+                t.conversation(conversation.id),
+                t.due,
+                t.slots,
+                t.starts,
+                t.queue,
+                t.evictions,
+                t.operation(replaces or OperationId("")),
+                t.running_operations(conversation.id),
+            ),
             conversation.id,
             expected_version,
             parts["intent"],
             parts["record"],
             ask_text(ask) if ask is not None else "" if conversation.desired is Desired.RUNNING else "drop",
+            replaces or "",
+            OPERATION_TTL_MS,
             journal=t.journal,
         )
         join = joining(conversation.tenant, ask)

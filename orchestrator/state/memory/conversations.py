@@ -6,7 +6,8 @@ from dataclasses import replace
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Desired, slot_of
-from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.operation import OperationState
 from orchestrator.state import cursor as cursors
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
 from orchestrator.state.memory import ledger
@@ -50,7 +51,14 @@ class MemoryConversations:
         names, following = cursors.page(entries, cursor, limit, newest_first=True)
         return Page([entries[name] for name in names], following)
 
-    async def request(self, conversation: Conversation, *, expected_version: int, ask: Ask | None = None) -> bool:
+    async def request(
+        self,
+        conversation: Conversation,
+        *,
+        expected_version: int,
+        ask: Ask | None = None,
+        replaces: OperationId | None = None,
+    ) -> bool:
         place = self._shelf.places.get((conversation.tenant, conversation.id))
         if place is None or place.conversation.version != expected_version:
             return False
@@ -68,6 +76,8 @@ class MemoryConversations:
             version=expected_version + 1,
         )
         self._shelf.note_conversation(place.conversation)
+        if replaces is not None:
+            self._shelf.end_operation(conversation.tenant, replaces, OperationState.FAILED, None)
         place.poke(self._shelf.now_ms())
         self._shelf.tell(conversation.id)
         return True

@@ -54,15 +54,8 @@ class MemoryOperations:
         self, tenant: TenantId, id: OperationId, state: OperationState, *, failure: Why | None = None
     ) -> None:
         self._shelf.sweep()
-        operation, _ = self._kept(tenant, id)
-        if operation.state is not OperationState.RUNNING:
-            return
-        ended = replace(operation, state=state, failure=failure)
-        self._shelf.operations[tenant, id] = (self._touched(ended), self._goes())
-        self._shelf.note(tenant, "operation", id, None)
-        place = self._shelf.places.get((tenant, operation.conversation))
-        if place is not None:
-            place.running_operations.discard(id)
+        self._kept(tenant, id)
+        self._shelf.end_operation(tenant, id, state, failure)
 
     def _kept(self, tenant: TenantId, id: OperationId) -> tuple[Operation, int | None]:
         kept = self._shelf.operations.get((tenant, id))

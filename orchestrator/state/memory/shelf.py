@@ -3,19 +3,19 @@
 import json
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
-from datetime import datetime
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 
 from anyio import BrokenResourceError, WouldBlock
 from anyio.streams.memory import MemoryObjectSendStream
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.hooks import Draft
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
-from orchestrator.domain.operation import Operation
+from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.state import records
-from orchestrator.state.base import Lease, Message, Replay, StoredEvent
+from orchestrator.state.base import OPERATION_TTL_MS, Lease, Message, Replay, StoredEvent
 from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.ledger import Slot, Start
 from orchestrator.state.memory.outbox import Outbox
@@ -89,6 +89,19 @@ class Shelf:
 
     def now_ms(self) -> int:
         return int(self._clock.now().timestamp() * 1000)
+
+    def end_operation(self, tenant: TenantId, id: OperationId, state: OperationState, failure: Why | None) -> None:
+        """End one that runs; it is kept for its time from now on."""
+        operation, _ = self.operations.get((tenant, id), (None, None))
+        if operation is None or operation.state is not OperationState.RUNNING:
+            return
+        updated = datetime.fromtimestamp(self.now_ms() / 1000, UTC)
+        ended = replace(operation, state=state, failure=failure, updated_at=updated)
+        self.operations[tenant, id] = (ended, self.now_ms() + OPERATION_TTL_MS)
+        self.note(tenant, "operation", id, None)
+        place = self.places.get((tenant, operation.conversation))
+        if place is not None:
+            place.running_operations.discard(id)
 
     def place(self, tenant: TenantId, id: ConversationId) -> Place:
         """Raises `NotFound`."""

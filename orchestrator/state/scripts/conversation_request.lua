@@ -1,9 +1,11 @@
 -- include: admission.lua
 -- include: journal.lua
+-- include: operation.lua
 -- Store a caller's change if nobody changed the record since, and make it due now. Phase and runtime are not written.
--- KEYS: conversation, due, slots, starts, queue, evictions, journal
+-- The operation that it takes the place of has failed, if it has not ended: in the same step, as nobody comes back to it.
+-- KEYS: conversation, due, slots, starts, queue, evictions, operation that is replaced, running operations, journal
 -- ARGV: id, expected version, intent, record, ask ('': nothing about slots changes; 'drop': a start that no worker has
---       taken up is not wanted any more)
+--       taken up is not wanted any more), id of the operation that is replaced or '', ms for which that is kept
 -- Answers {'stored'}, {'stale'} when the version differs or there is no such conversation, or {'refused', ...}.
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
   return {'stale'}
@@ -21,6 +23,9 @@ elseif ARGV[5] ~= '' then
 end
 redis.call('HSET', KEYS[1], 'intent', ARGV[3], 'record', ARGV[4])
 redis.call('HINCRBY', KEYS[1], 'version', 1)
+if ARGV[6] ~= '' then
+  end_operation(KEYS[7], KEYS[8], ARGV[6], 'failed', ARGV[7], '')
+end
 journal_conversation(KEYS[1], ARGV[1])
 poke(KEYS[1], KEYS[2], ARGV[1], now)
 return {'stored'}

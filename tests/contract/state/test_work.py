@@ -93,6 +93,24 @@ async def test_the_first_end_of_an_operation_counts(store: Store) -> None:
     assert found.state is OperationState.FAILED
 
 
+async def test_a_request_ends_the_operation_that_it_replaces_in_the_same_step(house: House) -> None:
+    _, record = await leased(house.store)
+    running, ended = an_operation(record), an_operation(record)
+    await house.store.operations.create(running)
+    await house.store.operations.create(ended)
+    await house.store.operations.finish(record.tenant, ended.id, OperationState.SUCCEEDED)
+    request, version = house.store.conversations.request, record.version
+    assert not await request(record, expected_version=version + 7, replaces=running.id)
+    found = await house.other.operations.get(record.tenant, running.id)
+    assert found is not None
+    assert found.state is OperationState.RUNNING, "a stale request changes nothing"
+    assert await request(record, expected_version=version, replaces=running.id)
+    assert await request(record, expected_version=version + 1, replaces=ended.id)
+    assert await request(record, expected_version=version + 2, replaces=OperationId(new_uuid()))
+    states = [await house.other.operations.get(record.tenant, one.id) for one in (running, ended)]
+    assert [found and found.state for found in states] == [OperationState.FAILED, OperationState.SUCCEEDED]
+
+
 async def test_unknown_operations_and_stages_are_not_found(store: Store) -> None:
     _, record = await leased(store)
     operation = an_operation(record)
