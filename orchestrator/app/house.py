@@ -136,9 +136,11 @@ async def open_house(
         stack.push_async_callback(event_archive.close)
         shipper = store.archive_to(archive)
         about = await _checked(settings, store)
-        recovery = Recovery(store.restoring(archive), store, master, SystemClock(), owner=new_uuid())
+        recovery = Recovery(
+            store.restoring(archive), store, master, SystemClock(), owner=new_uuid(), alone=state_server is not None
+        )
         stack.push_async_callback(recovery.close)
-        await recovery.at_start(alone=state_server is not None)
+        await recovery.at_start()
         if not await store.same_archive(await archive.identity()):
             raise other_archive()
         if not await store.same_event_archive(await event_archive.identity()):

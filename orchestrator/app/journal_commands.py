@@ -54,7 +54,7 @@ async def restore(settings: OrchestratorSettings, say: Say, *, replace: bool) ->
         restoring = store.restoring(archive)
         if replace:
             await restoring.forget()
-        recovery = Recovery(restoring, store, master, SystemClock(), owner=new_uuid())
+        recovery = Recovery(restoring, store, master, SystemClock(), owner=new_uuid(), alone=own is not None)
         stack.push_async_callback(recovery.close)
         if not await recovery.at_start():
             raise Misconfigured(

@@ -8,7 +8,7 @@ know what is stored.
 import asyncio
 import codecs
 import re
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -39,6 +39,7 @@ def _show_damage(error: UnicodeError) -> tuple[str | bytes, int]:
 
 codecs.register_error(_DAMAGE_SHOWN, _show_damage)
 SILENT_SECONDS = 0.5
+_RUN = 16  #: characters of a run's id that are kept
 _REFUSALS = {
     "READONLY": "is a replica and takes no writes: point NESTOR_REDIS_URL at the primary",
     "OOM": "is out of memory: raise its maxmemory or remove conversations",
@@ -74,6 +75,10 @@ def run(name: str, keys: tuple[str, ...], *arguments: Argument, journal: Journal
 def noted(call: Call, journal: Journaled) -> Call:
     """A plain command that notes something in a journal itself."""
     return replace(call, journal=journal)
+
+
+class OtherServer(RedisError):
+    """The connection leads to another run of a server than the one that was compared with the journal."""
 
 
 class Archiving(Protocol):
@@ -118,6 +123,7 @@ class Funnel:
                 protocol=2,
                 decode_responses=True,
                 encoding_errors=_DAMAGE_SHOWN,
+                redis_connect_func=self._connected,
             )
         except ValueError as exc:
             raise Misconfigured(
@@ -136,6 +142,9 @@ class Funnel:
         self.archiving: Archiving | None = None
         #: What `keys.EPOCH` has to hold; None while nobody looks. Another value means that the server lost its data.
         self.epoch: str | None = None
+        #: The run that every connection has to lead to; None while nobody looks. A server that was started again, or
+        #: another one in its place, may know less than was accepted: nothing is asked of it before that is known.
+        self.server: str | None = None
         self.on_loss: Callable[[], None] = lambda: None
 
     async def one(self, call: Call, *, durable: bool = False) -> Any:
@@ -170,6 +179,9 @@ class Funnel:
                 if first is not None:
                     await self._load(calls)
                     replies[first:] = await self._send(calls[first:], waits)
+        except OtherServer as exc:
+            self.on_loss()
+            raise StateLost("the state server was started again: it is compared with the journal") from exc
         except TimeoutError as exc:
             self._silent = True
             metrics.STATE_ERRORS.labels("timeout").inc()
@@ -210,8 +222,15 @@ class Funnel:
         """Raise ours for an error of the server. A server that became a replica is left: a new connection may lead to
         the new primary."""
         if isinstance(reply, ReadOnlyError):
-            await self._client.connection_pool.disconnect(inuse_connections=False)
+            if self.server is not None:  # what it holds by then may be another primary's
+                self.server = ""
+                self.on_loss()
+            await self.leave()
         raise _translate(reply) from reply
+
+    async def leave(self) -> None:
+        """Close what is idle: a new connection may lead elsewhere."""
+        await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def subscribed(self, channel: str) -> AsyncIterator[str]:
         """What is published there from now on, on a connection of its own. Raises `StoreUnavailable` when that ends."""
@@ -234,6 +253,18 @@ class Funnel:
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
+    async def _connected(self, connection: Any) -> None:
+        """The client's own greeting, and then which run of which server that is. Instead of what the client would say
+        about itself: a server that is slow must not make every new connection wait once more."""
+        connection.driver_info = None
+        await connection.on_connect()
+        if self.server is None:
+            return
+        await connection.send_command("INFO", "server")
+        about = str(await connection.read_response())
+        if run_of(line.partition(":")[::2] for line in about.splitlines()) != self.server:
+            raise OtherServer
+
     async def _send(self, calls: tuple[Call, ...], waits: bool) -> list[Any]:
         async with self._client.pipeline(transaction=False) as pipeline:
             for call in calls:
@@ -249,6 +280,11 @@ class Funnel:
     async def _load(self, calls: tuple[Call, ...]) -> None:
         for name in {call.name for call in calls if call.keys is not None}:
             await self._client.script_load(script(name).text)
+
+
+def run_of(about: Iterable[tuple[str, Any]]) -> str:
+    """Which run of which server it is, of its INFO; empty where it does not say."""
+    return str(dict(about).get("run_id", ""))[:_RUN]
 
 
 def _is_closed(exc: RuntimeError) -> bool:

@@ -18,6 +18,9 @@ OPERATOR_KEYS = "x:keys"  #: hash: key id -> key
 EPOCH = "x:epoch"  #: string: random, written once. Where it is missing the server has lost what it kept
 REBUILD = "x:rebuild"  #: string with an expiry: who writes everything anew after a loss
 REBUILD_BEGUN = "x:rebuild:begun"  #: string: a rebuild was begun and is not done, whoever does it
+COMPARED = (
+    "x:compared"  #: string: the run of the state server that was compared with the journal (`Restoring.compared`)
+)
 UNCLAIMED = "x:unclaimed"  #: set: names of runtimes that a rebuild found and could give to no record
 ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the same for every replica
 EVENT_ARCHIVE = "x:events:archive"  #: string: the same for the archive of events
@@ -87,6 +90,7 @@ class TenantKeys:
         self.api_keys = f"{self._prefix}:keys"  #: hash: key id -> key
         self.data_keys = f"{self._prefix}:dek"  #: hash: version -> wrapped data key
         self.generations = f"{self._prefix}:generations"  #: hash: user or '' -> generation of the layer
+        self.era = f"{self._prefix}:era"  #: string: another one after every loss of leases: fences leap (`lease.lua`)
         self.due = f"{self._prefix}:due"  #: sorted set: conversation -> ms
         #: Sorted set: conversation that may have a running runtime -> ms of its last use; sets by user and key below.
         self.slots = f"{self._prefix}:slots"

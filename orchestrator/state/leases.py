@@ -33,7 +33,7 @@ class RedisLeases:
         self, tenant: TenantId, id: ConversationId, owner: str, *, lease_ms: int
     ) -> tuple[Lease, Conversation] | None:
         t = TenantKeys(tenant)
-        call = run("conversation_claim", (t.conversation(id), t.due), id, owner, lease_ms, records.SCHEMA)
+        call = run("conversation_claim", (t.conversation(id), t.due, t.era), id, owner, lease_ms, records.SCHEMA)
         parts = await due.waking(self._funnel, tenant, call, due_in_ms=lease_ms)
         return None if parts is None else _leased(owner, parts)
 
@@ -79,7 +79,7 @@ class RedisLeases:
         next_due_ms, *found = await self._funnel.one(
             run(
                 "conversations_claim_due",
-                (t.due, t.conversation_prefix),
+                (t.due, t.conversation_prefix, t.era),
                 owner,
                 lease_ms,
                 limit,

@@ -83,9 +83,10 @@ class RedisStore:
         """The archives are lost: the next start takes those that it finds, and notes everything in the journal's."""
         await self._funnel.one(command("DEL", keys.ARCHIVE, keys.EVENT_ARCHIVE))
 
-    def guard(self, epoch: str, on_loss: Callable[[], None]) -> None:
-        """From now on nothing is answered from a server that does not hold this epoch; `on_loss` is called instead."""
-        self._funnel.epoch, self._funnel.on_loss = epoch, on_loss
+    def guard(self, epoch: str, server: str, on_loss: Callable[[], None]) -> None:
+        """From now on nothing is answered from a server that does not hold this epoch, or is another run than this one;
+        `on_loss` is called instead. `server` is empty where it does not say which it is: then only the epoch counts."""
+        self._funnel.epoch, self._funnel.server, self._funnel.on_loss = epoch, server or None, on_loss
 
     async def clock(self) -> float:
         """The server's time, in seconds since the epoch."""

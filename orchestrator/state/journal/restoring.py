@@ -1,4 +1,5 @@
-"""Writing an empty state server anew from the archive: the house, then tenant by tenant.
+"""Writing an empty state server anew from the archive: the house, then tenant by tenant. Of one that was set back, or
+lost its last moments: those of whom it lacks something.
 
 Used by `services/rebuild.py`, which decides what became of conversations whose runtimes still run, and by nobody else.
 It has connections of its own, since all others refuse to work on a server without its epoch; the epoch is written last,
@@ -6,19 +7,20 @@ by which everybody else goes on.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, slot_of
-from orchestrator.domain.errors import Unreadable
+from orchestrator.domain.errors import StoreUnavailable, Unreadable
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
-from orchestrator.state.funnel import Call, Funnel, command, run
+from orchestrator.state.funnel import Call, Funnel, command, run, run_of
 from orchestrator.state.hooks import QUEUE_BYTES, wanted_text
 from orchestrator.state.journal.archive import Archive
 from orchestrator.state.journal.folded import Folded
@@ -30,6 +32,7 @@ log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
 _COMMANDS_A_BATCH = 500
 _LONGEST_STREAM = 1_000_000
+_ENDS = "ends"  #: of what `keys.REBUILD_BEGUN` holds
 _BEGINNING = datetime.fromtimestamp(0, UTC)  #: for what cannot be read: so neither when it was made
 _AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
 
@@ -71,37 +74,72 @@ class Restoring:
         """Let the server count as empty, so that what it holds is replaced."""
         await self._send([command("DEL", keys.EPOCH, keys.INSTALLATION)])
 
+    async def server(self) -> str:
+        """Which run of which server this is; empty where it does not say. Raises `StoreUnavailable` for a replica: what
+        it holds is another's."""
+        about: Mapping[str, Any] = await self._funnel.one(command("INFO")) or {}
+        if about.get("role", "master") != "master":
+            await self._funnel.leave()
+            raise StoreUnavailable("the state server is a replica")
+        return run_of(about.items())
+
+    async def is_compared(self, server: str) -> bool:
+        """Whether this run was compared with the journal already, by whatever replica."""
+        return server != "" and await self._funnel.one(command("GET", keys.COMPARED)) == server
+
+    async def compared(self, server: str, *, leap: bool) -> None:
+        """It was, and knows all that was accepted. Leases are in no journal: with `leap`, what it granted in moments
+        that it has lost is below every fence that it grants from now on."""
+        streams, after = Streams(self._funnel), ""
+        while leap and (entries := await streams.tenants(after, limit=_COMMANDS_A_BATCH)):
+            eras = [TenantKeys(TenantId(cursors.member_id(entry))).era for entry in entries]
+            await self._send([command("SET", era, server) for era in eras])
+            after = entries[-1]
+        await self._send([command("SET", keys.COMPARED, server)])
+
+    async def set_back(self) -> None:
+        """It lacks the end of some journals: everybody waits, and who is first (`begin`) writes those anew."""
+        await self._send([command("SET", keys.REBUILD_BEGUN, _ENDS), command("DEL", keys.EPOCH)])
+
+    async def lacks_ends_only(self) -> bool:
+        """What the rebuild that was begun is about."""
+        return bool(await self._funnel.one(command("GET", keys.REBUILD_BEGUN)) == _ENDS)
+
     async def behind(self) -> list[str]:
         """Homes whose archive holds something that this server does not know: it was set back, or the end of its file
         was lost. What is in a stream still was archived by somebody who could not say so any more; that is no loss."""
+        return [home for home in await self._archive.homes() if await self._is_behind(home)]
+
+    async def _is_behind(self, home: str) -> bool:
         streams = Streams(self._funnel)
-        found = []
-        for home in await self._archive.homes():
+        while True:
             known = await streams.known_tail(home)
-            if known is None or (await self._archive.tail(home)).sequence <= known:
-                continue
+            if (await self._archive.tail(home)).sequence <= (known or 0):
+                return False
             waiting = {one.entry for one in await streams.read(home, limit=_LONGEST_STREAM)}
-            newer = await self._archive.since(home, known)
-            if newer is None or any(entry not in waiting for entry in newer):
-                found.append(home)
-        return found
+            newer = await self._archive.since(home, known or 0)
+            if newer is not None and all(entry in waiting for entry in newer):
+                return False
+            if await streams.known_tail(home) == known:  # else somebody archived meanwhile
+                return True
 
     async def begin(self, owner: str) -> bool:
         """Be the one who rebuilds, for `LOCK_MS`, or again for as long; False while another one is."""
         call = run("rebuild_hold", (keys.REBUILD, keys.EPOCH), owner, LOCK_MS)
         return bool(await self._funnel.one(call))
 
-    async def house(self) -> None:
-        """What belongs to no tenant: the installation, the check of the master key, operators' keys."""
+    async def house(self, *, whole: bool) -> None:
+        """What belongs to no tenant: the installation, the check of the master key, operators' keys. `whole`: it begins
+        a rebuild of everything."""
         folded, tail = await self._archive.read(keys.HOUSE)
-        calls = [command("SET", keys.REBUILD_BEGUN, 1), command("DEL", keys.HOUSE_JOURNAL)]
-        calls.append(command("SET", journal_of(keys.HOUSE).tail, tail.sequence))
+        calls = [command("SET", keys.REBUILD_BEGUN, 1)] if whole else []
+        calls.append(command("DEL", keys.HOUSE_JOURNAL))
         for name, value in folded.of("house"):
             calls.append(command("SET", {"installation": keys.INSTALLATION}.get(name, keys.MASTER_CHECK), value))
         for id, text in folded.of("key"):
             calls += [command("SET", f"x:key:{id}", ""), command("HSET", keys.OPERATOR_KEYS, id, text)]
         calls.append(command("SET", keys.ARCHIVE, await self._archive.identity()))
-        await self._send(calls)
+        await self._send([*calls, command("SET", journal_of(keys.HOUSE).tail, tail.sequence)])
 
     async def tenants(self) -> Sequence[TenantId]:
         """Everyone of whom the archive knows."""
@@ -132,8 +170,7 @@ class Restoring:
         and was answered to nobody; where only the end was lost, `keep_events`."""
         t = TenantKeys(known.tenant)
         await self._clear(t, keep_events=keep_events)
-        calls: list[Call] = [command("SET", t.journal.tail, known.sequence)]
-        calls += self._who(t, known.folded)
+        calls: list[Call] = [*self._who(t, known.folded)]
         calls += self._configuration(t, known.folded)
         calls += self._hooks(t, known.folded)
         live = {conversation.id for conversation in conversations}
@@ -149,7 +186,8 @@ class Restoring:
             calls.append(command("HSET", saga, "#", 1, "place:create", 1, "note:create", name))
         if conversations:
             calls.append(run("tenant_wake", (keys.DUE_TENANTS,), known.tenant, 0))
-        await self._send(calls)
+        # Last: a tenant that was written in part counts as behind still.
+        await self._send([*calls, command("SET", t.journal.tail, known.sequence)])
 
     async def unclaimed(self, names: Sequence[str]) -> None:
         """Runtimes that belong to no record: kept, named, and removed by nobody but an operator."""

@@ -52,7 +52,8 @@ class Streams:
         """Those are in the archive, which reaches to `sequence`. By name, never by range: what is not named was not
         archived."""
         journal = journal_of(home)
-        await self._funnel.batch(command("XDEL", journal.stream, *stream_ids), command("SET", journal.tail, sequence))
+        # In this order: whoever finds neither the entry nor that it is archived has found a loss (`Restoring.behind`).
+        await self._funnel.batch(command("SET", journal.tail, sequence), command("XDEL", journal.stream, *stream_ids))
 
     async def known_tail(self, home: str) -> int | None:
         """How far the archive reached when this server last heard of it; None when it never did."""

@@ -1,6 +1,6 @@
 -- include: lease.lua
 -- Take the lease of one conversation, whether it is due or not.
--- KEYS: conversation, due
+-- KEYS: conversation, due, era
 -- ARGV: id, owner, lease ms, schema
 -- Answers its parts, or nil when a lease is running, or there is no such conversation, or none that can be read.
 local now = now_ms()
@@ -11,4 +11,4 @@ local ends = redis.call('HGET', KEYS[1], 'lease_until_ms')
 if ends and tonumber(ends) > now then
   return nil
 end
-return grant(KEYS[1], KEYS[2], ARGV[1], ARGV[2], now, tonumber(ARGV[3]))
+return grant(KEYS[1], KEYS[2], ARGV[1], ARGV[2], now, tonumber(ARGV[3]), KEYS[3])

@@ -1,6 +1,6 @@
 -- include: lease.lua
 -- Take the leases of conversations of one tenant that are due and not held, the longest due first.
--- KEYS: due, the beginning of the keys of this tenant's conversations
+-- KEYS: due, the beginning of the keys of this tenant's conversations, era
 -- ARGV: owner, lease ms, limit, schema, ms until one that cannot be read is looked at again
 -- Answers {next due ms or '', parts of the first, parts of the second, ...}.
 local now = now_ms()
@@ -15,7 +15,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', KEYS[1], '-inf', now, 'LIMIT', 0
   elseif not is_readable(conversation, ARGV[4]) then
     redis.call('ZADD', KEYS[1], now + tonumber(ARGV[5]), id)
   else
-    table.insert(answer, grant(conversation, KEYS[1], id, ARGV[1], now, tonumber(ARGV[2])))
+    table.insert(answer, grant(conversation, KEYS[1], id, ARGV[1], now, tonumber(ARGV[2]), KEYS[3]))
   end
 end
 local first = redis.call('ZRANGE', KEYS[1], 0, 0, 'WITHSCORES')

@@ -35,10 +35,17 @@ local function is_readable(conversation, schema)
   return (tonumber(record.schema) or 1) <= tonumber(schema)
 end
 
--- Give the lease to owner, with a fence one higher than ever before.
-local function grant(conversation, due, id, owner, now, lease_ms)
+-- Give the lease to owner, with a fence higher than ever before. One more; but in another era, after the server lost its
+-- last moments, more than can have been given in them: whoever got a lease then may act on it still.
+local function grant(conversation, due, id, owner, now, lease_ms, era)
   local ends = now + lease_ms
-  redis.call('HINCRBY', conversation, 'fence', 1)
+  local present = redis.call('GET', era)
+  local leap = 1
+  if present and redis.call('HGET', conversation, 'era') ~= present then
+    leap = 1048576
+    redis.call('HSET', conversation, 'era', present)
+  end
+  redis.call('HINCRBY', conversation, 'fence', leap)
   redis.call('HSET', conversation, 'lease_owner', owner, 'lease_until_ms', ends)
   redis.call('HDEL', conversation, 'poked')
   redis.call('ZADD', due, ends, id)
