@@ -5,16 +5,18 @@ Every variable starts with `NESTOR_`; one that is not known is refused by name, 
 
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
-from pydantic import Field, SecretStr, ValidationError, field_validator
+from pydantic import Field, SecretStr, ValidationError, field_validator, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Span, Spans
+from orchestrator.domain.spares import SIZES, Stock, stocks_of
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
@@ -41,6 +43,9 @@ class OrchestratorSettings(BaseSettings):
     """Docker driver: the image of runtimes whose request names none. `scripts/images` builds it."""
     allowed_images: str = ""
     """Docker driver: comma list of further images that a request may name. Empty, because an image is code."""
+    allowed_sizes: str = ""
+    """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
+    processors and processes. Empty, because a machine is finite."""
     runtime_network: str | None = None
     """Docker driver: a bridge that exists, made with inter-container traffic off. Without it Nestor makes its own."""
     runtime_subnet: str | None = None
@@ -197,6 +202,9 @@ class OrchestratorSettings(BaseSettings):
     removes those that are there: each costs the memory of an idle runtime. With Docker on the shared bridge only."""
     warm_pool_max: int = Field(default=0, ge=0, le=10_000)
     """The most spares that may exist, those included that are being made or removed; 0 for twice `warm_pool`."""
+    warm_pools: str = ""
+    """Spares of further kinds: comma list of image*size=minimum:maximum, as in `*2=1:3,registry/tools:1=2`. Without an
+    image they are of `runtime_image`. Each has to be one that a request may ask for."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
     verify_git_tokens: bool = True
@@ -217,6 +225,51 @@ class OrchestratorSettings(BaseSettings):
     @classmethod
     def _absolute(cls, path: Path | None) -> Path | None:
         return None if path is None else path.expanduser().absolute()
+
+    @field_validator("allowed_sizes")
+    @classmethod
+    def _sizes(cls, text: str) -> str:
+        if wrong := sorted(_listed(text) - set(map(str, SIZES))):
+            raise ValueError(f"there is no size {wrong[0][:20]}: a size is {', '.join(map(str, SIZES))}")
+        return text
+
+    @field_validator("warm_pools")
+    @classmethod
+    def _stocks(cls, text: str) -> str:
+        stocks_of(text)
+        return text
+
+    @model_validator(mode="after")
+    def _spares(self) -> Self:
+        for stock in self.stocks:
+            if stock.image is not None and stock.image not in (self.images or ()):
+                raise ValueError(
+                    f"NESTOR_WARM_POOLS: no request may ask for image {stock.image}: see NESTOR_ALLOWED_IMAGES"
+                )
+            if stock.size not in self.sizes:
+                raise ValueError(
+                    f"NESTOR_WARM_POOLS: no request may ask for size {stock.size}: see NESTOR_ALLOWED_SIZES"
+                )
+        return self
+
+    @property
+    def stocks(self) -> tuple[Stock, ...]:
+        """How many spares of each kind. Raises `ValueError`."""
+        most = self.warm_pool_max or 2 * self.warm_pool
+        further = stocks_of(self.warm_pools)
+        further = tuple(replace(one, image=None) if one.image == self.runtime_image else one for one in further)
+        stocks = (Stock(None, 1, self.warm_pool, most), *further)
+        if len({stock.kind for stock in stocks}) < len(stocks):
+            raise ValueError(
+                "NESTOR_WARM_POOLS: one kind is there twice; NESTOR_WARM_POOL is the default image of size 1"
+            )
+        return stocks
+
+    @property
+    def sizes(self) -> frozenset[int]:
+        """The sizes that a request may ask for. A process has no limits that a size could be a multiple of."""
+        further = frozenset() if self.driver == "process" else frozenset(map(int, _listed(self.allowed_sizes)))
+        return further | {1}
 
     @property
     def spans(self) -> Spans:

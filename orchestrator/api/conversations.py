@@ -205,6 +205,7 @@ def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
             git_provider=check_provider_name(body.git_provider) if body.git_provider is not None else None,
             initial_message=body.initial_message,
             image=body.image,
+            size=body.size,
         ),
         overrides=Overrides(settings=settings, secrets=secrets),
         title=body.title,

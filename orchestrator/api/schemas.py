@@ -175,6 +175,7 @@ class ConversationBody(Body):
     settings: SettingsBody | None = None
     secrets: dict[str, str] | None = None
     image: str | None = None
+    size: int = 1
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 

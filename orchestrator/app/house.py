@@ -62,7 +62,7 @@ from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.overrides import OverrideSeal
-from orchestrator.services.pool import Size, WarmPool
+from orchestrator.services.pool import WarmPool
 from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
@@ -254,9 +254,9 @@ async def _furnish(
 
     pool = None
     if isinstance(driver, Spareable) and driver.capabilities.spares:
-        size = Size(settings.warm_pool, settings.warm_pool_max or 2 * settings.warm_pool)
-        pool = WarmPool(installation, driver, store.spares, clients, master, size)
-    elif settings.warm_pool:
+        stocks = settings.stocks
+        pool = WarmPool(installation, driver, store.spares, clients, master, stocks, default=settings.runtime_image)
+    elif any(stock.minimum for stock in settings.stocks):
         log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")
 
     def withdraw(conversation: Conversation) -> None:
@@ -337,6 +337,7 @@ async def _furnish(
         gone=withdraw,
         undelete_seconds=settings.undelete_seconds,
         images=settings.images,
+        sizes=settings.sizes,
         stages=lambda: stages_of(surroundings),
     )
     services = Services(

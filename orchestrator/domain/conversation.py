@@ -155,6 +155,7 @@ class StartRequest:
     git_provider: str | None = None
     initial_message: str | None = None
     image: str | None = None
+    size: int = 1  #: of `spares.SIZES`
     sealed_overrides: str = ""  #: settings and secrets of this request alone, sealed; empty when there are none
 
 

@@ -7,7 +7,7 @@ reply that was lost is found again by name or label. "I could not ask" (`DriverU
 
 import enum
 from collections.abc import AsyncIterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
 
 from orchestrator.domain.errors import PermanentError
@@ -73,6 +73,10 @@ class Limits:
     cpus: float = 2.0
     pids: int = 512
     disk_bytes: int = 0  #: of workspace and state together, and of any one file; 0 for no limit
+
+    def times(self, size: int) -> "Limits":
+        """So many times of all but the disk."""
+        return replace(self, memory_bytes=size * self.memory_bytes, cpus=size * self.cpus, pids=size * self.pids)
 
 
 @dataclass(frozen=True)

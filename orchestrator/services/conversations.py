@@ -93,6 +93,7 @@ class ConversationService:
         gone: Callable[[Conversation], None],
         undelete_seconds: float,
         images: Collection[str] | None,
+        sizes: Collection[int] = (1,),
         stages: Callable[[], Sequence[str]],
     ) -> None:
         self._start_stages = stages
@@ -106,6 +107,7 @@ class ConversationService:
         self._gone = gone
         self._undelete_seconds = undelete_seconds
         self._images = images
+        self._sizes = sizes
 
     async def create(
         self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None = None
@@ -368,6 +370,11 @@ class ConversationService:
                 "this image may not be used here",
                 field="image",
                 hint="leave image out, or ask the operator to allow it",
+            )
+        if request.size not in self._sizes:
+            allowed = ", ".join(map(str, sorted(self._sizes)))
+            raise InvalidRequest(
+                "this size may not be used here", field="size", hint=f"leave size out, or use one of these: {allowed}"
             )
         bundle = await self._effective.bundle(conversation.tenant, conversation.user, own=conversation)
         if not bundle.settings.get("agent_settings", {}).get("llm", {}).get("model"):

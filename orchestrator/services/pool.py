@@ -15,15 +15,24 @@ from dataclasses import dataclass
 import anyio
 import structlog
 
-from orchestrator.domain.errors import LeaseLost, NestorError, RuntimeNotFound, StoreUnavailable, Undecryptable
+from orchestrator.domain.errors import (
+    LeaseLost,
+    NestorError,
+    PermanentError,
+    RuntimeNotFound,
+    StoreUnavailable,
+    Undecryptable,
+)
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText, new_secret
+from orchestrator.domain.spares import Stock
 from orchestrator.drivers.base import (
     ClaimTaken,
     Condition,
     Driver,
     Endpoint,
     Handle,
+    Limits,
     RuntimeSpec,
     Spareable,
     spare_labels,
@@ -60,16 +69,9 @@ class Taken:
     init_key: SecretText
 
 
-@dataclass(frozen=True)
-class Size:
-    """How many: `minimum` ready ones of each kind; never more than `maximum` that are nobody's."""
-
-    minimum: int
-    maximum: int
-
-
 class WarmPool:
-    """Of one replica. With a minimum of 0 it drains what is there."""
+    """Of one replica. Kinds that `stocks` does not name, or names with a minimum of 0, are drained. `default` is what
+    the image of None is called, where requests may also name it."""
 
     def __init__(
         self,
@@ -78,26 +80,26 @@ class WarmPool:
         spares: Spares,
         clients: RuntimeClients,
         master: MasterKeys,
-        size: Size,
+        stocks: Sequence[Stock],
         *,
-        images: Sequence[str | None] = (None,),
+        default: str | None = None,
     ) -> None:
         self._installation = installation
         self._driver = driver
         self._spares = spares
         self._clients = clients
         self._master = master
-        self._images = images
-        self._kinds: dict[str, str | None] = {}  #: kind -> image, as they were looked at last
+        self._stocks = stocks
+        self._default = default
+        self._kinds: dict[str, Stock] = {}  #: what spares of a stock are by now, as it was looked at last
         self._looked = float("-inf")
         self._wanted = anyio.Event()
         self._starts = 0
         self._calm = anyio.Event()
-        self.size = size
 
     @property
     def is_on(self) -> bool:
-        return self.size.minimum > 0
+        return any(stock.minimum for stock in self._stocks)
 
     async def run(self) -> None:
         """Until cancelled: a tick, then a pause, which a claim cuts short."""
@@ -141,16 +143,17 @@ class WarmPool:
             return 0
         made = 0
         async with anyio.create_task_group() as tasks:
-            for kind, image in self._kinds.items():
-                while reserved := await self._reserved(kind):
-                    tasks.start_soon(self._make, reserved, kind, image)
+            for kind, stock in self._kinds.items():
+                while reserved := await self._reserved(kind, stock):
+                    tasks.start_soon(self._make, reserved, kind, stock)
                     made += 1
         return made
 
-    async def claim(self, lease: Lease, image: str | None) -> Taken | None:
-        """A spare of that image, bound to the lease's conversation; None for a miss. One that the conversation has from
-        an earlier try is removed first. Raises `DriverUnavailable`, then nothing was claimed."""
-        kind = next((kind for kind, of in self._kinds.items() if of == image), None)
+    async def claim(self, lease: Lease, image: str | None, size: int = 1) -> Taken | None:
+        """A spare of that image and size, bound to the lease's conversation; None for a miss. One that the
+        conversation has from an earlier try is removed first. Raises `DriverUnavailable`, then nothing was claimed."""
+        wanted = (None if image == self._default else image, size)
+        kind = next((kind for kind, stock in self._kinds.items() if stock.kind == wanted), None)
         if not self.is_on or kind is None:
             return None
         while isinstance(found := await self._spares.claim(lease, kind), str):
@@ -198,20 +201,29 @@ class WarmPool:
         """Now and then: what a spare would be now, and whether those that are ready still are."""
         if time.monotonic() < self._looked + _LOOK_SECONDS:
             return
-        driver = self._driver
-        kinds: dict[str, str | None] = {}
-        if isinstance(driver, Spareable) and driver.capabilities.spares and self.is_on:
-            kinds = {kind_of(await driver.spare_kind(image), image): image for image in self._images}
+        kinds = {kind: stock for stock in self._stocks if stock.minimum and (kind := await self._kind_of(stock))}
         self._kinds = kinds
         for kind in await self._spares.kinds():
-            wanted = kind in kinds
-            retired = await self._spares.retire(kind, keep=self.size.minimum if wanted else 0, made_too=not wanted)
+            wanted = kinds.get(kind)
+            keep = 0 if wanted is None else wanted.minimum
+            retired = await self._spares.retire(kind, keep=keep, made_too=wanted is None)
             if retired:
                 log.info("pool.drained", kind=kind, spares=retired)
             for name in await self._spares.waiting(kind):
                 if not await self._runs(name) and await self._spares.drop(name, kind):
                     log.warning("spare.lost", name=name)
         self._looked = time.monotonic()
+
+    async def _kind_of(self, stock: Stock) -> str | None:
+        """None where there can be no spares of it, which is said; the others are made all the same."""
+        driver = self._driver
+        if not (isinstance(driver, Spareable) and driver.capabilities.spares):
+            return None
+        try:
+            return kind_of(await driver.spare_kind(stock.image), stock)
+        except PermanentError as exc:
+            log.warning("pool.kind_not_possible", image=stock.image, problem=exc.message, hint=exc.hint)
+            return None
 
     async def _runs(self, name: str) -> bool:
         handle = await self._driver.find(name)
@@ -220,19 +232,19 @@ class WarmPool:
         except RuntimeNotFound:
             return False
 
-    async def _reserved(self, kind: str) -> str | None:
+    async def _reserved(self, kind: str, stock: Stock) -> str | None:
         name = f"{PREFIX}{new_uuid()}"
-        limits = {"minimum": self.size.minimum, "maximum": self.size.maximum, "at_once": _AT_ONCE}
+        limits = {"minimum": stock.minimum, "maximum": stock.maximum, "at_once": _AT_ONCE}
         hold_ms = int(_HOLD_SECONDS * 1000)
         made = await self._spares.reserve(name, kind, **limits, hold_ms=hold_ms, pace_ms=_PACE_MS)
         return name if made else None
 
-    async def _make(self, name: str, kind: str, image: str | None) -> None:
+    async def _make(self, name: str, kind: str, stock: Stock) -> None:
         """Start one. What fails is removed, and tried anew after a while."""
         try:
             with anyio.fail_after(_HOLD_SECONDS):
                 began = time.monotonic()
-                if await self._started(name, kind, image):
+                if await self._started(name, kind, stock):
                     log.info("spare.ready", name=name, seconds=round(time.monotonic() - began, 3))
                     return
             log.warning("spare.late", name=name)
@@ -244,10 +256,11 @@ class WarmPool:
             await self._spares.drop(name, kind)
         await self._remove_unowned(name)
 
-    async def _started(self, name: str, kind: str, image: str | None) -> bool:
+    async def _started(self, name: str, kind: str, stock: Stock) -> bool:
         labels = spare_labels(self._installation, id_of(name))
         await self._driver.ensure_volume(labels, fence=_MAKING_FENCE)
-        handle = await self._driver.create(RuntimeSpec(name, labels, image=image), fence=_MAKING_FENCE)
+        spec = RuntimeSpec(name, labels, image=stock.image, limits=Limits().times(stock.size))
+        handle = await self._driver.create(spec, fence=_MAKING_FENCE)
         key = new_secret()
         endpoint = await self._driver.start(handle, fence=_MAKING_FENCE, init_key=key)
         async with self._clients.open(endpoint.origin, new_secret()) as client:  # it has proved nothing yet
@@ -278,9 +291,11 @@ class WarmPool:
             await self._driver.remove_volume(spare_labels(self._installation, id_of(name)), fence=fence)
 
 
-def kind_of(program: str, image: str | None) -> str:
-    """A short name for what a driver says that a spare would be."""
-    return hashlib.sha256(f"{image or ''}|{program}".encode()).hexdigest()[:16]
+def kind_of(program: str, stock: Stock) -> str:
+    """A short name for what a driver says that a spare would be. For size 1 the one that it had before there were
+    sizes."""
+    size = f"{stock.size}|" if stock.size > 1 else ""
+    return hashlib.sha256(f"{size}{stock.image or ''}|{program}".encode()).hexdigest()[:16]
 
 
 def id_of(name: str) -> RuntimeId:

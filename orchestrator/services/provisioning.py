@@ -25,6 +25,7 @@ from orchestrator.drivers.base import (
     ExitCause,
     Gated,
     Handle,
+    Limits,
     OwnerLabels,
     RuntimeSpec,
 )
@@ -182,7 +183,9 @@ async def create_runtime(start: Provisioning) -> None:
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     await start.store(replace(start.conversation, runtime=runtime))
     await start.house.archived(start.conversation.tenant)
-    spec = RuntimeSpec(name=start.name, labels=start.labels, image=start.conversation.request.image)
+    request = start.conversation.request
+    limits = Limits().times(request.size)
+    spec = RuntimeSpec(name=start.name, labels=start.labels, image=request.image, limits=limits)
     start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
 
 

@@ -46,7 +46,8 @@ async def claim_spare(start: Provisioning) -> None:
     elif start.conversation.was_ready or runtime.volume is not None:
         start.told = HAS_WORKSPACE
     else:
-        taken = await pool.claim(start.lease, start.conversation.request.image)
+        request = start.conversation.request
+        taken = await pool.claim(start.lease, request.image, request.size)
         start.told = MISS if taken is None else await _bound(start, pool, taken)
         metrics.SPARES_ASKED.labels("hit" if start.warm else "miss" if taken is None else "not_taken").inc()
         log.info("pool.asked", conversation=start.conversation.id, hit=start.warm)

@@ -27,7 +27,17 @@ class RedisSpares:
         self, name: str, kind: str, *, minimum: int, maximum: int, at_once: int, hold_ms: int, pace_ms: int
     ) -> bool:
         own = (*_of(kind), keys.SPARES_UNBOUND, keys.SPARE_KINDS, keys.SPARE_COUNTS, keys.SPARE_PREFIX + name)
-        call = run("spare_reserve", own, name, kind, minimum, maximum, at_once, hold_ms, pace_ms)
+        call = run(
+            "spare_reserve",
+            (*own, keys.SPARES_LEAVING, keys.SPARE_PREFIX),
+            name,
+            kind,
+            minimum,
+            maximum,
+            at_once,
+            hold_ms,
+            pace_ms,
+        )
         return bool(await self._funnel.one(call) == "made")
 
     async def ready(self, name: str, kind: str, *, reference: str, address: str, sealed: str) -> bool:

@@ -69,8 +69,8 @@ class Spares(Protocol):
         self, name: str, kind: str, *, minimum: int, maximum: int, at_once: int, hold_ms: int, pace_ms: int
     ) -> bool:
         """Whether this replica is to make one more: fewer than `minimum` of the kind are there or being made, fewer
-        than `maximum` of all kinds exist that are nobody's, fewer than `at_once` are being made, and the last one was
-        reserved `pace_ms` ago. It must be ready within `hold_ms`."""
+        than `maximum` of it exist that are nobody's, those included that leave, fewer than `at_once` are being made,
+        and the last one was reserved `pace_ms` ago. It must be ready within `hold_ms`."""
         ...
 
     async def ready(self, name: str, kind: str, *, reference: str, address: str, sealed: str) -> bool:

@@ -41,10 +41,9 @@ async def look(settings: OrchestratorSettings, known: Known, stack: AsyncExitSta
             findings.append(Finding("runtimes", Level.OK, f"{len(handles)} exist; whose they are was not looked at"))
             return findings
         pool = await known.store.spares.counts()
-        if settings.warm_pool or any((pool.making, pool.ready, pool.leaving, pool.bound)):
-            words = (
-                f"{pool.ready} ready of {settings.warm_pool}, {pool.making} being made, {pool.leaving} being removed, "
-            )
+        wanted = sum(stock.minimum for stock in settings.stocks)
+        if wanted or any((pool.making, pool.ready, pool.leaving, pool.bound)):
+            words = f"{pool.ready} ready of {wanted}, {pool.making} being made, {pool.leaving} being removed, "
             words += f"{pool.bound} in use; {pool.hits} hits and {pool.misses} misses so far"
             findings.append(Finding("warm pool", Level.OK, words))
         wrong = [await _wrong(driver, handle, known.store.conversations, known.store.spares) for handle in handles]

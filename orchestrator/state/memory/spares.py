@@ -46,7 +46,7 @@ class MemorySpares:
         pool, now = self._pool, self._shelf.now_ms()
         making, ready = pool.named(SpareState.MAKING, kind), pool.named(SpareState.READY, kind)
         states = (SpareState.MAKING, SpareState.READY, SpareState.LEAVING)
-        if len(making) + len(ready) >= minimum or sum(len(pool.named(state)) for state in states) >= maximum:
+        if len(making) + len(ready) >= minimum or sum(len(pool.named(state, kind)) for state in states) >= maximum:
             return False
         if len(making) >= at_once or now < pool.reserved.get(kind, -pace_ms) + pace_ms:
             return False

@@ -1,13 +1,21 @@
 -- include: lease.lua
 -- Ask whether one more spare of a kind may be made; if so it is counted from now on, so that several who ask at once
 -- never make too many.
--- KEYS: making, ready (of this kind), unbound, kinds, counts, spare
--- ARGV: name, kind, how many of this kind, how many of all kinds, how many of this kind at once, ms until it must be
---       ready, ms between two
+-- KEYS: making, ready (of this kind), unbound, kinds, counts, spare, leaving, beginning of the keys of spares
+-- ARGV: name, kind, how many of this kind, how many with those of it that leave, how many of this kind at once, ms until
+--       it must be ready, ms between two
 -- Answers 'made', 'full', or 'later'.
 local now = now_ms()
-if redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2]) >= tonumber(ARGV[3])
-  or redis.call('SCARD', KEYS[3]) >= tonumber(ARGV[4]) then
+local there = redis.call('ZCARD', KEYS[1]) + redis.call('ZCARD', KEYS[2])
+if there >= tonumber(ARGV[3]) then
+  return 'full'
+end
+for _, name in ipairs(redis.call('SMEMBERS', KEYS[7])) do
+  if redis.call('HGET', KEYS[8] .. name, 'kind') == ARGV[2] then
+    there = there + 1
+  end
+end
+if there >= tonumber(ARGV[4]) then
   return 'full'
 end
 local last = tonumber(redis.call('HGET', KEYS[5], 'reserved:' .. ARGV[2]) or '0')

@@ -48,11 +48,11 @@ async def test_replicas_that_fill_it_at_once_never_overfill_it(house: House) -> 
     assert (await house.store.spares.counts()).making == 5
 
 
-async def test_the_maximum_counts_all_kinds_and_those_that_leave(house: House) -> None:
+async def test_the_maximum_of_a_kind_counts_those_of_it_that_leave_and_no_other_kind(house: House) -> None:
     spares = house.store.spares
-    for kind in ("one", "two"):
+    for kind in ("one", "one", "two", "two"):
         await made(spares, kind=kind)
-    assert await spares.retire("two", keep=0) == 1
+    assert await spares.retire("one", keep=1) == 1
     assert not await spares.reserve(a_name(), "one", **{**LIMITS, "maximum": 2})
     (leaving,) = await spares.leaving()
     await spares.forget(leaving)

@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.errors import DriverUnavailable, StateLost
-from orchestrator.drivers.base import is_spare
+from orchestrator.drivers.base import Limits, is_spare
 from orchestrator.drivers.fake import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -62,6 +62,24 @@ async def test_a_hit_asks_nothing_of_the_engine_and_is_told(data_dir: Path, engi
         assert is_spare(runtime.spec.labels), "a bound spare keeps its labels"
         posts = [path for path, _ in engine.script.posts(name)]
         assert posts == ["/api/init", "/api/settings", "/api/conversations"]
+
+
+async def test_each_size_has_spares_of_its_own_which_are_no_other_s(data_dir: Path, engine: FakeEngine) -> None:
+    sizes = {"allowed_sizes": "2,4", "warm_pools": "*2=1:1"}
+    async with over(data_dir, engine, spares=1, driver="fake", **sizes) as nestor:
+        key = await nestor.ready_tenant()
+        await filled(nestor, 2)
+        memory = {engine.runtimes[name].spec.limits.memory_bytes: name for name in unbound(engine)}
+        one = Limits().memory_bytes
+        assert set(memory) == {one, 2 * one}
+        for size, outcome in ((2, HIT), (4, "miss: no spare was ready"), (1, HIT)):
+            record = await started(nestor, key, size=size)
+            assert await told(nestor, key, record) == outcome
+            (name,) = [name for name, it in engine.runtimes.items() if record["id"] in it.serves]
+            assert (name == memory.get(size * one)) == (outcome == HIT)
+            assert engine.runtimes[name].spec.limits == Limits().times(size)
+        refused = await nestor.call("POST", "/api/v2/conversations", key, json={"size": 8}, status=422)
+        assert "1, 2, 4" in refused["hint"]
 
 
 async def test_without_a_spare_the_start_is_cold_in_the_same_saga_and_says_so(

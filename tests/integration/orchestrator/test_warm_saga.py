@@ -10,6 +10,7 @@ from support.records import a_conversation
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
+from orchestrator.domain.spares import Stock
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys
@@ -18,7 +19,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.overrides import OverrideSeal
-from orchestrator.services.pool import Size, WarmPool
+from orchestrator.services.pool import WarmPool
 from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.saga import Progress, Step, StepFailed
@@ -30,6 +31,7 @@ pytestmark = pytest.mark.anyio
 PASSED_OVER = ("volume", "create", "start", "alive", "init")
 NAMES = [step.name for step in ALL_STEPS if step.name not in PASSED_OVER]
 MASTER = MasterKeys([bytes(range(32))])
+STOCKS = (Stock(None, 1, 1, 4),)
 
 
 IMMORTAL = Mortal()
@@ -59,13 +61,13 @@ class World:
             expose=lambda conversation: 0,
             published=lambda conversation: None,
             withdraw=lambda conversation: None,
-            pool=WarmPool("here", driver, spares, clients, MASTER, Size(1, 4)),
+            pool=WarmPool("here", driver, spares, clients, MASTER, STOCKS),
         )
 
     async def filled(self) -> str:
         """The name of the one spare, which is ready."""
         engine_driver = FakeDriver(self.engine)
-        pool = WarmPool("here", engine_driver, self.store.spares, RuntimeClients(), MASTER, Size(1, 4))
+        pool = WarmPool("here", engine_driver, self.store.spares, RuntimeClients(), MASTER, STOCKS)
         while not (waiting := await self.waiting()):
             await pool.tick()
         (name,) = waiting
@@ -178,7 +180,7 @@ async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_dou
         start = await world.begun(world.house(), conversation, lease_ms=1)
         mortal = Mortal(at)
         start.house = world.house(mortal)
-        made(start.house.pool)._kinds = dict.fromkeys(await world.store.spares.kinds())
+        made(start.house.pool)._kinds = dict.fromkeys(await world.store.spares.kinds(), STOCKS[0])
         try:
             await world.run(start, mortal=mortal)
         except Killed:
