@@ -6,14 +6,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from starlette.applications import Starlette
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.responses import PlainTextResponse, RedirectResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from orchestrator.demo.loopback import serving
 from orchestrator.demo.model_server import ScriptedModel
+from runtime.secrets import sources
 from tests.support.runtimes import KEY, MODEL_KEY, SECRET_KEY, Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
@@ -114,8 +116,14 @@ async def test_secrets_can_be_added_later_in_three_forms_and_live_through_a_rest
     assert await runtime.outputs(id) == ["PLAIN-A-VALUE,PLAIN-B-VALUE,CC-C"]
 
 
-async def test_lookups_on_other_hosts_are_bounded(runtime: Runtime) -> None:
+async def test_lookups_on_other_hosts_are_bounded(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LOOKUP_SECONDS", 1.0)
     seen: list[str] = []
+
+    async def drops() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x"
+            await anyio.sleep(0.1)
 
     async def answer(request: Request) -> Response:
         seen.append(request.headers.get("x-key", ""))
@@ -126,20 +134,22 @@ async def test_lookups_on_other_hosts_are_bounded(runtime: Runtime) -> None:
                 return PlainTextResponse("x" * 70_000)
             case "moved":
                 return RedirectResponse("/good")
+            case "endless":
+                return StreamingResponse(drops())
             case _:
                 return Response(b"\xff\xfe", 200)
 
     app = Starlette(routes=[Route("/{name}", answer)])
     async with serving(app, host="127.0.0.1", port=0) as origin:
-        names = ("good", "large", "moved", "binary")
+        names = ("good", "large", "moved", "binary", "endless")
         secrets = {
             name.upper(): {"kind": "LookupSecret", "url": f"{origin}/{name}", "headers": {"X-Key": "header-value-1"}}
             for name in names
         }
-        id = await runtime.start([terminal('echo "[$GOOD][$LARGE][$MOVED][$BINARY]"')], secrets=secrets)
+        id = await runtime.start([terminal('echo "[$GOOD][$LARGE][$MOVED][$BINARY][$ENDLESS]"')], secrets=secrets)
         await runtime.finish(id)
-    assert await runtime.outputs(id) == ["[<secret-hidden>][][][]"]
-    assert seen == ["header-value-1"] * 4
+    assert await runtime.outputs(id) == ["[<secret-hidden>][][][][]"]
+    assert seen == ["header-value-1"] * 5
 
 
 async def test_a_host_that_nobody_named_is_not_asked(tmp_path: Path) -> None:
