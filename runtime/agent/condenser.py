@@ -44,7 +44,8 @@ class CondenserSpec(BaseModel):
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
     llm: LlmSettings | None = None
-    max_size: int = Field(default=240, ge=4)
+    max_size: int = Field(default=240, ge=4)  #: events that the model is shown
+    max_tokens: int | None = Field(default=None, gt=0)  #: of a call, by an estimate; None: no bound
     keep_first: int = Field(default=2, ge=0)
 
 

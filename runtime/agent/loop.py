@@ -17,6 +17,7 @@ from typing import Any, Protocol, TypeVar
 from runtime.agent.history import History
 from runtime.agent.llm import Model
 from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
+from runtime.agent.size import tokens_of
 from runtime.agent.stuck import Repetition, acted, refused
 from runtime.agent.tools.base import Call, InvalidCall, Toolbox
 from runtime.events.actions import FinishAction, Observation, ThinkAction
@@ -119,6 +120,10 @@ class Memory(Protocol):
     def too_long(self) -> bool:
         """Whether it has to be condensed before the model is asked."""
 
+    @property
+    def most_tokens(self) -> int | None:
+        """A call of more tokens has to be condensed first; None: however long it is."""
+
     async def condense(self, *, hard: bool = False) -> bool:
         """Condense; False when nothing can be forgotten."""
 
@@ -178,7 +183,7 @@ class Run:
     async def _ask(self) -> Ending | None:
         if self._repetition is not None and self.history.unanswered:
             self._repetition.began_anew()
-        if self._memory.too_long and await self._memory.condense():
+        if (self._memory.too_long or self._is_heavy()) and await self._memory.condense():
             await self._reread()
         self.history.asking()
         try:
@@ -195,6 +200,10 @@ class Run:
         self.history.answered()
         await self._journal.settle()  # what is about to be done is on disk before it has effects
         return await self._weigh(steps)
+
+    def _is_heavy(self) -> bool:
+        most = self._memory.most_tokens
+        return most is not None and tokens_of(self.history.messages(), self._toolbox.schemas()) > most
 
     async def _reply(self) -> Reply:
         """The model's answer. When it can take no more, the history is condensed and it is asked once again."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-_ROLE = """\
+_PERSONA = """\
 You are a software engineer who works in a container of your own. You do what the user asks by acting: you read and
 change files, run commands, and check the result. You finish what you start.
-
+"""
+_RULES = """\
 How to work
 - Look before you change: read the files and the project's own instructions, and find out how it is built and tested.
 - Make the smallest change that does the job, in the style of the code around it. Do not touch what is not asked for.
@@ -29,9 +30,9 @@ When you are done, call `finish`, or answer in plain words; either one gives the
 """
 
 
-def system_prompt(own: str | None) -> str:
-    """The agent's own prompt when its definition has one, else ours."""
-    return own if own else _ROLE
+def system_prompt(own: str | None, persona: str | None = None) -> str:
+    """The agent's own prompt when its definition has one, else ours, in which `persona` says who the agent is."""
+    return own if own else f"{(persona or _PERSONA).strip()}\n\n{_RULES}"
 
 
 def dynamic_context(

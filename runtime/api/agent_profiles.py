@@ -98,29 +98,35 @@ async def materialize(state: StateDependency, name: Name) -> JSONResponse:
     return JSONResponse(diagnostics)
 
 
-def launched(state: RuntimeState, id: UUID) -> tuple[AgentProfile, AgentSettings]:
-    """The profile and what its agent has. Raises HTTPException: 404 for an unknown one, 422 for one that names a model
-    or a server that is not there."""
+def launched(state: RuntimeState, id: UUID, *, model: str | None = None) -> tuple[AgentProfile, AgentSettings]:
+    """The profile and what its agent has, with the model of another LLM profile where one is named. Raises
+    HTTPException: 404 for an unknown one, 422 for one that names a model or a server that is not there."""
     try:
         profile = state.agent_profiles.by_id(id)
     except ProfileNotFound:
         raise HTTPException(404, f"Agent profile '{id}' not found") from None
+    if model is not None:
+        profile = profile.model_copy(update={"llm_profile_ref": model})
     try:
         return profile, agent_settings(profile, state.profiles, state.settings_store.read())
     except ProfileNotFound as error:
-        raise refused("agent_profile_id", f"{error}: agent profile '{profile.name}' names it") from None
+        raise refused("agent_profile_id", f"{error}: agent profile '{profile.name}' or its start names it") from None
 
 
 def with_agent(state: RuntimeState, body: Mapping[str, Any]) -> tuple[Mapping[str, Any], dict[str, Any] | None]:
     """A start request with its profile's agent in it, and what the conversation says of that profile. Raises
     HTTPException."""
     id = body.get("agent_profile_id")
+    additions = body.get("agent_launch_additions")
+    model = additions.get("llm_profile_ref") if isinstance(additions, Mapping) else None
+    if model is not None and (id is None or not isinstance(model, str)):
+        raise refused("agent_launch_additions", "llm_profile_ref is the name of a profile, and needs agent_profile_id")
     if id is None:
         return body, None
     if body.get("agent") is not None or body.get("agent_settings") is not None:
         raise refused("agent_profile_id", "give one of agent, agent_settings and agent_profile_id")
     try:
-        profile, settings = launched(state, UUID(str(id)))
+        profile, settings = launched(state, UUID(str(id)), model=model)
     except ValueError:
         raise refused("agent_profile_id", "agent_profile_id is no UUID") from None
     told = {

@@ -289,7 +289,7 @@ class Conversation:
         )
         self.emit(
             SystemPromptEvent,
-            system_prompt=TextContent(text=system_prompt(agent.system_prompt)),
+            system_prompt=TextContent(text=system_prompt(agent.system_prompt, agent.persona)),
             tools=self.toolbox.descriptions(),
             dynamic_context=TextContent(text=self.mask.text(context)),
         )

@@ -69,6 +69,11 @@ class ConversationMemory:
         spec = self._spec
         return spec is not None and (self._requested or self._conversation.shown_events > spec.max_size)
 
+    @property
+    def most_tokens(self) -> int | None:
+        """A call of more tokens has to be condensed first; None: however long it is."""
+        return None if self._spec is None else self._spec.max_tokens
+
     def request(self) -> None:
         """Condense before the next step. Raises NoCondenser."""
         if self._spec is None:

@@ -25,6 +25,7 @@ from pydantic import (
 from runtime.agent.stuck import StuckThresholds
 from runtime.agent.tools.client import ClientToolSpec, checked_tools
 from runtime.configuration.record import AgentSettings
+from runtime.conversations.additions import LaunchAdditions
 from runtime.conversations.definition import AgentDefinition, from_settings
 from runtime.conversations.hooks import HookConfig
 from runtime.conversations.observability import (
@@ -130,6 +131,7 @@ class StartRequest(BaseModel):
     autotitle: bool = True
     title_llm_profile: str | None = Field(default=None, min_length=1, max_length=128)
     prompt: str | None = Field(default=None, max_length=2000)
+    agent_launch_additions: LaunchAdditions | None = None
     observability_span_name: SpanName = DEFAULT_SPAN_NAME
     observability_tags: TraceTags = Field(default_factory=list)
     observability_metadata: TraceMetadata = Field(default_factory=dict)
@@ -163,6 +165,13 @@ class StartRequest(BaseModel):
             # An agent with a model and no kind counts as the ordinary one.
             given["agent"] = {"kind": "Agent", **given["agent"]}
         return given
+
+    @model_validator(mode="after")
+    def _with_additions(self) -> StartRequest:
+        if self.agent_launch_additions is not None:
+            self.agent = self.agent_launch_additions.applied(self.agent)
+            self.agent_launch_additions = None  # once is enough, however often this is validated
+        return self
 
     @field_validator("secrets")
     @classmethod

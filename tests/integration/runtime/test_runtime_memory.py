@@ -93,6 +93,15 @@ async def test_a_long_conversation_is_condensed_by_itself_and_again(runtime: Run
     assert kept[::2] == [f"message {turn}" for turn in range(9)], "the log keeps everything"
 
 
+async def test_it_is_condensed_when_a_call_has_too_many_tokens(runtime: Runtime) -> None:
+    id = await condensing(runtime, max_tokens=4_000)
+    for text in ("short", "x" * 6_000, "y" * 6_000, "short again"):
+        await runtime.http.post(f"/api/conversations/{id}/events", json={**message(text), "run": True})
+        await runtime.finish(id)
+        condensed = await runtime.events(id, "Condensation")
+        assert bool(condensed) == (text in ("y" * 6_000, "short again")), text[:20]
+
+
 async def test_it_is_remembered_over_a_restart(tmp_path: Path, model: ScriptedModel) -> None:
     async with runtime_at(tmp_path, model.base_url) as first:
         id = await condensing(first, max_size=8)

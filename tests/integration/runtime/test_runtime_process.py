@@ -292,6 +292,42 @@ def test_without_port_it_is_8000_and_what_stands_in_the_default_file_is_served(s
     assert httpx.get(f"{base}/api/conversations/count").status_code == 401
 
 
+def test_by_default_all_is_below_workspace_and_settings_in_the_home(start: Start, tmp_path: Path) -> None:
+    place, port = tmp_path / "at", free_port()
+    place.mkdir()
+    names = ("OH_PERSISTENCE_DIR", "OH_CONVERSATIONS_PATH", "OH_WORKSPACE_PATH")
+    start("--port", str(port), directory=place, **dict.fromkeys(names, ""))
+    base = f"http://127.0.0.1:{port}"
+    eventually(lambda: answers(f"{base}/ready"))
+    with httpx.Client(base_url=base, headers={"X-Session-API-Key": KEY}, timeout=30) as client:
+        sent = {"agent": {"llm": {"model": "m"}}, "workspace": {"working_dir": "workspace/project"}}
+        id = client.post("/api/conversations", json=sent).json()["id"]
+        printed = client.post(f"/api/conversations/{id}/bash/execute_bash_command", json={"command": "pwd"}).json()
+        assert printed["stdout"].strip() == str(place / "workspace" / "project")
+        assert client.put("/api/settings/secrets", json={"name": "A", "value": "v"}).status_code == 200
+    assert sorted(entry.name for entry in (place / "workspace").iterdir()) == [
+        "bash_events",
+        "conversations",
+        "project",
+    ]
+    assert (place / "workspace" / "project" / ".git").is_dir()
+    folder = place / "workspace" / "conversations" / id.replace("-", "")
+    assert {"events.jsonl"} <= {entry.name for entry in folder.iterdir()}
+    kept = tmp_path / ".openhands"
+    assert (kept / "secrets.json").stat().st_mode & 0o777 == 0o600
+    assert kept.stat().st_mode & 0o777 == 0o700
+
+
+def test_without_a_secret_key_it_says_that_secrets_will_not_be_kept(start: Start) -> None:
+    port = free_port()
+    process = start("--port", str(port), keys=False)
+    base = f"http://127.0.0.1:{port}"
+    eventually(lambda: answers(f"{base}/ready"))
+    assert any("OH_SECRET_KEY" in warning for warning in httpx.get(f"{base}/ready").json()["warnings"])
+    process.send_signal(signal.SIGTERM)
+    assert "OH_SECRET_KEY" in finish(process)[1]
+
+
 @pytest.mark.parametrize(
     ("arguments", "variables", "told"),
     [

@@ -213,6 +213,62 @@ async def test_skills_are_shown_only_to_who_asks(runtime: Runtime) -> None:
     assert [skill["name"] for skill in shown["agent"]["agent_context"]["skills"]] == ["greet"]
 
 
+async def test_a_persona_takes_the_place_of_ours_and_a_prompt_the_place_of_all(runtime: Runtime) -> None:
+    for agent, wanted, unwanted in (
+        ({}, "You are a software engineer", "pirate"),
+        ({"persona": "You are a pirate."}, "You are a pirate.\n\nHow to work", "software engineer"),
+        ({"persona": "You are a pirate.", "system_prompt": "Only this."}, "Only this.", "pirate"),
+    ):
+        sent = runtime.body()
+        sent["agent"].update(agent)
+        id = (await start(runtime, sent))["id"]
+        await runtime.say(id, [{"text": "x"}], run=False)
+        (prompt,) = await runtime.events(id, "SystemPromptEvent")
+        assert prompt["system_prompt"]["text"].startswith(wanted)
+        assert unwanted not in prompt["system_prompt"]["text"]
+
+
+async def test_additions_go_to_the_agent_wherever_it_came_from(runtime: Runtime) -> None:
+    own = {"name": "greet", "content": "of the agent"}
+    additions = {
+        "system_message_suffix_append": "added text",
+        "skills": [{"name": "greet", "content": "added"}, {"name": "part", "content": "added"}],
+    }
+    sent = runtime.body()
+    sent["agent"]["agent_context"] = {"skills": [own], "system_message_suffix": "own text"}
+    settings = {"llm": runtime.llm(), "agent_context": {"skills": [own], "system_message_suffix": "own text"}}
+    for body in (sent, {**without(sent, "agent"), "agent_settings": settings}):
+        params = {"include_skills": True}
+        made = await start(runtime, {**body, "agent_launch_additions": additions}, params=params)
+        context = made["agent"]["agent_context"]
+        assert context["system_message_suffix"] == "own text\n\nadded text"
+        assert [(skill["name"], skill["content"]) for skill in context["skills"]] == [
+            ("greet", "of the agent"),
+            ("part", "added"),
+        ]
+    bare = await start(runtime, {**runtime.body(), "agent_launch_additions": {"system_message_suffix_append": "alone"}})
+    assert bare["agent"]["agent_context"]["system_message_suffix"] == "alone"
+    for wrong in ({"more": 1}, {"system_message_suffix_append": "x" * 32_769}, {"llm_profile_ref": "p"}, {"skills": 1}):
+        await start(runtime, {**runtime.body(), "agent_launch_additions": wrong}, 422)
+
+
+async def test_a_profile_is_started_with_another_model(runtime: Runtime) -> None:
+    for name in ("usual", "other"):
+        saved = await runtime.http.post(f"/api/profiles/{name}", json={"llm": runtime.llm(model=f"openai/{name}")})
+        assert saved.status_code < 300, saved.text
+    answer = await runtime.http.post("/api/agent-profiles/mine", json={"llm_profile_ref": "usual"})
+    assert answer.status_code == 201, answer.text
+    listed = (await runtime.http.get("/api/agent-profiles")).json()["profiles"]
+    sent = {**without(runtime.body(), "agent"), "agent_profile_id": listed[0]["id"]}
+    assert (await start(runtime, sent))["agent"]["llm"]["model"] == "openai/usual"
+    made = await start(runtime, {**sent, "agent_launch_additions": {"llm_profile_ref": "other"}})
+    assert (made["agent"]["llm"]["model"], made["launched_agent_profile"]["llm_profile_ref"]) == (
+        "openai/other",
+        "other",
+    )
+    await start(runtime, {**sent, "agent_launch_additions": {"llm_profile_ref": "nobody"}}, 422)
+
+
 # -- secrets that the agent's definition brings along
 
 
