@@ -22,7 +22,7 @@ from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.observability import with_observability
 from runtime.api.parsing import json_object, refused, validated
-from runtime.conversations.catalogue import SortOrder, UnknownPage, page
+from runtime.conversations.catalogue import Page, SortOrder, UnknownPage, page
 from runtime.conversations.older import OlderConversations, OlderRefusal, OlderStart
 from runtime.conversations.record import ConversationRecord, shown
 from runtime.conversations.start import GivenSource, StartRequest
@@ -34,6 +34,7 @@ from runtime.store.exposure import Opening
 
 router = APIRouter(prefix="/conversations", tags=["Conversations"])
 
+LONGEST_PAGE = 100
 _NEWER_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
 
 
@@ -90,7 +91,7 @@ async def _start_older(state: RuntimeState, body: Mapping[str, Any]) -> JSONResp
 async def search(
     state: StateDependency,
     page_id: UUID | None = None,
-    limit: Annotated[int, Query(gt=0, le=100)] = 100,
+    limit: Annotated[int, Query(gt=0, le=LONGEST_PAGE)] = LONGEST_PAGE,
     status: Status | None = None,
     sort_order: SortOrder = SortOrder.CREATED_AT_DESC,
     include_skills: bool = False,
@@ -99,19 +100,26 @@ async def search(
         found = page(state.conversations.records(), page_id=page_id, limit=limit, status=status, order=sort_order)
     except UnknownPage as error:
         raise HTTPException(400, str(error)) from None
+    if not include_skills:
+        return json_text(page_json(state, found))
     service, folders = state.conversations, state.conversations.folders
     elsewhere = service.elsewhere(record.id for record in found.records)
-    if not include_skills:
-        listed = b",".join(
-            record.shown_json(folders.path(record.id), elsewhere=record.id in elsewhere) for record in found.records
-        )
-        following = json.dumps(found.next_id.hex if found.next_id else None).encode()
-        return json_text(b'{"items":[' + listed + b'],"next_page_id":' + following + b"}")
     items = [
         shown(record, folders.path(record.id), include_skills=True, elsewhere=record.id in elsewhere)
         for record in found.records
     ]
     return JSONResponse({"items": items, "next_page_id": found.next_id.hex if found.next_id else None})
+
+
+def page_json(state: RuntimeState, found: Page) -> bytes:
+    """The body of `search` without skills."""
+    service, folders = state.conversations, state.conversations.folders
+    elsewhere = service.elsewhere(record.id for record in found.records)
+    listed = b",".join(
+        record.shown_json(folders.path(record.id), elsewhere=record.id in elsewhere) for record in found.records
+    )
+    following = json.dumps(found.next_id.hex if found.next_id else None).encode()
+    return b'{"items":[' + listed + b'],"next_page_id":' + following + b"}"
 
 
 @router.get("/count")

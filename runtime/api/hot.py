@@ -1,29 +1,34 @@
 """The few requests that clients make all the time, answered before the framework sees them.
 
-Only plain ones: a GET without query, body, origin or special header, by a caller with the key, of a runtime that is
-ready. Whatever is different in any way goes the usual way, so nothing is decided here twice; and the bytes are those
-that the usual route makes, kept as long as what they show has not changed.
+Only plain ones: a GET without body, origin or special header, and without a query but for the length of a page, by a
+caller with the key, of a runtime that is ready. Whatever is different in any way goes the usual way, so nothing is
+decided here twice; and the bytes are those that the usual route makes, kept as long as what they show has not changed.
 """
 
 from __future__ import annotations
 
+import re
 from uuid import UUID
 
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from runtime.api.conversations import conversation_json
+from runtime.api.conversations import LONGEST_PAGE, conversation_json, page_json
 from runtime.api.health import HEALTHY, ready_body
 from runtime.api.settings import settings_answer
 from runtime.configuration.record import SettingsRecord
+from runtime.conversations.catalogue import SortOrder, page
 from runtime.state import RuntimeState, Stage
 from runtime.store.exposure import Exposure
 
 _CONVERSATIONS = "/api/conversations/"
+_SEARCH = "/api/conversations/search"
+_LIMIT = re.compile(rb"limit=([0-9]{1,3})")
 _ID_LENGTHS = (len(_CONVERSATIONS) + 32, len(_CONVERSATIONS) + 36)
 #: with one of these the answer may be another one
 _SPECIAL = frozenset(
     (b"origin", b"x-expose-secrets", b"x-generation", b"x-fence", b"content-length", b"transfer-encoding", b"expect")
 )
+_KEYED = frozenset(("/api/settings", _SEARCH))
 _OPEN = {"/health": HEALTHY, "/alive": HEALTHY}
 
 
@@ -47,10 +52,10 @@ class HotRoutes:
         await send({"type": "http.response.body", "body": body})
 
     def _answer(self, scope: Scope) -> bytes | None:
-        if scope["method"] != "GET" or scope["query_string"] or self._state.settings.root_path:
-            return None
         path: str = scope["path"]
-        keyed = path == "/api/settings" or (path.startswith(_CONVERSATIONS) and len(path) in _ID_LENGTHS)
+        if scope["method"] != "GET" or self._state.settings.root_path or (scope["query_string"] and path != _SEARCH):
+            return None
+        keyed = path in _KEYED or (path.startswith(_CONVERSATIONS) and len(path) in _ID_LENGTHS)
         if not keyed and path not in _OPEN and path != "/ready":
             return None
         key = None
@@ -67,7 +72,17 @@ class HotRoutes:
             return ready_body(self._state)
         if not self._state.session_keys.accepts(key.decode("latin-1") if key is not None else None):
             return None
+        if path == _SEARCH:
+            return self._page_json(scope["query_string"])
         return self._settings_json() if path == "/api/settings" else self._conversation_json(path)
+
+    def _page_json(self, query: bytes) -> bytes | None:
+        asked = _LIMIT.fullmatch(query)
+        limit = LONGEST_PAGE if not query else int(asked[1]) if asked else 0
+        if not 0 < limit <= LONGEST_PAGE:
+            return None
+        records, order = self._state.conversations.records(), SortOrder.CREATED_AT_DESC
+        return page_json(self._state, page(records, page_id=None, limit=limit, status=None, order=order))
 
     def _settings_json(self) -> bytes | None:
         record = self._state.settings_store.read()

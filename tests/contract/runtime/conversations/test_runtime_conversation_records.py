@@ -219,6 +219,9 @@ async def test_an_agent_can_be_given_as_settings_and_unknown_keys_are_ignored(ru
         ("limit=0", 422),
         ("limit=101", 422),
         ("limit=1", 200),
+        ("limit=", 422),
+        ("limit=1000", 422),
+        ("limit=9&limit=0", 422),
         ("sort_order=X", 422),
         ("status=stopped", 422),
         (f"page_id={uuid4()}", 400),
@@ -245,6 +248,14 @@ async def test_pages_of_conversations(runtime: Runtime) -> None:
             assert "-" not in answer["next_page_id"]
             page = f"&page_id={answer['next_page_id']}"
         assert found == wanted
+    for query in ("", "limit=3", "limit=100"):  # answered ahead of the framework; with one thing more it is not
+        short, whole = [
+            await runtime.http.get(f"/api/conversations/search?{query}{more}") for more in ("", "&status=idle")
+        ]
+        assert short.content == whole.content
+        assert short.headers["content-type"] == whole.headers["content-type"]
+    keyless = {"X-Session-API-Key": "wrong"}
+    assert (await runtime.http.get("/api/conversations/search?limit=3", headers=keyless)).status_code == 401
     assert (await runtime.http.get("/api/conversations/count?status=idle")).json() == 5
     assert (await runtime.http.get("/api/conversations/count?status=error")).json() == 0
     assert (await runtime.http.get("/api/conversations/count?status=stopped")).status_code == 422
