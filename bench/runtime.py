@@ -13,6 +13,7 @@ import contextlib
 import json
 import math
 import os
+import shutil
 import signal
 import statistics
 import subprocess
@@ -153,18 +154,22 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
         server.start()
         client = Client(server)
         others = [create(client, server, f"other-{number}") for number in range(8)]
-        ids = {"peer": create(client, server, "short"), "ours": create(client, server, "long")}
-        for _ in range(100):
-            client.call("POST", f"/api/conversations/{ids['peer']}/events", MESSAGE)
+        pairs = [{name: create(client, server, f"{name}-{number}") for name in ("peer", "ours")} for number in range(4)]
+        ids = pairs[0]
+        for pair_of in pairs:
+            for _ in range(100):
+                client.call("POST", f"/api/conversations/{pair_of['peer']}/events", MESSAGE)
         client.close()
         server.stop(remove=False)
-        folder = next((server.folder / "conversations").glob(ids["ours"].replace("-", "") + "*"), None)
-        folder = folder or server.folder / "conversations" / ids["ours"]
-        subprocess.run([sys.executable, "-P", str(HERE / "long_log.py"), str(folder), "100000"], check=True)
+        long = [server.folder / "conversations" / pair_of["ours"].replace("-", "") for pair_of in pairs]
+        subprocess.run([sys.executable, "-P", str(HERE / "long_log.py"), str(long[0]), "100000"], check=True)
+        for folder in long[1:]:
+            for file in long[0].glob("events.*"):
+                shutil.copy(file, folder)
         server.start()  # takes the events up into the record, as after a crash
         opening: dict[str, list[float]] = {name: [] for name in ids}
         appending: dict[str, list[float]] = {name: [] for name in ids}
-        for number in range(2 * math.ceil(rounds / 2)):  # each of the two is first as often as the other
+        for _ in range(rounds):
             server.stop(remove=False)
             server.start()
             client = Client(server)
@@ -173,10 +178,11 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
                 client.call("POST", f"/api/conversations/{id}/events", MESSAGE)
             quiet([server], 5)
             client.connect()
-            for name in ids if number % 2 else reversed(ids):
-                path = f"/api/conversations/{ids[name]}/events"
-                opening[name].append(spent(server, 1, lambda: client.call("GET", f"{path}/search?limit=1")))  # noqa: B023
-                appending[name].append(spent(server, 1, lambda: client.call("POST", path, MESSAGE)))  # noqa: B023
+            for number, pair_of in enumerate(pairs):  # each of the two is first as often as the other
+                for name in pair_of if number % 2 else reversed(pair_of):
+                    path = f"/api/conversations/{pair_of[name]}/events"
+                    opening[name].append(spent(server, 1, lambda: client.call("GET", f"{path}/search?limit=1")))  # noqa: B023
+                    appending[name].append(spent(server, 1, lambda: client.call("POST", path, MESSAGE)))  # noqa: B023
         yield least("opening, 100,000 against 100 events", opening, "us", 1.3, 1.1)
         yield least("first POST event, 100,000 against 100", appending, "us", 1.3, 1.1)
         at = {
