@@ -58,12 +58,23 @@ def load() -> Any:
         # The library reads this at import; without it, it would fetch a price map from the network.
         os.environ["LITELLM_LOCAL_MODEL_COST_MAP"] = "True"
         with _beside_a_server():
-            library: Any = importlib.import_module("litellm")
+            library = _imported()
             library.openai = importlib.import_module("openai")  # the base of all its errors
         library.suppress_debug_info = True
         library.turn_off_message_logging = True
         logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # its lines can hold request bodies
         return library
+
+
+def _imported() -> Any:
+    try:
+        return importlib.import_module("litellm")
+    except BaseException:
+        # Its parts that were imported would stay, without a place in the package that the next import makes: every call
+        # of the model would fail for good, where only a moment's lack of descriptors or memory was the matter.
+        for name in [name for name in sys.modules if name.partition(".")[0] == "litellm"]:
+            del sys.modules[name]
+        raise
 
 
 @contextmanager

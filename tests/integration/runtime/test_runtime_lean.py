@@ -1,6 +1,8 @@
 """A runtime is ready before it has imported what is heavy, and what needs no model never imports it."""
 
 import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -71,6 +73,37 @@ def test_the_server_answers_while_the_model_library_is_imported(tmp_path: Path, 
             assert http.get("/health").status_code == 200
             answered += 1
         assert answered > 20
+
+
+FAILS_ONCE = """
+import sys
+
+
+class Fails:
+    done = False
+
+    def find_spec(self, name, path=None, target=None):
+        if not self.done and name.startswith("litellm.") and "litellm.main" in sys.modules:
+            type(self).done = True
+            raise OSError(24, "Too many open files")
+
+
+sys.meta_path.insert(0, Fails())
+from runtime.agent.llm import load
+
+try:
+    load()
+except OSError:
+    load()
+    import litellm.exceptions
+
+    print("whole", litellm is load() and litellm.exceptions is sys.modules["litellm.exceptions"])
+"""
+
+
+def test_an_import_that_failed_half_way_does_not_spoil_the_next_one() -> None:
+    done = subprocess.run([sys.executable, "-c", FAILS_ONCE], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "whole True\n", done.stderr[-2000:]
 
 
 def test_an_idle_runtime_uses_no_time(tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
@@ -149,3 +150,19 @@ async def test_the_runtime_of_a_conversation_in_the_contracts_words(runtime: Run
         "runtime_error",
     }
     assert (await runtime.http.get(f"/api/conversations/{id}")).json()["runtime_info"] == shown
+
+
+async def test_the_server_is_idle_from_the_last_event_on(runtime: Runtime) -> None:
+    id = await runtime.start()
+
+    async def times() -> tuple[float, float]:
+        found = (await runtime.http.get("/server_info")).json()
+        return found["uptime"], found["idle_time"]
+
+    with anyio.fail_after(30):
+        while (await times())[0] < 2:
+            await anyio.sleep(0.1)
+    await runtime.say(id, [{"text": "x"}], run=False)
+    uptime, idle = await times()
+    assert uptime >= 2 > idle
+    assert (uptime, idle) == (int(uptime), int(idle))
