@@ -62,6 +62,9 @@ async def test_a_hit_asks_nothing_of_the_engine_and_is_told(data_dir: Path, engi
         assert is_spare(runtime.spec.labels), "a bound spare keeps its labels"
         posts = [path for path, _ in engine.script.posts(name)]
         assert posts == ["/api/init", "/api/settings", "/api/conversations"]
+        asked = [one for one in engine.script.received if one.path == "/api/init"]
+        assert {one.method for one in asked} == {"GET", "POST"}
+        assert all(one.headers.keys().isdisjoint({"x-session-api-key", "x-init-api-key"}) for one in asked)
 
 
 async def test_each_size_has_spares_of_its_own_which_are_no_other_s(data_dir: Path, engine: FakeEngine) -> None:
