@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from orchestrator.domain.conversation import (
     LIVE_PHASES,
     REQUESTED,
+    STATUS_OF,
     TRANSITIONS,
     Conversation,
     Phase,
@@ -50,3 +51,8 @@ def test_deleting_is_reached_from_everywhere_and_left_only_by_an_undelete() -> N
 
 def test_a_runtime_exists_only_in_live_phases() -> None:
     assert LIVE_PHASES.isdisjoint({Phase.PENDING, Phase.STOPPED, Phase.DELETING, Phase.FAILED})
+
+
+def test_every_phase_has_one_public_status() -> None:
+    assert set(STATUS_OF) == set(Phase)
+    assert set(STATUS_OF.values()) == {"starting", "running", "paused", "stopped", "failed"}
