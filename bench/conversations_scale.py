@@ -14,6 +14,7 @@ import asyncio
 import gc
 import logging
 import shutil
+import signal
 import statistics
 import tempfile
 import time
@@ -27,6 +28,7 @@ import anyio
 import structlog
 import uvloop
 from population import Site, fill, furnish, mould_of, open_site, resident, witnessed
+from servers import leave
 
 from orchestrator.domain.ids import ConversationId
 from orchestrator.state import cursor
@@ -121,6 +123,7 @@ class Steps:
             Step("deliver: message, then its round", self.deliver, 5),
             Step("reconcile tick, first", self.reconcile, 1),
             Step("reconcile tick, second", self.reconcile, 1),
+            Step("review, a page of 100 after a change of times", self.review, 1, self.review_asked),
             Step("queue tick, nobody waits", self.queue, 20),
             Step("webhook tick, nothing due", self.hooks, 20),
             Step("activity of 100 written", self.activity, 1),
@@ -194,6 +197,13 @@ class Steps:
         before = site.driver.changes
         assert await site.house.reconciler.tick() == 0
         assert site.driver.changes == before, "an engine call that changes something"
+
+    async def review_asked(self, site: Site) -> None:
+        quiet(site)
+        await site.house.store.reviews.ask(site.big.tenant, None)
+
+    async def review(self, site: Site) -> None:
+        assert await site.house.reviewing.tick() is not None
 
     async def queue(self, site: Site) -> None:
         async with anyio.create_task_group() as tasks:
@@ -322,6 +332,7 @@ def main() -> None:
     parser.add_argument("--live", type=int, default=200)
     parser.add_argument("--no-journal", dest="journal", action="store_false", help="leave the journal's archive empty")
     options = parser.parse_args()
+    signal.signal(signal.SIGTERM, leave)
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         runner.run(run(options))

@@ -68,6 +68,7 @@ from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recovery import Recovery
 from orchestrator.services.retiring import Retiring
+from orchestrator.services.reviewing import Reviewing
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
@@ -102,6 +103,7 @@ class House:
     workers: Workers
     reconciler: Reconciler
     queue: QueueKeeper
+    reviewing: Reviewing
     pool: WarmPool | None  #: None where the driver has no spares
     feed: EventFeed
     hooks: HookDelivery
@@ -374,6 +376,7 @@ async def _furnish(
         workers=workers,
         reconciler=reconciler,
         queue=queue,
+        reviewing=Reviewing(store.reviews, workers.wake, settings.spans),
         pool=pool,
         feed=feed,
         hooks=hooks,

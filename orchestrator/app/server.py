@@ -125,6 +125,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
+            tasks.start_soon(house.reviewing.run)
             if house.pool is not None:
                 tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)

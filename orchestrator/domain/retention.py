@@ -56,6 +56,12 @@ class Spans:
         return Times(*chosen)
 
 
+def times_at_rest(limits: Any) -> tuple[float | None, ...]:
+    """What a layer's `limits` say about conversations at rest: where that changes, all of them have to be looked at."""
+    own = limits if isinstance(limits, Mapping) else {}
+    return tuple(_seconds(own.get(name)) for name in ("archive_seconds", "delete_seconds"))
+
+
 def _seconds(value: Any) -> float | None:
     return float(value) if isinstance(value, int | float) and value >= 0 else None
 

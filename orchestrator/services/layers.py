@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from orchestrator.domain.errors import Conflict, NotFound
 from orchestrator.domain.git import GitProvider
 from orchestrator.domain.ids import TenantId, UserId
+from orchestrator.domain.retention import times_at_rest
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.settings import Document, apply_change, wrap_secrets
 from orchestrator.nested.wire import reveal
@@ -68,15 +69,18 @@ class SettingsLayer:
                 raise Conflict("the settings changed since they were read", hint="read them again")
             changed = apply_change(document, change)
             result[:] = [(changed, version + 1)]
-            return await self._put(tenant, user, changed, version)
+            review = times_at_rest(document.get("limits")) != times_at_rest(changed.get("limits"))
+            return await self._put(tenant, user, changed, version, review=review)
 
         await _settled(attempt, "the settings document")
         return result[0]
 
-    async def _put(self, tenant: TenantId, user: UserId | None, document: Document, version: int) -> bool:
+    async def _put(
+        self, tenant: TenantId, user: UserId | None, document: Document, version: int, *, review: bool
+    ) -> bool:
         text = SecretText(json.dumps(reveal(document), separators=(",", ":")))
         sealed = await self._sealer.seal(tenant, user, "settings", "document", version + 1, text)
-        return await self._store.put_settings(tenant, user, sealed, expected_version=version)
+        return await self._store.put_settings(tenant, user, sealed, expected_version=version, review=review)
 
 
 @dataclass(frozen=True)

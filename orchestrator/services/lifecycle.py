@@ -99,7 +99,8 @@ class Lifecycle:
         if present.phase in AT_REST and due_in_ms is None:
             return await self._retiring.due(present)
         if present.phase is Phase.PAUSED and due_in_ms is not None:
-            return min(due_in_ms, max(_RETRY_MS, await self._retiring.due(present)))
+            planned_ms = await self._retiring.due(present)
+            return due_in_ms if planned_ms is None else min(due_in_ms, max(_RETRY_MS, planned_ms))
         return due_in_ms
 
     async def _act(self, lease: Lease, conversation: Conversation) -> int | None:

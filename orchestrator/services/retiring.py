@@ -1,7 +1,8 @@
 """What the clock does to a conversation at rest: its workspace is removed (archived), then it is deleted.
 
 Called by the worker that holds the lease, when the due time comes that it was given at the end of the act before; so
-nothing is ever scanned. A setting that changes is seen within a day: every conversation at rest is looked at then.
+nothing is ever scanned. One to which nothing is to be done is not due at all; when a setting changes, `reviewing.py`
+makes those due that it may concern.
 """
 
 from contextlib import suppress
@@ -22,7 +23,7 @@ from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 
 log = structlog.get_logger(__name__)
-DAY_MS = 24 * 3600 * 1000
+_UNKNOWN_MS = 24 * 3600 * 1000  # where settings cannot be opened
 AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
 
 
@@ -35,13 +36,17 @@ class Retiring:
         self._idleness = idleness
         self._undelete_seconds = undelete_seconds
 
-    async def due(self, conversation: Conversation) -> int:
-        """In how many ms one at rest or paused has to be looked at again."""
-        planned = await self._next(conversation)
+    async def due(self, conversation: Conversation) -> int | None:
+        """In how many ms one at rest or paused has to be looked at again; None for never."""
+        try:
+            planned = await self._planned(conversation)
+        except StoreUnavailable:
+            raise
+        except NestorError:
+            return _UNKNOWN_MS
         if planned is None:
-            return DAY_MS
-        left = (planned.at - self._house.clock.now()).total_seconds() * 1000
-        return min(DAY_MS, max(0, int(left) + 1))
+            return None
+        return max(0, int((planned.at - self._house.clock.now()).total_seconds() * 1000) + 1)
 
     async def is_over(self, conversation: Conversation) -> bool:
         """Whether a paused one has been kept for as long as it may."""
@@ -65,12 +70,16 @@ class Retiring:
 
     async def _next(self, conversation: Conversation) -> Planned | None:
         try:
-            times = await self._idleness.times(conversation)
+            return await self._planned(conversation)
         except StoreUnavailable:
             raise
         except NestorError as exc:  # settings that cannot be opened: nothing is removed by a guess
             log.warning("retention.unknown", conversation=conversation.id, problem=problem_of(exc))
             return None
+
+    async def _planned(self, conversation: Conversation) -> Planned | None:
+        """Raises `StoreUnavailable`, and another `NestorError` where settings cannot be opened."""
+        times = await self._idleness.times(conversation)
         return next(iter(plan(conversation, times, unused_since=None)), None)
 
     async def _remove_workspace(self, lease: Lease, conversation: Conversation) -> None:

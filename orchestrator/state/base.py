@@ -134,9 +134,10 @@ class Configuration(Protocol):
         ...
 
     async def put_settings(
-        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
+        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int, review: bool = False
     ) -> bool:
-        """Compare-and-set; False when the version differs."""
+        """Compare-and-set; False when the version differs. `review`: whoever rests and is of this layer is looked at
+        again (`Reviews`)."""
         ...
 
     async def generation(self, tenant: TenantId, user: UserId | None) -> str:
@@ -389,6 +390,23 @@ class Idempotency(Protocol):
         ...
 
 
+class Reviews(Protocol):
+    """Looking again at all conversations at rest of a tenant or user, because the times of the clock changed."""
+
+    async def ask(self, tenant: TenantId, user: UserId | None) -> None:
+        """From the beginning; one under way begins anew. `user` None: all of the tenant's."""
+        ...
+
+    async def ask_all(self, reason: str) -> bool:
+        """Of every tenant; False, and nothing is done, when it was asked for this `reason` last."""
+        ...
+
+    async def step(self) -> int | None:
+        """Make due whoever rests on the next page; answers how many. None when nothing is asked for, or others are at
+        it."""
+        ...
+
+
 class Store(Protocol):
     """All of it, as `app.py` makes it once."""
 
@@ -398,6 +416,8 @@ class Store(Protocol):
     def configuration(self) -> Configuration: ...
     @property
     def conversations(self) -> Conversations: ...
+    @property
+    def reviews(self) -> Reviews: ...
     @property
     def slots(self) -> Slots: ...
     @property

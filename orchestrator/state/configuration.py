@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestrator.domain.ids import TenantId, UserId
+from orchestrator.state import reviews
 from orchestrator.state.base import Sealed, StoredProvider, StoredSecret
 from orchestrator.state.funnel import Funnel, command, run
 from orchestrator.state.keys import TenantKeys
@@ -24,13 +25,14 @@ class RedisConfiguration:
         return sealed, int(version or 0)
 
     async def put_settings(
-        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
+        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int, review: bool = False
     ) -> bool:
-        t = TenantKeys(tenant)
+        t, note = TenantKeys(tenant), (reviews.asked(tenant, user),) if review else ()
         call = run(
             "settings_put", (t.settings(user), t.generations), expected_version, sealed, user or "", journal=t.journal
         )
-        return bool(await self._funnel.one(call, durable=True))
+        replies = await self._funnel.batch(*note, call, *note, durable=True)
+        return bool(replies[len(note)])
 
     async def generation(self, tenant: TenantId, user: UserId | None) -> str:
         own, of_user = await self._funnel.one(command("HMGET", TenantKeys(tenant).generations, "", user or "-"))

@@ -34,6 +34,11 @@ HOST_SLOTS = "x:host:slots"  #: sorted set: <tenant>/<conversation> -> ms at whi
 HOST_STARTS = "x:host:starts"  #: sorted set of starts in the last minute -> ms
 QUEUED_TENANTS = "x:queue"  #: sorted set: tenant with a queue -> ms at which it was served last, or came into line
 
+#: Reviews: whose conversations at rest are to be looked at anew, as the times of the clock changed. One slot.
+REVIEWS = "x:{reviews}"  #: sorted set: tenant, <tenant>/<user>, or * for all tenants -> ms at which somebody may go on
+REVIEWS_AT = f"{REVIEWS}:at"  #: hash: the same -> the entry of the list that was looked at last
+REVIEWED_FOR = f"{REVIEWS}:for"  #: string: the operator's times for which all were looked at last
+
 #: The warm pool: what spares there are, and whose those are that were bound. The braces keep it on one slot.
 SPARES = "x:{spares}"
 SPARE_PREFIX = f"{SPARES}:of:"  #: + name, hash: kind, state, reference, address, init key (sealed), whose it is

@@ -19,6 +19,7 @@ from orchestrator.state.journal.restoring import Restoring
 from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.journal.stream import Streams, house_note
 from orchestrator.state.operations import RedisOperations
+from orchestrator.state.reviews import RedisReviews
 from orchestrator.state.saga_log import RedisSagaLog
 from orchestrator.state.slots import RedisSlots
 from orchestrator.state.spares import RedisSpares
@@ -39,6 +40,7 @@ class RedisStore:
         self.tenants = RedisTenants(self._funnel)
         self.configuration = RedisConfiguration(self._funnel)
         self.conversations = RedisConversations(self._funnel)
+        self.reviews = RedisReviews(self._funnel)
         self.slots = RedisSlots(self._funnel)
         self.spares = RedisSpares(self._funnel)
         self.saga = RedisSagaLog(self._funnel)

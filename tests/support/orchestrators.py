@@ -86,6 +86,7 @@ async def nestor_at(data_dir: Path, engine: FakeEngine | None, **settings: Any) 
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
+            tasks.start_soon(house.reviewing.run)
             tasks.start_soon(house.activity.run)  # else what a runtime pushes keeps it "in use" for ever
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)

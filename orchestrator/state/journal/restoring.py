@@ -19,7 +19,7 @@ from orchestrator.domain.errors import StoreUnavailable, Unreadable
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
-from orchestrator.state import keys, records
+from orchestrator.state import keys, records, reviews
 from orchestrator.state.funnel import Call, Funnel, command, run, run_of
 from orchestrator.state.hooks import QUEUE_BYTES, wanted_text
 from orchestrator.state.journal.archive import Archive
@@ -186,6 +186,7 @@ class Restoring:
             calls.append(command("HSET", saga, "#", 1, "place:create", 1, "note:create", name))
         if conversations:
             calls.append(run("tenant_wake", (keys.DUE_TENANTS,), known.tenant, 0))
+            calls.append(reviews.asked(known.tenant, None))  # when those at rest are due next is not in the journal
         # Last: a tenant that was written in part counts as behind still.
         await self._send([*calls, command("SET", t.journal.tail, known.sequence)])
 

@@ -17,6 +17,7 @@ from orchestrator.state.memory.hooks import MemoryHooks
 from orchestrator.state.memory.idempotency import MemoryIdempotency
 from orchestrator.state.memory.inbox import MemoryInbox
 from orchestrator.state.memory.operations import MemoryOperations
+from orchestrator.state.memory.reviews import MemoryReviews
 from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
 from orchestrator.state.memory.slots import MemorySlots
@@ -34,6 +35,7 @@ class MemoryStore:
         self.tenants = MemoryTenants(self._shelf)
         self.configuration = MemoryConfiguration(self._shelf)
         self.conversations = MemoryConversations(self._shelf)
+        self.reviews = MemoryReviews(self._shelf)
         self.slots = MemorySlots(self._shelf)
         self.spares = MemorySpares(self._shelf)
         self.saga = MemorySagaLog(self._shelf)

@@ -35,8 +35,10 @@ class MemoryConfiguration:
         return self._settings.get((tenant, user), (None, 0))
 
     async def put_settings(
-        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int
+        self, tenant: TenantId, user: UserId | None, sealed: Sealed, *, expected_version: int, review: bool = False
     ) -> bool:
+        if review:
+            self._shelf.reviews[tenant, user] = None
         if self._settings.get((tenant, user), ("", 0))[1] != expected_version:
             return False
         self._settings[tenant, user] = (sealed, expected_version + 1)

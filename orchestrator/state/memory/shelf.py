@@ -12,7 +12,7 @@ from anyio.streams.memory import MemoryObjectSendStream
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.hooks import Draft
-from orchestrator.domain.ids import ConversationId, OperationId, TenantId
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.state import records
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Message, Replay, StoredEvent
@@ -61,6 +61,8 @@ class Shelf:
         self.answers: dict[tuple[str, str], tuple[Replay, str, int]] = {}
         #: What the scripts of the Redis store note in the tenant's stream: (tenant, entry).
         self.journal: list[tuple[TenantId, Entry]] = []
+        #: Whose conversations at rest are to be looked at again, in order.
+        self.reviews: dict[tuple[TenantId, UserId | None], None] = {}
         self.outboxes: dict[TenantId, Outbox] = {}
         self.listeners: set[MemoryObjectSendStream[ConversationId]] = set()
 

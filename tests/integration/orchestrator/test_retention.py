@@ -6,6 +6,7 @@ from typing import Any
 
 import anyio
 import pytest
+from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, TenantId
@@ -147,12 +148,56 @@ async def test_one_at_rest_is_deleted_after_its_time(data_dir: Path, engine: Fak
                 await anyio.sleep(0.02)
 
 
-async def test_what_has_no_time_is_left_alone_for_a_day(nestor: Nestor) -> None:
-    key = await nestor.ready_tenant()
+async def at_rest(nestor: Nestor, key: str) -> str:
+    """The id of one that is stopped, and to which nothing is to be done."""
     record = await ready(nestor, key)
     await nestor.call("POST", f"{BASE}/{record['id']}/stop", key, status=202)
     await nestor.until(key, record["id"], "stopped")
+    assert nestor.house.state_server is not None
+    raw = Redis.from_url(nestor.house.state_server.url, decode_responses=True)
     with anyio.fail_after(10):
-        while (due := await nestor.house.store.conversations.next_due_ms()) is None or due < 60_000:
+        while any([await raw.zscore(name, record["id"]) async for name in raw.scan_iter("t:*:due")]):
             await anyio.sleep(0.05)
-    assert due > 23 * 3600 * 1000
+    await raw.aclose()
+    return str(record["id"])
+
+
+async def archived(nestor: Nestor, key: str, id: str) -> None:
+    with anyio.fail_after(20):
+        while not (await nestor.call("GET", f"{BASE}/{id}", key, status=200))["archived_at"]:
+            await anyio.sleep(0.05)
+
+
+async def test_what_has_no_time_is_not_due_and_a_change_of_settings_comes_to_it(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    id, other = await at_rest(nestor, key), await nestor.ready_tenant("other")
+    left_alone = await at_rest(nestor, other)
+    await nestor.call("PATCH", "/api/v2/settings", key, json={"limits": {"max_life_seconds": 100}}, status=200)
+    assert await nestor.house.reviewing.tick() is None, "no time of those at rest"
+    await nestor.call("PATCH", "/api/v2/settings", key, json={"limits": {"archive_seconds": 0.1}}, status=200)
+    await archived(nestor, key, id)
+    assert not (await nestor.call("GET", f"{BASE}/{left_alone}", other, status=200))["archived_at"]
+
+
+async def test_a_change_of_the_operators_times_comes_to_all(data_dir: Path, engine: FakeEngine) -> None:
+    async with nestor_at(data_dir, engine) as nestor:
+        keys = [await nestor.ready_tenant(name) for name in ("one", "two")]
+        ids = [await at_rest(nestor, key) for key in keys]
+    async with nestor_at(data_dir, engine, archive_seconds=0.1) as nestor:
+        for key, id in zip(keys, ids, strict=True):
+            await archived(nestor, key, id)
+
+
+async def test_times_hold_for_those_at_rest_when_the_state_server_lost_everything(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key, archive_seconds=4)
+    await nestor.call("POST", f"{BASE}/{record['id']}/stop", key, status=202)
+    await nestor.until(key, record["id"], "stopped")
+    assert nestor.house.state_server is not None
+    raw = Redis.from_url(nestor.house.state_server.url)
+    await raw.flushall()
+    await raw.aclose()
+    with anyio.fail_after(20):
+        while (await nestor.http.get(BASE, headers=nestor.as_(key))).status_code != 200:
+            await anyio.sleep(0.05)
+    await archived(nestor, key, record["id"])
