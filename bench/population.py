@@ -201,9 +201,15 @@ async def _rested(site: Site, kind: str) -> str:
         id = await _started(site, owner, archives if kind == "archived" else owner.users[0])
         message = {"content": "and more", "client_id": "m"}
         await site.call("POST", f"/api/v2/conversations/{id}/messages", owner.key, message)
-        await anyio.sleep(0.5)
+        with anyio.fail_after(60):
+            while True:  # two messages and their answers
+                events = (await site.call("GET", f"/api/v2/conversations/{id}/events", owner.key))["items"]
+                waiting = await site.house.store.inbox.waiting(owner.tenant, ConversationId(id), limit=1)
+                if len(events) >= 4 and not waiting:
+                    break
+                await anyio.sleep(0.1)
         await site.call("POST", f"/api/v2/conversations/{id}/stop", owner.key)
-    with anyio.fail_after(30):
+    with anyio.fail_after(60):
         while True:
             found = await site.call("GET", f"/api/v2/conversations/{id}", owner.key)
             if found["archived_at"] if kind == "archived" else found["phase"] == kind:
