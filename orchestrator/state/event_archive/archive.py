@@ -21,6 +21,7 @@ from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state.base import StoredEvent
 from orchestrator.state.event_archive import segment
+from orchestrator.state.event_archive.checking import Checked, check
 from orchestrator.state.event_archive.files import FilePlace
 from orchestrator.state.event_archive.places import EventsUnavailable, Missing, Place
 from orchestrator.state.event_archive.segment import Block, BrokenSegment, Span
@@ -76,6 +77,17 @@ class EventArchive:
         """This archive's id, made once: how replicas know that they write the same one."""
         await self._place.put_new("identity", secrets.token_hex(16).encode())
         return (await self._place.get("identity", offset=0, length=64)).decode("ascii", "replace")
+
+    async def known_identity(self) -> str | None:
+        """The same, without making one."""
+        try:
+            return (await self._place.get("identity", offset=0, length=64)).decode("ascii", "replace")
+        except Missing:
+            return None
+
+    async def check(self) -> Checked:
+        """Read all of it (`checking.py`)."""
+        return await check(self._place)
 
     def known(self, log: Log) -> int:
         """The last sequence that this process knows to be archived. Asks nobody."""

@@ -36,6 +36,9 @@ class FilePlace:
     async def names(self, folder: str) -> Sequence[str]:
         return await self._run(lambda: self._names(folder))
 
+    async def below(self) -> Sequence[str]:
+        return await self._run(self._below)
+
     async def remove(self, name: str) -> None:
         await self._run(lambda: (self._root / name).unlink(missing_ok=True))
 
@@ -94,6 +97,9 @@ class FilePlace:
             return os.listdir(self._root / folder)
         except FileNotFoundError:
             return []
+
+    def _below(self) -> list[str]:
+        return [str(path.relative_to(self._root)) for path in self._root.rglob("*") if path.is_file()]
 
     def _remove_folder(self, folder: str) -> None:
         path = self._root / folder

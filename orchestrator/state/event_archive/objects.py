@@ -35,6 +35,9 @@ class ObjectPlace:
         found = await self._run(lambda: self._bucket.sizes(f"{folder}/"))
         return [name.removeprefix(f"{folder}/") for name in found]
 
+    async def below(self) -> Sequence[str]:
+        return list(await self._run(lambda: self._bucket.sizes("")))
+
     async def remove(self, name: str) -> None:
         await self._run(lambda: self._bucket.remove(name))
 

@@ -35,6 +35,10 @@ class Place(Protocol):
         """The names of the pieces right in a folder; of one that is not there, none."""
         ...
 
+    async def below(self) -> Sequence[str]:
+        """The names of all pieces, wherever they are."""
+        ...
+
     async def remove(self, name: str) -> None:
         """One that is gone is fine."""
         ...

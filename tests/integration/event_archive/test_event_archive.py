@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.app.doctor import events as doctor
+from orchestrator.app.doctor.finding import Level
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import ConversationId, TenantId, new_uuid
+from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.base import GAP, StoredEvent
 from orchestrator.state.event_archive import archive as archives
 from orchestrator.state.event_archive.archive import DamagedEvents, EventArchive, Log, open_event_archive
@@ -161,3 +164,42 @@ def test_where_it_is(url: str | None, journal: str | None, root: str) -> None:
 def test_what_is_no_address_is_refused(url: str | None, journal: str | None) -> None:
     with pytest.raises(Misconfigured, match="NESTOR_"):
         open_event_archive(url, journal=journal, default=Path("default"))
+
+
+async def test_a_check_reads_all_and_names_what_is_damaged_or_missing(opened: Open) -> None:
+    archive, sound, holed, broken = opened(), a_log(), a_log(), a_log()
+    await archive.write(sound, events(1, 2500))
+    await archive.write(sound, events(2000, 2600))
+    assert vars(await opened().check()) == {"logs": 1, "segments": 3, "events": 2600, "problems": []}
+    await archive.write(holed, events(1, 10))
+    await archive.write(holed, events(21, 30))
+    await archive.write(broken, events(1, 10))
+    name = f"{broken.folder}/{Span(1, 10).name}"
+    place = archive._place
+    content = await place.get(name, offset=0, length=100_000)
+    await place.put(name, content[:30] + bytes([content[30] ^ 1]) + content[31:])
+    found = await opened().check()
+    assert sorted(found.problems) == sorted(
+        [f"{holed.folder}: events 11 to 20 are in no segment", f"{name}: a check sum is wrong"]
+    )
+    await place.put(name, content[:-5])
+    assert f"{name}: it has no end" in (await opened().check()).problems
+    await place.put(name, (await place.get(f"{holed.folder}/{Span(21, 30).name}", offset=0, length=100_000)))
+    assert f"{name}: its events do not follow one another" in (await opened().check()).problems
+
+
+async def test_the_doctor_tells_it_and_makes_nothing(tmp_path: Path) -> None:
+    settings = OrchestratorSettings(data_dir=tmp_path, operator_key="operator-key-of-the-tests-0123456789")
+    (fine,) = await doctor.look(settings, None)
+    assert (fine.level, (tmp_path / "events").exists()) == (Level.OK, False)
+    archive, log = EventArchive(FilePlace(tmp_path / "events")), a_log()
+    await archive.write(log, events(1, 10))
+    (fine,) = await doctor.look(settings, None)
+    assert "1 logs with 10 events in 1 segments" in fine.message
+    segment = tmp_path / "events" / log.folder / Span(1, 10).name
+    segment.write_bytes(segment.read_bytes()[:-1])
+    (told,) = await doctor.look(settings, None)
+    assert (told.level, told.about) == (Level.FAILURE, "events")
+    assert Span(1, 10).name in told.message
+    assert "copy" in told.hint
+    await archive.close()
