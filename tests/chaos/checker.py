@@ -40,6 +40,7 @@ class End:
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: by tenant
     receipts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     outer: Mapping[str, Events] = field(default_factory=dict)  #: what the API says happened
+    streamed: Mapping[str, Events] = field(default_factory=dict)  #: what one subscriber of each was told, in that order
     inner: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: what the runtime wrote down: ids
     operations: Mapping[str, str] = field(default_factory=dict)  #: their states
     census: Mapping[str, Any] = field(default_factory=dict)
@@ -155,6 +156,12 @@ def in_order(history: History, end: End) -> Iterator[str]:
         for sequence, id in read.answer.get("events", ()):
             if final and final.get(sequence) != id:
                 yield f"{read.conversation}: event {sequence} was {id} and is {final.get(sequence)}"
+    for conversation, told in end.streamed.items():
+        outer = end.outer.get(conversation)
+        if outer is not None and list(told) != list(outer):
+            same = sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], zip(told, outer, strict=False)))
+            found = f"{len(told)} events of {len(outer)}, right up to {same}"
+            yield f"{conversation}: its subscriber was told {found}"
     yield from _grows(history)
 
 

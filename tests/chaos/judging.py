@@ -11,7 +11,7 @@ import contextlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
-from chaos.checker import RESTS, RUNS, End, is_waiting, owners
+from chaos.checker import RESTS, RUNS, End, Events, is_waiting, owners
 from chaos.faulty_fleet import FaultyFleet
 from orchestrator.domain.ids import ConversationId, message_event_id
 
@@ -25,7 +25,9 @@ async def settled(fleet: FaultyFleet, keys: Keys, begun: Begun) -> None:
     await _until(lambda: _rest(fleet, keys, begun))
 
 
-async def gathered(fleet: FaultyFleet, keys: Keys, begun: Begun, operations: Mapping[str, str]) -> End:
+async def gathered(
+    fleet: FaultyFleet, keys: Keys, begun: Begun, operations: Mapping[str, str], streams: Mapping[str, Events]
+) -> End:
     """Everything, of two moments: records and the engine as they were left, logs when all has run again."""
     records = {id: await fleet.phase(keys[tenant], id) for tenant, id in begun}
     listed = {tenant: await _listed(fleet, key) for tenant, key in keys.items()}
@@ -34,13 +36,14 @@ async def gathered(fleet: FaultyFleet, keys: Keys, begun: Begun, operations: Map
     states = {id: await _state(fleet, keys[tenant], id) for id, tenant in operations.items()}
     here = [(tenant, id) for tenant, id in begun if records[id] is not None]
     await asyncio.gather(*(fleet.ask("POST", f"{_path(id)}/start", keys[tenant]) for tenant, id in here))
-    await _until(lambda: _quiet(fleet, keys, here))
+    await _until(lambda: _quiet(fleet, keys, here, streams))
     inner = await fleet.engine_call("memory")
     return End(
         records=records,
         listed=listed,
         receipts={id: await _pages(fleet, keys[tenant], f"{_path(id)}/messages") for tenant, id in here},
         outer={id: await _events(fleet, keys[tenant], id) for tenant, id in here},
+        streamed={id: list(told) for id, told in streams.items()},
         inner={id: [event["id"] for event in inner.get(id, [])] for _, id in here},
         operations=states,
         census=census,
@@ -87,7 +90,7 @@ async def _state(fleet: FaultyFleet, key: str, operation: str) -> str:
     return str(answer.get("state", answer.get("code")))
 
 
-async def _quiet(fleet: FaultyFleet, keys: Keys, here: Begun) -> bool:
+async def _quiet(fleet: FaultyFleet, keys: Keys, here: Begun, streams: Mapping[str, Events]) -> bool:
     """Every message is where its agent is, and everything that was said came out."""
     inner = await fleet.engine_call("memory")
     for tenant, id in here:
@@ -95,7 +98,7 @@ async def _quiet(fleet: FaultyFleet, keys: Keys, here: Begun) -> bool:
         receipts = await _pages(fleet, keys[tenant], f"{_path(id)}/messages")
         if not all(str(message_event_id(ConversationId(id), one["id"])) in events for one in receipts):
             return False
-        if len(await _events(fleet, keys[tenant], id)) < len(events):
+        if len(await _events(fleet, keys[tenant], id)) < len(events) or len(streams.get(id, events)) < len(events):
             return False
     return True
 

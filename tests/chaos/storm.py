@@ -21,9 +21,11 @@ from chaos.fleet import _GONE, Violation
 from chaos.history import History, Invocation, Outcome
 from chaos.judging import ended_by, gathered, settled
 from chaos.races import nothing_left
+from chaos.subscriber import follow
 
 TENANTS = ("acme", "globex")
 STEPS = (6, 16)  #: how many things a client does, at least and at most
+SUBSCRIBERS = 12  #: of a round: one conversation each
 ANSWERED_WITHIN = 120.0  #: seconds until a call that is repeated has a definite answer
 #: What a client does next, and how often.
 CHANCES = {
@@ -50,6 +52,8 @@ class Storm:
         self.history = History()
         self.operations: dict[str, str] = {}  #: whose each is
         self.begun: list[tuple[str, str]] = []  #: tenant and id of every conversation
+        self.streams: dict[str, list[tuple[int, str]]] = {}  #: what subscribers were told
+        self._subscribers: list[asyncio.Task[None]] = []
 
     async def call(
         self, tenant: str, kind: str, id: str, method: str, path: str, key: str | None = None, **more: Any
@@ -92,10 +96,21 @@ class Storm:
         chance = random.Random(seed)
         client = _Client(self, tenant, str(uuid.UUID(int=chance.getrandbits(128), version=4)), chance)
         self.begun.append((tenant, client.id))
+        if len(self.streams) < SUBSCRIBERS:
+            told = self.streams.setdefault(client.id, [])
+            self._subscribers.append(asyncio.create_task(follow(self.fleet, self.keys[tenant], client.id, told)))
         await client.create()
         for _ in range(chance.randint(*steps)):
             await client.step(chance.choices(list(CHANCES), weights=list(CHANCES.values()))[0])
             await asyncio.sleep(chance.uniform(0, 0.4))
+
+    async def unsubscribe(self) -> None:
+        """End every subscriber. Raises what ended one before."""
+        for task in self._subscribers:
+            task.cancel()
+        for found in await asyncio.gather(*self._subscribers, return_exceptions=True):
+            if isinstance(found, Exception):
+                raise found
 
 
 class _Client:
@@ -196,13 +211,15 @@ async def run(
         began = time.monotonic()
         await settled(storm.fleet, storm.keys, storm.begun)
         settling.append(time.monotonic() - began)
-        end = await gathered(storm.fleet, storm.keys, storm.begun, storm.operations)
+        end = await gathered(storm.fleet, storm.keys, storm.begun, storm.operations, storm.streams)
+        await storm.unsubscribe()
         if found := violations(storm.history, end):
             raise Violation("\n".join([f"{len(found)} violations", *found[:20], *(await ended_by(fleet))]))
         await _cleared(storm)
         outcomes = Counter(one.outcome.value for one in storm.history.invocations)
         ledger.update({f"tries {name}": number for name, number in outcomes.items()})
         ledger.update(Counter(f"done {call.kind}" for call in storm.history.of(*CHANCES, "create", "undelete")))
+        ledger["events told to subscribers"] += sum(map(len, end.streamed.values()))
         ledger.update({"rounds": 1, "conversations": count, "events": sum(map(len, end.outer.values()))})
         ledger.update(Counter(f"rested {record['phase']}" for record in end.records.values() if record))
     census = await fleet.census()

@@ -68,6 +68,7 @@ def good() -> Story:
         listed={"acme": [ONE], "globex": [TWO]},
         receipts={id: [{"id": f"m{n}", "sequence": n, "state": "accepted"} for n in (1, 2)] for id in (ONE, TWO)},
         outer={id: list(enumerate(log, 1)) for id, log in logs.items()},
+        streamed={ONE: list(enumerate(logs[ONE], 1))},
         inner=logs,
         operations={"o1": "succeeded", "o2": "failed"},
         census={"runtimes": ["nestor-r1-g2", "nestor-r2-g2"], "alive": ["nestor-r1-g2", "nestor-r2-g2"], "doubles": []},
@@ -174,6 +175,11 @@ BROKEN: dict[str, tuple[str, Break]] = {
     "the outer log misses an event": ("N2: .*outside are 3", outer((1, MESSAGES[ONE][0]), (2, f"{ONE}-ok"), (3, "x"))),
     "the outer log has a gap": ("N2: .*numbers", outer((1, MESSAGES[ONE][0]), (3, f"{ONE}-ok"))),
     "the runtime's own log lost an event": ("N2: .*inside 3", moved("inner", 0, 1, 2)),
+    "a subscriber was told an event twice": (
+        "N2: .*its subscriber was told 5 events of 4, right up to 2",
+        lambda story: story.end.streamed[ONE].insert(2, story.end.streamed[ONE][1]),  # type: ignore[attr-defined]
+    ),
+    "a subscriber was not told of the end": ("N2: .*was told 3 events", lambda story: story.end.streamed[ONE].pop()),  # type: ignore[attr-defined]
     "an event changed after it was read": (
         "N2: .*was other and is",
         lambda story: story.said("events", ONE, events=[(2, "other")], last=2),
