@@ -33,6 +33,7 @@ Content = str | list[dict[str, Any]]  #: of a message: text, or parts as the age
 _PAGES_LOOKED_AT = 5
 WAITING_MESSAGES = 1_000
 _TRIES = 8
+_ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
 _BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
@@ -176,7 +177,7 @@ class ConversationService:
         conversations = self._store.conversations
         if conversation.runtime is None:
             raise ValueError("the record of a conversation names its runtime from the start")
-        await conversations.put_route(conversation.runtime.id, conversation.tenant, conversation.id)
+        await conversations.put_route(conversation.runtime.id, conversation.tenant, conversation.id, ttl_ms=_ROUTE_MS)
         await self._begin(conversation, "start", self._start_stages())
         try:
             stored = await conversations.create(conversation, ask=ask)

@@ -220,6 +220,7 @@ class Lifecycle:
             return _STUCK_RETRY_MS
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
         await start.store(advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now()))
+        await self._store.conversations.put_route(made(start.conversation.runtime).id, lease.tenant, conversation.id)
         progress = OperationProgress(
             self._store.operations,
             start.conversation,

@@ -251,8 +251,11 @@ class Conversations(Protocol):
         """Milliseconds since the last `touch`; None when there was none, or it is gone."""
         ...
 
-    async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
-        """Runtime id -> conversation, outside of the tenant's slot; written before the record, dangling is harmless."""
+    async def put_route(
+        self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId, *, ttl_ms: int | None = None
+    ) -> None:
+        """Runtime id -> conversation, outside of the tenant's slot. Written before the record and for `ttl_ms`, since
+        the record may never come; by its worker for good (None)."""
         ...
 
     async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None: ...

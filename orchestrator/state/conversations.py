@@ -171,9 +171,14 @@ class RedisConversations(RedisLeases):
         unused = await self._funnel.one(run("conversation_unused", (TenantKeys(tenant).conversation(id),)))
         return None if unused < 0 else int(unused)
 
-    async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
-        await self._funnel.one(
-            command("HSET", keys.route(runtime), "tenant", tenant, "conversation", conversation), durable=True
+    async def put_route(
+        self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId, *, ttl_ms: int | None = None
+    ) -> None:
+        name = keys.route(runtime)
+        await self._funnel.batch(
+            command("HSET", name, "tenant", tenant, "conversation", conversation),
+            command("PERSIST", name) if ttl_ms is None else command("PEXPIRE", name, ttl_ms),
+            durable=True,
         )
 
     async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None:

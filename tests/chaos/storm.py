@@ -20,6 +20,7 @@ from chaos.faulty_fleet import RATES, FaultyFleet
 from chaos.fleet import _GONE, Violation
 from chaos.history import History, Invocation, Outcome
 from chaos.judging import ended_by, gathered, settled
+from chaos.leftovers import nothing_stored
 from chaos.races import nothing_left
 from chaos.subscriber import follow
 
@@ -256,7 +257,8 @@ async def _round(fleet: FaultyFleet, count: int, at_once: int, harm_every: float
 
 
 async def _cleared(storm: Storm) -> None:
-    """All of it is purged: nothing is left."""
+    """All of it is purged: nothing is left, neither at the engine nor in the state server."""
     for tenant, id in storm.begun:
         await storm.fleet.ask("DELETE", f"/api/v2/conversations/{id}?purge=true", storm.keys[tenant])
     await nothing_left(storm.fleet)
+    await nothing_stored(storm.fleet.redis, [id for _, id in storm.begun])

@@ -19,7 +19,7 @@ from orchestrator.state.refusals import changed_meanwhile
 class MemoryConversations:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._routes: dict[RuntimeId, tuple[TenantId, ConversationId]] = {}
+        self._routes: dict[RuntimeId, tuple[TenantId, ConversationId, int | None]] = {}  #: with when each goes
 
     async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         key = (conversation.tenant, conversation.id)
@@ -168,11 +168,18 @@ class MemoryConversations:
         place = self._shelf.places.get((tenant, id))
         return None if place is None or place.used_ms is None else max(0, self._shelf.now_ms() - place.used_ms)
 
-    async def put_route(self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId) -> None:
-        self._routes[runtime] = (tenant, conversation)
+    async def put_route(
+        self, runtime: RuntimeId, tenant: TenantId, conversation: ConversationId, *, ttl_ms: int | None = None
+    ) -> None:
+        goes = None if ttl_ms is None else self._shelf.now_ms() + ttl_ms
+        self._routes[runtime] = (tenant, conversation, goes)
 
     async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None:
-        return self._routes.get(runtime)
+        tenant, conversation, goes = self._routes.get(runtime, (TenantId(""), ConversationId(""), 0))
+        if goes is not None and goes <= self._shelf.now_ms():
+            self._routes.pop(runtime, None)
+            return None
+        return tenant, conversation
 
     async def drop_route(self, runtime: RuntimeId) -> None:
         self._routes.pop(runtime, None)

@@ -137,6 +137,17 @@ async def test_routes_are_found_until_they_are_dropped(house: House) -> None:
     assert await house.other.conversations.route(runtime) is None
 
 
+async def test_a_route_whose_record_never_came_goes_and_one_that_is_kept_stays(store: Store) -> None:
+    tenant, conversation = TenantId(new_uuid()), ConversationId(new_uuid())
+    lost, kept = RuntimeId(new_uuid()), RuntimeId(new_uuid())
+    await store.conversations.put_route(lost, tenant, conversation, ttl_ms=20)
+    await store.conversations.put_route(kept, tenant, conversation, ttl_ms=200)
+    await store.conversations.put_route(kept, tenant, conversation)
+    await anyio.sleep(0.25)
+    assert await store.conversations.route(lost) is None
+    assert await store.conversations.route(kept) == (tenant, conversation)
+
+
 async def test_a_removed_conversation_leaves_nothing_behind(house: House) -> None:
     store = house.store
     before = await house.size()
