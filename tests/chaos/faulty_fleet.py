@@ -4,7 +4,6 @@ of runtimes to their replica. Each replica has fronts of its own; a runtime has 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import shutil
 import socket
@@ -34,8 +33,11 @@ class Restarted(Replica):
 
     def begin(self) -> None:
         for _ in range(STARTS):
-            with contextlib.suppress(AssertionError):
+            try:
                 super().begin()
+            except AssertionError:
+                self.crash()  # it may be on its way still, and would keep the port
+            else:
                 return
         super().begin()
 
