@@ -4,6 +4,7 @@ twice; and a replica that dies at each of its calls, before it and behind it, af
 from dataclasses import dataclass, replace
 from typing import Any
 
+import anyio
 import pytest
 from support.mortal import Killed, Mortal
 from support.records import a_conversation
@@ -169,6 +170,31 @@ async def test_a_failure_at_every_step_leaves_nothing_of_it(world: World, fail_a
     record = made(await world.store.conversations.get(conversation.tenant, conversation.id))
     assert (made(record.runtime).spare, made(record.runtime).volume) == ("", None)
     await world.nothing_else(but=set())
+
+
+async def test_a_refill_waits_for_the_starts_under_way_but_not_for_long(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pool = WarmPool("here", FakeDriver(world.engine), world.store.spares, RuntimeClients(), MASTER, STOCKS)
+    with pool.start_under_way(), pool.start_under_way():
+        with anyio.move_on_after(0.05) as waited:
+            await pool._calm_down()
+        assert waited.cancelled_caught
+    with anyio.fail_after(1):
+        await pool._calm_down()
+    monkeypatch.setattr("orchestrator.services.pool._PATIENCE_SECONDS", 0.05)
+    conversation = await world.store.conversations.create(a_conversation())
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(pool.run)
+        with anyio.fail_after(10), pool.start_under_way():
+            while not (first := await world.waiting()):
+                await anyio.sleep(0.01)
+            start = await world.begun(world.house(), conversation)
+            assert made(await pool.claim(start.lease, None)).name in first
+            while not (second := await world.waiting()):
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
+    assert not first & second
 
 
 async def test_a_replica_killed_at_each_of_its_calls_leaves_no_orphan_and_no_double(world: World) -> None:
