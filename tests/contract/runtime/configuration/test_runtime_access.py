@@ -161,3 +161,15 @@ async def test_an_answer_without_a_key_can_be_read_by_an_allowed_page(runtime: R
     headers = {"Origin": "http://127.0.0.1:5173", "X-Session-API-Key": "wrong"}
     answer = await runtime.http.get("/api/settings", headers=headers)
     assert (answer.status_code, answer.headers["access-control-allow-origin"]) == (401, "http://127.0.0.1:5173")
+
+
+@pytest.mark.parametrize("kind", ["events", "session"])
+async def test_a_socket_takes_ids_with_dashes_and_without_and_refuses_what_is_none(runtime: Runtime, kind: str) -> None:
+    id = await runtime.start()
+    for spelt in (id, id.replace("-", "")):
+        async with runtime.socket(spelt, kind=kind) as frames:
+            assert await frames.next()
+    for query in ("", f"?session_api_key={KEY}"):
+        with pytest.raises(websockets.InvalidStatus) as refused:
+            await websockets.connect(address(runtime, kind, "no-uuid", query))
+        assert refused.value.response.status_code == 403
