@@ -18,6 +18,7 @@
     │   ├── StoreUnavailable   503   the state server did not answer
     │   │   └── StateLost      503   it came back empty; what is known is being written anew
     │   ├── DriverUnavailable  503   the engine could not be asked; says nothing about what runs
+    │   │   └── DiskFull       503   it has no space left
     │   ├── RuntimeUnreachable 502   the runtime did not answer
     │   ├── CapacityReached    503   the host has no room for another runtime
     │   └── Draining           503
@@ -163,6 +164,12 @@ class DriverUnavailable(TransientError):
     """The engine could not be asked, so nothing is known about what runs."""
 
     code = "engine_unavailable"
+
+
+class DiskFull(DriverUnavailable):
+    """The disk on which the engine keeps runtimes has no space left, or the quota on it is reached."""
+
+    code = "disk_full"
 
 
 class RuntimeUnreachable(TransientError):

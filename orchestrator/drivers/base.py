@@ -6,6 +6,7 @@ reply that was lost is found again by name or label. "I could not ask" (`DriverU
 """
 
 import enum
+import errno
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol, runtime_checkable
@@ -25,6 +26,16 @@ class ClaimTaken(PermanentError):
     """A runtime of this name exists with another spec."""
 
     code = "claim_taken"
+
+
+NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT})
+MAKE_SPACE = "make space on that disk, or delete conversations; then start again"
+
+
+def says_no_space(words: str) -> bool:
+    """Whether that is what the system says when a disk or a quota is full."""
+    said = words.lower()
+    return "no space left on device" in said or "disk quota exceeded" in said
 
 
 class ImageUnavailable(PermanentError):

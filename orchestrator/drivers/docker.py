@@ -14,10 +14,12 @@ from typing import Any, TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestrator.domain.errors import DriverUnavailable, NestorError
+from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_firewall, docker_probe, docker_report
 from orchestrator.drivers.base import (
+    MAKE_SPACE,
+    NO_SPACE,
     Capabilities,
     DriverEvent,
     Endpoint,
@@ -303,6 +305,8 @@ class DockerDriver:
             raise
         except OSError as exc:
             code = errno.errorcode.get(exc.errno or 0, type(exc).__name__)
+            if exc.errno in NO_SPACE:
+                raise DiskFull(f"no space is left in the data folder ({code})", hint=MAKE_SPACE) from exc
             raise DriverUnavailable(
                 f"the data folder cannot be used: {code}", hint="check space and permissions of the data folder"
             ) from exc

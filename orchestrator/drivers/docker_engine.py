@@ -16,7 +16,8 @@ from docker import APIClient
 from docker.errors import APIError, DockerException, NotFound
 from urllib3.exceptions import HTTPError
 
-from orchestrator.domain.errors import DriverUnavailable, PermanentError
+from orchestrator.domain.errors import DiskFull, DriverUnavailable, PermanentError
+from orchestrator.drivers.base import MAKE_SPACE, says_no_space
 
 T = TypeVar("T")
 
@@ -117,6 +118,8 @@ def _told_apart(what: str) -> Iterator[None]:
             raise Occupied(what) from exc
         if 400 <= status < 500:
             raise Refused(what, status, str(exc.explanation or "")[:_TEXT_CHARACTERS]) from exc
+        if says_no_space(str(exc.explanation or "")):
+            raise DiskFull(f"the engine has no space left to {what}", hint=MAKE_SPACE) from exc
         raise DriverUnavailable(
             f"the engine failed to {what} ({status})", hint="the engine's own log says more"
         ) from exc

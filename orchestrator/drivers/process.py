@@ -17,9 +17,11 @@ from typing import TypeVar
 import anyio
 import anyio.to_thread
 
-from orchestrator.domain.errors import DriverUnavailable, NestorError, RuntimeNotFound
+from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import (
+    MAKE_SPACE,
+    NO_SPACE,
     Capabilities,
     DriverEvent,
     Endpoint,
@@ -277,6 +279,8 @@ class ProcessDriver:
         except NestorError:
             raise
         except OSError as exc:
+            if exc.errno in NO_SPACE:
+                raise DiskFull(f"no space is left in the data folder ({_code(exc)})", hint=MAKE_SPACE) from exc
             raise DriverUnavailable(
                 f"the data folder cannot be used: {_code(exc)}", hint="check space and permissions of the data folder"
             ) from exc

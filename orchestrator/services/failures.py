@@ -4,6 +4,7 @@ from dataclasses import replace
 
 from orchestrator.domain.conversation import Reason, StartFailed, Why
 from orchestrator.domain.errors import (
+    DiskFull,
     DriverUnavailable,
     NestorError,
     RuntimeUnreachable,
@@ -11,7 +12,7 @@ from orchestrator.domain.errors import (
     TransientError,
     Undecryptable,
 )
-from orchestrator.drivers.base import ClaimTaken, ImageUnavailable, StartRefused
+from orchestrator.drivers.base import MAKE_SPACE, ClaimTaken, ImageUnavailable, StartRefused, says_no_space
 from orchestrator.nested.refusals import Impostor, Refused
 from orchestrator.security.redaction import Redactor
 
@@ -103,6 +104,8 @@ def _explained(step: str, failure: BaseException) -> Why:
             return replace(failure.why, step=step)
         case Refused():
             return _refused(why, failure)
+        case DiskFull():
+            return replace(why, reason=Reason.DISK_FULL, message=failure.message, hint=failure.hint or MAKE_SPACE)
         case Impostor():
             return replace(why, reason=Reason.VERSION_SKEW, message=failure.message)
         case ClaimTaken():  # whose it is, is nobody else's business
@@ -134,6 +137,9 @@ def _explained(step: str, failure: BaseException) -> Why:
 
 
 def _refused(why: Why, failure: Refused) -> Why:
+    if says_no_space(failure.said):
+        message = f"{failure.call}: no space is left in the runtime"
+        return replace(why, reason=Reason.DISK_FULL, message=message, hint=MAKE_SPACE, retryable=True)
     said = f", saying: {failure.said}" if failure.said else ""
     message = f"{why.message}: {failure.call} was answered {failure.status}{said}"
     if failure.message_id in _BY_MESSAGE_ID:

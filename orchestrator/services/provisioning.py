@@ -18,6 +18,7 @@ from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, 
 from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import (
+    MAKE_SPACE,
     ClaimTaken,
     Condition,
     Driver,
@@ -28,6 +29,7 @@ from orchestrator.drivers.base import (
     Limits,
     OwnerLabels,
     RuntimeSpec,
+    says_no_space,
 )
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
@@ -236,12 +238,16 @@ async def _raise_if_ended(start: Provisioning) -> None:
     if observed.condition is not Condition.EXITED:
         return
     oom = observed.cause is ExitCause.OOM
+    tail = tuple(await start.house.driver.logs(handle))
+    if says_no_space("\n".join(tail)):  # before anybody else could have written there
+        message = f"the runtime ended at once (exit status {observed.exit_code}): no space is left"
+        raise StartFailed(Why(Reason.DISK_FULL, message, MAKE_SPACE, retryable=True, log_tail=tail))
     raise StartFailed(
         Why(
             Reason.OOM if oom else Reason.IMAGE_START,
             "the runtime ran out of memory" if oom else f"the runtime ended at once (exit status {observed.exit_code})",
             "give it more memory" if oom else "the last log lines say why; check the runtime command or image",
-            log_tail=tuple(await start.house.driver.logs(handle)),
+            log_tail=tail,
         )
     )
 

@@ -55,6 +55,7 @@ class Policy:
     spans: Spans = NEVER
     restarts: Restarts = field(default_factory=Restarts)
     undelete_seconds: float = 600.0
+    start_timeout: float = 30.0
     limits: OperatorLimits = field(default_factory=OperatorLimits)
 
 
@@ -127,7 +128,7 @@ class Replica:
             Deletion(self.house, store, events, archiving, admission),
             Retiring(self.house, store, idleness, undelete_seconds=policy.undelete_seconds),
             archiving,
-            start_timeout=30.0,
+            start_timeout=policy.start_timeout,
         )
         self.reconciler = Reconciler("here", driver, store.conversations, store.spares, self.house.expose)
         self.service = ConversationService(

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.domain.conversation import Reason
+
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
@@ -63,3 +65,8 @@ def test_nothing_is_promised_without_a_test(page: str) -> None:
 def test_folders_that_are_named_exist() -> None:
     text = (DOCS / "guarantees.md").read_text()
     assert [name for name in re.findall(r"`(tests/[\w/]+)`", text) if not (ROOT / name).is_dir()] == []
+
+
+def test_each_reason_is_produced_by_a_test() -> None:
+    text = (DOCS / "faults.md").read_text().partition("## Reasons")[2]
+    assert [reason for reason in Reason if f"`{reason}`" not in text] == []
