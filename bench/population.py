@@ -22,14 +22,17 @@ from typing import Any
 
 import anyio
 import hiredis
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from fastapi import FastAPI
 from redis import Redis
 
 from orchestrator.app import api
 from orchestrator.app.house import House, open_house
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.domain.secrets import new_secret
+from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.fake import FakeDriver
+from orchestrator.security import envelope
+from orchestrator.security.master_keys import NONCE_BYTES, encode
 from orchestrator.security.session_keys import hash_key
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.cursor import member, milliseconds
@@ -305,11 +308,12 @@ async def fill(site: Site, moulds: dict[str, Mould], count: int, random: Random,
     client = socket.socket(socket.AF_UNIX)
     client.connect(str(site.address))
     now = datetime.now(UTC)
-    sealer, kinds, shares = site.house.services.sealer, list(moulds), [KINDS[kind] for kind in moulds]
+    kinds, shares = list(moulds), [KINDS[kind] for kind in moulds]
     left = count
     while left:
         share = min(_AT_ONCE, left)
         owner = site.big if random.random() < 0.8 else random.choice(site.owners[1:])
+        cipher = await site.house.services.sealer._data_key(owner.tenant, 1, create=True)
         text: list[bytes] = []
         commands = 0
         entries: list[Entry] = []
@@ -332,8 +336,7 @@ async def fill(site: Site, moulds: dict[str, Mould], count: int, random: Random,
                 "due": f"{int(now.timestamp() * 1000) + random.randrange(6 * 3_600_000, 30 * 3_600_000):013d}",
             }
             for name, value in (("session", session), ("inner", new_secret()), ("state", new_secret())):
-                own[name] = await sealer.seal(owner.tenant, None, "runtime-key", f"{id}/{name}", 1, value)
-            assert all(len(own[name]) == len(value) for name, value in mould.values.items())
+                own[name] = _sealed(cipher, owner.tenant, f"{id}/{name}", value)
             text.append(_poured(mould.pieces, {name: value.encode() for name, value in own.items()}, b""))
             entries.append(Entry("conversation", id, _poured(mould.entry, own, "")))
             commands += len(mould.commands)
@@ -347,6 +350,13 @@ async def fill(site: Site, moulds: dict[str, Mould], count: int, random: Random,
     client.close()
     site.count = count
     site.bytes_each = (site.redis.info("memory")["used_memory"] - used) / count
+
+
+def _sealed(cipher: AESGCM, tenant: TenantId, name: str, value: SecretText) -> str:
+    """As `Envelope.seal` does it, without a task's turn for each; `witnessed` opens one."""
+    nonce = os.urandom(NONCE_BYTES)
+    place = envelope._place(tenant, None, "runtime-key", name, 1)
+    return f"{envelope.SCHEME}.1.{encode(nonce + cipher.encrypt(nonce, value.open().encode(), place))}"
 
 
 def _poured(pieces: list[Any], own: dict[str, Any], empty: Any) -> Any:
