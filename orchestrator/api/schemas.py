@@ -138,6 +138,21 @@ class LimitsBody(Body):
             )
 
 
+class AllowanceBody(Body):
+    """What the operator allows one tenant: 0 for no limit, null for what all are allowed; what is left out stays."""
+
+    max_runtimes: Number | None = None
+    max_runtimes_per_user: Number | None = None
+    max_runtimes_per_key: Number | None = None
+    starts_per_minute: Number | None = None
+    starts_per_minute_per_user: Number | None = None
+    starts_per_minute_per_key: Number | None = None
+
+
+class TenantPatchBody(Body):
+    limits: AllowanceBody
+
+
 class SettingsBody(Body):
     """A merge patch: what is absent stays, null removes."""
 
@@ -180,7 +195,8 @@ class ConversationBody(Body):
 
 
 def tenant_out(tenant: Tenant) -> dict[str, Any]:
-    return {"id": tenant.id, "name": tenant.name, "created_at": rfc3339(tenant.created_at)}
+    limits = dict(tenant.limits)
+    return {"id": tenant.id, "name": tenant.name, "limits": limits, "created_at": rfc3339(tenant.created_at)}
 
 
 def user_out(user: User) -> dict[str, Any]:

@@ -50,6 +50,15 @@ async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dic
     return schemas.tenant_out(await services.tenancy.tenant(_of_tenant(caller, tenant)))
 
 
+@router.patch("/{tenant}")
+async def limit_tenant(
+    tenant: str, body: schemas.TenantPatchBody, _: OperatorOf, services: ServicesOf
+) -> dict[str, Any]:
+    """Give one tenant other limits than all have. The tenant itself may go below them, never above."""
+    id, limits = TenantId(parse_uuid(tenant, "tenant")), body.limits.model_dump(exclude_unset=True)
+    return schemas.tenant_out(await services.tenancy.limit_tenant(id, limits))
+
+
 @router.post("/{tenant}/users", status_code=201)
 async def create_user(
     tenant: str, body: schemas.UserBody, caller: CallerOf, services: ServicesOf, natural_id: NaturalIdOf

@@ -7,7 +7,7 @@ that the counts hold in a burst, is the store's business (`state/slots.py`).
 
 import enum
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from orchestrator.domain.ids import ConversationId, KeyId, UserId
@@ -60,6 +60,11 @@ class Allowance:
     starts_per_minute: int = 0
     starts_per_minute_per_user: int = 0
     starts_per_minute_per_key: int = 0
+
+    def granted(self, limits: Mapping[str, int]) -> "Allowance":
+        """These, but for what the operator gave one tenant: more, less, or 0 for no limit. Names that are not known are
+        passed over: they are a newer version's."""
+        return replace(self, **{name: limit for name, limit in limits.items() if name in vars(self)})
 
     def lowered(self, own: Mapping[str, Any]) -> "Allowance":
         """These, or what a tenant chose for itself where that is less: nobody raises the operator's."""

@@ -1,7 +1,8 @@
 """Tenants, users, API keys, and the caller that a request was sent by."""
 
 import enum
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
@@ -31,6 +32,9 @@ class Tenant:
     id: TenantId
     name: str
     created_at: datetime
+    #: What the operator allows this tenant in the place of what all are allowed (`domain/admission.py`, `Allowance`); 0
+    #: for no limit.
+    limits: Mapping[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -74,10 +74,13 @@ class Admission:
         self._look_again = look_again
 
     async def terms(self, tenant: TenantId) -> tuple[Allowance, Policy]:
-        """The operator's limits as the tenant lowered them, and what the tenant wants when one is reached."""
+        """The operator's limits for all or for this tenant, as the tenant lowered them, and what the tenant wants when
+        one is reached."""
         own = (await self._settings.read(tenant, None))[0].get("limits")
         own = own if isinstance(own, dict) else {}
-        return self._limits.allowance.lowered(own), policy_of(own, self._limits.when_full)
+        record = await self._store.tenants.tenant(tenant)
+        allowance = self._limits.allowance.granted(record.limits if record is not None else {})
+        return allowance.lowered(own), policy_of(own, self._limits.when_full)
 
     async def ask(self, who: Starter) -> tuple[Ask, Policy]:
         """What a start has to pass, without a place in the queue."""

@@ -1,6 +1,7 @@
 """Tenants, users, API keys, and who a key speaks for."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import datetime
 
 from orchestrator.domain.clock import Clock
@@ -57,6 +58,16 @@ class Tenancy:
         if found is None:
             raise NotFound("there is no such tenant")
         return found
+
+    async def limit_tenant(self, id: TenantId, limits: Mapping[str, int | None]) -> Tenant:
+        """Change what this tenant is allowed; None: as all are. It counts from the next start on, and ends nothing.
+        Raises `NotFound`."""
+        present = await self.tenant(id)
+        merged = {**present.limits, **limits}
+        changed = replace(present, limits={name: limit for name, limit in merged.items() if limit is not None})
+        if not await self._store.change_tenant(changed):
+            raise NotFound("there is no such tenant")
+        return changed
 
     async def tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
         return await self._store.list_tenants(cursor=cursor, limit=limit)

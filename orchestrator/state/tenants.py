@@ -30,6 +30,11 @@ class RedisTenants:
             await self._funnel.one(command("ZREM", keys.TENANTS, entry))
         return stored
 
+    async def change_tenant(self, tenant: Tenant) -> bool:
+        t = TenantKeys(tenant.id)
+        call = run("tenant_change", (t.tenant,), tenant.id, records.tenant_text(tenant), journal=t.journal)
+        return bool(await self._funnel.one(call, durable=True))
+
     async def tenant(self, id: TenantId) -> Tenant | None:
         text = await self._funnel.one(command("GET", TenantKeys(id).tenant))
         return None if text is None else records.tenant_from(text)

@@ -25,6 +25,13 @@ class MemoryTenants:
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
         return tenant
 
+    async def change_tenant(self, tenant: Tenant) -> bool:
+        if tenant.id not in self._tenants:
+            return False
+        self._tenants[tenant.id] = tenant
+        self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
+        return True
+
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)
 

@@ -50,6 +50,16 @@ async def test_a_tenant_is_one_by_its_id(house: House) -> None:
     assert (await house.store.tenants.list_tenants(cursor=None, limit=10)).items == [first]
 
 
+async def test_a_tenant_that_is_there_is_changed(house: House) -> None:
+    tenant = Tenant(TenantId(new_uuid()), "a", MOMENT, {"max_runtimes": 1})
+    assert not await house.store.tenants.change_tenant(tenant)
+    assert await house.store.tenants.tenant(tenant.id) is None
+    await house.store.tenants.add_tenant(tenant)
+    changed = replace(tenant, limits={"max_runtimes": 5})
+    assert await house.store.tenants.change_tenant(changed)
+    assert await house.other.tenants.tenant(tenant.id) == changed
+
+
 async def test_a_user_is_one_by_external_id(house: House) -> None:
     stored = await house.store.tenants.add_user(a_user("ext"))
     assert await house.other.tenants.add_user(a_user("ext")) == stored

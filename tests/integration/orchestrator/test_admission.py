@@ -79,6 +79,35 @@ async def test_a_tenant_lowers_the_operators_limit_and_does_not_raise_it(nestor:
     assert report["limits"][0]["limit"] == 1
 
 
+async def limit_of(nestor: Nestor, key: str) -> int | None:
+    report = await nestor.call("POST", f"{CONVERSATIONS}?dry_run=true", key, json={}, status=200)
+    return next((meter["limit"] for meter in report["limits"] if meter["rule"] == "tenant.runtimes"), None)
+
+
+async def test_the_operator_gives_one_tenant_more_than_others(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, max_runtimes=50)
+    _, other = await tenant_with(nestor, "other")
+    path = f"/api/v2/tenants/{tenant}"
+    changed = await nestor.call("PATCH", path, json={"limits": {"max_runtimes": 7, "starts_per_minute": 9}}, status=200)
+    assert changed["limits"] == {"max_runtimes": 7, "starts_per_minute": 9}
+    assert [await limit_of(nestor, one) for one in (key, other)] == [7, 3]
+    await nestor.call("PATCH", path, json={"limits": {"max_runtimes": 2}}, status=200)
+    assert await limit_of(nestor, key) == 2
+    for _ in range(2):
+        await ready(nestor, key)
+    await refused(nestor, key)
+    await nestor.call("PATCH", path, json={"limits": {"max_runtimes": 0}}, status=200)
+    assert await limit_of(nestor, key) == 50, "its own"
+    await nestor.call("PATCH", path, json={"limits": {"max_runtimes": None, "starts_per_minute": None}}, status=200)
+    assert (await nestor.call("GET", path, status=200))["limits"] == {}
+    assert await limit_of(nestor, key) == 3
+    for bad in ({"max_runtimes": -1}, {"max_runtimes": "many"}, {"when_full": "queue"}):
+        await nestor.call("PATCH", path, json={"limits": bad}, status=422)
+    response = await nestor.http.patch(path, headers=nestor.as_(key), json={"limits": {"max_runtimes": 9}})
+    assert response.status_code in (403, 404), "its own key does not raise it"
+    assert await limit_of(nestor, key) == 3
+
+
 @pytest.mark.parametrize("name", ["max_runtimes", "starts_per_minute_per_user", "when_full"])
 async def test_only_the_tenant_itself_sets_its_limits(nestor: Nestor, name: str) -> None:
     tenant, key = await tenant_with(nestor)
