@@ -124,9 +124,12 @@ def moved(conversation: Conversation) -> list[Draft]:
     return told
 
 
-def accepted(tenant: TenantId, id: ConversationId, sequence: int, event: str, at: datetime) -> Draft:
-    """A message of the user is in the conversation's event log."""
-    data = {"conversation_id": id, "event_sequence": sequence, "event_id": event}
+def accepted(
+    tenant: TenantId, id: ConversationId, sequence: int, event: str, at: datetime, *, client_id: str | None
+) -> Draft:
+    """A message of the user is in the conversation's event log. `client_id` is that of the inbox; None for one that did
+    not come through it: the first one of a conversation, or one that was sent to the runtime itself."""
+    data = {"conversation_id": id, "event_sequence": sequence, "event_id": event, "client_id": client_id}
     return draft(HookEvent.MESSAGE_ACCEPTED, tenant, at, data)
 
 

@@ -4,7 +4,7 @@ How many bytes it holds, and up to where the archive reaches, are fields of the 
 it, and where they are missing the archive is asked.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 
 from orchestrator.domain import hooks
@@ -30,11 +30,12 @@ class RedisEvents:
     async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
         t = TenantKeys(tenant)
         last = -1
+        clients = await self._clients(t.inbox(id), [event.id for event in events if event.is_message])
         for start in range(0, max(1, len(events)), _AT_ONCE):
             fields = [
                 field
                 for event in events[start : start + _AT_ONCE]
-                for field in (event.sequence, event.id, event.payload, _told(tenant, id, event), event.first)
+                for field in (event.sequence, event.id, event.payload, _told(tenant, id, event, clients), event.first)
             ]
             keys = (t.conversation(id), t.events(id), t.inbox(id), t.hooks_wanted, t.hook_prefix)
             call = run("events_append", keys, id, *fields)
@@ -42,6 +43,13 @@ class RedisEvents:
             if last < 0:
                 raise no_conversation()
         return last
+
+    async def _clients(self, inbox: str, messages: Sequence[str]) -> Mapping[str, str | None]:
+        """The client ids under which they were put into the inbox, by the ids of their events."""
+        if not messages:
+            return {}
+        found = await self._funnel.one(command("HMGET", inbox, *(f"event:{id}" for id in messages)))
+        return dict(zip(messages, found, strict=True))
 
     async def last(self, tenant: TenantId, id: ConversationId) -> StoredEvent | None:
         found = await self._funnel.one(_newest(tenant, id))
@@ -79,10 +87,11 @@ def _newest(tenant: TenantId, id: ConversationId) -> Call:
     return command("XREVRANGE", TenantKeys(tenant).events(id), "+", "-", "COUNT", 1)
 
 
-def _told(tenant: TenantId, id: ConversationId, event: StoredEvent) -> str:
+def _told(tenant: TenantId, id: ConversationId, event: StoredEvent, clients: Mapping[str, str | None]) -> str:
     if not event.is_message:
         return ""
-    return hooks.drafts_text([hooks.accepted(tenant, id, event.sequence, event.id, datetime.now(UTC))])
+    at, client = datetime.now(UTC), clients.get(event.id)
+    return hooks.drafts_text([hooks.accepted(tenant, id, event.sequence, event.id, at, client_id=client)])
 
 
 def _event(entry: tuple[str, dict[str, str]]) -> StoredEvent:

@@ -17,7 +17,7 @@ class RedisInbox:
     async def put(self, tenant: TenantId, id: ConversationId, *, client_id: str, content: str, limit: int) -> Message:
         t = TenantKeys(tenant)
         keys = (t.conversation(id), t.due, t.inbox(id), t.waiting(id))
-        call = run("inbox_put", keys, id, client_id, content, limit, journal=t.journal)
+        call = run("inbox_put", keys, id, client_id, content, limit, message_event_id(id, client_id), journal=t.journal)
         answer = await due.waking(self._funnel, tenant, call, durable=True)
         if answer[0] == "gone":
             raise no_conversation()

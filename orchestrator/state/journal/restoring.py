@@ -16,7 +16,7 @@ import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, slot_of
 from orchestrator.domain.errors import StoreUnavailable, Unreadable
-from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, message_event_id, new_uuid
 from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records, reviews
@@ -318,7 +318,8 @@ class Restoring:
             inbox = t.inbox(ConversationId(conversation))
             last[inbox] = max(last.get(inbox, 0), int(sequence))
             fields = (f"client:{client}", sequence, f"content:{sequence}", content, f"of:{sequence}", client)
-            yield command("HSET", inbox, *fields)
+            event = message_event_id(ConversationId(conversation), client)
+            yield command("HSET", inbox, *fields, f"event:{event}", client)
             if id not in delivered:
                 yield command("ZADD", t.waiting(ConversationId(conversation)), sequence, sequence)
                 yield command("ZADD", t.due, 0, conversation)

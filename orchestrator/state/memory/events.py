@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 
 from orchestrator.domain.hooks import accepted
-from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
 from orchestrator.state.base import HeldEvents, StoredEvent
 from orchestrator.state.memory.shelf import Place, Shelf
 
@@ -21,7 +21,9 @@ class MemoryEvents:
             if event.first == last + 1:
                 log.append(event)
                 if event.is_message:
-                    told = accepted(tenant, id, event.sequence, event.id, self._shelf.now())
+                    ids = {message_event_id(id, message.client_id): message.client_id for message in place.messages}
+                    at, client = self._shelf.now(), ids.get(event.id)
+                    told = accepted(tenant, id, event.sequence, event.id, at, client_id=client)
                     self._shelf.publish(tenant, id, [told])
                 last = event.sequence
             elif event.first > last:

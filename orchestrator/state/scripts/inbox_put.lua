@@ -2,7 +2,7 @@
 -- include: journal.lua
 -- Append a message and make its conversation due now, unless its client id is known.
 -- KEYS: conversation, due, inbox, waiting, journal
--- ARGV: conversation id, client id, content, limit of waiting ones
+-- ARGV: conversation id, client id, content, limit of waiting ones, the id of the event that it will be
 -- Answers {sequence, content, 1 if delivered}, {'gone'} or {'limit', number of waiting ones}.
 if redis.call('EXISTS', KEYS[1]) == 0 then
   return {'gone'}
@@ -17,7 +17,8 @@ if count >= tonumber(ARGV[4]) then
   return {'limit', count}
 end
 local sequence = string.format('%.0f', redis.call('HINCRBY', KEYS[3], '#', 1))
-redis.call('HSET', KEYS[3], 'client:' .. ARGV[2], sequence, 'content:' .. sequence, ARGV[3], 'of:' .. sequence, ARGV[2])
+redis.call('HSET', KEYS[3], 'client:' .. ARGV[2], sequence, 'content:' .. sequence, ARGV[3], 'of:' .. sequence, ARGV[2],
+  'event:' .. ARGV[5], ARGV[2])
 redis.call('ZADD', KEYS[4], sequence, sequence)
 journal('message', ARGV[1] .. '|' .. sequence, cjson.encode({ARGV[2], ARGV[3]}))
 poke(KEYS[1], KEYS[2], ARGV[1], now_ms())

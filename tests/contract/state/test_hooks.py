@@ -21,7 +21,7 @@ from orchestrator.domain.hooks import (
     created,
     draft,
 )
-from orchestrator.domain.ids import HookId, TenantId, UserId, new_uuid
+from orchestrator.domain.ids import HookId, TenantId, UserId, message_event_id, new_uuid
 from orchestrator.state import records
 from orchestrator.state.base import Hooks, StoredEvent
 
@@ -127,7 +127,8 @@ async def test_changes_are_told_in_order_by_the_step_that_makes_them(house: Hous
     why = Why(Reason.OOM, "the runtime ran out of memory", "give it more", True, "alive", ("a line of its log",))
     failed = fail(record, why, now=MOMENT)
     await store.conversations.save(lease, failed, expected_version=record.version)
-    event = StoredEvent(1, new_uuid(), "{}", is_message=True)
+    await store.inbox.put(TENANT, conversation.id, client_id="mine", content="{}", limit=9)
+    event = StoredEvent(1, message_event_id(conversation.id, "mine"), "{}", is_message=True)
     await store.events.append(TENANT, conversation.id, [event, StoredEvent(2, "e2", "{}")])
     await store.events.append(TENANT, conversation.id, [event])  # there already
     assert await house.other.hooks.next_due_ms() == 0
@@ -155,6 +156,7 @@ async def test_changes_are_told_in_order_by_the_step_that_makes_them(house: Hous
         "conversation_id": conversation.id,
         "event_sequence": 1,
         "event_id": event.id,
+        "client_id": "mine",
     }
     assert await store.hooks.standing(TENANT, endpoint.id) == HookStanding()
 
