@@ -94,10 +94,14 @@ class Cells:
         return network.name
 
     def _hold_given(self) -> None:
-        """Another replica that ended may have taken its rules along."""
-        for network in self._all() if self._wall is not None else ():
+        """Another replica that ended may have taken rules and proxy along."""
+        if self._wall is None and self._proxies is None:
+            return
+        for network in self._all():
             if self._wall is not None and not self.firewall.holds(self._yard(network)):
                 self.firewall.put(self._yard(network), self._wall)
+            if self._proxies is not None:
+                self._proxies.ensure(network)
 
     def leave(self, labels: OwnerLabels) -> None:
         """A runtime is gone. A cell of its own goes with the last one."""
@@ -149,14 +153,19 @@ class Cells:
     def close(self) -> None:
         """Remove every cell in which nothing is left."""
         if self._given is not None:
-            network = docker_network.find(self._engine, self._given) if self._wall is not None else None
-            if network is not None and not self._used(network):
-                self.firewall.remove(network.bridge)
-                if self._proxies is not None:
-                    self._proxies.remove(network)
+            self._leave_given()
             return
         for network in docker_network.of_installation(self._engine, self._installation):
             self._remove(network)
+
+    def _leave_given(self) -> None:
+        network = docker_network.find(self._engine, self._given or "")
+        if network is None or self._used(network):
+            return
+        if self._wall is not None:
+            self.firewall.remove(network.bridge)
+        if self._proxies is not None:
+            self._proxies.remove(network)
 
     def _mend_proxy(self, proxies: Proxies, network: Network) -> Iterator[str]:
         if proxies.ensure(network):

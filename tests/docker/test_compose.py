@@ -1,5 +1,6 @@
 """`docker compose up` from this checkout, as the README says it: up, used, down and up again, and nothing left."""
 
+import contextlib
 import os
 import secrets
 import socket
@@ -57,14 +58,26 @@ class Project:
         return found + containers.docker("network", "ls", "--format", "{{.Name}}", "--filter", named).split()
 
 
+def free_ports(number: int) -> list[int]:
+    """Not those that the kernel gives away: minutes pass until these are used."""
+    with contextlib.ExitStack() as stack:
+        found: list[int] = []
+        while len(found) < number:
+            port = 20_000 + secrets.randbelow(12_000)
+            with contextlib.suppress(OSError):
+                stack.enter_context(socket.create_server(("127.0.0.1", port)))
+                found.append(port)
+        return found
+
+
 @pytest.fixture
 def project() -> Iterator[Project]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port, one, two = free_ports(3)
     environment = {
         "NESTOR_OPERATOR_KEY": secrets.token_urlsafe(32),
         "NESTOR_PORT": str(port),
+        "NESTOR_PORT_1": str(one),
+        "NESTOR_PORT_2": str(two),
         "NESTOR_RUNTIME_SUBNET": "10.213.8.0/22",
         "NESTOR_RUNTIME_GATEWAY": GATEWAY,
     }
@@ -87,7 +100,9 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project, reco
         events = await settled(nestor, key, id, events)
 
         container = containers.inspect("container", container_of(id))["Id"]
-        project.compose("restart", "orchestrator")
+        project.compose("kill", "orchestrator")  # the other replica goes on, at once
+        assert (await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=200))["phase"] == "ready"
+        project.compose("start", "orchestrator")
         await up(project)
         assert containers.inspect("container", container_of(id))["Id"] == container
         found = await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=200)
@@ -96,6 +111,7 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project, reco
         project.compose("down")
         assert sorted(project.left()) == [
             f"{project.name}_data",
+            f"{project.name}_engine",
             f"{project.name}_redis",
             f"{project.name}_redis-socket",
         ]
@@ -133,17 +149,24 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     project.compose("up", "--detach", "--build", "--wait")
     socket_path = "/var/run/docker.sock"
     holders = set()
-    for service in ("redis", "keeper", "netguard", "orchestrator"):
+    for service in ("redis", "keeper", "netguard", "gate", "front", "orchestrator", "orchestrator-2"):
         shown = containers.inspect("container", f"{project.name}-{service}-1")
         assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
         assert shown["HostConfig"]["ReadonlyRootfs"] is True, service
         assert not shown["HostConfig"]["PortBindings"], service
         if any(mount["Source"] == socket_path for mount in shown["Mounts"]):
             holders.add(service)
-    assert holders == {"keeper", "orchestrator"}
-    processes = containers.docker("top", f"{project.name}-orchestrator-1", "-eo", "pid,uid,args").splitlines()[1:]
-    users = {line.split()[1] for line in processes if "docker-init" not in line}
-    assert users == {"10001"}, processes
+    assert holders == {"keeper", "gate"}  # the orchestrators have the other end of the gate alone
+    for service in ("orchestrator", "orchestrator-2", "front"):
+        processes = containers.docker("top", f"{project.name}-{service}-1", "-eo", "pid,uid,args").splitlines()[1:]
+        assert {line.split()[1] for line in processes} == {"10001"}, processes
+    redis = ("exec", f"{project.name}-redis-1", "redis-cli", "-s", "/run/redis/redis.sock")
+    assert "NOAUTH" in containers.docker(*redis, "ping")
+    word = containers.docker("exec", f"{project.name}-redis-1", "cat", "/run/redis/password").strip()
+    known = ("--user", "nestor", "--pass", word, "--no-auth-warning")
+    assert "PONG" in containers.docker(*redis, *known, "ping")
+    for dangerous in (("flushall",), ("config", "set", "appendonly", "no"), ("keys", "*"), ("acl", "list")):
+        assert "NOPERM" in containers.docker(*redis, *known, *dangerous)
 
 
 def say(text: str) -> dict[str, object]:

@@ -1,0 +1,295 @@
+"""The only way from the orchestrator to the engine: a filter that knows the calls it needs and the containers it makes.
+
+Whoever has an engine's socket is root on the machine. This process has it; the orchestrator has the other end, and gets
+through only calls of `ROUTES`, about things that bear a label of ours, and containers that are as hardened as ours
+(`unfit` says why not). One call a connection, so that nothing can follow unread. Standard library only: it runs on the
+base image as it is.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import posixpath
+import re
+import signal
+import sys
+import urllib.parse
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+ENGINE = "/var/run/docker.sock"
+#: Labels of what the driver makes; an image has labels too, which say nothing of whose container it is.
+OURS = frozenset({"io.nestor.runtime", "io.nestor.egress", "io.nestor.probe"})
+USER = "10001:10001"
+HEAD_BYTES, BODY_BYTES = 64 * 1024, 512 * 1024
+HEAD_SECONDS = 10.0
+_NAME = r"(?P<name>[A-Za-z0-9][A-Za-z0-9_.-]*)"
+#: Method, path, and what the name is: nothing that is not here passes.
+ROUTES: Sequence[tuple[str, str, str]] = (
+    ("GET", r"/_ping", ""),
+    ("HEAD", r"/_ping", ""),
+    ("GET", r"/version", ""),
+    ("GET", r"/info", ""),
+    ("GET", r"/events", "filtered"),
+    ("GET", r"/containers/json", "filtered"),
+    ("POST", r"/containers/create", "create"),
+    ("GET", rf"/containers/{_NAME}/(json|logs|stats)", "container"),
+    ("POST", rf"/containers/{_NAME}/(start|stop|kill|pause|unpause)", "container"),
+    ("POST", rf"/containers/{_NAME}/attach", "attach"),
+    ("DELETE", rf"/containers/{_NAME}", "container"),
+    ("GET", r"/images/(?P<name>[A-Za-z0-9][A-Za-z0-9_.:/@-]*)/json", ""),
+    ("GET", rf"/networks/{_NAME}", "network"),
+    ("GET", rf"/volumes/{_NAME}", "volume"),
+)
+#: Of a container's host part. Anything else has to be empty.
+FREE = frozenset(
+    "Memory MemorySwap MemorySwappiness OomScoreAdj NanoCpus CpuShares PidsLimit Ulimits Init ShmSize LogConfig "
+    "RestartPolicy Tmpfs Runtime Dns DnsOptions ReadonlyRootfs CapDrop NetworkMode IpcMode SecurityOpt Mounts".split()
+)
+
+
+@dataclass(frozen=True)
+class Ground:
+    """What the gate guards."""
+
+    bridge: str  #: the only network of containers
+    volume: str  #: the data folder's
+    root: str  #: where the engine has that volume
+
+
+class Refused(Exception):
+    """Why a call does not pass."""
+
+
+def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
+    """Why a container may not be made like that; None when it may."""
+    host = body.get("HostConfig") or {}
+    options = list(host.get("SecurityOpt") or ())
+    labels = body.get("Labels") or {}
+    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    checks = (
+        (body.get("User") == USER, "another user"),
+        (not OURS.isdisjoint(labels), "no label"),
+        (not [name for name, value in host.items() if name not in FREE and value], "an option that is not known"),
+        (host.get("ReadonlyRootfs") is True, "a writable root"),
+        (host.get("CapDrop") == ["ALL"], "capabilities"),
+        (host.get("NetworkMode") == ground.bridge, "another network"),
+        (set(endpoints) <= {ground.bridge}, "another network"),
+        (host.get("IpcMode") == "private", "a shared IPC space"),
+        ("no-new-privileges:true" in options, "new privileges"),
+        (not [text for text in options if not _harmless(str(text))], "a security option"),
+        (_positive(host.get("Memory")) and _positive(host.get("PidsLimit")), "no limit"),
+        (all(_inside(mount, ground) for mount in host.get("Mounts") or ()), "a mount"),
+        (not body.get("Volumes"), "a volume without a name"),
+    )
+    return next((words for holds, words in checks if not holds), None)
+
+
+def _harmless(option: str) -> bool:
+    name, _, value = option.partition("=")
+    if option == "no-new-privileges:true":
+        return True
+    return name in ("seccomp", "apparmor") and value not in ("", "unconfined")
+
+
+def _positive(number: Any) -> bool:
+    return isinstance(number, int) and number > 0
+
+
+def _inside(mount: Any, ground: Ground) -> bool:
+    """A folder of the data folder: a workspace, or read-only what the forward proxy is told."""
+    if not isinstance(mount, dict) or mount.get("Type") != "bind" or mount.get("BindOptions"):
+        return False
+    source = str(mount.get("Source"))
+    if posixpath.normpath(source) != source:
+        return False
+    if source == f"{ground.root}/docker/egress":
+        return mount.get("ReadOnly") is True
+    folder = f"{ground.root}/volumes/"
+    parts = source.removeprefix(folder).split("/")
+    return source.startswith(folder) and len(parts) == 2 and parts[1] in ("workspace", "state")
+
+
+class Gate:
+    """One engine."""
+
+    def __init__(self, engine: str, ground: Ground) -> None:
+        self._engine = engine
+        self._ground = ground
+        self._ours: set[str] = set()
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One call."""
+        try:
+            await self._carry(reader, writer)
+        except Refused as exc:
+            with contextlib.suppress(OSError):
+                answer = json.dumps({"message": f"the gate refuses {exc}"}).encode()
+                head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+                writer.write(head.encode() + b"Connection: close\r\n\r\n" + answer)
+                await writer.drain()
+            print(f"gate: refused {exc}", flush=True)
+        except (OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, ValueError):
+            pass  # whoever called is gone, the engine is, or it was no HTTP
+        finally:
+            writer.close()
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(HEAD_SECONDS):
+            method, target, headers = _head(await reader.readuntil(b"\r\n\r\n"))
+            length = int(headers.get("content-length") or 0)
+            if "transfer-encoding" in headers or not 0 <= length <= BODY_BYTES:
+                raise Refused("a body of unknown or great length")
+            body = await reader.readexactly(length)
+        kind = await self._admit(method, target, body)
+        attach = kind == "attach"
+        up_reader, up_writer = await asyncio.open_unix_connection(self._engine)
+        try:
+            lines = [f"{method} {target} HTTP/1.1", "Host: engine", f"Content-Length: {length}"]
+            lines += ["Connection: Upgrade", "Upgrade: tcp"] if attach else ["Connection: close"]
+            if length:
+                lines.append("Content-Type: application/json")
+            up_writer.write("\r\n".join([*lines, "", ""]).encode() + body)
+            await up_writer.drain()
+            await self._answer(reader, writer, up_reader, up_writer, attach)
+        finally:
+            up_writer.close()
+
+    async def _answer(
+        self,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        up_reader: asyncio.StreamReader,
+        up_writer: asyncio.StreamWriter,
+        attach: bool,
+    ) -> None:
+        if attach:
+            head = await up_reader.readuntil(b"\r\n\r\n")
+            writer.write(head)
+            attach = head.split(b" ", 2)[1] in (b"101", b"200")  # else what follows would be read as another call
+        back = asyncio.create_task(_pour(up_reader, writer))
+        try:
+            if not attach:
+                gone = asyncio.create_task(reader.read(1))  # nothing may follow; the end of it ends an event stream
+                await asyncio.wait({back, gone}, return_when=asyncio.FIRST_COMPLETED)
+                gone.cancel()
+                return
+            await _pour(reader, up_writer)
+            up_writer.write_eof()
+            async with asyncio.timeout(HEAD_SECONDS):
+                await asyncio.wait({back})
+        finally:
+            back.cancel()
+            with contextlib.suppress(asyncio.CancelledError, OSError):
+                await back
+
+    async def _admit(self, method: str, target: str, body: bytes) -> str:
+        """The kind of the call. Raises `Refused`."""
+        path, _, query = target.partition("?")
+        path = re.sub(r"^/v1\.[0-9]{1,2}(?=/)", "", path)
+        asked = urllib.parse.parse_qs(query)
+        for verb, shape, kind in ROUTES:
+            found = re.fullmatch(shape, path) if verb == method else None
+            if found is None:
+                continue
+            name = found.groupdict().get("name", "")
+            await self._check(kind, name, asked, body)
+            return kind
+        raise Refused(f"{method} {path[:80]!r}")
+
+    async def _check(self, kind: str, name: str, asked: Mapping[str, Sequence[str]], body: bytes) -> None:
+        if kind == "create":
+            words = unfit(_object(body), self._ground)
+            if words is not None:
+                raise Refused(f"a container with {words}")
+        elif kind == "filtered":
+            filters = _object((asked.get("filters") or ["{}"])[0].encode())
+            chosen = {str(label).partition("=")[0] for label in filters.get("label") or ()}
+            if OURS.isdisjoint(chosen) and not filters.get("network"):
+                raise Refused("a list of everything")
+        elif kind in ("container", "attach"):
+            if kind == "attach" and any(asked.get(way) not in (None, ["0"], ["false"]) for way in ("stdout", "logs")):
+                raise Refused("to attach to more than standard input")
+            await self._check_ours(name)
+        elif (kind == "network" and name != self._ground.bridge) or (kind == "volume" and name != self._ground.volume):
+            raise Refused(f"a look at {kind} {name[:80]}")
+
+    async def _check_ours(self, name: str) -> None:
+        if name in self._ours:
+            return
+        status, body = await ask(self._engine, f"/containers/{name}/json")
+        if status == 404:
+            return  # the engine says so itself
+        found = _object(body)
+        network = (found.get("HostConfig") or {}).get("NetworkMode")
+        labels = (found.get("Config") or {}).get("Labels") or {}
+        if OURS.isdisjoint(labels) or network != self._ground.bridge:
+            raise Refused(f"container {name[:80]}, which is not ours")
+        if found.get("Id") == name:  # a name may be another container's tomorrow
+            self._ours.add(name)
+
+
+async def ask(engine: str, path: str) -> tuple[int, bytes]:
+    """Status and body of a GET."""
+    reader, writer = await asyncio.open_unix_connection(engine, limit=8 * 1024 * 1024)
+    try:
+        writer.write(f"GET {path} HTTP/1.0\r\nHost: engine\r\n\r\n".encode())
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        return int(head.split()[1]), body
+    finally:
+        writer.close()
+
+
+def _head(raw: bytes) -> tuple[str, str, Mapping[str, str]]:
+    first, *lines = raw.decode("ascii").split("\r\n")
+    method, target, version = first.split(" ")
+    if not version.startswith("HTTP/1.") or not target.startswith("/") or "%" in target.partition("?")[0]:
+        raise Refused("a call of another form")
+    headers: dict[str, str] = {}
+    for line in lines:
+        name, colon, value = line.partition(":")
+        if colon:
+            if name.lower() in headers:
+                raise Refused(f"two headers {name[:40]}")
+            headers[name.lower()] = value.strip()
+    return method, target, headers
+
+
+def _object(text: bytes) -> Mapping[str, Any]:
+    try:
+        found = json.loads(text)
+    except ValueError:
+        raise Refused("a body that is no JSON") from None
+    if not isinstance(found, dict):
+        raise Refused("a body that is no object")
+    return found
+
+
+async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while chunk := await reader.read(64 * 1024):
+        writer.write(chunk)
+        await writer.drain()
+
+
+async def main() -> None:
+    listen, volume = os.environ["LISTEN"], os.environ["VOLUME"]
+    status, body = await ask(ENGINE, f"/volumes/{volume}")
+    if status != 200:
+        sys.exit(f"gate: the engine has no volume {volume}")
+    gate = Gate(ENGINE, Ground(os.environ["BRIDGE"], volume, str(_object(body)["Mountpoint"])))
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(listen)
+    server = await asyncio.start_unix_server(gate.serve, listen, limit=HEAD_BYTES)
+    os.chmod(listen, 0o666)  # noqa: S103 - the folder is shared with the orchestrators alone
+    ended = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, ended.set)
+    print(f"gate: lets containers of {gate._ground.bridge} through", flush=True)
+    async with server:
+        await ended.wait()
+
+
+if __name__ == "__main__":
+    asyncio.run(main())

@@ -1,0 +1,198 @@
+"""The filter before the engine (`deploy/gate.py`): all that the driver does passes, and nothing that would be more."""
+
+import asyncio
+import importlib.util
+import json
+import sys
+import uuid
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from copy import deepcopy
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+from support import containers
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.base import Condition, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.docker import Choices, DockerDriver
+from orchestrator.drivers.docker_rules import Egress
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio]
+
+
+@pytest.fixture(scope="module")
+def gate_module() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("gate", containers.REPOSITORY / "deploy/gate.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["gate"] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def names() -> Iterator[tuple[str, str]]:
+    """A bridge and a volume as compose makes them."""
+    mark = f"nestor-gate-{uuid.uuid4().hex[:8]}"
+    option = "com.docker.network.bridge.enable_icc=false"
+    containers.docker("network", "create", "--opt", option, "--subnet", "10.213.200.0/24", mark)
+    containers.docker("volume", "create", mark)
+    yield mark, mark
+    containers.docker("network", "rm", mark)
+    containers.docker("volume", "rm", mark)
+
+
+@asynccontextmanager
+async def serving(module: ModuleType, folder: Path, names: tuple[str, str]) -> AsyncIterator[tuple[str, Path]]:
+    """The gate's socket, and where the engine keeps the volume."""
+    root = Path(containers.inspect("volume", names[1])["Mountpoint"])
+    gate = module.Gate(module.ENGINE, module.Ground(names[0], names[1], str(root)))
+    path = folder / "engine.sock"
+    server = await asyncio.start_unix_server(gate.serve, path, limit=module.HEAD_BYTES)
+    async with server:
+        yield str(path), root
+
+
+async def test_a_runtimes_whole_life_passes_and_so_does_its_report(gate_module, names, folder):
+    async with serving(gate_module, folder, names) as (path, root):
+        installation = str(uuid.uuid4())
+        driver = DockerDriver(
+            root,  # compose: the orchestrator is mounted on the volume
+            installation=installation,
+            image=containers.standin_image(),
+            host=f"unix://{path}",
+            network=names[0],
+            data_volume=names[1],
+            choices=Choices(egress=Egress.ALLOW_LIST, egress_image=containers.egress_image(), outside=True),
+        )
+        found = await driver.fingerprint()
+        assert found.usable, found.message
+        await driver.wall(None)
+        rows = {row.name: row for row in await driver.report()}
+        assert rows["capabilities"].held
+        conversation = str(uuid.uuid4())
+        owner = ConversationId(conversation), RuntimeId(str(uuid.uuid4())), 1
+        labels = OwnerLabels(installation, TenantId(str(uuid.uuid4())), *owner)
+        await driver.ensure_volume(labels, fence=1)
+        handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels), fence=1)
+        await driver.start(handle, fence=1, init_key=new_secret())
+        await driver.pause(handle, fence=1)
+        await driver.unpause(handle, fence=1)
+        assert [one.name for one in await driver.list(installation)] == [handle.name]
+        assert await driver.mend() == []
+        await driver.stop(handle, fence=1, grace=1)
+        assert (await driver.inspect(handle)).condition is Condition.EXITED
+        await driver.logs(handle)
+        await driver.destroy(handle, fence=1)
+        await driver.remove_volume(labels, fence=1)
+        await driver.close()
+        assert not containers.docker("ps", "--all", "--quiet", "--filter", f"network={names[0]}")
+
+
+def fit(names: tuple[str, str], root: str) -> dict[str, Any]:
+    """What the driver asks for, as far as the gate looks at it."""
+    return {
+        "Image": containers.standin_image(),
+        "User": "10001:10001",
+        "Labels": {"io.nestor.runtime": "x"},
+        "HostConfig": {
+            "ReadonlyRootfs": True,
+            "CapDrop": ["ALL"],
+            "NetworkMode": names[0],
+            "IpcMode": "private",
+            "SecurityOpt": ["no-new-privileges:true"],
+            "Memory": 1 << 28,
+            "PidsLimit": 64,
+            "Mounts": [{"Type": "bind", "Source": f"{root}/volumes/x/state", "Target": "/state"}],
+        },
+    }
+
+
+#: Where in the body, and what would be more than a runtime has.
+MORE: list[tuple[str, Any]] = [
+    ("User", "0:0"), ("User", ""), ("Labels", {}), ("Labels", {"other": "x"}), ("Volumes", {"/x": {}}),
+    ("HostConfig.Privileged", True), ("HostConfig.CapAdd", ["SYS_ADMIN"]), ("HostConfig.CapDrop", []),
+    ("HostConfig.CapDrop", ["NET_RAW"]), ("HostConfig.Binds", ["/:/host"]), ("HostConfig.NetworkMode", "host"),
+    ("HostConfig.NetworkMode", "bridge"), ("HostConfig.NetworkMode", "container:x"), ("HostConfig.PidMode", "host"),
+    ("HostConfig.IpcMode", "host"), ("HostConfig.UTSMode", "host"), ("HostConfig.UsernsMode", "host"),
+    ("HostConfig.CgroupnsMode", "host"), ("HostConfig.Devices", [{"PathOnHost": "/dev/sda"}]),
+    ("HostConfig.DeviceRequests", [{"Count": -1}]), ("HostConfig.DeviceCgroupRules", ["a *:* rwm"]),
+    ("HostConfig.SecurityOpt", []), ("HostConfig.SecurityOpt", ["no-new-privileges:true", "seccomp=unconfined"]),
+    ("HostConfig.SecurityOpt", ["no-new-privileges:true", "apparmor=unconfined"]),
+    ("HostConfig.SecurityOpt", ["no-new-privileges:true", "label=disable"]), ("HostConfig.ReadonlyRootfs", False),
+    ("HostConfig.Sysctls", {"kernel.x": "1"}), ("HostConfig.CgroupParent", "/"), ("HostConfig.VolumesFrom", ["x"]),
+    ("HostConfig.PortBindings", {"80/tcp": [{}]}), ("HostConfig.PublishAllPorts", True), ("HostConfig.Memory", 0),
+    ("HostConfig.PidsLimit", -1), ("HostConfig.ExtraHosts", ["host:host-gateway"]), ("HostConfig.MaskedPaths", ["/x"]),
+    ("HostConfig.GroupAdd", ["0"]), ("HostConfig.Links", ["x"]),
+    ("NetworkingConfig", {"EndpointsConfig": {"bridge": {}}}),
+    *[
+        ("HostConfig.Mounts", [{"Type": kind, "Source": source, "Target": "/x"}])
+        for kind, source in [
+            ("bind", "/"), ("bind", "/var/run/docker.sock"), ("bind", "ROOT"), ("bind", "ROOT/volumes"),
+            ("bind", "ROOT/volumes/x"), ("bind", "ROOT/volumes/x/../../master.key"), ("bind", "ROOT/master.key"),
+            ("bind", "ROOT/docker/egress"), ("volume", "somebodys"), ("npipe", "x"),
+        ]
+    ],
+]  # fmt: skip
+
+
+async def test_no_container_with_more_than_a_runtime_has_is_made(gate_module, names, folder):
+    async with serving(gate_module, folder, names) as (path, root):
+        transport = httpx.AsyncHTTPTransport(uds=path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine", trust_env=False) as http:
+            assert gate_module.unfit(fit(names, str(root)), gate_module.Ground(names[0], names[1], str(root))) is None
+            for where, value in MORE:
+                body = deepcopy(fit(names, str(root)))
+                *way, last = where.split(".")
+                place: dict[str, Any] = body
+                for step in way:
+                    place = place[step]
+                place[last] = json.loads(json.dumps(value).replace("ROOT", str(root)))
+                answer = await http.post("/v1.41/containers/create?name=nestor-gate-test", json=body)
+                assert answer.status_code == 403, (where, value, answer.text)
+        assert "nestor-gate-test" not in containers.docker("ps", "--all", "--format", "{{.Names}}")
+
+
+OTHERS = [
+    ("GET", "/containers/json?all=1"), ("GET", "/images/json"), ("GET", "/volumes"), ("GET", "/networks"),
+    ("GET", "/networks/bridge"), ("GET", "/volumes/somebodys"), ("POST", "/build"), ("POST", "/images/create"),
+    ("POST", "/networks/create"), ("POST", "/volumes/create"), ("DELETE", "/volumes/x"), ("POST", "/swarm/init"),
+    ("POST", "/containers/OTHER/exec"), ("POST", "/containers/OTHER/update"), ("GET", "/containers/OTHER/json"),
+    ("POST", "/containers/OTHER/stop"), ("DELETE", "/containers/OTHER?force=1"), ("GET", "/containers/OTHER/archive"),
+    ("POST", "/containers/OTHER/attach?stdin=1&stream=1"), ("GET", "/containers/OTHER/%6ason"), ("GET", "/events"),
+    ("POST", "/containers/prune"), ("GET", "/../containers/json"), ("POST", "/session"), ("GET", "/secrets"),
+]  # fmt: skip
+
+
+async def test_no_other_call_passes_and_nothing_of_others_is_touched(gate_module, names, folder):
+    other = containers.docker("create", containers.standin_image()).strip()
+    try:
+        async with serving(gate_module, folder, names) as (path, _):
+            for method, target in OTHERS:
+                said = await raw(path, f"{method} {target.replace('OTHER', other)} HTTP/1.1\r\nHost: x\r\n\r\n")
+                assert said.startswith(b"HTTP/1.1 403 "), (method, target, said[:200])
+            # A second call behind the first is not read, nor is one behind a body of unknown length.
+            twice = "GET /_ping HTTP/1.1\r\nHost: x\r\n\r\n" + "GET /containers/json HTTP/1.1\r\nHost: x\r\n\r\n"
+            assert (await raw(path, twice)).count(b"HTTP/1.1 ") <= 1
+            chunked = "POST /containers/create HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n"
+            assert (await raw(path, chunked)).startswith(b"HTTP/1.1 403 ")
+        assert containers.inspect("container", other)["State"]["Status"] == "created"
+    finally:
+        containers.docker("rm", other)
+
+
+async def raw(path: str, text: str) -> bytes:
+    reader, writer = await asyncio.open_unix_connection(path)
+    try:
+        writer.write(text.encode())
+        await writer.drain()
+        async with asyncio.timeout(20):
+            return await reader.read()
+    finally:
+        writer.close()
