@@ -71,6 +71,9 @@ class OrchestratorSettings(BaseSettings):
     `192.168.1.20:11434`, `10.20.0.0/24`. Addresses of this machine count too. Empty, because all tenants reach it."""
     network_rules: Literal["own", "outside"] = "own"
     """Docker driver: whether this process sets the machine's network rules, or `nestor netguard` does beside it."""
+    runtime_disk_megabytes: int = Field(default=0, ge=0, le=1_000_000)
+    """Docker driver: the most that workspace and state of one runtime may take together, in MB; 0 for no limit. It is
+    looked at every ten seconds: one over it is ended, with the reason `disk_full`. No single file may be larger."""
     oci_runtime: str | None = None
     """Docker driver: the engine's OCI runtime for containers, such as runsc or kata. One that it does not have is
     refused; nothing falls back to another."""

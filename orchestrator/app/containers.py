@@ -93,7 +93,10 @@ def docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
 
     choices = Choices(
         hardening=Hardening(
-            oci_runtime=settings.oci_runtime, seccomp=_seccomp(settings), apparmor=settings.apparmor_profile
+            oci_runtime=settings.oci_runtime,
+            seccomp=_seccomp(settings),
+            apparmor=settings.apparmor_profile,
+            file_bytes=settings.runtime_disk_megabytes * 1_000_000,
         ),
         pool=settings.runtime_pool,
         cells=CellKind(settings.runtime_cells),

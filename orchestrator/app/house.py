@@ -48,6 +48,7 @@ from orchestrator.services.admission import Admission
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
+from orchestrator.services.disk_watch import DiskWatch
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.event_feed import EventFeed
@@ -110,6 +111,7 @@ class House:
     facing: Facing | None
     intake: Intake
     watch: EngineWatch
+    disk_watch: DiskWatch
     installation: str
     state_server: EmbeddedServer | None  #: the one that we started ourselves
     shipper: Shipper
@@ -382,6 +384,7 @@ async def _furnish(
         hooks=hooks,
         facing=facing,
         intake=Intake(store.conversations, events, keys, activity.touch),
+        disk_watch=DiskWatch(installation, driver, limit_bytes=settings.runtime_disk_megabytes * 1_000_000),
         watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake),
         installation=installation,
         state_server=state_server,

@@ -129,6 +129,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             if house.pool is not None:
                 tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)
+            tasks.start_soon(house.disk_watch.run)
             tasks.start_soon(house.activity.run)
             tasks.start_soon(house.shipper.run)
             tasks.start_soon(house.recover)

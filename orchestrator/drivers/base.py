@@ -83,7 +83,6 @@ class Limits:
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
-    disk_bytes: int = 0  #: of workspace and state together, and of any one file; 0 for no limit
 
     def times(self, size: int) -> "Limits":
         """So many times of all but the disk."""
@@ -139,6 +138,7 @@ class ExitCause(enum.StrEnum):
     CLEAN = "clean"
     CRASHED = "crashed"
     OOM = "oom"
+    DISK = "disk"  #: its storage was over the limit
     UNKNOWN = "unknown"
 
 
@@ -170,6 +170,25 @@ class Fingerprint:
     usable: bool
     message: str
     details: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What one runtime uses at this moment."""
+
+    cpu_seconds: float  #: since it was started
+    memory_bytes: int
+    memory_limit_bytes: int
+    processes: int
+    disk_bytes: int | None  #: of workspace and state together; None where that cannot be told
+
+
+@dataclass(frozen=True)
+class DiskUse:
+    """What the storage of a runtime that runs takes, and for how long it has been running."""
+
+    bytes: int
+    running_seconds: float
 
 
 @dataclass(frozen=True)
@@ -270,6 +289,23 @@ class Spareable(Protocol):
 
     async def spare_kind(self, image: str | None) -> str:
         """What a runtime of this image would be now: another text when it would be another program. No secret."""
+        ...
+
+
+@runtime_checkable
+class Measurable(Protocol):
+    """A driver that can tell what a runtime uses, and end one whose storage is too large."""
+
+    async def usage(self, handle: Handle) -> Usage:
+        """Raises `RuntimeNotFound` when it is not there."""
+        ...
+
+    async def disk(self, handle: Handle) -> DiskUse | None:
+        """None where its size cannot be told. Raises `RuntimeNotFound` when it does not run."""
+        ...
+
+    async def end_full(self, handle: Handle) -> None:
+        """Kill it; from then on its cause is `ExitCause.DISK`. No fence: it is true whoever holds the lease."""
         ...
 
 

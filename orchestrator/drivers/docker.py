@@ -21,6 +21,7 @@ from orchestrator.drivers.base import (
     MAKE_SPACE,
     NO_SPACE,
     Capabilities,
+    DiskUse,
     DriverEvent,
     Endpoint,
     Fingerprint,
@@ -30,6 +31,7 @@ from orchestrator.drivers.base import (
     OwnerLabels,
     Row,
     RuntimeSpec,
+    Usage,
 )
 from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
@@ -64,7 +66,8 @@ _THREADS = 16  # engine calls under way at once
 
 
 class DockerDriver:
-    """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`. `folder` is the data
+    """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`, `base.Gated`,
+    `base.Measurable`. `folder` is the data
     folder; several drivers may use it at once.
 
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
@@ -189,6 +192,15 @@ class DockerDriver:
 
     async def mend(self) -> Sequence[str]:
         return await self._in_thread(self._cells.mend)
+
+    async def usage(self, handle: Handle) -> Usage:
+        return await self._in_thread(lambda: self._lifecycle.usage(handle))
+
+    async def disk(self, handle: Handle) -> DiskUse | None:
+        return await self._in_thread(lambda: self._lifecycle.disk(handle))
+
+    async def end_full(self, handle: Handle) -> None:
+        await self._in_thread(lambda: self._lifecycle.end_full(handle))
 
     async def events(self) -> AsyncIterator[DriverEvent]:
         async for hint in hints(self._engine.host):

@@ -35,6 +35,7 @@ class Known:
 
     fence: int
     ended: str = ""  #: the start that `stop` ended, by the engine's time of it
+    full: str = ""  #: the start that was ended because the storage was too large
 
 
 class Held:
@@ -56,6 +57,10 @@ class Held:
         """Remember that the start of that time is being ended on request."""
         if self.known is not None:
             self._write(replace(self.known, ended=started))
+
+    def note_full(self, started: str) -> None:
+        """Remember that the start of that time is being ended because its storage is too large."""
+        self._write(replace(self.known or Known(0), full=started))
 
     def forget(self) -> None:
         """Remove what is remembered: what bore the name is gone."""
@@ -110,7 +115,7 @@ def read(folder: Path) -> Known | None:
     """What is remembered in `folder`. Raises `DriverUnavailable` for a damaged file: guessing is worse."""
     try:
         fields = json.loads(read_regular(folder / _FILE, limit_bytes=_LIMIT_BYTES))
-        return Known(int(fields["fence"]), str(fields["ended"]))
+        return Known(int(fields["fence"]), str(fields["ended"]), str(fields.get("full", "")))
     except FileNotFoundError:
         return None
     except (ValueError, KeyError, TypeError) as exc:

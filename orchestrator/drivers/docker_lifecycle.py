@@ -12,9 +12,11 @@ from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
+from orchestrator.drivers import docker_usage
 from orchestrator.drivers.base import (
     ClaimTaken,
     Condition,
+    DiskUse,
     Endpoint,
     ExitCause,
     Handle,
@@ -22,6 +24,7 @@ from orchestrator.drivers.base import (
     Observed,
     RuntimeSpec,
     StartRefused,
+    Usage,
 )
 from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused, describe_image
@@ -128,10 +131,10 @@ class Lifecycle:
             return Observed(condition, endpoint=_endpoint(container), fence=fence)
         if condition is Condition.CREATED:
             return Observed(condition, fence=fence)
-        requested = known is not None and known.ended == state["StartedAt"]
-        return Observed(
-            condition, exit_code=int(state["ExitCode"]), cause=_cause(state, requested=requested), fence=fence
-        )
+        started = state["StartedAt"]
+        requested, full = known is not None and known.ended == started, known is not None and known.full == started
+        cause = ExitCause.DISK if full else _cause(state, requested=requested)
+        return Observed(condition, exit_code=int(state["ExitCode"]), cause=cause, fence=fence)
 
     def logs(self, handle: Handle, lines: int) -> Sequence[str]:
         """The last lines that the runtime printed, each cut to a readable length."""
@@ -155,6 +158,26 @@ class Lifecycle:
             if state["Paused"]:
                 self._do("let", handle, lambda client: client.unpause(handle.reference))  # frozen it cannot hear
             self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=max(0, round(grace))))
+
+    def usage(self, handle: Handle) -> Usage:
+        """What it uses now."""
+        return docker_usage.usage(self._engine, handle, self._volumes.folders(handle.labels))
+
+    def disk(self, handle: Handle) -> DiskUse | None:
+        """What its storage takes. Raises `RuntimeNotFound` when it does not run."""
+        state = self._look(handle)["State"]
+        if not state["Running"]:
+            raise RuntimeNotFound(f"runtime {handle.name} does not run")
+        size = docker_usage.size_of(self._volumes.folders(handle.labels))
+        return None if size is None else DiskUse(size, docker_usage.seconds_since(state["StartedAt"]))
+
+    def end_full(self, handle: Handle) -> None:
+        """Kill it because its storage is too large, and remember why."""
+        with self._fences.held(handle.name) as held:
+            state = self._look(handle)["State"]
+            if state["Running"]:
+                held.note_full(state["StartedAt"])
+                self._do("kill", handle, lambda client: client.kill(handle.reference))
 
     def destroy(self, handle: Handle, fence: int) -> None:
         """Kill and remove it. Already gone: fine."""

@@ -54,6 +54,7 @@ class Hardening:
     seccomp: str | None = None  #: a profile as JSON; None for the engine's default
     apparmor: str | None = None  #: the name of a profile that the machine has loaded
     swappiness: bool = False  #: the kernel's control groups know it (version 1)
+    file_bytes: int = 0  #: the largest file; 0 for any
     resolve: bool = True  #: names are resolved inside; without it the engine's resolver asks nobody
 
 
@@ -216,7 +217,7 @@ def host_config(
         nano_cpus=round(limits.cpus * 1_000_000_000),
         cpu_shares=512,
         pids_limit=limits.pids,
-        ulimits=_ulimits(limits),
+        ulimits=_ulimits(hardening),
         dns=None if hardening.resolve else ["127.0.0.1"],
         dns_opt=None if hardening.resolve else ["timeout:1", "attempts:1"],  # nobody answers there: say so soon
         init=True,  # reaps what the agent's commands leave behind, and hands SIGTERM on
@@ -237,9 +238,9 @@ def _security(hardening: Hardening) -> list[str]:
     return options
 
 
-def _ulimits(limits: Limits) -> list[Ulimit]:
+def _ulimits(hardening: Hardening) -> list[Ulimit]:
     soft, hard = OPEN_FILES
     found = [Ulimit(name="nofile", soft=soft, hard=hard), Ulimit(name="core", soft=0, hard=0)]
-    if limits.disk_bytes:
-        found.append(Ulimit(name="fsize", soft=limits.disk_bytes, hard=limits.disk_bytes))
+    if hardening.file_bytes:
+        found.append(Ulimit(name="fsize", soft=hardening.file_bytes, hard=hardening.file_bytes))
     return found

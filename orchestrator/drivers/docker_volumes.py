@@ -46,6 +46,10 @@ class Volumes(Protocol):
         """What a container of this conversation mounts."""
         ...
 
+    def folders(self, labels: OwnerLabels) -> Sequence[Path]:
+        """Where they are on this machine, for being measured; empty when that is not known."""
+        ...
+
     def prune(self, installation: str, *, fence: int) -> None:
         """Remove every volume of this installation that no container uses."""
         ...
@@ -97,6 +101,10 @@ class EngineVolumes:
             Mount(target=target, source=_name(labels, part), type="volume", labels=marked)
             for part, target in _PARTS.items()
         ]
+
+    def folders(self, labels: OwnerLabels) -> Sequence[Path]:
+        found = [self._find(labels, part) for part in _PARTS]
+        return [Path(str(volume["Mountpoint"])) for volume in found if volume is not None and volume.get("Mountpoint")]
 
     def prune(self, installation: str, *, fence: int) -> None:
         found = self._engine.ask(
@@ -172,6 +180,10 @@ class FolderVolumes:
         # The agent owns what is in these folders, never the path to them: no link of its making is followed here.
         folder = self._engine_path / labels.storage
         return [Mount(target=target, source=str(folder / part), type="bind") for part, target in _PARTS.items()]
+
+    def folders(self, labels: OwnerLabels) -> Sequence[Path]:
+        volume = self._volumes.volume_of(labels)
+        return [] if volume is None else [volume.workspace, volume.state]
 
     def prune(self, installation: str, *, fence: int) -> None:
         return  # they lie in the data folder, and go with it

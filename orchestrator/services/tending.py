@@ -83,6 +83,9 @@ class Tending:
             return Why(
                 Reason.OOM, "the runtime ran out of memory", "give it more memory, then start again", True, "", tail
             )
+        if observed.cause is ExitCause.DISK:
+            hint = "start it again and remove what is not needed, within ten minutes"
+            return Why(Reason.DISK_FULL, "workspace and state are larger than allowed", hint, True, "", tail)
         status = "" if observed.exit_code is None else f" (exit status {observed.exit_code})"
         return Why(Reason.RUNTIME_LOST, f"the runtime ended{status}", "start the conversation again", True, "", tail)
 

@@ -1,0 +1,69 @@
+"""What a runtime uses, as the engine and the disk tell it: processors, memory, processes, and the size of its storage.
+
+`docker.py` offers it as `Measurable.usage`. The size is asked of `du`, because a volume has no quota on most machines;
+where the engine's folders cannot be read it is unknown. Methods block.
+"""
+
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from orchestrator.domain.errors import RuntimeNotFound
+from orchestrator.drivers.base import Handle, Usage
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
+
+_SIZE_SECONDS = 30
+
+
+def usage(engine: Engine, handle: Handle, folders: Sequence[Path]) -> Usage:
+    """Of one runtime. Raises `RuntimeNotFound`, `DriverUnavailable`."""
+    try:
+        found: Mapping[str, Any] = engine.ask(
+            f"measure {handle.name}", lambda client: client.stats(handle.reference, stream=False, one_shot=True)
+        )
+    except (Missing, Occupied) as exc:
+        raise RuntimeNotFound(f"there is no runtime {handle.name}") from exc
+    memory = found.get("memory_stats") or {}
+    return Usage(
+        cpu_seconds=float((found.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage", 0)) / 1e9,
+        memory_bytes=_held(memory),
+        memory_limit_bytes=int(memory.get("limit") or 0),
+        processes=int((found.get("pids_stats") or {}).get("current") or 0),
+        disk_bytes=size_of(folders),
+    )
+
+
+def size_of(folders: Sequence[Path]) -> int | None:
+    """What they take on the disk together; None when that cannot be told in time."""
+    program = shutil.which("du")
+    if program is None or not folders or not all(folder.is_dir() for folder in folders):
+        return None
+    try:
+        done = subprocess.run(
+            [program, "-skx", "--", *map(str, folders)],
+            capture_output=True,
+            text=True,
+            timeout=_SIZE_SECONDS,
+            check=False,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    # Files vanish while it looks: what it could see is what counts.
+    sizes = [line.split("\t")[0] for line in done.stdout.splitlines()]
+    return 1024 * sum(int(size) for size in sizes if size.isdigit()) if len(sizes) == len(folders) else None
+
+
+def seconds_since(started: str) -> float:
+    """Since a time as the engine writes it; its nanoseconds are cut off."""
+    then = datetime.fromisoformat(started[:19]).replace(tzinfo=UTC)
+    return (datetime.now(UTC) - then).total_seconds()
+
+
+def _held(memory: Mapping[str, Any]) -> int:
+    """Without what the kernel keeps of files and would give back: as people mean it, and as `docker stats` shows it."""
+    stats = memory.get("stats") or {}
+    cached = stats.get("total_inactive_file", stats.get("inactive_file", 0))
+    return max(0, int(memory.get("usage") or 0) - int(cached))

@@ -1,0 +1,77 @@
+"""What a runtime uses, as the engine tells it, and what becomes of one whose storage is too large."""
+
+import uuid
+from pathlib import Path
+
+import anyio
+import pytest
+from support import containers
+
+from orchestrator.domain.errors import RuntimeNotFound
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.base import Condition, ExitCause, Handle, Limits, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.docker import Choices, DockerDriver
+from orchestrator.drivers.docker_spec import Hardening
+from orchestrator.services.disk_watch import DiskWatch
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio]
+
+MEGABYTE = 1_000_000
+
+
+async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_that_reason(tmp_path: Path):
+    installation = str(uuid.uuid4())
+    choices = Choices(hardening=Hardening(file_bytes=15 * MEGABYTE))
+    driver = DockerDriver(tmp_path, installation=installation, image=containers.standin_image(), choices=choices)
+    assert (await driver.fingerprint()).usable
+    conversation = str(uuid.uuid4())
+    ids = TenantId(str(uuid.uuid4())), ConversationId(conversation), RuntimeId(str(uuid.uuid4()))
+    labels = OwnerLabels(installation, *ids, 1)
+    await driver.ensure_volume(labels, fence=1)
+    limits = Limits(memory_bytes=256 * 1024**2)
+    handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels, limits=limits), fence=1)
+    await driver.start(handle, fence=1, init_key=new_secret())
+    watch = DiskWatch(installation, driver, limit_bytes=20 * MEGABYTE)
+    try:
+        used = await driver.usage(handle)
+        assert 0 < used.memory_bytes < used.memory_limit_bytes == 256 * 1024**2
+        assert used.processes >= 1
+        assert used.cpu_seconds > 0
+        assert used.disk_bytes is not None
+        assert used.disk_bytes < MEGABYTE
+
+        fill(handle, "/workspace/one", 14)
+        fill(handle, "/state/two", 12)  # both count, and together they are within the grace
+        assert await watch.tick() == 0
+        refused = containers.docker(
+            "exec", handle.reference, "sh", "-c", f"{writing('/workspace/large', 16)} 2>&1; rm /workspace/large"
+        )
+        assert "limit exceeded" in refused  # no single file may be larger than the limit of files
+        fill(handle, "/workspace/three", 10)
+        assert await watch.tick() == 1
+        with anyio.fail_after(10):
+            while (seen := await driver.inspect(handle)).condition is not Condition.EXITED:
+                await anyio.sleep(0.05)
+        assert seen.cause is ExitCause.DISK
+        assert await watch.tick() == 0
+        with pytest.raises(RuntimeNotFound):
+            await driver.disk(handle)
+        # Started again it has time for clearing up, and its next end has a cause of its own.
+        await driver.start(handle, fence=1, init_key=new_secret())
+        containers.docker("exec", handle.reference, "sh", "-c", "rm /workspace/*")
+        assert await watch.tick() == 0
+        containers.kill(handle.reference)
+        assert (await driver.inspect(handle)).cause is ExitCause.CRASHED
+    finally:
+        await driver.destroy(handle, fence=9)
+        await driver.remove_volume(labels, fence=9)
+        await driver.close()
+
+
+def writing(path: str, megabytes: int) -> str:
+    return f"dd if=/dev/zero of={path} bs=1000000 count={megabytes}"
+
+
+def fill(handle: Handle, path: str, megabytes: int) -> None:
+    containers.docker("exec", handle.reference, "sh", "-c", f"{writing(path, megabytes)} 2>/dev/null")
