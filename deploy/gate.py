@@ -63,6 +63,10 @@ class Refused(Exception):
     """Why a call does not pass."""
 
 
+class Unknown(Refused):
+    """A container that is not ours: for the caller there is none."""
+
+
 def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
     """Why a container may not be made like that; None when it may."""
     host = body.get("HostConfig") or {}
@@ -127,7 +131,8 @@ class Gate:
         except Refused as exc:
             with contextlib.suppress(OSError):
                 answer = json.dumps({"message": f"the gate refuses {exc}"}).encode()
-                head = f"HTTP/1.1 403 Forbidden\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
+                status = "404 Not Found" if isinstance(exc, Unknown) else "403 Forbidden"
+                head = f"HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {len(answer)}\r\n"
                 writer.write(head.encode() + b"Connection: close\r\n\r\n" + answer)
                 await writer.drain()
             print(f"gate: refused {exc}", flush=True)
@@ -226,7 +231,7 @@ class Gate:
         network = (found.get("HostConfig") or {}).get("NetworkMode")
         labels = (found.get("Config") or {}).get("Labels") or {}
         if OURS.isdisjoint(labels) or network != self._ground.bridge:
-            raise Refused(f"container {name[:80]}, which is not ours")
+            raise Unknown(f"container {name[:80]}, which is not ours")
         if found.get("Id") == name:  # a name may be another container's tomorrow
             self._ours.add(name)
 
