@@ -16,7 +16,7 @@ from runtime.api.conversations import LONGEST_PAGE, conversation_json, page_json
 from runtime.api.health import HEALTHY, ready_body
 from runtime.api.settings import settings_answer
 from runtime.configuration.record import SettingsRecord
-from runtime.conversations.catalogue import SortOrder, page
+from runtime.conversations.catalogue import Newest
 from runtime.state import RuntimeState, Stage
 from runtime.store.exposure import Exposure
 
@@ -38,6 +38,7 @@ class HotRoutes:
     def __init__(self, app: ASGIApp, *, state: RuntimeState) -> None:
         self._app = app
         self._state = state
+        self._newest = Newest()
         self._settings: tuple[SettingsRecord, bytes] | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -81,8 +82,7 @@ class HotRoutes:
         limit = LONGEST_PAGE if not query else int(asked[1]) if asked else 0
         if not 0 < limit <= LONGEST_PAGE:
             return None
-        records, order = self._state.conversations.records(), SortOrder.CREATED_AT_DESC
-        return page_json(self._state, page(records, page_id=None, limit=limit, status=None, order=order))
+        return page_json(self._state, self._newest.page(self._state.conversations.records(), limit))
 
     def _settings_json(self) -> bytes | None:
         record = self._state.settings_store.read()

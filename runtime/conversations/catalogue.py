@@ -1,11 +1,11 @@
-"""Pages over the conversations of this runtime, for the search route. Pure."""
+"""Pages over the conversations of this runtime, for the search route. Knows the records alone."""
 
 from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
+from operator import attrgetter, is_
 from uuid import UUID
 
 from runtime.conversations.record import ConversationRecord
@@ -48,3 +48,19 @@ def page(
             raise UnknownPage("page_id names no conversation of this search; start again without it")
     following = wanted[first + limit].id if first + limit < len(wanted) else None
     return Page(wanted[first : first + limit], following)
+
+
+class Newest:
+    """First pages in the usual order, put in order anew only when a record came or went: `created_at` never changes."""
+
+    def __init__(self) -> None:
+        self._given: Sequence[ConversationRecord] = ()
+        self._ordered: list[ConversationRecord] = []
+
+    def page(self, records: Sequence[ConversationRecord], limit: int) -> Page:
+        """The same as `page` without page_id and status."""
+        if len(records) != len(self._given) or not all(map(is_, records, self._given)):
+            whole = page(records, page_id=None, limit=len(records), status=None, order=SortOrder.CREATED_AT_DESC)
+            self._given, self._ordered = records, whole.records
+        following = self._ordered[limit].id if limit < len(self._ordered) else None
+        return Page(self._ordered[:limit], following)

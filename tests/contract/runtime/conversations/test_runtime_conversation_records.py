@@ -248,7 +248,15 @@ async def test_pages_of_conversations(runtime: Runtime) -> None:
             assert "-" not in answer["next_page_id"]
             page = f"&page_id={answer['next_page_id']}"
         assert found == wanted
-    for query in ("", "limit=3", "limit=100"):  # answered ahead of the framework; with one thing more it is not
+    await runtime.http.get("/api/conversations/search?limit=3")
+    assert (await runtime.http.delete(f"/api/conversations/{ids[3]}")).status_code == 200
+    ids[3] = await runtime.start()  # as many as before, and others
+    for query in (
+        "",
+        "limit=3",
+        "limit=5",
+        "limit=100",
+    ):  # answered ahead of the framework; with one thing more it is not
         short, whole = [
             await runtime.http.get(f"/api/conversations/search?{query}{more}") for more in ("", "&status=idle")
         ]
