@@ -42,8 +42,8 @@ async def test_messages_and_events_survive_replicas_and_runtimes() -> None:
     assert found["events"] == 2400
 
 
-# A client of the test that is cut off leaves something for the garbage collector now and then: seen once in 17 runs, on a
-# machine under heavy load. It says nothing of the orchestrators, which are processes of their own.
+# A client of the test that is cut off leaves something for the garbage collector now and then: seen once in 17 runs,
+# on a machine under heavy load. It says nothing of the orchestrators, which are processes of their own.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 async def test_faults_on_every_road_break_no_promise() -> None:
     async with faulty_fleet(seed=16, replicas=2) as members:
