@@ -244,9 +244,13 @@ def fail(conversation: Conversation, why: Why, *, now: datetime) -> Conversation
     return replace(advance(noted(conversation, why, now=now), Phase.FAILED, why=why, now=now), restart_at=None)
 
 
+def last_lines(why: Why) -> tuple[str, ...]:
+    """The last 20 lines of the runtime's log, of 500 characters at most: what is kept and told of them."""
+    return tuple(line[:_KEPT_CHARACTERS] for line in why.log_tail[-_KEPT_LINES:])
+
+
 def noted(conversation: Conversation, why: Why, *, now: datetime, restarted: bool = False) -> Conversation:
     """With `why` as its latest failure, of which a runtime cannot make more than a few lines."""
-    tail = tuple(line[:_KEPT_CHARACTERS] for line in why.log_tail[-_KEPT_LINES:])
     generation = conversation.runtime.generation if conversation.runtime is not None else 0
-    failure = Failure(now, replace(why, log_tail=tail), generation, conversation.attempt, restarted)
+    failure = Failure(now, replace(why, log_tail=last_lines(why)), generation, conversation.attempt, restarted)
     return replace(conversation, failures=(*conversation.failures, failure)[-FAILURES_KEPT:])

@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why
+from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why, last_lines
 from orchestrator.domain.ids import ConversationId, HookId, TenantId, new_uuid
 
 VERSION = 1  #: of the body's form; raised when a field changes its meaning or goes
@@ -120,6 +120,7 @@ def moved(conversation: Conversation) -> list[Draft]:
         told.append(draft(HookEvent.RUNTIME_READY, conversation.tenant, at, place))
     if conversation.phase is Phase.FAILED or conversation.restart_at is not None:
         why = _why(conversation.why) | {"restarts": conversation.restart_at is not None}
+        why["log_tail"] = list(last_lines(conversation.why))
         told.append(draft(HookEvent.RUNTIME_FAILED, conversation.tenant, at, place | why))
     return told
 

@@ -14,6 +14,7 @@ import pytest
 from support.orchestrators import Nestor, nestor_at
 from support.receivers import Answer, Post, WebhookReceiver, webhook_receiver
 
+from orchestrator.drivers.base import StartRefused
 from orchestrator.drivers.fake import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -120,14 +121,15 @@ async def test_no_secret_is_told_logged_or_kept_in_the_clear(
 ) -> None:
     key = await nestor.ready_tenant()
     made = await a_hook(nestor, key, receiver.url + "/token-in-the-path")
-    nestor.engine.script.fail("POST", "/api/settings", 400, times=None, body={"detail": "sk-model-key-of-the-tests"})
+    words = ("its last words", "and a key: sk-model-key-of-the-tests")
+    nestor.engine.fail("start", StartRefused("sk-model-key-of-the-tests was refused", log_tail=words), times=9)
     await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
     posts = await came(receiver, lambda posts: "runtime.failed" in types(posts))
     failed = next(post.body["data"] for post in posts if post.body["type"] == "runtime.failed")
-    assert failed["reason"] == "config_rejected"
-    assert failed["retryable"] is False
+    assert failed["reason"] == "image_start"
     assert failed["hint"]
-    assert "log_tail" not in failed
+    assert failed["log_tail"][0] == "its last words"
+    assert failed["log_tail"][1].startswith("and a key: ")
     assert b"sk-model-key" not in b"".join(post.raw for post in posts)
     rotated = await nestor.call("POST", f"/api/v2/webhooks/{made['id']}/rotate", key, status=200)
     kept = b"".join(path.read_bytes() for path in data_dir.rglob("*") if path.is_file())
