@@ -22,7 +22,9 @@ from runtime.webhooks.configuration import Webhooks
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
 #: known only at the start, or given at init alone
-_NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables"})
+_NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables", "key_file"})
+#: fields of the config file that are keys, or may hold some
+_KEYS = frozenset({"session_api_key", "session_api_keys", "secret_key", "previous_secret_keys", "webhooks"})
 #: somebody's session key for a trial may be "test"; masking that would spoil every output and protect nothing
 SHORTEST_MASKED_KEY = 16
 #: variables whose name does not follow the rule, and the field that each sets
@@ -128,6 +130,8 @@ class RuntimeSettings(BaseModel):
     agent_variables: dict[str, SecretStr] = Field(default_factory=dict)
     #: the port that this server listens on, set at start; a LookupSecret url to it on loopback is this server's own
     listen_port: int | None = None
+    #: the config file, where it holds keys
+    key_file: Path | None = None
 
     @field_validator("allow_cors_origin_regex")
     @classmethod
@@ -196,7 +200,8 @@ def _from_file(environment: Mapping[str, str], directory: Path) -> dict[str, Any
         raise InvalidConfiguration(f"the config file {path} must hold a JSON object")
     if isinstance(found.get("session_api_key"), str):  # the name of older releases
         found.setdefault("session_api_keys", [found["session_api_key"]])
-    return {str(key): value for key, value in found.items() if key not in _NOT_CONFIGURED}
+    configured = {str(key): value for key, value in found.items() if key not in _NOT_CONFIGURED}
+    return {**configured, "key_file": path} if any(found.get(name) for name in _KEYS) else configured
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:

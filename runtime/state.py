@@ -43,6 +43,10 @@ log = structlog.get_logger()
 
 NO_KEY = "no OH_SECRET_KEY: secrets are kept in memory only, and are gone after a restart"
 WRONG_KEY = "what is stored cannot be opened with this OH_SECRET_KEY; it reads as unset and is left as it is"
+OPEN_FILE = (
+    "holds keys of this server, and the agent's commands can read it: set them in the environment, or close the file "
+    "to the agent's user"
+)
 OTHER_KEY = (
     "values that another OH_SECRET_KEY sealed read as unset; they are kept, where the record was changed since in "
     "conversation.sealed-with-another-key"
@@ -206,6 +210,8 @@ class RuntimeState:
             found.append(f"conversations ({count}): {OTHER_KEY}")
         if (weakness := account.weakness()) is not None:
             found.append(weakness)
+        if (file := self.settings.key_file) is not None and account.may_read(file):
+            found.append(f"{file} {OPEN_FILE}")
         return found
 
     @property
@@ -333,7 +339,9 @@ def _own_folders(settings: RuntimeSettings) -> list[Path]:
     """What callers' file routes do not open: unless the workspace itself is in it, which must stay readable."""
     workspace = settings.workspace_path.resolve()
     others = (settings.conversations_path.resolve(), settings.bash_events_dir.resolve())
-    return [settings.persistence_dir.resolve(), *(folder for folder in others if folder not in workspace.parents)]
+    files = [settings.key_file.resolve()] if settings.key_file is not None else []
+    shut = (folder for folder in others if folder not in workspace.parents)
+    return [settings.persistence_dir.resolve(), *shut, *files]
 
 
 class _StoredValues:

@@ -30,9 +30,9 @@ async def ask_agent(state: StateDependency, conversation_id: ConversationId, bod
         with refusals():
             answer = await state.conversations.ask(conversation_id, body.question)
     except NoAnswer:
-        raise HTTPException(500, "The model gave no text") from None
+        return JSONResponse({"detail": "The model gave no text"}, 500)
     except ModelError as error:
-        raise HTTPException(502, f"The model could not be asked: {error.code}") from None
+        return _not_asked(error)
     return JSONResponse({"response": answer})
 
 
@@ -45,5 +45,9 @@ async def condense(state: StateDependency, conversation_id: ConversationId) -> J
     except NoCondenser:
         raise HTTPException(409, _NO_CONDENSER) from None
     except ModelError as error:
-        raise HTTPException(502, f"The model could not be asked: {error.code}") from None
+        return _not_asked(error)
     return JSONResponse({"success": True})
+
+
+def _not_asked(error: ModelError) -> JSONResponse:
+    return JSONResponse({"detail": f"The model could not be asked: {error.code}"}, 502)

@@ -172,6 +172,16 @@ async def in_thread(work: Callable[Asked, Answer], /, *arguments: Asked.args, **
     return await asyncio.to_thread(done)
 
 
+def may_read(path: Path) -> bool:
+    """Whether the agent's processes can open this file."""
+    with acting():
+        try:
+            os.close(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC))
+        except OSError:
+            return False
+    return True
+
+
 def interpreter() -> str:
     """A Python that the agent's processes can start; it needs nothing but its own library."""
     if _chosen is None:

@@ -34,7 +34,7 @@ class Missing(BadPath):
 
 @dataclass(frozen=True)
 class Boundaries:
-    """`private`: folders whose content is never read or written here."""
+    """`private`: folders whose content is never read or written here, and files."""
 
     private: Sequence[Path] = ()
 

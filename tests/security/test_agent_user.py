@@ -329,3 +329,24 @@ def test_a_path_that_changes_while_it_is_read_opens_nothing_of_the_servers(http:
     finally:
         http.post(f"/api/bash/bash_commands/{started['id']}/stop")
     assert statuses >= {200, 400}, "both were there"
+
+
+@as_root
+def test_a_config_file_with_keys_is_not_given_out_and_told_of_when_the_agent_can_read_it(place: Path) -> None:
+    file = place / "config.json"
+    file.write_text(json.dumps({"session_api_key": HUNTED[1], "secret_key": HUNTED[0]}))
+    started = process_at(place, OPENHANDS_AGENT_SERVER_CONFIG_PATH=str(file)).start()
+    try:
+        with httpx.Client(
+            base_url=started.url, headers={"X-Session-API-Key": KEY}, trust_env=False, timeout=60
+        ) as client:
+            answer = client.get("/api/file/download", params={"path": str(file)})
+            assert (answer.status_code, answer.json()["detail"]) == (400, "Path belongs to the runtime itself")
+            (warning,) = client.get("/ready").json()["warnings"]
+            assert str(file) in warning
+            assert run(client, f"head -c 1 {file}")["exit_code"] == 0
+            file.chmod(0o600)
+            assert run(client, f"head -c 1 {file}")["exit_code"] != 0
+            assert client.get("/ready").json() == {"status": "ready"}
+    finally:
+        started.ensure_gone()

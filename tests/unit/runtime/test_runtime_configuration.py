@@ -317,3 +317,17 @@ def test_what_cannot_be_served_is_refused_at_the_start(environment: dict[str, st
     with pytest.raises(InvalidConfiguration, match=told) as caught:
         load(environment, directory=tmp_path)
     assert "hidden" not in str(caught.value)
+
+
+def test_a_config_file_with_keys_is_told_from_one_without(tmp_path: Path) -> None:
+    file = tmp_path / "config.json"
+    environment = {"OPENHANDS_AGENT_SERVER_CONFIG_PATH": str(file)}
+    for text, wanted in (
+        ('{"max_concurrent_runs": 3}', None),
+        ('{"session_api_keys": []}', None),
+        ('{"session_api_key": "a"}', file),
+        ('{"secret_key": "a"}', file),
+        ('{"key_file": "/etc/passwd"}', None),
+    ):
+        file.write_text(text)
+        assert load(environment, directory=tmp_path).key_file == wanted, text

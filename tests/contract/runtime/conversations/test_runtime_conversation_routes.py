@@ -101,7 +101,7 @@ async def test_a_question_that_gets_no_text_is_500_and_leaves_nothing(runtime: R
     before = await runtime.events(id)
     model.asides.append(Step(text=" "))
     answer = await runtime.http.post(f"/api/conversations/{id}/ask_agent", json={"question": "?"})
-    assert (answer.status_code, answer.json()["detail"]) == (500, "Internal Server Error")
+    assert (answer.status_code, answer.json()["detail"]) == (500, "The model gave no text")
     model.asides.append(Step(text="an answer"))
     answer = await runtime.http.post(f"/api/conversations/{id}/ask_agent", json={"question": "?"})
     assert (answer.status_code, answer.json()) == (200, {"response": "an answer"})
