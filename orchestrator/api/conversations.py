@@ -262,4 +262,5 @@ async def _render(services: Services, owner: Owner, conversation: Conversation) 
         "failures": schemas.failures_out(conversation),
         "configuration": schemas.configuration_out(conversation, await _wanted_generation(services, conversation)),
         "queue": schemas.queue_out(await services.admission.standing(conversation)),
+        "stuck": schemas.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
     }

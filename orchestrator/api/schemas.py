@@ -1,6 +1,6 @@
 """The bodies of the native API: parsed with unknown fields refused, rendered from domain values."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -292,6 +292,11 @@ def outlook_out(outlook: Outlook) -> dict[str, Any]:
             {"act": planned.act, "at": rfc3339(planned.at), "reason": planned.reason} for planned in outlook.schedule
         ],
     }
+
+
+def stuck_out(steps: Sequence[tuple[str, str, str | None]]) -> list[dict[str, str]]:
+    """What could not be undone yet, the last first; it is tried again every few seconds."""
+    return [{"step": step, "problem": problem} for step, _, problem in reversed(steps) if problem is not None]
 
 
 def queue_out(standing: Standing) -> dict[str, Any] | None:

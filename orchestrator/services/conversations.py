@@ -78,6 +78,11 @@ def _resumed(present: Conversation) -> Conversation | None:
     return None
 
 
+def _brought_back(present: Conversation) -> Conversation | None:
+    """As a start makes of it. Raises `Conflict`."""
+    return (_started if present.phase in (Phase.STOPPED, Phase.FAILED) else _resumed)(present)
+
+
 class ConversationService:
     """Every method works on the conversations of one tenant, and of one user where the caller is a user."""
 
@@ -134,10 +139,12 @@ class ConversationService:
     async def try_start(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, key: KeyId | None
     ) -> Report:
-        """What `start` would do now. Changes nothing."""
+        """What `start` would do now. Changes nothing. Raises `Conflict` where it would."""
         present = await self.get(tenant, user, id)
+        joins = await self._joins(present)
+        if not joins:
+            _brought_back(present)
         report = await self._admission.report(Starter(tenant, id, present.user, key or present.key))
-        joins = await self.is_starting(present) or not _rests(present)
         return replace(report, decision=Decision.JOIN, would_pause=()) if joins else report
 
     async def _present(self, tenant: TenantId, user: UserId | None, id: ConversationId | None) -> Conversation | None:
@@ -230,9 +237,7 @@ class ConversationService:
         """Bring a stopped, failed or paused conversation back; one that runs or is on its way is answered as it is.
         Raises `LimitReached` and `CapacityReached` where the tenant's policy is to refuse, unless it is to wait."""
         present = await self.get(tenant, user, id)
-        if await self.is_starting(present):
-            return present
-        if not _rests(present) and present.desired is Desired.RUNNING:
+        if await self._joins(present):
             return present
         who = Starter(tenant, id, present.user, key or present.key)
 
@@ -431,6 +436,10 @@ class ConversationService:
         if not stored:
             await self._forget(changed)
         return stored
+
+    async def _joins(self, present: Conversation) -> bool:
+        """Whether a start of it has nothing to do: it runs, or is on its way."""
+        return await self.is_starting(present) or (not _rests(present) and present.desired is Desired.RUNNING)
 
     async def is_starting(self, present: Conversation) -> bool:
         """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""

@@ -1,9 +1,9 @@
 """The store in Redis or Valkey, put together. `app.py` makes one `RedisStore`; see `base.Store`."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
-from orchestrator.domain.ids import new_uuid
-from orchestrator.state import durability, figures, keys
+from orchestrator.domain.ids import TenantId, new_uuid
+from orchestrator.state import durability, figures, keys, survey
 from orchestrator.state.changes import RedisChanges
 from orchestrator.state.configuration import RedisConfiguration
 from orchestrator.state.conversations import RedisConversations
@@ -106,6 +106,10 @@ class RedisStore:
     async def figures(self) -> Figures:
         """How much there is."""
         return await figures.read(self._funnel)
+
+    def ailing(self, tenant: TenantId) -> AsyncIterator[survey.Ailing]:
+        """Conversations of a tenant that are damaged, or of which something is stuck."""
+        return survey.ailing(self._funnel, tenant)
 
     async def probe(self) -> None:
         """As `ping`, for somebody who is in no hurry."""

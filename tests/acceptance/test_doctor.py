@@ -7,7 +7,10 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -96,6 +99,56 @@ def test_everything_that_is_wrong_is_named(data_dir: Path) -> None:
 def repaired(data_dir: Path) -> None:
     """So that the fixture can start it once more."""
     shutil.rmtree(data_dir / "state")
+
+
+def test_what_is_damaged_stuck_or_heard_by_nobody_is_named(data_dir: Path) -> None:
+    with gone() as receiver, orchestrator_at(data_dir, driver="fake", NESTOR_ALLOW_HOOK_HOSTS="127.0.0.1") as nestor:
+        key = nestor.tenant("acme", "http://127.0.0.1:9")
+        assert ("records", "ok") in findings(data_dir)
+        hook = nestor.call("POST", "/api/v2/webhooks", key, json={"url": receiver}, status=201)["id"]
+        damaged, stuck = (
+            nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)["id"] for _ in range(2)
+        )
+        for id in (damaged, stuck):
+            nestor.until(key, id, "ready")
+        with Redis.from_url(f"unix://{data_dir}/state/server.sock") as raw:
+            (record,) = raw.keys(f"*:c:{damaged}")
+            raw.hset(record, "record", '{"schema": 1')
+            (other,) = raw.keys(f"*:c:{stuck}")
+            log = {"#": 1, "place:volume": 1, "note:volume": "", "stuck:volume": "no disk"}
+            raw.hset(other + b":saga", mapping=log)
+        wait_for(lambda: ("webhook", "warning") in findings(data_dir), 20)
+        found = findings(data_dir)
+        assert damaged in found[("record", "failure")]
+        assert "journal restore" in found[("record", "failure")]
+        assert f"{stuck} of tenant" in found[("stuck undo", "warning")]
+        assert "volume: no disk" in found[("stuck undo", "warning")]
+        assert f"{hook} of tenant" in found[("webhook", "warning")]
+        assert "(gone)" in found[("webhook", "warning")]
+        assert doctor(data_dir).returncode == 1
+
+
+@contextmanager
+def gone() -> Iterator[str]:
+    """A receiver that answers 410 to everything."""
+
+    class Gone(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.send_response(410)
+            self.end_headers()
+
+        def log_message(self, *args: object) -> None:
+            """Not on standard error."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Gone)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/"
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 def test_a_zombie_is_named(data_dir: Path) -> None:

@@ -41,7 +41,7 @@ def promises(page: str) -> list[str]:
     return items
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "faults.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "faults.md", "states.md"])
 def test_each_test_that_is_named_exists(page: str) -> None:
     known = names()
     every = {name for own in known.values() for name in own}
@@ -60,6 +60,12 @@ def test_nothing_is_promised_without_a_test(page: str) -> None:
     found = promises(page)
     assert len(found) > 10
     assert [item[:80] for item in found if not (NAMED.search(item) or LOOSE.search(item) or "`tests/" in item)] == []
+
+
+def test_each_part_of_the_page_of_phases_says_by_what_it_is_shown() -> None:
+    parts = re.split(r"^#+ ", (DOCS / "states.md").read_text(), flags=re.M)[1:]
+    assert len(parts) > 6
+    assert [part.partition("\n")[0] for part in parts if not NAMED.search(part)] == []
 
 
 def test_folders_that_are_named_exist() -> None:

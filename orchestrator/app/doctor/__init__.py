@@ -2,8 +2,8 @@
 
 It changes no record and ends nothing. Works beside a running orchestrator and without one; what can only be seen on a
 running state server is said to be not looked at. `finding.py` is what a check answers; `ground.py` looks at the machine
-and the data folder, `state.py` at the state server and the journal, `events.py` at the archive of events,
-`runtimes.py` at the driver and what runs.
+and the data folder, `state.py` at the state server and the journal, `contents.py` at what is stored there, `events.py`
+at the archive of events, `runtimes.py` at the driver and what runs.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +11,7 @@ from contextlib import AsyncExitStack
 
 import httpx
 
-from orchestrator.app.doctor import events, ground, runtimes, state
+from orchestrator.app.doctor import contents, events, ground, runtimes, state
 from orchestrator.app.doctor.finding import Finding, Level
 from orchestrator.settings import OrchestratorSettings
 
@@ -24,6 +24,7 @@ async def examine(settings: OrchestratorSettings, *, url: str | None) -> Sequenc
     async with AsyncExitStack() as stack:
         known = await state.look(settings, stack)
         findings += known.findings
+        findings += await contents.look(known.store)
         findings += await events.look(settings, known.store)
         findings += await runtimes.look(settings, known, stack)
     if url is not None:

@@ -103,9 +103,12 @@ async def test_an_undo_that_was_stuck_is_tried_again_after_a_failed_start(nestor
     nestor.engine.fail("remove_volume", DriverUnavailable("the engine is away"), times=1)
     record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)
     assert record["phase"] == "failed"
+    assert record["stuck"] == [{"step": "volume", "problem": "the engine is away"}]
     with anyio.fail_after(20):
-        while nestor.engine.volumes:
+        while record["stuck"]:
             await anyio.sleep(0.05)
+            record = await nestor.call("GET", f"/api/v2/conversations/{record['id']}", key, status=200)
+    assert not nestor.engine.volumes
 
 
 async def test_an_event_log_that_the_runtime_refuses_is_told_as_it_is_kept(nestor: Nestor) -> None:

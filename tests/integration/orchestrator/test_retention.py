@@ -128,6 +128,8 @@ async def test_an_archived_one_is_read_and_not_started(nestor: Nestor) -> None:
     assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"], "its log is kept"
     problem = await nestor.call("POST", f"{path}/start", key, status=409)
     assert "archived" in problem["detail"]
+    tried = await nestor.call("POST", f"{path}/start?dry_run=true", key, status=409)
+    assert tried["detail"] == problem["detail"]
 
 
 async def test_one_at_rest_is_deleted_after_its_time(data_dir: Path, engine: FakeEngine) -> None:
