@@ -285,6 +285,7 @@ class RuntimeState:
 
 def _open(settings: RuntimeSettings) -> Parts:
     directory = private_directory(settings.persistence_dir)
+    private_directory(settings.conversations_path)  # a start that fails is told; a conversation that fails comes late
     cipher = Cipher(settings.secret_key, settings.previous_secret_keys)
     settings_store = SettingsStore(directory, cipher)
     secret_store = SecretStore(directory, cipher)
@@ -306,7 +307,9 @@ def _open(settings: RuntimeSettings) -> Parts:
         settings.bash_events_dir,
         directory=settings.workspace_path,
         environment=conversations.agent_environment,
-        mask=_StoredValues(settings_store, secret_store, git_providers, profiles, settings.never_shown).mask,
+        mask=_HeldValues(
+            settings_store, secret_store, git_providers, profiles, conversations, settings.never_shown
+        ).mask,
         retention_seconds=settings.bash_events_retention_seconds,
         adopts=settings.generation is None,
     )
@@ -344,8 +347,9 @@ def _own_folders(settings: RuntimeSettings) -> list[Path]:
     return [settings.persistence_dir.resolve(), *shut, *files]
 
 
-class _StoredValues:
-    """Hides what the user of this runtime has stored, as it is at that moment, and whatever it was before."""
+class _HeldValues:
+    """Hides what the user of this runtime has stored, as it is at that moment, and whatever it was before; and what its
+    conversations were given."""
 
     def __init__(
         self,
@@ -353,12 +357,14 @@ class _StoredValues:
         secrets: SecretStore,
         providers: GitProviderStore,
         profiles: ProfileStore,
+        conversations: ConversationService,
         configured: Sequence[SecretStr],
     ) -> None:
         self._settings = settings
         self._secrets = secrets
         self._providers = providers
         self._profiles = profiles
+        self._conversations = conversations
         self._mask = Mask()
         self._mask.add(configured)
 
@@ -368,6 +374,7 @@ class _StoredValues:
             *(value for llm in self._profiles.all().values() for value in held(llm)),
             *(provider.token for provider in self._providers.all().values()),
             *(self._secrets.get(entry.name) for entry in self._secrets.entries()),
+            *self._conversations.secret_values(),
         ]
         self._mask.add(value for value in found if value is not None)
         return self._mask

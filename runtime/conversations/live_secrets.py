@@ -7,8 +7,8 @@ conversation of the older body also has every stored secret and the providers' t
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
 from pydantic import BaseModel, SecretStr
 
@@ -29,6 +29,7 @@ class UserSecrets:
     providers: GitProviderStore
     lookup: Lookup
     configured: Sequence[SecretStr] = ()  #: what the server's configuration holds
+    seen: set[SecretStr] = field(default_factory=set)  #: what any conversation has had to hide
 
 
 class LiveSecrets:
@@ -68,23 +69,26 @@ class LiveSecrets:
         """
         named = {name: source for name, source in self.sources().items() if _names(command, name)}
         values = {name: await self._user.lookup.value(name, source) for name, source in named.items()}
-        self.mask.add(value for value in values.values() if value is not None)
+        self._hide(values.values())
         return {name: _usable(value) for name, value in values.items()}
 
     def refresh_mask(self) -> None:
         """Learn what became secret since: call before anything is shown. Cheap when nothing is new."""
         record = self._record()
-        self.mask.add(
-            value
-            for value in (
+        self._hide(
+            (
                 *held(record.agent),
                 *held(self.sources()),
                 *self._user.configured,
                 *(provider.token for provider in self._user.providers.all().values()),
                 *(self._user.store.get(entry.name) for entry in self._user.store.entries()),
             )
-            if value is not None
         )
+
+    def _hide(self, values: Iterable[SecretStr | None]) -> None:
+        known = {value for value in values if value is not None}
+        self.mask.add(known)
+        self._user.seen.update(known)
 
 
 def _of_context(record: ConversationRecord) -> dict[str, StaticSecret | LookupSecret]:

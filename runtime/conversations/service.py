@@ -15,6 +15,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import structlog
+from pydantic import SecretStr
 
 from runtime.agent.llm import warm_up
 from runtime.configuration.profiles import ProfileStore
@@ -25,7 +26,7 @@ from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.goal import Goal, opening, reopening
 from runtime.conversations.library import ConversationNotFound, Library, Opened
-from runtime.conversations.live_secrets import UserSecrets
+from runtime.conversations.live_secrets import UserSecrets, held
 from runtime.conversations.making import Maker, record_of
 from runtime.conversations.outward import Nobody, Outward
 from runtime.conversations.ownership import OwnedElsewhere, Ownership
@@ -81,16 +82,18 @@ class ConversationService:
         )
         self._workspaces = Workspaces(settings, settings_store, self._credentials)
         self._ownership = Ownership(settings.conversations_path, lease_seconds=settings.lease_ttl_seconds)
+        self._user = UserSecrets(
+            store=secret_store,
+            providers=git_providers,
+            lookup=Lookup(settings, secret_store),
+            configured=settings.never_shown,
+        )
+        self._asked_all = False  #: whether `_user.seen` has what conversations hold that were never opened
         maker = Maker(
             folders=self.folders,
             ownership=self._ownership,
             workspaces=self._workspaces,
-            user=UserSecrets(
-                store=secret_store,
-                providers=git_providers,
-                lookup=Lookup(settings, secret_store),
-                configured=settings.never_shown,
-            ),
+            user=self._user,
             settings_store=settings_store,
             profiles=profiles,
             outward=self._outward,
@@ -123,6 +126,14 @@ class ConversationService:
         """Break off whatever runs. Idempotent."""
         for opened in self._library.all_opened():
             await opened.runner.cancel()
+
+    def secret_values(self) -> Set[SecretStr]:
+        """What every conversation holds and what its commands were given; for masking what leaves beside them."""
+        if not self._asked_all:
+            self._asked_all = True
+            for record in self._library.records():
+                self._user.seen.update((*held(record.agent), *held(record.secrets)))
+        return self._user.seen
 
     def idle_since(self) -> float | None:
         """time.monotonic of the last event of any conversation; None before the first."""

@@ -185,3 +185,26 @@ async def test_encrypted_values_are_opened_and_unreadable_ones_refused(runtime: 
     refused = await runtime.http.post("/api/conversations", json=broken)
     assert refused.status_code == 422
     assert token[:20] not in refused.text
+
+
+async def test_commands_of_callers_do_not_show_what_a_conversation_was_given(tmp_path: Path) -> None:
+    own, key = "value-of-a-conversation-1234", "sk-of-a-conversation-1234"
+    command = {"command": f"echo {own}; printf %s {key} | base64"}
+
+    async def shown(runtime: Runtime, id: str) -> list[str]:
+        found = []
+        for place in ("/api", f"/api/conversations/{id}"):
+            answer = await runtime.http.post(f"{place}/bash/execute_bash_command", json=command)
+            assert answer.status_code == 200, answer.text
+            found.append(answer.json()["stdout"])
+        return found
+
+    async with runtime_at(tmp_path) as runtime:
+        id = await runtime.start(secrets={"OWN": own}, llm={"api_key": key})
+        assert await shown(runtime, id) == ["<secret-hidden>\n<secret-hidden>\n"] * 2
+        command["command"] += "; echo value-that-comes-later-1234"
+        added = {"secrets": {"LATER": "value-that-comes-later-1234"}}
+        assert (await runtime.http.post(f"/api/conversations/{id}/secrets", json=added)).status_code == 200
+        assert await shown(runtime, id) == ["<secret-hidden>\n<secret-hidden>\n<secret-hidden>\n"] * 2
+    async with runtime_at(tmp_path) as runtime:
+        assert await shown(runtime, id) == ["<secret-hidden>\n<secret-hidden>\n<secret-hidden>\n"] * 2

@@ -207,8 +207,11 @@ async def test_a_bad_init_body_is_422_without_its_values(dormant: httpx.AsyncCli
     assert (await dormant.get("/api/init")).json()["state"] == "dormant"
 
 
-async def test_a_failed_init_is_500_and_can_be_repeated(configure: Configure, serve: Serve, tmp_path: Path) -> None:
-    blocked = tmp_path / "persistence"
+@pytest.mark.parametrize("folder", ["persistence", "conversations"])
+async def test_a_failed_init_is_500_and_can_be_repeated(
+    configure: Configure, serve: Serve, tmp_path: Path, folder: str
+) -> None:
+    blocked = tmp_path / folder
     blocked.write_text("a file where a directory must be")
     async with serve(configure(session_api_keys=[]), init_key=INIT_KEY, key=None) as client:
         answer = await init(client)
@@ -216,7 +219,7 @@ async def test_a_failed_init_is_500_and_can_be_repeated(configure: Configure, se
         status = (await client.get("/api/init")).json()
         assert status["state"] == "dormant"
         assert answer.json()["error_id"] in status["error"]
-        assert "persistence" not in answer.text + status["error"]
+        assert folder not in answer.text + status["error"]
         blocked.unlink()
         assert (await init(client)).status_code == 200
 
