@@ -18,6 +18,7 @@ import httpx
 import pytest
 from redis import Redis
 from redis.exceptions import RedisError
+from support.ports import lasting_port
 from support.processes import OPERATOR_KEY, OrchestratorProcess, wait_for
 from support.relay import Relay, relay
 
@@ -28,8 +29,7 @@ class StateServer:
     """A real server on a port of loopback, which can be killed and started again over its folder."""
 
     def __init__(self, folder: Path, *flags: str) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = lasting_port()
         self._folder = folder
         folder.mkdir(exist_ok=True)
         self._flags = flags

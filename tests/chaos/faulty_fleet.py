@@ -6,13 +6,14 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
-import socket
 import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
+
+from support.ports import lasting_port
 
 from chaos.faults import Rates
 from chaos.fleet import Fleet, Replica, begin, client, listening_process, redis_server, variables_of
@@ -102,15 +103,9 @@ async def _roads(
         given = {} if address is None else {"address": address}
         return str(await fake_wire.call(proxy, "front", place=f"{place}/{number}", upstream=upstream, **given))
 
-    facing = f"127.0.0.1:{_free_port()}"
+    facing = f"127.0.0.1:{lasting_port()}"
     own_engine = await front("engine", str(engine), str(folder / f"engine-{number}"))
     own = variables_of(folder, f"redis://{await front('redis', str(redis))}", Path(own_engine), lease_seconds)
     own["NESTOR_RUNTIME_FACING"] = facing
     own["NESTOR_RUNTIME_FACING_URL"] = f"http://{await front('push', facing)}"
     return own
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -14,6 +14,8 @@ from typing import Any
 
 import httpx
 
+from support.ports import lasting_port
+
 OPERATOR_KEY = "operator-key-of-the-tests-0123456789"
 
 
@@ -27,7 +29,7 @@ class OrchestratorProcess:
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
-        self.port = 0
+        self.port = lasting_port()
         self._logged = 0  #: characters of the log that earlier lives wrote
 
     @property
