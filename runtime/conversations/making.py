@@ -107,8 +107,9 @@ def _outputs(folder: Path) -> Path:
 
 
 def _skills(record: ConversationRecord) -> list[Skill]:
-    """What the agent was given, and what lies in its workspace where the workspace is its user's project. Blocks for
-    the length of a few small files, once a conversation."""
+    """What the agent was given, and what lies in its workspace, where that was asked for or a repository was cloned
+    into it. Of one name the project's counts, then the one that was given. Blocks for the length of a few small files,
+    once a conversation."""
     with account.acting():
         return _skills_found(record)
 
@@ -118,11 +119,15 @@ def _skills_found(record: ConversationRecord) -> list[Skill]:
     given = [skill for one in (context.skills if context is not None else []) if (skill := skill_of(one)) is not None]
     own = user_skills(account.home()) if context is not None and context.load_user_skills else []
     project: list[Skill] = []
+    root = Path(record.workspace.working_dir)
     if record.origin is not None:
-        root = Path(record.workspace.working_dir)
         name = (record.origin.repository or "").rstrip("/").rpartition("/")[2].removesuffix(".git")
         project = project_skills(root / name if name else root)
-    return list({skill.name: skill for skill in (*own, *project, *given)}.values())
+    elif context is not None and context.load_project_skills:
+        project = project_skills(root)
+    unwanted = context.disabled_skills if context is not None else []
+    found = {skill.name: skill for skill in (*own, *given, *project)}
+    return [skill for name, skill in found.items() if name not in unwanted]
 
 
 def record_of(conversation_id: UUID, request: StartRequest, origin: Origin | None) -> ConversationRecord:

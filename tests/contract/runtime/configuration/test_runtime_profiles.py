@@ -233,6 +233,27 @@ async def test_skills_reach_the_agent_when_they_are_called_for(runtime: Runtime)
     assert shown["activated_knowledge_skills"] == ["docker"]
 
 
+async def test_a_projects_skills_reach_the_agent_when_they_are_asked_for(runtime: Runtime, project: Path) -> None:
+    given = [{"name": "agents", "content": "Given instead."}, {"name": "extra", "content": "Given as well."}]
+    told = {}
+    for asked in (True, False):
+        context = {"load_project_skills": asked, "skills": given, "disabled_skills": ["pdf"]}
+        body = runtime.body()
+        body["agent"]["agent_context"] = context
+        body["workspace"]["working_dir"] = str(project)
+        id = (await runtime.http.post("/api/conversations", json=body)).json()["id"]
+        await runtime.say(id, "now the container, please")
+        await runtime.finish(id)
+        (prompt,) = await runtime.events(id, "SystemPromptEvent")
+        message = (await runtime.events(id, "MessageEvent"))[0]
+        told[asked] = (prompt["dynamic_context"]["text"], message["activated_skills"])
+    text, activated = told[True]
+    assert ("Run make test." in text, "Given instead." in text, "Given as well." in text) == (True, False, True)
+    assert ("Reads PDF" in text, activated) == (False, ["docker"])
+    text, activated = told[False]
+    assert ("Run make test." in text, "Given instead." in text, activated) == (False, True, [])
+
+
 async def test_a_projects_hooks_are_shown_and_not_run(runtime: Runtime, project: Path) -> None:
     path = {"project_dir": str(project)}
     assert (await runtime.http.post("/api/hooks", json=path)).json() == {"hook_config": None}
