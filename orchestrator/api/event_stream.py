@@ -12,6 +12,7 @@ from typing import Annotated, Any
 
 import anyio
 import anyio.abc
+import structlog
 from fastapi import APIRouter, Header, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
@@ -19,10 +20,18 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, owner_for
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import event_out, id_of
 from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Forbidden, InvalidRequest, NestorError, NotFound, Unauthenticated
+from orchestrator.domain.errors import (
+    Forbidden,
+    InvalidRequest,
+    NestorError,
+    NotFound,
+    StoreUnavailable,
+    Unauthenticated,
+)
 from orchestrator.domain.ids import ConversationId
 from orchestrator.services.event_feed import Update
 
+log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 AUTH_SECONDS = 10.0
 _MOST_DIGITS = 18
@@ -41,8 +50,9 @@ async def stream(
     """Server-sent events (`event`, `phase`, `gone`) above `after`, or above the `Last-Event-ID` of a client that comes
     back. A comment every few seconds keeps the connection."""
     id = id_of(conversation)
-    await services.conversations.get(owner.tenant, owner.user, id)  # a 404 is an answer, not a stream
+    found = await services.conversations.get(owner.tenant, owner.user, id)  # a 404 is an answer, not a stream
     start = max(after, _number(last_event_id)) if last_event_id is not None else after
+    await services.feed.probe(found, after=start)  # so is a 503
     return StreamingResponse(
         _sse(_updates(services, owner, id, start)),
         media_type="text/event-stream",
@@ -87,6 +97,8 @@ async def _sse(updates: AsyncGenerator[Update]) -> AsyncIterator[str]:
                 yield _block(update)
         except NotFound:
             yield "event: gone\ndata: {}\n\n"
+        except StoreUnavailable as exc:  # it came to a damaged part: whoever comes back is told by a 503
+            log.warning("stream.ended", problem=exc.message)
 
 
 def _block(update: Update) -> str:

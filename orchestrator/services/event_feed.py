@@ -15,6 +15,7 @@ from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.domain.ids import ConversationId
 from orchestrator.services.events import EventLog
 from orchestrator.state.base import Changes, StoredEvent
+from orchestrator.state.event_archive.archive import DamagedEvents
 
 log = structlog.get_logger(__name__)
 LOOK_AGAIN_SECONDS = 5.0
@@ -52,11 +53,15 @@ class EventFeed:
                 self._wake(id)
             await anyio.sleep(_LISTEN_AGAIN_SECONDS)
 
+    async def probe(self, conversation: Conversation, *, after: int) -> None:
+        """Raises what a reader from there would meet at once: `DamagedEvents`, `StoreUnavailable`."""
+        await self._events.read(conversation, after=after, limit=PAGE, ask=False)
+
     async def follow(
         self, id: ConversationId, load: Callable[[], Awaitable[Conversation]], *, after: int
     ) -> AsyncGenerator[Update]:
-        """Everything after `after`, then what comes. Ends by the exception of `load` (`NotFound` when it is gone). The
-        store being away is waited out."""
+        """Everything after `after`, then what comes. Ends by the exception of `load` (`NotFound` when it is gone), and
+        by `DamagedEvents`, which no waiting mends. The store being away is waited out."""
         told: Conversation | None = None
         ask = True
         try:
@@ -68,6 +73,8 @@ class EventFeed:
                         yield Update(conversation=conversation)
                     told = conversation
                     found = await self._events.read(conversation, after=after, limit=PAGE, ask=ask)
+                except DamagedEvents:
+                    raise
                 except StoreUnavailable:
                     await anyio.sleep(_LISTEN_AGAIN_SECONDS)
                     continue

@@ -161,3 +161,25 @@ async def test_an_event_that_is_nowhere_is_told_and_never_passed_over(nestor: Ne
     assert answer.json()["code"] == "event_archive_damaged"
     assert str(data_dir) not in answer.text
     assert str(uuid.UUID(record["id"])) not in answer.json()["detail"]
+    with anyio.fail_after(10):  # and no reader is left waiting for what does not come
+        stream = await nestor.http.get(f"/api/v2/conversations/{record['id']}/events/stream", headers=nestor.as_(key))
+    assert stream.status_code == 503
+    assert stream.json()["code"] == "event_archive_damaged"
+
+
+async def test_readers_who_come_to_a_damaged_part_are_sent_away(nestor: Nestor, data_dir: Path) -> None:
+    key = await nestor.ready_tenant()
+    record = await talked(nestor, key, 400)
+    await rests(nestor, key, record, "stop", "stopped")
+    last = max((data_dir / "events").rglob("0*.events"))
+    first = int(last.name.partition("-")[0])
+    last.unlink()
+    url = f"/api/v2/conversations/{record['id']}/events/stream"
+    numbers = []
+    with anyio.fail_after(10):
+        async with nestor.http.stream("GET", url, headers=nestor.as_(key)) as stream:
+            numbers = [int(line[3:]) async for line in stream.aiter_lines() if line.startswith("id:")]
+        again = await nestor.http.get(url, headers=nestor.as_(key) | {"Last-Event-ID": str(numbers[-1])})
+    assert numbers == list(range(1, len(numbers) + 1)), "whole pages before the damage"
+    assert 100 <= len(numbers) < first
+    assert again.status_code == 503
