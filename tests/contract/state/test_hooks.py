@@ -178,7 +178,7 @@ async def test_a_lane_has_one_sender_and_a_late_one_changes_nothing(house: House
     await put(house, an_endpoint())
     for _ in range(3):
         await hooks.publish(TENANT, "-", [_note()])
-    [head] = await hooks.claim_due(limit=9, each=lambda tenant: 9, claim_ms=30)
+    [head] = await hooks.claim_due(limit=9, each=lambda tenant: 9, claim_ms=400)
     assert await claimed(house.other.hooks) == []
 
     async def again() -> list[Delivery]:
@@ -205,13 +205,13 @@ async def test_a_failure_lets_the_endpoint_rest_and_then_one_lane_is_tried(house
     heads = await claimed(hooks)
     assert [head.lane for head in heads] == ["a", "b", "c"]
     for head in heads:
-        failures, since_ms = await not_taken(hooks, head, endpoint=40)
+        failures, since_ms = await not_taken(hooks, head, endpoint=400)
     assert failures == 3
     assert 0 <= since_ms < 60_000
     assert await claimed(hooks) == []
     due = await hooks.next_due_ms()
     assert due is not None
-    assert due <= 40
+    assert due <= 400
     standing = await hooks.standing(TENANT, endpoint.id)
     assert (standing.waiting, standing.failures) == (3, 3)
     assert standing.failing_since_ms is not None

@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 import pytest
 from pydantic import SecretStr, TypeAdapter
+from support.binding import bind
 
 from runtime import app
 from runtime.settings import RuntimeSettings
@@ -50,7 +51,7 @@ def nothing_prepared() -> Iterator[None]:
 async def bound_and_configured(client: httpx.AsyncClient) -> None:
     body = {"session_api_keys": [KEY], "secret_key": "a secret key"}
     answers = [
-        await client.post("/api/init", json=body, headers={"X-Init-API-Key": INIT_KEY.get_secret_value()}),
+        await bind(client, INIT_KEY.get_secret_value(), body),
         await client.post("/api/settings", json={"llm_model": "openai/one"}),
         await client.post("/api/secrets", json={"secrets": {"NAME": "value"}}),
         await client.get(f"/api/conversations/{NEW_ID}"),
