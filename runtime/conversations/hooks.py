@@ -57,7 +57,10 @@ class HookDefinition(BaseModel):
 
 
 class HookMatcher(BaseModel):
-    """`matcher`: a tool's name, `*` for all, or a regular expression (also between slashes)."""
+    """`matcher`: a tool's name, `*` for all, or a regular expression (also between slashes).
+
+    One that is no valid expression is for all: a guard that cannot be read must not let everything pass.
+    """
 
     model_config = ConfigDict(extra="ignore", hide_input_in_errors=True)
 
@@ -77,7 +80,7 @@ class HookMatcher(BaseModel):
         try:
             return re.fullmatch(pattern, tool) is not None
         except re.error:
-            return self.matcher == tool
+            return True
 
 
 class HookConfig(BaseModel):

@@ -62,6 +62,12 @@ async def test_a_matcher_chooses_the_tool(runtime: Runtime) -> None:
     assert (runtime.folder / "work" / "made").exists()
 
 
+async def test_a_guard_whose_matcher_is_no_expression_guards_every_tool(runtime: Runtime) -> None:
+    id = await runtime.start([terminal("touch made"), {"text": "done"}], **hooks("pre_tool_use", "exit 2", "term("))
+    await runtime.finish(id)
+    assert not (runtime.folder / "work" / "made").exists()
+
+
 async def test_a_hook_sees_the_act_and_nothing_of_the_server(runtime: Runtime) -> None:
     command = "cat > seen; env > environment; echo $OPENHANDS_TOOL_NAME"
     id = await runtime.start([terminal("echo hi"), {"text": "done"}], **hooks("post_tool_use", command))
