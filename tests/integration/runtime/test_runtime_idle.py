@@ -157,10 +157,11 @@ async def test_memory_falls(tmp_path: Path, model: ScriptedModel) -> None:
             await runtime.finish(warm)
             await anyio.to_thread.run_sync(lambda: eventually(lambda: not _below(process.pid), 30))
             before = _private_kilobytes(process.pid)
+            full = before
             ids = [await runtime.start([terminal("seq 20000"), {"text": "done"}]) for _ in range(6)]
             for id in ids:
                 await runtime.finish(id)
-            full = _private_kilobytes(process.pid)
+                full = max(full, _private_kilobytes(process.pid))  # on a busy machine the first is put away by the last
             assert full - before > 6 * 2_000, (before, full)
             await anyio.to_thread.run_sync(lambda: eventually(lambda: not _below(process.pid), 60))
             after = _private_kilobytes(process.pid)

@@ -186,7 +186,7 @@ def test_a_runtime_without_webhooks_does_not_import_what_sends_them(tmp_path: Pa
     ("variable", "value"),
     [
         ("OH_WEBHOOKS_0_BASE_URL", "ftp://hidden.example.org"),
-        ("OH_WEBHOOKS_0_METHOD", "PUT"),
+        ("OH_WEBHOOKS_0_METHOD", "DELETE"),
         ("OH_WEBHOOKS_0_EVENT_BUFFER_SIZE", "hidden"),
         ("OH_WEBHOOKS_0_HEADERS", "hidden"),
         ("OH_WEBHOOKS_0_FLUSH_DELAY", "hidden"),
