@@ -14,7 +14,8 @@ import sys
 import urllib.parse
 
 ENGINE = "/var/run/docker.sock"
-MADE = ("io.nestor.runtime", "io.nestor.egress")  #: labels of what an orchestrator puts on the bridge
+#: labels of what an orchestrator puts on the bridge; a probe is left there by one that is ended while it looks around
+MADE = ("io.nestor.runtime", "io.nestor.egress", "io.nestor.probe")
 SECONDS = 30
 GONE = (404, 409)  # gone, or being removed at this moment
 
