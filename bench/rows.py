@@ -80,11 +80,5 @@ def median(found: dict[str, list[float]], name: str) -> float:
     return statistics.median(found[name]) if found.get(name) else float("nan")
 
 
-def least(title: str, found: dict[str, list[float]], unit: str, target: float, aim: float) -> Row:
-    """For what is one request each time: what the machine adds to it can be many times as much, and is never less."""
-    small, large = min(found["peer"]), min(found["ours"])
-    return Row(title, small, large, unit, target, aim, f"the least of {len(found['ours'])} single requests")
-
-
 def pair(title: str, found: dict[str, list[float]], unit: str, target: float, aim: float, *, note: str = "") -> Row:
     return Row(title, median(found, "peer"), median(found, "ours"), unit, target, aim, note)

@@ -296,7 +296,7 @@ class DockerDriver:
             outside=self._choices.outside,
             listener=listener is not None,
             opened=any(door.covers(network.gateway) for door in self._choices.doors),
-            size=docker_probe.takes_size(self._engine, image),
+            size=docker_probe.takes_size(self._engine, image, installation=self._installation),
         )
         return docker_report.report(seen, self._hardening, Limits(), ground)
 

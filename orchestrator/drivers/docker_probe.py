@@ -103,13 +103,16 @@ def look(
     return Seen(inside, shown)
 
 
-def takes_size(engine: Engine, image: Image) -> bool:
+def takes_size(engine: Engine, image: Image, *, installation: str) -> bool:
     """Whether the engine can bound what a container writes to its own layer. Nothing is started."""
     name = f"nestor-probe-{secrets.token_hex(4)}-s"
 
     def make(client: Any) -> str:
         config = client.create_host_config(storage_opt={"size": "64m"}, network_mode="none")
-        return str(client.create_container(image.name, name=name, command=["true"], host_config=config)["Id"])
+        made = client.create_container(
+            image.name, name=name, command=["true"], host_config=config, labels=_labels(installation)
+        )
+        return str(made["Id"])
 
     try:
         made = engine.ask("make a probe", make)
@@ -154,13 +157,17 @@ def _container(
             version=client.api_version,
             hardening=hardening,
         )
-        labels = {PROBE: "yes", f"{PREFIX}probe-of": installation}  # no runtime's labels: nobody takes it for one
-        arguments |= {"labels": labels, "entrypoint": ["/bin/sh", "-c", script], "command": []}
+        arguments |= {"labels": _labels(installation), "entrypoint": ["/bin/sh", "-c", script], "command": []}
         return str(client.create_container(**arguments)["Id"])
 
     made = engine.ask("make a probe", make)
     stack.callback(_remove, engine, made)
     return made
+
+
+def _labels(installation: str) -> Mapping[str, str]:
+    """By which one that was left over is found; no runtime's, so that nobody takes it for one."""
+    return {PROBE: "yes", f"{PREFIX}probe-of": installation}
 
 
 def _ended(engine: Engine, id: str) -> Mapping[str, Any]:

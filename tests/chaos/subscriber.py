@@ -8,10 +8,12 @@ import json
 
 import httpx
 
-from chaos.fleet import _GONE, Fleet
+from chaos.fleet import _GONE, Fleet, Violation
 
 #: A stream gives a sign of life every few seconds: silence means that its replica is frozen.
 _PATIENCE = httpx.Timeout(10.0)
+#: the conversation is deleted, which can be undone; this replica cannot serve just now
+_NOT_NOW = (404, 502, 503, 504)
 
 
 async def follow(fleet: Fleet, key: str, id: str, told: list[tuple[int, str]]) -> None:
@@ -28,8 +30,10 @@ async def _read(fleet: Fleet, url: str, key: str, id: str, told: list[tuple[int,
     headers = {"Authorization": f"Bearer {key}"} | ({"Last-Event-ID": str(told[-1][0])} if told else {})
     path = f"{url}/api/v2/conversations/{id}/events/stream"
     async with fleet.http.stream("GET", path, headers=headers, timeout=_PATIENCE) as answer:
+        if answer.status_code in _NOT_NOW:
+            return
         if answer.status_code != 200:
-            return  # deleted for now, or this replica cannot just now
+            raise Violation(f"a subscriber of {id} was answered {answer.status_code}")
         kind = ""
         async for line in answer.aiter_lines():
             if line.startswith("event: "):

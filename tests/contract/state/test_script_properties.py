@@ -20,10 +20,11 @@ from hypothesis import HealthCheck, settings
 from hypothesis import Phase as HypothesisPhase
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from redis import Redis
+from redis.exceptions import RedisError
 
 from orchestrator.domain.admission import Ask, Rule, Scope, Verdict
 from orchestrator.domain.conversation import Conversation, Desired
-from orchestrator.domain.errors import LeaseLost, LimitReached, NotFound
+from orchestrator.domain.errors import LeaseLost, LimitReached, NotFound, StoreUnavailable
 from orchestrator.domain.hooks import Attempt, Delivery, HookEvent, Outcome
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.state.base import Lease, StoredEvent
@@ -61,7 +62,7 @@ class Server:
         deadline = time.monotonic() + 20
         self.raw = Redis.from_url(self.url)
         while True:
-            with suppress(Exception):
+            with suppress(RedisError):
                 self.raw.ping()
                 return
             assert time.monotonic() < deadline
@@ -294,7 +295,7 @@ class Scripts(RuleBasedStateMachine):
         self.server.start()
         assert self.server.digest() == before
         for client in self.clients:
-            with suppress(Exception):
+            with suppress(StoreUnavailable):
                 self.done(client.ping())  # connections of before
 
     @precondition(lambda self: self.losses and len(self.leases) > 2)

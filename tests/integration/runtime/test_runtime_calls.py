@@ -1,7 +1,6 @@
 """What is kept of calls of the model, how long they may be, and what a start request says beside the agent."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +15,6 @@ from tests.support.runtimes import MODEL_KEY, Runtime, message, runtime_at, term
 pytestmark = pytest.mark.anyio
 
 SAMPLE = Path(__file__).parents[2] / "contract" / "runtime" / "samples" / "05-event-LLMCompletionLogEvent.json"
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 # -- completion logs

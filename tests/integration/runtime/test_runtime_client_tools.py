@@ -1,12 +1,11 @@
 """Tools that the client defines: told as an event, answered by a message, checked against the client's own schema."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at
+from tests.support.runtimes import Runtime, runtime_at
 
 pytestmark = pytest.mark.anyio
 
@@ -19,12 +18,6 @@ ASK = {
         "required": ["q"],
     },
 }
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 async def test_a_clients_tool_is_called_and_told(tmp_path: Path, model: ScriptedModel) -> None:

@@ -1,7 +1,6 @@
 """How a run is steered: interrupt, pause, confirmation, repetition, limits."""
 
 import time
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -9,25 +8,13 @@ import anyio
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at, terminal
+from tests.support.runtimes import Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 
 ALWAYS = {"kind": "AlwaysConfirm"}
 JUDGED = {"confirmation_policy": {"kind": "ConfirmRisky"}, "security_analyzer": {"kind": "LLMSecurityAnalyzer"}}
 WAITING = "waiting_for_confirmation"
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def post(runtime: Runtime, id: str, what: str, body: Any = None, *, status: int = 200) -> Any:

@@ -1,7 +1,6 @@
 """A whole turn over the wire, and everything that may come between its beginning and its end."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -16,18 +15,6 @@ from tests.support.runtimes import MODEL_KEY, Runtime, message, runtime_at, term
 pytestmark = pytest.mark.anyio
 
 FINISH = {"tool": "finish", "args": {"message": "All done."}}
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 def outline(events: list[dict[str, Any]]) -> list[str]:

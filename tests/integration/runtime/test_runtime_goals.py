@@ -12,7 +12,7 @@ import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.demo.script import Step
-from tests.support.runtimes import KEY, MODEL_KEY, Runtime, RuntimeProcess, runtime_at, terminal
+from tests.support.runtimes import KEY, Runtime, RuntimeProcess, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 
@@ -23,18 +23,6 @@ WAITING = "waiting_for_confirmation"
 def verdict(complete: bool, missing: str = "", score: float = 0.5, around: str = "{}") -> Step:
     text = json.dumps({"score": score, "complete": complete, "missing": missing})
     return Step(text=around.replace("{}", text))
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def post(runtime: Runtime, id: str, what: str, body: Any = None, *, status: int = 200) -> Any:

@@ -13,17 +13,11 @@ import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
 from runtime.conversations.conversation import Conversation
-from tests.support.runtimes import KEY, MODEL_KEY, Runtime, RuntimeProcess, eventually, runtime_at, terminal
+from tests.support.runtimes import KEY, Runtime, RuntimeProcess, eventually, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 
 IDLE_SECONDS = 0.5
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 @pytest.fixture

@@ -3,7 +3,7 @@
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import KEY, MODEL_KEY, SECRET_KEY, Runtime, runtime_at
+from tests.support.runtimes import KEY, MODEL_KEY, SECRET_KEY, Runtime
 
 pytestmark = pytest.mark.anyio
 
@@ -21,18 +21,6 @@ STDIO: dict[str, Any] = {
     "args": [str(SERVER)],
     "env": {"TOKEN": "a-token-of-the-mcp-server"},
 }
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 @pytest.fixture

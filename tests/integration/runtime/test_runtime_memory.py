@@ -1,7 +1,6 @@
 """Long conversations: condensed by size, on demand, and when the model takes no more; questions beside the work."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -25,18 +24,6 @@ LONGEST = 12  # messages that the small model takes
 
 def body(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_text())["response"]["body"]
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def condensing(runtime: Runtime, **more: Any) -> str:

@@ -1,7 +1,6 @@
 """Calls of the model that go wrong and come right, what they cost, and answers that no event can hold."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -16,23 +15,11 @@ from orchestrator.demo.loopback import serving
 from orchestrator.demo.model_server import ScriptedModel
 from runtime.agent.llm import Model
 from runtime.configuration.record import LlmSettings
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at, terminal
+from tests.support.runtimes import Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 
 QUICK = {"num_retries": 3, "retry_min_wait": 0, "retry_max_wait": 0, "retry_multiplier": 0}
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def finish(runtime: Runtime, id: str) -> None:

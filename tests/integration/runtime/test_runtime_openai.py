@@ -11,17 +11,11 @@ import httpx
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import KEY, MODEL_KEY, Runtime, runtime_at, terminal
+from tests.support.runtimes import KEY, Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
 CONVERSATION = "X-OpenHands-ServerConversation-ID"
 BEARER = {"Authorization": f"Bearer {KEY}", "X-Session-API-Key": ""}
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 @pytest.fixture

@@ -14,15 +14,9 @@ import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
 from runtime.conversations.ownership import OwnedElsewhere, Ownership
-from tests.support.runtimes import KEY, MODEL_KEY, Runtime, RuntimeProcess, runtime_at
+from tests.support.runtimes import KEY, Runtime, RuntimeProcess, runtime_at
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 @asynccontextmanager

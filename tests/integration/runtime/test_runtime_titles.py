@@ -10,16 +10,10 @@ import pytest
 from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.demo.script import Step
 from tests.support.receivers import webhook_receiver
-from tests.support.runtimes import MODEL_KEY, Runtime, message, runtime_at
+from tests.support.runtimes import Runtime, message, runtime_at
 
 pytestmark = pytest.mark.anyio
 SECRET = "a-value-of-the-conversation-73c1"
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 @pytest.fixture

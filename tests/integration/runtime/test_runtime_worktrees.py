@@ -10,15 +10,9 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at, terminal
+from tests.support.runtimes import Runtime, runtime_at, terminal
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
 
 
 @pytest.fixture

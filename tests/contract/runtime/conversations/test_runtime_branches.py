@@ -1,7 +1,6 @@
 """Names, copies, branches, children and models of conversations against the contract's captured answers."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -9,7 +8,7 @@ from uuid import uuid4
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at
+from tests.support.runtimes import Runtime, runtime_at
 
 pytestmark = pytest.mark.anyio
 
@@ -19,18 +18,6 @@ UNKNOWN = "00000000-0000-4000-8000-000000000000"
 
 def body(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_text())["response"]["body"]
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def post(runtime: Runtime, id: str, what: str, sent: Any, status: int) -> Any:

@@ -1,7 +1,6 @@
 """Routes of a conversation and what they refuse (contract 4, 4.3, 4.5), where no other test of this room has them."""
 
 import re
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,7 +10,7 @@ import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.demo.script import Step
-from tests.support.runtimes import Runtime, message, runtime_at
+from tests.support.runtimes import Runtime, message
 
 pytestmark = pytest.mark.anyio
 
@@ -48,18 +47,6 @@ ROUTES: list[tuple[str, str, Any]] = [
     ("GET", "/events/count", None),
     ("GET", f"/events/{UNKNOWN}", None),
 ]
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel() as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def test_an_unknown_conversation_is_404_and_what_is_no_id_422(runtime: Runtime) -> None:

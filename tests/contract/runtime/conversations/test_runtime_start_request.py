@@ -2,7 +2,6 @@
 
 import base64
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -11,22 +10,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import Runtime, message, runtime_at, terminal
+from tests.support.runtimes import Runtime, message, terminal
 
 pytestmark = pytest.mark.anyio
 PIXEL = "data:image/png;base64," + base64.b64encode(b"\x89PNG\r\n\x1a\n").decode()
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel() as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def start(runtime: Runtime, sent: dict[str, Any], status: int = 201, **more: Any) -> Any:
