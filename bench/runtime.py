@@ -269,7 +269,9 @@ ROWS = {
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--peer", default=str(HERE.parent / ".venv-sdk/bin/python"), metavar="PYTHON")
+    parser.add_argument(
+        "--peer", type=os.path.abspath, default=str(HERE.parent / ".venv-sdk/bin/python"), metavar="PYTHON"
+    )
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--rows", default=",".join(ROWS))
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows there too")
