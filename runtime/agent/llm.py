@@ -39,6 +39,7 @@ log = structlog.get_logger()
 OnDelta = Callable[[str | None, str | None], None]
 
 _import_lock = threading.Lock()
+_holders: set[object] = set()
 _thinking: TypeAdapter[AnyThinkingBlock] = TypeAdapter(AnyThinkingBlock)
 _MOST_DETAIL = 2_000
 _DEADLINE_GRACE = 5.0
@@ -102,6 +103,24 @@ def _beside_a_server() -> Iterator[None]:
 async def warm_up() -> None:
     """Import the library in a thread, so that the first run is not slow. Idempotent."""
     await asyncio.to_thread(load)
+
+
+def hold_connections(holder: object) -> None:
+    """`holder` asks models from now on, until it calls `release_connections`. Idempotent."""
+    _holders.add(holder)
+
+
+async def release_connections(holder: object) -> None:
+    """The last holder of this process closes what the library keeps open for later calls. Idempotent.
+
+    Its own calls have to be over: they would fail.
+    """
+    _holders.discard(holder)
+    library = sys.modules.get("litellm")
+    if library is None or _holders:
+        return
+    await library.close_litellm_async_clients()
+    library.in_memory_llm_clients_cache.flush_cache()
 
 
 class Model:

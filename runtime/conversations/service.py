@@ -17,7 +17,7 @@ from uuid import UUID, uuid4
 import structlog
 from pydantic import SecretStr
 
-from runtime.agent.llm import warm_up
+from runtime.agent.llm import hold_connections, release_connections, warm_up
 from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.record import LlmSettings
 from runtime.configuration.store import SettingsStore
@@ -111,16 +111,18 @@ class ConversationService:
 
     async def start(self) -> None:
         """Read every record, serve git credentials, end runs that a crash broke off. Raises OSError."""
+        hold_connections(self)
         await self._credentials.start()
         await self._library.load()
 
     async def stop(self) -> None:
-        """Break off runs, end shells, close sockets. What is stored stays and says that a run was broken off."""
+        """Break off runs, end shells, close what is open. What is stored stays and says that a run was broken off."""
         if self._warming is not None:
             self._warming.cancel()
             await asyncio.gather(self._warming, return_exceptions=True)
         await self._library.close()
         await self._credentials.stop()
+        await release_connections(self)
 
     async def end_runs(self) -> None:
         """Break off whatever runs. Idempotent."""

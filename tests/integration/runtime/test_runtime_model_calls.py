@@ -1,6 +1,7 @@
 """Calls of the model that go wrong and come right, what they cost, and answers that no event can hold."""
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -90,6 +91,21 @@ async def test_an_answer_that_does_not_come_in_time_is_asked_for_again(runtime: 
 def test_the_wait_before_each_try_grows_between_its_bounds(settings: dict[str, Any], waits: list[float]) -> None:
     asked = Model(LlmSettings(model="openai/x", **settings))
     assert [asked._wait_before(attempt) for attempt in range(1, 6)] == waits
+
+
+async def test_the_last_server_that_ends_closes_the_connections_to_models(tmp_path: Path, model: ScriptedModel) -> None:
+    def kept() -> list[Any]:
+        return [client._client for client in sys.modules["litellm"].in_memory_llm_clients_cache.cache_dict.values()]
+
+    async with runtime_at(tmp_path / "first", model.base_url) as first:
+        async with runtime_at(tmp_path / "second", model.base_url) as second:
+            await finish(second, await second.start([{"text": "done"}]))
+        (client,) = kept()
+        assert not client.is_closed
+        await finish(first, await first.start([{"text": "done"}]))
+        assert kept() == [client]
+    assert client.is_closed
+    assert kept() == []
 
 
 async def test_what_calls_cost_is_counted_by_usage(runtime: Runtime) -> None:
