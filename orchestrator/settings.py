@@ -63,7 +63,7 @@ class OrchestratorSettings(BaseSettings):
     tell it where to send what it knows."""
     egress_hosts: str = ""
     """Docker driver, allow-list: comma list of further hosts, with a port where it is not 443, such as `pypi.org` or
-    `*.example.org:8443`."""
+    `*.example.org:8443`. With each driver: the hosts from which runtimes may fetch a `LookupSecret`."""
     egress_image: str = "nestor-egress:latest"
     """Docker driver, allow-list: the image of the forward proxy. `scripts/images` builds it."""
     runtime_reaches: str = ""

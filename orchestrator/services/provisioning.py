@@ -37,7 +37,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.held import held_by
 from orchestrator.services.keys import KeyRing, RuntimeKeys
 from orchestrator.services.pool import WarmPool
-from orchestrator.services.reach import hosts_of
+from orchestrator.services.reach import hosts_of, with_port
 from orchestrator.services.saga import Step
 from orchestrator.state.base import Conversations, Lease
 
@@ -273,6 +273,7 @@ def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
         "generation": start.generation,
         "allow_set_conversation_id": True,
         "allow_http_hosts": list(start.house.allow_http_hosts),
+        "lookup_secret_hosts": [with_port(host) for host in start.house.reached_hosts],
     }
     if (webhook := start.house.webhook(start.conversation)) is not None:
         body["webhooks"] = [webhook]

@@ -119,9 +119,19 @@ class Lookup:
 
     def _check_host(self, parts: SplitResult) -> None:
         """Only hosts that were named may be asked: a URL is a way to reach what only we can reach."""
-        allowed = {host.lower() for host in self._settings.lookup_secret_hosts}
-        if (parts.hostname or "") not in allowed and parts.netloc.lower() not in allowed:
+        if not any(_names(host.lower(), parts) for host in self._settings.lookup_secret_hosts):
             raise LookupFailed("the url's host is not in lookup_secret_hosts")
+
+
+def _names(allowed: str, parts: SplitResult) -> bool:
+    """Whether a host, or a host:port, is that of the URL; `*.` at its beginning stands for everything below it."""
+    host = parts.hostname or ""
+    bracketed = f"[{host}]" if ":" in host else host
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    spellings = (host, bracketed, f"{bracketed}:{port}")
+    if allowed.startswith("*."):
+        return any(spelling.endswith(allowed[1:]) for spelling in spellings)
+    return allowed in spellings
 
 
 def _split(base: str, url: str) -> SplitResult:
@@ -178,7 +188,8 @@ async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
     try:
         async with (
             asyncio.timeout(LOOKUP_SECONDS),
-            httpx.AsyncClient(timeout=LOOKUP_SECONDS, follow_redirects=False, trust_env=False) as client,
+            # Where a forward proxy is the way out it is in the environment, and nothing is reached past it.
+            httpx.AsyncClient(timeout=LOOKUP_SECONDS, follow_redirects=False, trust_env=True) as client,
             client.stream("GET", url, headers=plain) as answer,
         ):
             if not answer.is_success:
@@ -189,6 +200,8 @@ async def _fetch(url: str, headers: Mapping[str, SecretStr]) -> SecretStr:
                 body += part
                 if len(body) > LOOKUP_BYTES:
                     raise LookupFailed(f"the answer is larger than {LOOKUP_BYTES} bytes")
+    except httpx.ProxyError as error:
+        raise LookupFailed("the forward proxy did not let it through, or was not reached") from error
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError, UnicodeError) as error:
         raise LookupFailed(type(error).__name__) from error
     except AttributeError as error:

@@ -165,6 +165,60 @@ async def test_where_hosts_are_named_only_those_are_asked(store: SecretStore) ->
         await lookup(store, lookup_secret_hosts=["vault.example"])._look_up(LookupSecret(url="http://other.example/x"))
 
 
+@pytest.mark.parametrize(
+    ("named", "url", "may"),
+    [
+        ("vault.example", "https://vault.example:8443/x", True),
+        ("vault.example:443", "https://vault.example/x", True),
+        ("vault.example:443", "http://vault.example/x", False),
+        ("Vault.Example:443", "https://VAULT.example/x", True),
+        ("*.example:443", "https://deep.vault.example/x", True),
+        ("*.example:443", "https://deep.vault.example:8443/x", False),
+        ("*.example", "https://example/x", False),
+        ("*.example:443", "https://badexample/x", False),
+        ("[::5]:80", "http://[::5]/x", True),
+        ("*.", "https://vault.example/x", False),
+        ("", "https://vault.example/x", False),
+    ],
+)
+@pytest.mark.anyio
+async def test_a_named_host_is_that_of_the_url_with_or_without_its_port(
+    store: SecretStore, named: str, url: str, may: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fetch(url: str, headers: object) -> SecretStr:
+        return SecretStr("fetched")
+
+    monkeypatch.setattr(sources, "_fetch", fetch)
+    value = await lookup(store, lookup_secret_hosts=[named]).value("N", LookupSecret(url=url))
+    assert (value is not None) == may
+
+
+@pytest.mark.anyio
+async def test_where_a_forward_proxy_is_the_way_out_it_is_asked(
+    store: SecretStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    async def proxy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        asked.append((await reader.readuntil(b"\r\n\r\n")).decode().splitlines()[0])
+        refused = asked[-1].startswith("CONNECT")
+        writer.write(b"HTTP/1.1 %s\r\nContent-Length: 4\r\n\r\nkept" % (b"403 Forbidden" if refused else b"200 OK"))
+        await writer.drain()
+        writer.close()
+
+    async with await asyncio.start_server(proxy, "127.0.0.1", 0) as server:
+        address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        for name in ("HTTP_PROXY", "HTTPS_PROXY"):
+            monkeypatch.setenv(name, address)
+            monkeypatch.setenv(name.lower(), address)
+        asking = lookup(store, lookup_secret_hosts=["vault.example"])
+        value = await asking._look_up(LookupSecret(url="http://vault.example/x"))
+        with pytest.raises(LookupFailed, match="forward proxy"):
+            await asking._look_up(LookupSecret(url="https://vault.example/x"))
+    assert value.get_secret_value() == "kept"
+    assert asked == ["GET http://vault.example/x HTTP/1.1", "CONNECT vault.example:443 HTTP/1.1"]
+
+
 @pytest.mark.anyio
 async def test_a_static_secret_is_its_value(store: SecretStore) -> None:
     value = await lookup(store).value("N", StaticSecret(value=SecretStr("v")))
