@@ -121,7 +121,11 @@ class OrchestratorSettings(BaseSettings):
     runtime_ports: bool = True
     """One loopback port for each runtime, so that clients that need a bare origin have one."""
     runtime_command: str | None = None
-    """Another command for the process driver's runtimes; `{host}` and `{port}` are replaced."""
+    """Another agent server for the process driver's runtimes; `{host}` and `{port}` are replaced."""
+    stock_start: Literal["dormant", "configured"] = "dormant"
+    """How an agent server gets its keys that is not Nestor's (`runtime_command`, or an image without Nestor's label):
+    when it is bound, or as it starts. Dormant, because then its environment holds nothing of worth; a release that
+    does not know `OH_DEFERRED_INIT` has to be configured."""
     namespaces: bool | None = None
     """Process driver: insist on bubblewrap namespaces (true), do without (false), or use them where they work."""
     zygote: Literal["auto", "off"] = "auto"

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 import structlog
 
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.drivers.base import Driver, Row, Walled
+from orchestrator.drivers.base import Dialect, Driver, Row, Walled
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.base import Tenants
 
@@ -102,6 +102,7 @@ def docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
         cells=CellKind(settings.runtime_cells),
         egress=Egress(settings.egress),
         egress_image=settings.egress_image,
+        stock=Dialect(settings.stock_start),
         doors=parse_doors(settings.runtime_reaches, variable="NESTOR_RUNTIME_REACHES"),
         outside=settings.network_rules == "outside",
     )

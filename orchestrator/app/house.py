@@ -30,7 +30,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Driver, Spareable
+from orchestrator.drivers.base import Dialect, Driver, Spareable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
@@ -455,6 +455,7 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
         driver = ProcessDriver(
             settings.data_dir,
             command=command,
+            stock=Dialect(settings.stock_start),
             namespaces=settings.namespaces,
             hidden=hidden,
             zygote=None if settings.zygote == "off" else own_zygote,

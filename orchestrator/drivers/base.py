@@ -110,13 +110,35 @@ class Handle:
     labels: OwnerLabels
 
 
+class Dialect(enum.StrEnum):
+    """Which agent server a runtime is, and how it gets its keys."""
+
+    OWN = "own"  #: Nestor's: starts dormant, and proves that it has its init key before it is told anything
+    DORMANT = "dormant"  #: a stock one that starts dormant: it takes the init key, and proves nothing
+    CONFIGURED = "configured"  #: a stock one that starts with its keys, and is never bound
+
+
+@dataclass(frozen=True)
+class ServingKeys:
+    """What a server of `Dialect.CONFIGURED` is started with; others are told when they are bound."""
+
+    session: SecretText  #: what its callers send
+    state: SecretText  #: under which it keeps its own state
+
+
 @dataclass(frozen=True)
 class Endpoint:
     """Where the runtime listens, as the orchestrator reaches it."""
 
     host: str
     port: int
-    stock: bool = False  #: another agent server: it takes the init key, and cannot prove that it knows it
+    dialect: Dialect = Dialect.OWN
+    workspace: str = "/workspace"  #: where the conversation's files are, as the runtime sees them
+
+    @property
+    def stock(self) -> bool:
+        """Whether it is another agent server than Nestor's."""
+        return self.dialect is not Dialect.OWN
 
     @property
     def origin(self) -> str:
@@ -231,8 +253,11 @@ class Driver(Protocol):
         """Claim the name and make the runtime, not started. Same name and spec: same handle. Raises `ClaimTaken`."""
         ...
 
-    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
-        """Start it, dormant, handing `init_key` to it alone. Running already: its endpoint. Raises `StartRefused`."""
+    async def start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
+    ) -> Endpoint:
+        """Start it, dormant, handing `init_key` to it alone; a server of `Dialect.CONFIGURED` gets `serving` in its
+        place. Running already: its endpoint. Raises `StartRefused`, also for such a server without `serving`."""
         ...
 
     async def inspect(self, handle: Handle) -> Observed:

@@ -21,6 +21,7 @@ from orchestrator.drivers.base import (
     MAKE_SPACE,
     NO_SPACE,
     Capabilities,
+    Dialect,
     DiskUse,
     DriverEvent,
     Endpoint,
@@ -31,6 +32,7 @@ from orchestrator.drivers.base import (
     OwnerLabels,
     Row,
     RuntimeSpec,
+    ServingKeys,
     Usage,
 )
 from orchestrator.drivers.docker_cells import CellKind, Cells
@@ -57,6 +59,7 @@ class Choices:
     egress: Egress = Egress.OPEN
     doors: Sequence[Door] = ()
     egress_image: str = "nestor-egress:latest"
+    stock: Dialect = Dialect.DORMANT  #: how an image is started that is not ours
     outside: bool = False  #: the rules are set by another process (`nestor netguard`)
 
 
@@ -149,8 +152,10 @@ class DockerDriver:
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         return await self._in_thread(lambda: self._lifecycle.create(spec, fence))
 
-    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
-        return await self._in_thread(lambda: self._lifecycle.start(handle, fence, init_key))
+    async def start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
+    ) -> Endpoint:
+        return await self._in_thread(lambda: self._lifecycle.start(handle, fence, init_key, serving))
 
     async def inspect(self, handle: Handle) -> Observed:
         return await self._in_thread(lambda: self._lifecycle.inspect(handle))
@@ -217,7 +222,13 @@ class DockerDriver:
     @property
     def _lifecycle(self) -> Lifecycle:
         return Lifecycle(
-            self._engine, self._fences, self._volumes, self._cells, image=self._image, hardening=self._hardening
+            self._engine,
+            self._fences,
+            self._volumes,
+            self._cells,
+            image=self._image,
+            hardening=self._hardening,
+            stock=self._choices.stock,
         )
 
     def _fingerprint(self) -> Fingerprint:

@@ -16,6 +16,7 @@ from orchestrator.drivers import docker_usage
 from orchestrator.drivers.base import (
     ClaimTaken,
     Condition,
+    Dialect,
     DiskUse,
     Endpoint,
     ExitCause,
@@ -23,6 +24,7 @@ from orchestrator.drivers.base import (
     ImageUnavailable,
     Observed,
     RuntimeSpec,
+    ServingKeys,
     StartRefused,
     Usage,
 )
@@ -30,19 +32,21 @@ from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused, describe_image
 from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_spec import (
-    BOOTS,
     INSTALLATION,
     PORT,
     RUNTIME,
+    WORKSPACE,
     Hardening,
     Image,
     container_arguments,
+    dialect_of,
     digest,
     image_of,
     owned,
     spare_kind,
 )
 from orchestrator.drivers.docker_volumes import Volumes
+from orchestrator.drivers.stock_start import key_lines
 
 _LINE_CHARACTERS = 2000
 _GONE_SECONDS = 30.0
@@ -70,6 +74,7 @@ class Lifecycle:
         *,
         image: str,
         hardening: Hardening,
+        stock: Dialect = Dialect.DORMANT,
     ) -> None:
         self._engine = engine
         self._fences = fences
@@ -77,6 +82,7 @@ class Lifecycle:
         self._cells = cells
         self._image = image
         self._hardening = hardening
+        self._stock = stock
 
     def create(self, spec: RuntimeSpec, fence: int) -> Handle:
         """Claim the name by making the container. The same name and spec again: the same handle."""
@@ -100,21 +106,22 @@ class Lifecycle:
             held.admit(fence, floor=claim.fence)
             return Handle("docker", spec.name, str(known["Id"]), claim.labels)
 
-    def start(self, handle: Handle, fence: int, init_key: SecretText) -> Endpoint:
+    def start(self, handle: Handle, fence: int, init_key: SecretText, serving: ServingKeys | None = None) -> Endpoint:
         """Start it and hand it the key, or let it go on if it is frozen. Running already: its endpoint."""
         with self._fences.held(handle.name) as held:
-            state = self._admitted(held, handle, fence)["State"]
-            if state["Paused"]:
+            container = self._admitted(held, handle, fence)
+            if container["State"]["Paused"]:
                 self._do("let", handle, lambda client: client.unpause(handle.reference))
-            elif not state["Running"]:
-                self._begin(handle, init_key)
+            elif not container["State"]["Running"]:
+                lines = key_lines(dialect_of(container["Config"]["Labels"]), init_key, serving)
+                self._begin(handle, lines)
             return self._endpoint(handle)
 
     def spare_kind(self, image: str | None) -> str:
         """See `base.Spareable`. Raises `ImageUnavailable`, also for an image that could not prove itself."""
         name = image or self._image
         described = self._described(name)
-        if not (found := image_of(name, described)).boots:
+        if (found := image_of(name, described)).dialect is not Dialect.OWN:
             raise ImageUnavailable(
                 f"image {name} cannot be a spare: another agent server does not prove that it has its init key",
                 hint="leave it out of the warm pool",
@@ -253,7 +260,7 @@ class Lifecycle:
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
         name = spec.image or self._image
-        return image_of(name, self._described(name))
+        return image_of(name, self._described(name), self._stock)
 
     def _described(self, name: str) -> Mapping[str, Any]:
         try:
@@ -263,7 +270,7 @@ class Lifecycle:
                 f"the engine has no image {name}", hint="build it with scripts/images, or pull it, then start again"
             ) from exc
 
-    def _begin(self, handle: Handle, init_key: SecretText) -> None:
+    def _begin(self, handle: Handle, lines: Sequence[SecretText]) -> None:
         if not self._volumes.ready(handle.labels):
             raise StartRefused(f"conversation {handle.labels.conversation} has no volume", hint="make the volume first")
         try:
@@ -271,7 +278,7 @@ class Lifecycle:
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
             self._raise_refusal(handle, exc)
         try:
-            self._hand_key(handle, init_key)
+            self._hand(handle, lines)
         except BaseException:
             # Running without its key it could never be bound, and a second start would find it running.
             self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=0))
@@ -291,13 +298,13 @@ class Lifecycle:
             log_tail=tuple(self.logs(handle, 20)),
         ) from exc
 
-    def _hand_key(self, handle: Handle, init_key: SecretText) -> None:
-        line = init_key.open().encode() + b"\n"
+    def _hand(self, handle: Handle, lines: Sequence[SecretText]) -> None:
+        content = "".join(f"{line.open()}\n" for line in lines).encode()
 
         def hand(stream: Any) -> None:
             raw: socket.socket = getattr(stream, "_sock", stream)
             try:
-                raw.sendall(line)
+                raw.sendall(content)
             finally:
                 stream.close()
                 raw.close()  # closing the stream alone leaves the connection to the garbage collector
@@ -375,8 +382,8 @@ def _endpoint(container: Mapping[str, Any]) -> Endpoint | None:
     """Its address on the only network that it is on; None once it has ended."""
     for network in container["NetworkSettings"]["Networks"].values():
         if network.get("IPAddress"):
-            stock = BOOTS not in (container["Config"]["Labels"] or {})  # a container has its image's labels
-            return Endpoint(str(network["IPAddress"]), PORT, stock=stock)
+            dialect = dialect_of(container["Config"]["Labels"])
+            return Endpoint(str(network["IPAddress"]), PORT, dialect, WORKSPACE)
     return None
 
 

@@ -14,7 +14,8 @@ from typing import Any
 from docker.types import HostConfig, LogConfig, Mount, Ulimit
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
-from orchestrator.drivers.base import Limits, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.base import Dialect, Limits, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.stock_start import shell_words
 
 PREFIX = "io.nestor."
 INSTALLATION = f"{PREFIX}installation"
@@ -29,12 +30,8 @@ HOME = "/home/agent"
 ADDRESS = ("--host", "0.0.0.0", "--port", str(PORT))
 #: An image with this label starts dormant by itself and takes the init key as a line on standard input.
 BOOTS = f"{PREFIX}boots"
-#: Any other image is a stock agent server: a shell takes the line and gives it to the server alone, so that the key is
-#: in nothing that the engine shows.
-_STOCK_START = (
-    "IFS= read -r OH_SECRET_KEY && OH_DEFERRED_INIT=true && export OH_SECRET_KEY OH_DEFERRED_INIT "
-    '&& exec "$@" </dev/null'
-)
+#: On a container of any other image, which is a stock agent server: how it was started.
+DIALECT = f"{PREFIX}dialect"
 
 _TMPFS = {
     "/tmp": "rw,nosuid,nodev,exec,size=512m,mode=1777",  # noqa: S108 - inside the container, where it is private
@@ -67,7 +64,7 @@ class Image:
     """What an image says of itself."""
 
     name: str
-    boots: bool  #: by itself, with the key from standard input
+    dialect: Dialect
     entry_point: tuple[str, ...]
 
 
@@ -134,11 +131,18 @@ def spare_kind(image: Image, described: Mapping[str, Any], *, network: str, hard
     return json.dumps([described.get("Id"), how], sort_keys=True)
 
 
-def image_of(name: str, described: Mapping[str, Any]) -> Image:
-    """An image from the engine's description."""
+def image_of(name: str, described: Mapping[str, Any], stock: Dialect = Dialect.DORMANT) -> Image:
+    """An image from the engine's description; `stock` is how one is started that is not ours."""
     config = described.get("Config") or {}
     words = config.get("Entrypoint") or config.get("Cmd") or ()
-    return Image(name, BOOTS in (config.get("Labels") or {}), tuple(str(word) for word in words))
+    dialect = Dialect.OWN if BOOTS in (config.get("Labels") or {}) else stock
+    return Image(name, dialect, tuple(str(word) for word in words))
+
+
+def dialect_of(labels: Mapping[str, str] | None) -> Dialect:
+    """What a container's labels, its image's among them, say of the server in it."""
+    found = labels or {}
+    return Dialect.OWN if BOOTS in found else Dialect(found.get(DIALECT, Dialect.DORMANT))
 
 
 def container_arguments(
@@ -159,7 +163,10 @@ def container_arguments(
         **_command(image),
         "user": USER,
         "environment": {**told, **environment_of(spec)},
-        "labels": labels_of(spec.labels, fence=fence, digest=digest(spec)),
+        "labels": {
+            **labels_of(spec.labels, fence=fence, digest=digest(spec)),
+            **({} if image.dialect is Dialect.OWN else {DIALECT: image.dialect.value}),
+        },
         "working_dir": HOME,  # empty at every start, so that no file of the agent is taken for configuration
         "stdin_open": True,  # the init key comes as one line; not StdinOnce, so that a later start can be told one
         "tty": False,
@@ -173,9 +180,9 @@ def container_arguments(
 
 
 def _command(image: Image) -> dict[str, Any]:
-    if image.boots:
+    if image.dialect is Dialect.OWN:
         return {"command": [*ADDRESS, "--boot-key-fd", "0"]}
-    return {"entrypoint": ["/bin/sh", "-c", _STOCK_START, "sh"], "command": [*image.entry_point, *ADDRESS]}
+    return {"entrypoint": shell_words(image.dialect), "command": [*image.entry_point, *ADDRESS]}
 
 
 def environment_of(spec: RuntimeSpec) -> dict[str, str]:

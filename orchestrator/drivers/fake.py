@@ -28,6 +28,7 @@ from orchestrator.drivers.base import (
     Observed,
     OwnerLabels,
     RuntimeSpec,
+    ServingKeys,
     StaleFence,
     StartRefused,
 )
@@ -194,7 +195,9 @@ class FakeDriver:
         self.engine.meet("create", after=True)
         return _handle(spec)
 
-    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
+    async def start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
+    ) -> Endpoint:
         self.engine.meet("start", after=False)
         async with self._held(handle.name, fence) as runtime:
             if runtime.alive:

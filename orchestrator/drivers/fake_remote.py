@@ -15,7 +15,16 @@ from pydantic import TypeAdapter
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import fake_wire
-from orchestrator.drivers.base import DriverEvent, Endpoint, Fingerprint, Handle, Observed, OwnerLabels, RuntimeSpec
+from orchestrator.drivers.base import (
+    DriverEvent,
+    Endpoint,
+    Fingerprint,
+    Handle,
+    Observed,
+    OwnerLabels,
+    RuntimeSpec,
+    ServingKeys,
+)
 from orchestrator.drivers.fake import FakeDriver
 
 T = TypeVar("T")
@@ -49,7 +58,9 @@ class RemoteFakeDriver:
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         return _HANDLE.validate_python(await self._call("create", spec=asdict(spec), fence=fence))
 
-    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
+    async def start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
+    ) -> Endpoint:
         answer = await self._call("start", handle=asdict(handle), fence=fence, init_key=init_key)
         return _ENDPOINT.validate_python(answer)
 

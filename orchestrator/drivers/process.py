@@ -23,6 +23,7 @@ from orchestrator.drivers.base import (
     MAKE_SPACE,
     NO_SPACE,
     Capabilities,
+    Dialect,
     DriverEvent,
     Endpoint,
     Fingerprint,
@@ -30,6 +31,7 @@ from orchestrator.drivers.base import (
     Observed,
     OwnerLabels,
     RuntimeSpec,
+    ServingKeys,
 )
 from orchestrator.drivers.namespaces import Namespaces, NamespacesUnavailable, probe, readable_for
 from orchestrator.drivers.process_birth import SYSTEM_PATH, Recipe
@@ -55,11 +57,12 @@ _UNLIMITED = "The network is the machine's own, and memory, processors and the n
 class ProcessDriver:
     """See `base.Driver`, `Pausable` and `Spareable`. `folder` is the data folder; several drivers may use it at once.
 
-    `command` is another agent server, with `{host}` and `{port}` in it or else `--host` and `--port` appended; it is
-    given no init key. `namespaces` None takes them where the host allows it, True refuses to run without, False does
-    without. `hidden` are paths that a runtime must not see although a folder above them is shown (a master key's
-    file). `zygote` makes what forks our own runtimes; it is not used where a forked process could not isolate itself as
-    an executed one is. Making a driver blocks for some 100 ms: it asks the interpreter and tries the namespaces.
+    `command` is another agent server, with `{host}` and `{port}` in it or else `--host` and `--port` appended; `stock`
+    says how that one gets its keys. `namespaces` None takes them where the host allows it, True refuses to run without,
+    False does without. `hidden` are paths that a runtime must not see although a folder above them is shown (a master
+    key's file). `zygote` makes what forks our own runtimes; it is not used where a forked process could not isolate
+    itself as an executed one is. Making a driver blocks for some 100 ms: it asks the interpreter and tries the
+    namespaces.
     """
 
     name = "process"
@@ -69,6 +72,7 @@ class ProcessDriver:
         folder: Path,
         *,
         command: Sequence[str] | None = None,
+        stock: Dialect = Dialect.DORMANT,
         python: str = sys.executable,
         namespaces: bool | None = None,
         hidden: Iterable[Path] = (),
@@ -82,10 +86,10 @@ class ProcessDriver:
         wanted = namespaces is not False
         found, self._namespace_trouble = self._probe(hidden) if wanted else (None, "")
         self._refused = namespaces is True and found is None
-        # A foreign command is given no init key, so nobody could bind it later.
+        # A foreign command cannot prove later that it is the one that was started.
         self.capabilities = replace(_capabilities(found), spares=command is None)
         self._zygote, self._zygote_trouble = self._zygote_by(zygote, found, hidden)
-        recipe = Recipe(python=python, command=command, namespaces=found, zygote=self._zygote)
+        recipe = Recipe(python=python, command=command, namespaces=found, zygote=self._zygote, stock=stock)
         self._claims = Claims(self._folder / "runtimes")
         self._volumes = Volumes(self._folder / "volumes")
         self._lifecycle = Lifecycle(self._claims, self._volumes, recipe, temporaries=Temporaries(self._folder / "tmp"))
@@ -106,9 +110,11 @@ class ProcessDriver:
         self.begin()
         return _handle(await self._in_thread(lambda: self._lifecycle.create(spec, fence)))
 
-    async def start(self, handle: Handle, *, fence: int, init_key: SecretText) -> Endpoint:
+    async def start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
+    ) -> Endpoint:
         self._check_usable()
-        endpoint = await self._in_thread(lambda: self._lifecycle.start(handle.name, fence, init_key))
+        endpoint = await self._in_thread(lambda: self._lifecycle.start(handle.name, fence, init_key, serving))
         await self._watch(handle.name)
         return endpoint
 

@@ -14,7 +14,7 @@ from io import FileIO
 from pathlib import Path
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import OwnerLabels, StartRefused
+from orchestrator.drivers.base import Dialect, OwnerLabels, StartRefused
 from orchestrator.drivers.namespaces import HOME, STATE, TEMPORARY, WORKSPACE, Namespaces, PrivateFolders
 from orchestrator.drivers.process_tree import Process
 from orchestrator.drivers.process_zygote import Zygote
@@ -29,12 +29,17 @@ _BACKLOG = 128
 
 @dataclass(frozen=True)
 class Recipe:
-    """How this driver runs runtimes. `command` is another agent server; None means our own."""
+    """How this driver runs runtimes. `command` is another agent server, of the dialect `stock`; None means our own."""
 
     python: str
     command: Sequence[str] | None
     namespaces: Namespaces | None
     zygote: Zygote | None = None  #: forks our own runtimes, when it is ready
+    stock: Dialect = Dialect.DORMANT
+
+    @property
+    def dialect(self) -> Dialect:
+        return Dialect.OWN if self.command is None else self.stock
 
     @property
     def search_path(self) -> str:
@@ -69,7 +74,7 @@ class Descriptors:
 
     listener: socket.socket
     port: int
-    key: FileIO | None  #: the child's end, the key already written
+    key: FileIO  #: the child's end, the keys already written
     leave: FileIO  #: the child waits here
     give_leave: FileIO
     report: FileIO  #: the child tells here why it could not become the command
@@ -77,10 +82,11 @@ class Descriptors:
     log: FileIO
     info: FileIO | None  #: bubblewrap writes here; a file, because a pipe without a reader would kill it half-way
 
-    def inherited(self) -> Sequence[int]:
-        own_server = [] if self.key is None else [self.listener.fileno(), self.key.fileno()]
+    def inherited(self, *, own_server: bool) -> Sequence[int]:
+        """Another server than ours has its keys on standard input, and binds the port itself."""
+        own = [self.listener.fileno(), self.key.fileno()] if own_server else []
         namespaced = [] if self.info is None else [self.info.fileno()]
-        return [self.leave.fileno(), self.report.fileno(), *own_server, *namespaced]
+        return [self.leave.fileno(), self.report.fileno(), *own, *namespaced]
 
 
 def environment_of(recipe: Recipe, birth: Birth, port: int) -> Mapping[str, str]:
@@ -112,8 +118,10 @@ def info_file(folder: Path) -> Path:
 
 
 @contextlib.contextmanager
-def descriptors_for(birth: Birth, init_key: SecretText, *, own_server: bool, namespaced: bool) -> Iterator[Descriptors]:
-    """Open for the block. An own server gets a socket that listens already, and the init key."""
+def descriptors_for(
+    birth: Birth, lines: Sequence[SecretText], *, own_server: bool, namespaced: bool
+) -> Iterator[Descriptors]:
+    """Open for the block. `lines` are its keys. An own server gets a socket that listens already."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(contextlib.closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)))
         listener.bind((LOOPBACK, 0))
@@ -124,7 +132,7 @@ def descriptors_for(birth: Birth, init_key: SecretText, *, own_server: bool, nam
         yield Descriptors(
             listener=listener,
             port=listener.getsockname()[1],
-            key=_key_pipe(stack, init_key) if own_server else None,
+            key=_key_pipe(stack, lines),
             leave=leave,
             give_leave=give_leave,
             report=report,
@@ -145,11 +153,11 @@ def _open(stack: contextlib.ExitStack, path: Path, flags: int) -> FileIO:
     return stack.enter_context(FileIO(descriptor, "w"))
 
 
-def _key_pipe(stack: contextlib.ExitStack, init_key: SecretText) -> FileIO:
+def _key_pipe(stack: contextlib.ExitStack, lines: Sequence[SecretText]) -> FileIO:
     read, write = _pipe(stack)
-    # Written before anybody reads: a line fits into the pipe's buffer, and if we die now it dies with the pipe.
+    # Written before anybody reads: the lines fit into the pipe's buffer, and if we die now they die with the pipe.
     with write:
-        write.write(init_key.open().encode() + b"\n")
+        write.write("".join(f"{line.open()}\n" for line in lines).encode())
     return read
 
 

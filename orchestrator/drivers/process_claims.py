@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
-from orchestrator.drivers.base import OwnerLabels, RuntimeSpec, StaleFence
+from orchestrator.drivers.base import Dialect, OwnerLabels, RuntimeSpec, StaleFence
 from orchestrator.drivers.process_files import (
     folder_lock,
     private_directory,
@@ -56,6 +56,7 @@ class Claim:
     namespaced: bool = False
     port: int = 0
     zygote: str | None = None  #: the socket of the zygote that forked `server`; None: the orchestrator executed it
+    dialect: Dialect = Dialect.OWN  #: of what `server` runs
     frozen: tuple[Process, ...] | None = None  #: what `pause` stopped, parents first; None while not paused
 
 
@@ -228,6 +229,7 @@ def _claim(fields: Mapping[str, Any]) -> Claim:
         namespaced=bool(fields["namespaced"]),
         port=int(fields["port"]),
         zygote=None if fields.get("zygote") is None else str(fields["zygote"]),
+        dialect=Dialect(fields.get("dialect", Dialect.OWN)),
         frozen=None if fields["frozen"] is None else tuple(Process(**one) for one in fields["frozen"]),
     )
 

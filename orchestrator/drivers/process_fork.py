@@ -7,7 +7,7 @@ it waits for leave; whatever goes wrong until it serves, the answer is None, and
 import os
 import select
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import structlog
@@ -31,11 +31,11 @@ from orchestrator.drivers.process_tree import Process, identify, send
 log = structlog.get_logger()
 
 
-def fork(recipe: Recipe, birth: Birth, init_key: SecretText, record: Callable[[Born], None]) -> Born | None:
+def fork(recipe: Recipe, birth: Birth, lines: Sequence[SecretText], record: Callable[[Born], None]) -> Born | None:
     """A runtime that serves, or None when it is to be executed. `record` as in `process_spawn.spawn`."""
     if recipe.command is not None or recipe.zygote is None or recipe.zygote.standing is None:
         return None
-    with descriptors_for(birth, init_key, own_server=True, namespaced=False) as ends:
+    with descriptors_for(birth, lines, own_server=True, namespaced=False) as ends:
         place = recipe.zygote.fork(_body(recipe, birth, ends), _inherited(ends))
         if place is None:
             return None
@@ -74,7 +74,6 @@ def _body(recipe: Recipe, birth: Birth, ends: Descriptors) -> Mapping[str, Any]:
 
 
 def _inherited(ends: Descriptors) -> list[int]:
-    assert ends.key is not None  # noqa: S101 - an own server has one
     return [one.fileno() for one in (ends.listener, ends.leave, ends.report, ends.log, ends.key)]
 
 

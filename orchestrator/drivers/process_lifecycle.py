@@ -22,9 +22,10 @@ from orchestrator.drivers.base import (
     ExitCause,
     Observed,
     RuntimeSpec,
+    ServingKeys,
     StartRefused,
 )
-from orchestrator.drivers.namespaces import PrivateFolders
+from orchestrator.drivers.namespaces import WORKSPACE, PrivateFolders
 from orchestrator.drivers.process_birth import LOOPBACK, MARK, Birth, Born, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, Ending, TornClaim, digest
 from orchestrator.drivers.process_files import private_directory, read_regular, remove_tree
@@ -46,6 +47,7 @@ from orchestrator.drivers.process_tree import (
 )
 from orchestrator.drivers.process_volumes import Volumes
 from orchestrator.drivers.process_zygote import ending_told
+from orchestrator.drivers.stock_start import key_lines
 
 _KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
@@ -77,15 +79,16 @@ class Lifecycle:
                 raise ClaimTaken(f"runtime {spec.name} exists with another spec", hint="destroy it, or use a new name")
             return self._claims.raise_fence(known, fence)
 
-    def start(self, name: str, fence: int, init_key: SecretText) -> Endpoint:
+    def start(self, name: str, fence: int, init_key: SecretText, serving: ServingKeys | None = None) -> Endpoint:
         """Start it, or let it go on if it is frozen. Running already: its endpoint. Raises `StartRefused`."""
         with self._claims.held(name, fence=fence) as claim:
             if self._runs(claim):
-                return _endpoint(self._thaw(claim))
+                return self._endpoint(self._thaw(claim))
+            lines = key_lines(self._recipe.dialect, init_key, serving)
             self._end(claim)  # the server is gone, but something that it started may live
             self._reap(claim)
             try:
-                return _endpoint(self._spawn(claim, init_key))
+                return self._endpoint(self._spawn(claim, lines))
             except StartRefused as exc:
                 tail = tuple(self.logs(name, 20))
                 raise StartRefused(exc.message, hint=exc.hint, log_tail=tail) from exc
@@ -97,7 +100,7 @@ class Lifecycle:
             return Observed(Condition.CREATED, fence=claim.fence)
         if self._runs(claim):
             condition = Condition.RUNNING if claim.frozen is None else Condition.PAUSED
-            return Observed(condition, endpoint=_endpoint(claim), fence=claim.fence)
+            return Observed(condition, endpoint=self._endpoint(claim), fence=claim.fence)
         ending = self._ending(claim, requested=False)
         return Observed(Condition.EXITED, exit_code=ending.code, cause=_cause(ending), fence=claim.fence)
 
@@ -148,9 +151,9 @@ class Lifecycle:
         with self._claims.held(name, fence=fence) as claim:
             if not self._runs(claim):
                 raise RuntimeNotFound(f"runtime {name} does not run, so it cannot go on")
-            return _endpoint(self._thaw(claim))
+            return self._endpoint(self._thaw(claim))
 
-    def _spawn(self, claim: Claim, init_key: SecretText) -> Claim:
+    def _spawn(self, claim: Claim, lines: Sequence[SecretText]) -> Claim:
         birth = self._birth(claim)
         fresh = replace(
             claim,
@@ -158,6 +161,7 @@ class Lifecycle:
             server=None,
             init=None,
             namespaced=self._recipe.namespaces is not None,
+            dialect=self._recipe.dialect,
             frozen=None,
         )
 
@@ -170,7 +174,7 @@ class Lifecycle:
             self._claims.write(fresh)
 
         try:
-            born = spawn(self._recipe, birth, init_key, record)
+            born = spawn(self._recipe, birth, lines, record)
         except BaseException:
             if fresh.server is not None:
                 self._end(fresh)
@@ -180,6 +184,10 @@ class Lifecycle:
             fresh = replace(fresh, init=born.init)
             self._claims.write(fresh)
         return fresh
+
+    def _endpoint(self, claim: Claim) -> Endpoint:
+        volume = None if claim.namespaced else self._volumes.volume_of(claim.labels)
+        return Endpoint(LOOPBACK, claim.port, claim.dialect, str(WORKSPACE if volume is None else volume.workspace))
 
     def _birth(self, claim: Claim) -> Birth:
         volume = self._volumes.volume_of(claim.labels)
@@ -296,7 +304,3 @@ def _cause(ending: Ending) -> ExitCause:
     if ending.requested or ending.code == 0:
         return ExitCause.CLEAN
     return ExitCause.UNKNOWN if ending.code is None else ExitCause.CRASHED
-
-
-def _endpoint(claim: Claim) -> Endpoint:
-    return Endpoint(LOOPBACK, claim.port)

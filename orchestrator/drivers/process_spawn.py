@@ -6,10 +6,11 @@ until the claim on disk names it, so a crash of ours at any line leaves either n
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.domain.secrets import SecretText
@@ -28,34 +29,46 @@ from orchestrator.drivers.process_birth import (
 )
 from orchestrator.drivers.process_fork import fork
 from orchestrator.drivers.process_tree import Process, alive, identify, is_child, send
+from orchestrator.drivers.stock_start import shell_words
 
 _LAUNCHER = Path(__file__).with_name("process_launch.py")
 _POLL_SECONDS = 0.005
 
 
-def spawn(recipe: Recipe, birth: Birth, init_key: SecretText, record: Callable[[Born], None]) -> Born:
-    """Start the runtime. `record(born)` must have the claim on disk when it returns; only then it runs.
+def spawn(recipe: Recipe, birth: Birth, lines: Sequence[SecretText], record: Callable[[Born], None]) -> Born:
+    """Start the runtime, which gets its keys as `lines`. `record(born)` must have the claim on disk when it returns;
+    only then it runs.
 
     Raises `StartRefused` when it cannot be started. After any failure the process is killed; a namespace that it may
     have made by then is for the caller to end.
     """
-    born = fork(recipe, birth, init_key, record)
-    return born if born is not None else _execute(recipe, birth, init_key, record)
+    born = fork(recipe, birth, lines, record)
+    return born if born is not None else _execute(recipe, birth, lines, record)
 
 
-def _execute(recipe: Recipe, birth: Birth, init_key: SecretText, record: Callable[[Born], None]) -> Born:
+def _execute(recipe: Recipe, birth: Birth, lines: Sequence[SecretText], record: Callable[[Born], None]) -> Born:
     with descriptors_for(
-        birth, init_key, own_server=recipe.command is None, namespaced=recipe.namespaces is not None
+        birth, lines, own_server=recipe.command is None, namespaced=recipe.namespaces is not None
     ) as ends:
         server = _start_launcher(recipe, birth, ends)
         try:
             record(Born(server, None, ends.port))
+            _check_program(recipe)
             let_go(ends)
             init = None if ends.info is None else _pid_one(server, birth.folder)
         except BaseException:
             send(server, signal.SIGKILL)
             raise
         return Born(server, init, ends.port)
+
+
+def _check_program(recipe: Recipe) -> None:
+    """Another server's program is executed by a shell, which would only end."""
+    if recipe.command is not None and shutil.which(recipe.command[0], path=recipe.search_path) is None:
+        raise StartRefused(
+            "the runtime's command could not be executed: there is no such program",
+            hint="check NESTOR_RUNTIME_COMMAND",
+        )
 
 
 def read_pid_one(folder: Path, server: Process | None) -> Process | None:
@@ -76,7 +89,7 @@ def read_pid_one(folder: Path, server: Process | None) -> Process | None:
 
 
 def _start_launcher(recipe: Recipe, birth: Birth, ends: Descriptors) -> Process:
-    command = _command(recipe, ends)
+    command, own = _command(recipe, ends), recipe.command is None
     if recipe.namespaces is not None and ends.info is not None:
         command = recipe.namespaces.wrap(command, folders=birth.folders, info_descriptor=ends.info.fileno())
     if recipe.command is not None:
@@ -91,10 +104,10 @@ def _start_launcher(recipe: Recipe, birth: Birth, ends: Descriptors) -> Process:
             [recipe.python, "-I", "-S", str(_LAUNCHER), *words, *command],
             env=environment_of(recipe, birth, ends.port),
             cwd="/" if recipe.namespaces is not None else birth.folders.state,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL if own else ends.key,
             stdout=ends.log,
             stderr=ends.log,
-            pass_fds=ends.inherited(),
+            pass_fds=ends.inherited(own_server=own),
             start_new_session=True,
             umask=0o077,
         )
@@ -112,11 +125,13 @@ def _start_launcher(recipe: Recipe, birth: Birth, ends: Descriptors) -> Process:
 
 def _command(recipe: Recipe, ends: Descriptors) -> list[str]:
     if recipe.command is None:
-        own = [recipe.python, "-I", "-m", "runtime", "--listen-fd", str(ends.listener.fileno())]
-        return own if ends.key is None else [*own, "--boot-key-fd", str(ends.key.fileno())]
-    if any("{port}" in word for word in recipe.command):
-        return [word.replace("{host}", LOOPBACK).replace("{port}", str(ends.port)) for word in recipe.command]
-    return [*recipe.command, "--host", LOOPBACK, "--port", str(ends.port)]
+        listener, key = str(ends.listener.fileno()), str(ends.key.fileno())
+        return [recipe.python, "-I", "-m", "runtime", "--listen-fd", listener, "--boot-key-fd", key]
+    command = list(recipe.command)
+    if not any("{port}" in word for word in command):
+        command += ["--host", "{host}", "--port", "{port}"]
+    filled = [word.replace("{host}", LOOPBACK).replace("{port}", str(ends.port)) for word in command]
+    return [*shell_words(recipe.dialect), *filled]
 
 
 def _pid_one(server: Process, folder: Path) -> Process:

@@ -11,8 +11,6 @@ from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.wire import Bundle, reveal
 
-WORKING_DIRECTORY = "/workspace"
-
 
 def settings_body(settings: Mapping[str, Any]) -> dict[str, Any]:
     """`PATCH /api/settings`; empty when there is nothing to say."""
@@ -29,13 +27,14 @@ def provider_secrets(bundle: Bundle) -> dict[str, SecretText]:
     return {f"{provider.name}_token": provider.token for provider in bundle.providers}
 
 
-def conversation_body(conversation_id: str, request: StartRequest, bundle: Bundle) -> dict[str, Any]:
-    """The agent-server's own start body, under our id. The first message starts the agent."""
+def conversation_body(conversation_id: str, request: StartRequest, bundle: Bundle, workspace: str) -> dict[str, Any]:
+    """The agent-server's own start body, under our id and in the folder `workspace`. The first message starts the
+    agent."""
     secrets = {**provider_secrets(bundle), **bundle.secrets}
     body: dict[str, Any] = {
         "conversation_id": conversation_id,
         "agent_settings": {"agent_kind": "openhands", **reveal(bundle.settings.get("agent_settings", {}))},
-        "workspace": {"kind": "LocalWorkspace", "working_dir": WORKING_DIRECTORY},
+        "workspace": {"kind": "LocalWorkspace", "working_dir": workspace},
         "secrets": {name: {"kind": "StaticSecret", "value": value.open()} for name, value in secrets.items()},
     }
     if (limit := bundle.settings.get("conversation_settings", {}).get("max_iterations")) is not None:

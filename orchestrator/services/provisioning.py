@@ -21,6 +21,7 @@ from orchestrator.drivers.base import (
     MAKE_SPACE,
     ClaimTaken,
     Condition,
+    Dialect,
     Driver,
     Endpoint,
     ExitCause,
@@ -29,6 +30,7 @@ from orchestrator.drivers.base import (
     Limits,
     OwnerLabels,
     RuntimeSpec,
+    ServingKeys,
     says_no_space,
 )
 from orchestrator.nested import stock, wire
@@ -203,9 +205,10 @@ async def destroy_runtime(start: Provisioning, note: str) -> None:
 
 async def start_runtime(start: Provisioning) -> None:
     """Start it, dormant. The init key is known to this saga alone, and of use only until `init`."""
-    start.init_key = new_secret()
+    start.init_key, keys = new_secret(), made(start.keys)
+    serving = ServingKeys(session=keys.inner, state=keys.state)
     start.endpoint = await start.house.driver.start(
-        made(start.handle), fence=start.lease.fence, init_key=start.init_key
+        made(start.handle), fence=start.lease.fence, init_key=start.init_key, serving=serving
     )
 
 
@@ -286,9 +289,10 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
     if observed.endpoint != start.endpoint:
         why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
         raise StartFailed(why)
-    body = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
-    async with client_of(start) as client:
-        await client.init_unproven(made(start.init_key), body)
+    if made(start.endpoint).dialect is Dialect.DORMANT:
+        body = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
+        async with client_of(start) as client:
+            await client.init_unproven(made(start.init_key), body)
     start.init_key = None
     await start.store(advance_to(start, Phase.CONFIGURING))
 
@@ -354,7 +358,8 @@ async def create_nested_conversation(start: Provisioning) -> None:
         if request.repository is not None:
             hint = "leave repository out and let the agent clone it, or use Nestor's own runtime"
             raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server clones no repository", hint))
-        body = stock.conversation_body(start.conversation.id, request, made(start.bundle))
+        workspace = made(start.endpoint).workspace
+        body = stock.conversation_body(start.conversation.id, request, made(start.bundle), workspace)
     else:
         body = wire.conversation_body(start.conversation.id, request)
     async with client_of(start) as client:

@@ -13,6 +13,7 @@ from typing import Any
 REPOSITORY = Path(__file__).resolve().parents[2]
 STANDIN = "nestor-test-standin"
 EGRESS = "nestor-test-egress"
+STOCK = "nestor-test-stock"
 _BASE = "python:3.13-slim-trixie"
 _SECONDS = 600
 _STANDIN_DOCKERFILE = f"""\
@@ -22,6 +23,14 @@ COPY server.py /server.py
 LABEL io.nestor.boots=standard-input
 ENTRYPOINT ["python3", "/server.py"]
 """
+
+
+@functools.cache
+def stock_image() -> str:
+    """An image of the stock agent server, as its makers release it."""
+    dockerfile = f"{REPOSITORY}/tests/docker/Dockerfile.stock"
+    docker("build", "--quiet", "--file", dockerfile, "--tag", STOCK, f"{REPOSITORY}/requirements")
+    return STOCK
 
 
 def docker(*arguments: str, stdin: str | None = None) -> str:

@@ -76,6 +76,13 @@ class Client:
                     return events
                 await anyio.sleep(0.2)
 
+    async def gone(self, key: str, id: str, seconds: float = 30) -> None:
+        """Until there is no such conversation."""
+        with anyio.fail_after(seconds):
+            headers = {"Authorization": f"Bearer {key}"}
+            while (await self.http.get(f"{self.url}/api/v2/conversations/{id}", headers=headers)).status_code != 404:
+                await anyio.sleep(0.1)
+
     async def events(self, key: str, id: str) -> list[dict[str, Any]]:
         page = await self.call("GET", f"/api/v2/conversations/{id}/events?limit=100", key, status=200)
         return [item["event"] for item in page["items"]]

@@ -26,6 +26,8 @@ ORDINARY = {
     "NESTOR_RUNTIME",
     "NESTOR_CLAIM",
     "OPENHANDS_AGENT_SERVER_CONFIG_PATH",
+    "OH_DEFERRED_INIT",  # with the next: of another agent server, which the stand-in is here
+    "OH_SECRET_KEY",
     "PWD",
 }
 
