@@ -242,7 +242,7 @@ class Lifecycle:
         mounts = self._volumes.mounts(spec.labels, fence=fence)
         network = self._cells.enter(spec.labels)
         told = self._cells.environment(network)
-        self._engine.ask(
+        self._engine.act(
             f"make {spec.name}",
             lambda client: client.create_container(
                 **container_arguments(
@@ -317,7 +317,7 @@ class Lifecycle:
 
     def _remove(self, handle: Handle) -> None:
         try:
-            self._engine.ask(
+            self._engine.act(
                 f"remove {handle.name}", lambda client: client.remove_container(handle.reference, force=True, v=True)
             )
         except Missing:
@@ -344,7 +344,7 @@ class Lifecycle:
 
     def _do(self, verb: str, handle: Handle, call: Any) -> None:
         try:
-            self._engine.ask(f"{verb} {handle.name}", call)
+            self._engine.act(f"{verb} {handle.name}", call)
         except Missing as exc:
             raise RuntimeNotFound(f"there is no runtime {handle.name}") from exc
         except Occupied as exc:

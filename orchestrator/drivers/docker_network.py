@@ -54,7 +54,7 @@ def ensure(
     if known is not None:
         return known
     try:
-        engine.ask(
+        engine.act(
             f"make network {name}",
             lambda client: client.create_network(
                 name,
@@ -100,7 +100,7 @@ def subnets(engine: Engine) -> Sequence[ipaddress.IPv4Network]:
 def remove(engine: Engine, name: str) -> None:
     """Remove the bridge if nothing is connected to it. Gone already, or in use: fine."""
     try:
-        engine.ask(f"remove network {name}", lambda client: client.remove_network(name))
+        engine.act(f"remove network {name}", lambda client: client.remove_network(name))
     except (Missing, Occupied, Refused):  # an engine refuses with 403 while a container is connected
         return
 

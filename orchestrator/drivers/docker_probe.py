@@ -87,12 +87,12 @@ def look(
     mark = secrets.token_hex(4)
     with _port_on(network.gateway) as port, contextlib.ExitStack() as stack:
         neighbour = _container(engine, stack, f"{mark}-a", "sleep 30", image, network, hardening, installation)
-        engine.ask("start a probe", lambda client: client.start(neighbour))
+        engine.act("start a probe", lambda client: client.start(neighbour))
         found = engine.ask("look at a probe", lambda client: client.inspect_container(neighbour))
         address = str(found["NetworkSettings"]["Networks"][network.name]["IPAddress"])
         script = _script(address, network.gateway, port, listener)
         looker = _container(engine, stack, f"{mark}-b", script, image, network, hardening, installation)
-        engine.ask("start a probe", lambda client: client.start(looker))
+        engine.act("start a probe", lambda client: client.start(looker))
         shown = _ended(engine, looker)
         said: bytes = engine.ask("read what a probe said", lambda client: client.logs(looker))
     inside: dict[str, list[str]] = {}
@@ -115,7 +115,7 @@ def takes_size(engine: Engine, image: Image, *, installation: str) -> bool:
         return str(made["Id"])
 
     try:
-        made = engine.ask("make a probe", make)
+        made = engine.act("make a probe", make)
     except (Refused, Occupied, Missing, DriverUnavailable):  # an engine answers 500 to an option that it cannot do
         return False
     _remove(engine, made)
@@ -160,7 +160,7 @@ def _container(
         arguments |= {"labels": _labels(installation), "entrypoint": ["/bin/sh", "-c", script], "command": []}
         return str(client.create_container(**arguments)["Id"])
 
-    made = engine.ask("make a probe", make)
+    made = engine.act("make a probe", make)
     stack.callback(_remove, engine, made)
     return made
 
@@ -182,7 +182,7 @@ def _ended(engine: Engine, id: str) -> Mapping[str, Any]:
 
 def _remove(engine: Engine, id: str) -> None:
     with contextlib.suppress(Missing, Occupied, Refused, DriverUnavailable):
-        engine.ask("remove a probe", lambda client: client.remove_container(id, force=True, v=True))
+        engine.act("remove a probe", lambda client: client.remove_container(id, force=True, v=True))
 
 
 def _remove_left_over(engine: Engine, installation: str) -> None:

@@ -100,7 +100,7 @@ class Proxies:
             return str(made["Id"])
 
         try:
-            id = self._engine.ask(f"make {name}", make)
+            id = self._engine.act(f"make {name}", make)
         except Occupied:
             found = self._look(name)  # another replica was faster
             if found is None:
@@ -109,7 +109,7 @@ class Proxies:
         except Missing as exc:
             raise Misconfigured(f"the engine has no image {self._image}", hint="build it with scripts/images") from exc
         try:
-            self._engine.ask(f"start {name}", lambda client: client.start(id))
+            self._engine.act(f"start {name}", lambda client: client.start(id))
         except Refused as exc:
             self._remove(name)
             raise Misconfigured(
@@ -125,7 +125,7 @@ class Proxies:
 
     def _remove(self, name: str) -> None:
         with contextlib.suppress(Missing, Occupied, Refused):
-            self._engine.ask(f"remove {name}", lambda client: client.remove_container(name, force=True, v=True))
+            self._engine.act(f"remove {name}", lambda client: client.remove_container(name, force=True, v=True))
 
 
 def name_of(network: Network) -> str:

@@ -146,14 +146,14 @@ class EngineVolumes:
 
     def _make(self, labels: OwnerLabels, part: str, fence: int) -> None:
         name = _name(labels, part)
-        self._engine.ask(
+        self._engine.act(
             f"make volume {name}", lambda client: client.create_volume(name, labels=labels_of(labels, fence=fence))
         )
 
     def _remove(self, labels: OwnerLabels, part: str) -> None:
         name = _name(labels, part)
         try:
-            self._engine.ask(f"remove volume {name}", lambda client: client.remove_volume(name))
+            self._engine.act(f"remove volume {name}", lambda client: client.remove_volume(name))
         except Missing:
             return
         except Occupied as exc:

@@ -1,18 +1,24 @@
-"""The engine does its work and its answer is lost: nothing is made twice, nothing is left, nothing is guessed."""
+"""An engine whose answers are lost, are failures, come late or never: nothing is made twice, left, or guessed."""
 
+import time
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import anyio
 import pytest
 from support import containers
+from support.docker_nestor import nestor_in
 from support.engine_relay import Relay, relay
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers.base import Condition, OwnerLabels, RuntimeSpec
+from orchestrator.drivers import docker_engine
+from orchestrator.drivers.base import Condition, ImageUnavailable, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import DockerDriver
+from orchestrator.drivers.docker_engine import Refused
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -77,3 +83,75 @@ async def test_every_lost_answer_is_made_good_by_looking(folder: Path, engine: R
     assert not containers.docker("volume", "ls", "--quiet", "--filter", f"name={spec.labels.conversation}")
     assert len(engine.lost) == 7
     await driver.close()
+
+
+@pytest.mark.parametrize(
+    ("asked", "status", "told"),
+    [
+        ("POST /containers/create", 500, DriverUnavailable),  # may pass: the step tries again within its time
+        ("POST /containers/create", 409, DriverUnavailable),  # the name was taken, and by now is nobody's
+        ("GET /images/", 404, ImageUnavailable),
+        ("GET /images/", 500, DriverUnavailable),
+        ("POST /containers/create", 400, Refused),
+    ],
+)
+async def test_what_the_engine_answers_instead_is_told_apart_and_the_next_try_counts(
+    folder: Path, engine: Relay, asked: str, status: int, told: type[Exception]
+):
+    installation = str(uuid.uuid4())
+    driver = DockerDriver(
+        folder / "data", installation=installation, image=containers.standin_image(), host=engine.host
+    )
+    assert (await driver.fingerprint()).usable
+    spec = new_spec(installation)
+    engine.answer(asked, status)
+    with pytest.raises(told) as refused:
+        await driver.create(spec, fence=1)
+    assert "told by the relay" not in str(refused.value)
+    assert await driver.find(spec.name) is None
+    handle = await driver.create(spec, fence=1)
+    await driver.destroy(handle, fence=1)
+    await driver.close()
+
+
+async def test_an_engine_that_hangs_costs_one_wait_and_then_nothing_until_it_answers_again(
+    folder: Path, engine: Relay, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(docker_engine, "_PING_SECONDS", 1)
+    asking = docker_engine.Engine(engine.host)
+
+    def look(seconds: int) -> float:
+        began = time.monotonic()
+        asking.ask("look", lambda client: client.containers(), seconds=seconds)
+        return time.monotonic() - began
+
+    assert look(10) < 5
+    engine.silent.set()
+    with pytest.raises(DriverUnavailable, match="Timeout"):
+        look(1)
+    began = time.monotonic()
+    with ThreadPoolExecutor(16) as threads:
+        failures = [each.exception() for each in [threads.submit(look, 30) for _ in range(64)]]
+    assert time.monotonic() - began < 4  # one of them pinged; none waited for its thirty seconds
+    assert {type(failure) for failure in failures} == {DriverUnavailable}
+    engine.silent.clear()
+    with anyio.fail_after(10):
+        while True:
+            try:
+                assert look(10) < 5
+                break
+            except DriverUnavailable:
+                await anyio.sleep(0.1)
+    asking.close()
+
+
+async def test_a_start_whose_container_takes_longer_than_the_lease_is_made_once(folder: Path, engine: Relay):
+    told = {"NESTOR_DOCKER_HOST": engine.host, "NESTOR_LEASE_SECONDS": "2"}
+    async with nestor_in(folder, **told) as nestor:
+        key = await nestor.tenant()
+        engine.delay("POST /containers/create", 5)
+        created = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+        again = await nestor.call("POST", f"/api/v2/conversations/{created['id']}/start", key, status=202)
+        assert again["operation"] == created["operation"]
+        assert (await nestor.until(key, created["id"], "ready"))["attempt"] == 1
+    assert sum(asked.startswith("POST /containers/create") for _, asked in engine.seen) == 1

@@ -1,11 +1,12 @@
-"""A relay in front of a real engine that loses answers and breaks connections as it is told."""
+"""A relay in front of a real engine that loses answers, puts its own in their place, or lets them wait."""
 
 import contextlib
+import json
 import socket
 import socketserver
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 ENGINE = "/var/run/docker.sock"
@@ -20,6 +21,9 @@ class Relay:
         self.lost: list[str] = []
         self.seen: list[tuple[float, str]] = []  #: when what was asked, such as `POST /containers/create?name=x`
         self._lose: list[str] = []
+        self._instead: dict[str, tuple[int, str]] = {}
+        self._late: dict[str, float] = {}
+        self.silent = threading.Event()  #: while it is set, nothing is answered at all
         relay = self
 
         class Handler(socketserver.BaseRequestHandler):
@@ -35,6 +39,14 @@ class Relay:
         """Do the next request of that kind, and close the connection instead of answering it."""
         self._lose.append(request)
 
+    def answer(self, request: str, status: int, message: str = "told by the relay") -> None:
+        """Answer the next request of that kind so, instead of doing it."""
+        self._instead[request] = (status, message)
+
+    def delay(self, request: str, seconds: float) -> None:
+        """Let the next request of that kind wait before it is done."""
+        self._late[request] = seconds
+
     def carry(self, caller: socket.socket) -> None:
         with socket.socket(socket.AF_UNIX) as engine, contextlib.suppress(OSError):
             engine.settimeout(_SECONDS)
@@ -43,7 +55,16 @@ class Relay:
             back = threading.Thread(target=self._back, args=(engine, caller, doomed), daemon=True)
             back.start()
             while chunk := caller.recv(65536):
-                if kind := self._doomed(chunk):
+                asked = self._asked(chunk)
+                if self.silent.is_set():
+                    time.sleep(_SECONDS)
+                if (kind := _first(self._late, asked)) is not None:
+                    time.sleep(self._late.pop(kind))
+                if (kind := _first(self._instead, asked)) is not None:
+                    caller.sendall(_answer(*self._instead.pop(kind)))
+                    break
+                if (kind := _first(self._lose, asked)) is not None:
+                    self._lose.remove(kind)
                     self.lost.append(kind)
                     doomed.set()
                 engine.sendall(chunk)
@@ -58,18 +79,25 @@ class Relay:
                 caller.sendall(chunk)
             caller.shutdown(socket.SHUT_RDWR)
 
-    def _doomed(self, chunk: bytes) -> str | None:
+    def _asked(self, chunk: bytes) -> str:
+        """The request that begins here, such as `POST /containers/create?name=x`; empty for the rest of one."""
         first = chunk.split(b"\r\n", 1)[0].decode(errors="replace")
         method, _, rest = first.partition(" ")
-        path = "/" + rest.split("/", 2)[-1]  # without the version
-        if method in ("GET", "POST", "PUT", "DELETE", "HEAD"):
-            self.seen.append((time.time(), f"{method} {path.removesuffix(' HTTP/1.1')}"))
-        for kind in self._lose:
-            wanted, _, prefix = kind.partition(" ")
-            if method == wanted and path.startswith(prefix):
-                self._lose.remove(kind)
-                return kind
-        return None
+        if method not in ("GET", "POST", "PUT", "DELETE", "HEAD"):
+            return ""
+        asked = f"{method} /{rest.split('/', 2)[-1]}".removesuffix(" HTTP/1.1")  # without the version
+        self.seen.append((time.time(), asked))
+        return asked
+
+
+def _first(kinds: Iterable[str], asked: str) -> str | None:
+    return next((kind for kind in kinds if asked.startswith(kind)), None) if asked else None
+
+
+def _answer(status: int, message: str) -> bytes:
+    body = json.dumps({"message": message}).encode()
+    head = f"HTTP/1.1 {status} Told\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    return head.encode() + b"Connection: close\r\n\r\n" + body
 
 
 @contextlib.contextmanager
