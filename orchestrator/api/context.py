@@ -16,6 +16,7 @@ from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
+from orchestrator.services.messages import Messages
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.webhooks import Webhooks
 from orchestrator.state.base import Store
@@ -30,6 +31,7 @@ class Services:
     layers: Layers
     effective: Effective
     conversations: ConversationService
+    messages: Messages
     idleness: Idleness
     admission: Admission
     holding: Holding

@@ -37,9 +37,10 @@ class MessageBody(Body):
 async def post_message(
     conversation: str, body: MessageBody, owner: OwnerOf, services: ServicesOf, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
-    """Put a message into the inbox; it reaches the agent in order, once for each `client_id` (or `Idempotency-Key`)."""
+    """Put a message into the inbox; it reaches the agent in order, once for each `client_id` (or `Idempotency-Key`).
+    A repeat has the first receipt; another content under the same id is 422, an archived conversation 409."""
     content = body.content if isinstance(body.content, str) else [part.model_dump() for part in body.content]
-    message = await services.conversations.post_message(
+    message = await services.messages.post(
         owner.tenant, owner.user, id_of(conversation), content=content, client_id=body.client_id or natural_id
     )
     return receipt(message)
@@ -54,9 +55,7 @@ async def list_messages(
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
 ) -> dict[str, Any]:
     """The receipts above `after`, in the order of the inbox. `next_page_id` is the `after` of the next page."""
-    found = await services.conversations.messages(
-        owner.tenant, owner.user, id_of(conversation), after=after, limit=limit
-    )
+    found = await services.messages.page(owner.tenant, owner.user, id_of(conversation), after=after, limit=limit)
     following = str(found[-1].sequence) if len(found) == limit else None
     return {"items": [receipt(message) for message in found], "next_page_id": following}
 
@@ -64,12 +63,13 @@ async def list_messages(
 @router.get("/conversations/{conversation}/messages/{message:path}")
 async def get_message(conversation: str, message: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """One receipt, by the message's `client_id`."""
-    return receipt(await services.conversations.message(owner.tenant, owner.user, id_of(conversation), message))
+    return receipt(await services.messages.find(owner.tenant, owner.user, id_of(conversation), message))
 
 
 def receipt(message: Message) -> dict[str, Any]:
     """`queued`: kept here. `delivered`: the runtime has it on its disk. `accepted`: it is in the conversation's event
-    log, under `event_sequence`."""
+    log, under `event_sequence`. `undeliverable`: the conversation was archived while it was queued."""
     state = "accepted" if message.accepted is not None else "delivered" if message.delivered else "queued"
+    state = "undeliverable" if message.undeliverable else state
     out: dict[str, Any] = {"id": message.client_id, "state": state, "sequence": message.sequence}
     return out if message.accepted is None else {**out, "event_sequence": message.accepted}

@@ -8,7 +8,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
-from orchestrator.domain.admission import TENANT_ONLY, Meter, Policy, Report, Standing, Verdict
+from orchestrator.domain.admission import TENANT_ONLY, Decision, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why
 from orchestrator.domain.errors import InvalidRequest
@@ -316,12 +316,20 @@ def report_out(report: Report) -> dict[str, Any]:
         "rule": stands.rule or None,
         "limit": stands.limit if stands.rule else None,
         "current": stands.current if stands.rule else None,
-        "retry_after": round(stands.retry_after_ms / 1000, 1) if stands.retry_after_ms else None,
+        "retry_after": _retry_after(report),
         "place": stands.place or None,
         "would_pause": list(report.would_pause),
         "waiting": report.waiting,
         "limits": [_meter(meter) for meter in report.meters],
     }
+
+
+def _retry_after(report: Report) -> float | None:
+    """Where it would be refused, what the refusal's `Retry-After` would say; else when there may be room, if known."""
+    stands = report.standing
+    if report.decision is Decision.REJECT:
+        return max(1, round(stands.retry_after))
+    return round(stands.retry_after_ms / 1000, 1) if stands.retry_after_ms else None
 
 
 def _meter(meter: Meter) -> dict[str, Any]:

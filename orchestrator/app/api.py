@@ -2,7 +2,7 @@
 
 import time
 
-from fastapi import FastAPI
+from fastapi import Depends, FastAPI
 
 from orchestrator.api import (
     conversations,
@@ -13,6 +13,7 @@ from orchestrator.api import (
     older,
     operations,
     problems,
+    query,
     settings,
     tenants,
     webhooks,
@@ -26,8 +27,10 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
     app.state.services = services
     app.state.started = time.monotonic()
-    for module in (operations, metrics, tenants, settings, conversations, messages, event_stream, webhooks, older):
+    for module in (operations, metrics, older):
         app.include_router(module.router)
+    for module in (tenants, settings, conversations, messages, event_stream, webhooks):
+        app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     problems.install(app)
     app.add_middleware(IdempotencyKeys, services=services)
     app.add_middleware(middleware.BodyLimit)

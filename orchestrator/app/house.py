@@ -62,6 +62,7 @@ from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
+from orchestrator.services.messages import Messages
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.pool import WarmPool
 from orchestrator.services.provisioning import Surroundings
@@ -349,6 +350,7 @@ async def _furnish(
         layers=layers,
         effective=effective,
         conversations=conversations,
+        messages=Messages(store.inbox, conversations, wake=workers.wake),
         idleness=idleness,
         admission=admission,
         holding=Holding(store.inbox, idleness, admission, clock),
@@ -372,7 +374,7 @@ async def _furnish(
         store=store,
         driver=driver,
         routes=cache,
-        wake=lambda runtime: _woken(cache, routes, runtime, conversations),
+        wake=lambda runtime, seconds: _woken(cache, routes, runtime, seconds, conversations, admission),
         activity=activity,
         ports=ports,
         workers=workers,
@@ -495,8 +497,15 @@ async def _probe(settings: OrchestratorSettings) -> AsyncIterator[Probe | None]:
         yield ask
 
 
-async def _woken(cache: RouteCache, routes: Routes, runtime: RuntimeId, service: ConversationService) -> Found:
-    found = await routes.wake(runtime, service.wake)
+async def _woken(
+    cache: RouteCache,
+    routes: Routes,
+    runtime: RuntimeId,
+    seconds: float,
+    service: ConversationService,
+    admission: Admission,
+) -> Found:
+    found = await routes.wake(runtime, service.wake, admission.waits_for, seconds=seconds)
     cache.invalidate(runtime)  # what is cached says that it sleeps
     return found
 

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
+from orchestrator.domain.admission import Standing
 from orchestrator.domain.conversation import Conversation, Desired, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
@@ -15,9 +16,11 @@ from orchestrator.state.base import Conversations
 #: The runtime exists, or will: the client may come again. In all other phases there is nothing to come back to.
 _COMING = frozenset({Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING, Phase.RESUMING, Phase.PAUSING, Phase.PAUSED})
 _POLL_SECONDS = 0.05
+_OF_REFUSALS = ("rule", "limit", "current")
 
 
 Rouse = Callable[[TenantId, ConversationId], Awaitable[None]]
+WaitsFor = Callable[[Conversation], Awaitable[Standing | None]]  #: how one stands in the queue; None: it is not there
 
 
 class Routes:
@@ -41,9 +44,29 @@ class Routes:
             return Unavailable(_not_ready(record), session_key_hash=record.runtime.session_key_hash or None)
         return Unavailable(_not_ready(record)) if record.phase in _COMING else None
 
-    async def wake(self, runtime: RuntimeId, rouse: Rouse) -> Found:
-        """Rouse a conversation that policy put to rest, and wait until its runtime is there, or will not be. The caller
-        bounds the time."""
+    async def wake(self, runtime: RuntimeId, rouse: Rouse, waits_for: WaitsFor, *, seconds: float) -> Found:
+        """Rouse a conversation that policy put to rest, and wait for so long until its runtime is there, or will not
+        be. Then say what it waits for: it goes on waiting without the caller."""
+        with anyio.move_on_after(seconds):
+            return await self._awake(runtime, rouse)
+        return await self._waits(runtime, waits_for)
+
+    async def _waits(self, runtime: RuntimeId, waits_for: WaitsFor) -> Found:
+        """What is known of it now; of one in the queue its place there, and the rule that is full."""
+        found, place = await self.load(runtime), await self._conversations.route(runtime)
+        record = await self._conversations.get(*place) if place is not None else None
+        if not isinstance(found, Unavailable) or record is None:
+            return found
+        stands = await waits_for(record)
+        if stands is None:
+            return found
+        numbers = {"limit": stands.limit, "current": stands.current} if stands.limit else {}
+        of = f" ({stands.current} of {stands.limit})" if stands.limit else ""
+        message = f"it waits for a place, as number {stands.place} of the queue: {stands.rule} is full{of}"
+        details = {"rule": stands.rule, "place": stands.place, **numbers}
+        return Unavailable(message, retry_after=_seconds(stands), details=details)
+
+    async def _awake(self, runtime: RuntimeId, rouse: Rouse) -> Found:
         while True:
             place = await self._conversations.route(runtime)
             if place is None:
@@ -53,7 +76,8 @@ class Routes:
             except NotFound:
                 return None
             except (LimitReached, CapacityReached) as refusal:  # it sleeps on until there is room
-                return Unavailable(refusal.message, retry_after=_seconds(refusal))
+                told = {name: refusal.details[name] for name in _OF_REFUSALS if name in refusal.details}
+                return Unavailable(refusal.message, retry_after=_seconds(refusal), details=told)
             found = await self.load(runtime)
             if not isinstance(found, Unavailable) or not await self._comes(place):
                 return found
@@ -80,7 +104,7 @@ class Routes:
         )
 
 
-def _seconds(refusal: LimitReached | CapacityReached) -> int:
+def _seconds(refusal: LimitReached | CapacityReached | Standing) -> int:
     return max(1, round(refusal.retry_after))
 
 

@@ -13,6 +13,7 @@ from typing import Any
 from orchestrator.domain.ids import ConversationId, KeyId, UserId
 
 MINUTE_MS = 60_000
+_COME_AGAIN_SECONDS = 5.0  # nobody knows when a runtime ends
 
 
 class Policy(enum.StrEnum):
@@ -147,6 +148,11 @@ class Standing:
     limit: int = 0
     current: int = 0
     retry_after_ms: int = 0  #: when a place may come free, as far as that is known
+
+    @property
+    def retry_after(self) -> float:
+        """Seconds after which whoever was refused is told to come again."""
+        return self.retry_after_ms / 1000 or _COME_AGAIN_SECONDS
 
 
 @dataclass(frozen=True)

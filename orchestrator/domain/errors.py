@@ -3,7 +3,8 @@
     NestorError
     ├── CallerError            the caller can mend it; never retried
     │   ├── InvalidRequest     422
-    │   │   └── ImageRefused   422   an image that is not on the operator's list
+    │   │   ├── ImageRefused   422   an image that is not on the operator's list
+    │   │   └── Mismatch       422   a known id with another content
     │   ├── Unauthenticated    401
     │   ├── Forbidden          403
     │   ├── NotFound           404   also: another tenant's object
@@ -70,6 +71,12 @@ class ImageRefused(InvalidRequest):
     """The operator did not allow this image: leave it out, or have it added to NESTOR_ALLOWED_IMAGES."""
 
     code = "image_refused"
+
+
+class Mismatch(InvalidRequest):
+    """Something else was sent under this id before, and is kept: use another id for this."""
+
+    code = "idempotency_mismatch"
 
 
 class Unauthenticated(CallerError):

@@ -1,6 +1,5 @@
 """May this request reach that runtime, and where is it: the part of proxying that exchanges and sockets share."""
 
-from orchestrator.domain.errors import TransientError
 from orchestrator.domain.ids import RuntimeId
 from orchestrator.proxy import answers
 from orchestrator.proxy.access import Access, access
@@ -38,7 +37,7 @@ async def look_up(context: FrontContext, runtime: RuntimeId | None, address: str
 
 
 async def wake(context: FrontContext, found: Route | Unavailable, runtime: RuntimeId | None) -> Route:
-    """The route, after waking the runtime if it sleeps. Raises `Refused`, `TransientError`.
+    """The route, after waking the runtime if it sleeps. Raises `Refused`, and as `FrontContext.rouse`.
 
     Call it only for a right key: what anybody may ask for must not start anything.
     """
@@ -50,7 +49,7 @@ async def wake(context: FrontContext, found: Route | Unavailable, runtime: Runti
     if woken is None:
         raise Refused(answers.NOT_FOUND)
     if isinstance(woken, Unavailable):
-        raise TransientError(woken.message, retry_after=woken.retry_after)
+        raise Refused(answers.unavailable(woken.message, woken.retry_after, woken.details))
     return woken
 
 

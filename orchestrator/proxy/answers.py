@@ -19,20 +19,28 @@ class Refusal:
     retry_after: int | None = None
 
 
-def problem(status: int, detail: str, code: str, *, retryable: bool = False, retry_after: int | None = None) -> Refusal:
-    """A problem document (RFC 9457)."""
+def problem(
+    status: int,
+    detail: str,
+    code: str,
+    *,
+    retryable: bool = False,
+    retry_after: int | None = None,
+    details: Mapping[str, object] | None = None,
+) -> Refusal:
+    """A problem document (RFC 9457) with `details` as further members."""
     title = HTTPStatus(status).phrase
     body = {"type": "about:blank", "title": title, "status": status, "detail": detail, "code": code}
-    return Refusal(status, {**body, "retryable": retryable}, retry_after)
+    return Refusal(status, {**(details or {}), **body, "retryable": retryable}, retry_after)
 
 
 def bad_request(detail: str) -> Refusal:
     return problem(400, f"The request was refused: {detail}.", "bad_request")
 
 
-def unavailable(message: str, retry_after: int = 2) -> Refusal:
+def unavailable(message: str, retry_after: int = 2, details: Mapping[str, object] | None = None) -> Refusal:
     """The runtime exists and cannot serve now."""
-    return problem(503, message, "runtime_unavailable", retryable=True, retry_after=retry_after)
+    return problem(503, message, "runtime_unavailable", retryable=True, retry_after=retry_after, details=details)
 
 
 def unreachable() -> Refusal:

@@ -44,8 +44,9 @@ class FrontContext:
         """Wake a runtime for a request whose key was right, and wait for it. Raises as `find`."""
         if self.wake is None:
             return await self.find(runtime)
-        async with asyncio.timeout(self.limits.wake_seconds):
-            return await self.wake(runtime)
+        seconds = self.limits.wake_seconds
+        async with asyncio.timeout(seconds + self.limits.resolve_seconds):
+            return await self.wake(runtime, seconds)
 
     def may_guess(self, address: str) -> bool:
         """Whether `address` may ask for another runtime that is not cached; it may until it has missed too often."""

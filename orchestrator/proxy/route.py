@@ -1,7 +1,7 @@
 """Where the bytes of one runtime go: the value that `resolve` answers, and the callables that the proxy is given."""
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
@@ -28,11 +28,13 @@ class Unavailable:
     message: str
     retry_after: int = 2
     session_key_hash: str | None = None  #: set when a request that carries this key may wake it (`Wake`)
+    details: Mapping[str, object] = field(default_factory=dict)  #: what a program may want to know: members of the body
 
 
 Found = Route | Unavailable | None  #: None: unknown, 404
 Resolve = Callable[[RuntimeId], Awaitable[Found]]
-Wake = Callable[[RuntimeId], Awaitable[Found]]  #: called only for a request whose key was right
+#: Called only for a request whose key was right, with the seconds that it waits at most; then it says for what.
+Wake = Callable[[RuntimeId, float], Awaitable[Found]]
 Known = Callable[[RuntimeId], Route | None]  #: a look at the cache that never waits; None: ask `Resolve`
 Touch = Callable[[Route], None]  #: cheap, synchronous; batched by its owner
 Invalidate = Callable[[RuntimeId], None]  #: the runtime refused the inner key: forget the cached route

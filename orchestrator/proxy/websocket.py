@@ -121,7 +121,8 @@ class SocketOpening:
         try:
             await self._open()
         except Refused as refused:
-            self._end(frames.TRY_LATER, "The runtime cannot be reached now", refused.refusal)
+            why = str(refused.refusal.body.get("detail", ""))
+            self._end(frames.TRY_LATER, why, refused.refusal)
         except _Closed as closed:
             self._end(closed.code, closed.reason, answers.FORBIDDEN)
         except Busy:

@@ -17,6 +17,7 @@ import anyio
 from orchestrator.domain.admission import (
     HOST_RUNTIMES,
     MINUTE_MS,
+    QUEUE_LENGTH,
     Allowance,
     Ask,
     Decision,
@@ -174,6 +175,18 @@ class Admission:
         """For showing."""
         return await self._slots.standing(conversation.tenant, conversation.id)
 
+    async def waits_for(self, conversation: Conversation) -> Standing | None:
+        """Its place in the queue with the rule that is full, for telling whoever waits; None when it does not wait."""
+        stands = await self._slots.standing(conversation.tenant, conversation.id)
+        if stands.verdict is not Verdict.QUEUED:
+            return None
+        ask, _ = await self.ask(Starter(conversation.tenant, None, conversation.user, conversation.key))
+        full = first_full((await self._slots.meters(conversation.tenant, ask))[0])
+        if full is None:  # the others in the queue come first, or the host has no place
+            return replace(stands, rule=QUEUE_LENGTH if stands.place > 1 or not self._limits.of_host else HOST_RUNTIMES)
+        rule = full.rule
+        return replace(stands, rule=rule.name, limit=rule.limit, current=full.current, retry_after_ms=full.reset_ms)
+
     async def report(self, who: Starter) -> Report:
         """What would become of a start that is asked for now. Changes nothing."""
         ask, policy = await self.ask(who)
@@ -201,8 +214,11 @@ class Admission:
                 place=waiting + 1 if policy is Policy.QUEUE else 0,
             )
         if policy is Policy.QUEUE:
-            decision = Decision.QUEUE if waiting < self._limits.queue_length else Decision.REJECT
-            return Report(decision, policy, stands, meters=tuple(meters), waiting=waiting)
+            if waiting < self._limits.queue_length:
+                return Report(Decision.QUEUE, policy, stands, meters=tuple(meters), waiting=waiting)
+            longest = self._limits.queue_length
+            stands = Standing(Verdict.REFUSED, rule=QUEUE_LENGTH, limit=longest, current=waiting)
+            return Report(Decision.REJECT, policy, stands, meters=tuple(meters), waiting=waiting)
         victim = await self.spareable(who, stands.rule) if policy is Policy.PAUSE_OLDEST_IDLE else None
         decision = Decision.REJECT if victim is None else Decision.PAUSE
         chosen = () if victim is None else (victim.id,)

@@ -3,12 +3,10 @@
 What is asked for is stored before the answer goes out; the work itself is done by `workers.py`.
 """
 
-import json
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from datetime import timedelta
-from typing import Any
 
 from orchestrator.domain.admission import Ask, Decision, Report
 from orchestrator.domain.clock import Clock
@@ -20,18 +18,22 @@ from orchestrator.domain.conversation import (
     RuntimeRecord,
     StartRequest,
 )
-from orchestrator.domain.errors import CapacityReached, Conflict, ImageRefused, InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.errors import (
+    Conflict,
+    ImageRefused,
+    InvalidRequest,
+    LimitReached,
+    NotFound,
+)
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
-from orchestrator.services.admission import WAKE_MS, Admission, Starter
+from orchestrator.services.admission import Admission, Starter
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.overrides import Overrides, OverrideSeal
-from orchestrator.state.base import Message, Page, Store, StoredEvent
+from orchestrator.state.base import Page, Store, StoredEvent
 
-Content = str | list[dict[str, Any]]  #: of a message: text, or parts as the agent server takes them
 _PAGES_LOOKED_AT = 5
-WAITING_MESSAGES = 1_000
 _TRIES = 8
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
@@ -56,14 +58,22 @@ def may_wake(conversation: Conversation) -> bool:
     return at_rest and conversation.desired is Desired.RUNNING and conversation.why.reason in _BY_POLICY
 
 
-def _rests(conversation: Conversation) -> bool:
+def at_rest(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
+
+
+def archived() -> Conflict:
+    """Nothing goes on without the workspace: the agent's own log was in it."""
+    return Conflict(
+        "the conversation is archived: its workspace is gone",
+        hint="make a new conversation; the events of this one can still be read",
+    )
 
 
 def _started(present: Conversation) -> Conversation | None:
     """A stopped or failed one that is to run."""
     if present.archived_at is not None:
-        raise Conflict("the conversation is archived: its workspace is gone", hint="make a new conversation")
+        raise archived()
     if present.phase in (Phase.STOPPED, Phase.FAILED):
         return replace(present, desired=Desired.RUNNING, restart_at=None)
     return None
@@ -320,36 +330,6 @@ class ConversationService:
 
         return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
 
-    async def post_message(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, content: Content, client_id: str | None
-    ) -> Message:
-        """Put a message into the inbox, once for each `client_id`, in every phase: it is delivered when there is a
-        runtime."""
-        conversation = await self.get(tenant, user, id)
-        message = await self._store.inbox.put(
-            tenant, id, client_id=client_id or new_uuid(), content=json.dumps(content), limit=WAITING_MESSAGES
-        )
-        self._wake()
-        if conversation.phase is Phase.STOPPED:
-            with suppress(LimitReached, CapacityReached):  # the message is kept; whoever uses it next wakes it
-                await self.wake(tenant, id, wait_ms=WAKE_MS)
-        return message
-
-    async def messages(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
-    ) -> Sequence[Message]:
-        """The inbox above `after`, oldest first, with what became of each message. Raises `NotFound`."""
-        await self.get(tenant, user, id)
-        return await self._store.inbox.page(tenant, id, after=after, limit=limit)
-
-    async def message(self, tenant: TenantId, user: UserId | None, id: ConversationId, client_id: str) -> Message:
-        """Raises `NotFound`."""
-        await self.get(tenant, user, id)
-        found = await self._store.inbox.find(tenant, id, client_id)
-        if found is None:
-            raise NotFound("there is no such message")
-        return found
-
     async def events(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
     ) -> Sequence[StoredEvent]:
@@ -439,7 +419,7 @@ class ConversationService:
 
     async def _joins(self, present: Conversation) -> bool:
         """Whether a start of it has nothing to do: it runs, or is on its way."""
-        return await self.is_starting(present) or (not _rests(present) and present.desired is Desired.RUNNING)
+        return await self.is_starting(present) or (not at_rest(present) and present.desired is Desired.RUNNING)
 
     async def is_starting(self, present: Conversation) -> bool:
         """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""

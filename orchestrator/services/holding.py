@@ -59,7 +59,7 @@ class Holding:
 
     async def _holds(self, conversation: Conversation) -> list[Hold]:
         holds: list[Hold] = []
-        if conversation.desired is not Desired.RUNNING:
+        if conversation.desired is not Desired.RUNNING or conversation.archived_at is not None:
             return holds
         stands = await self._admission.standing(conversation)
         if stands.verdict is Verdict.QUEUED:

@@ -57,6 +57,7 @@ class Message:
     content: str  #: JSON text
     delivered: bool  #: the runtime has it on its disk
     accepted: int | None = None  #: the number that it has in the event log, once it is there
+    undeliverable: bool = False  #: its conversation was archived before it could be delivered
 
 
 #: How the id of the mark of a gap begins. With its space it can be no runtime's event.

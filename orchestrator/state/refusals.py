@@ -14,7 +14,6 @@ _RULES = {
     "key.starts": ("starts with this API key in a minute", "come again later"),
     QUEUE_LENGTH: ("conversations of the tenant wait to start", "come again later"),
 }
-_COME_AGAIN_SECONDS = 5.0  # nobody knows when a runtime ends
 
 
 def limit_reached(standing: Standing) -> LimitReached:
@@ -26,7 +25,7 @@ def limit_reached(standing: Standing) -> LimitReached:
         limit=standing.limit,
         current=standing.current,
         rule=standing.rule,
-        retry_after=standing.retry_after_ms / 1000 or _COME_AGAIN_SECONDS,
+        retry_after=standing.retry_after,
     )
 
 
@@ -36,7 +35,7 @@ def host_full(standing: Standing) -> CapacityReached:
     return CapacityReached(
         f"the host has {what}",
         hint="come again later",
-        retry_after=standing.retry_after_ms / 1000 or _COME_AGAIN_SECONDS,
+        retry_after=standing.retry_after,
         rule=standing.rule,
     )
 

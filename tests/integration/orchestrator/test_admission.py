@@ -68,6 +68,8 @@ async def test_a_start_over_the_limit_is_told_which_limit(nestor: Nestor) -> Non
     assert response.headers["x-ratelimit-remaining"] == "0"
     listed = await nestor.call("GET", CONVERSATIONS, key, status=200)
     assert len(listed["items"]) == 2, "what was refused left no record"
+    report = await nestor.call("POST", f"{CONVERSATIONS}?dry_run=true", key, json={}, status=200)
+    assert (report["decision"], report["retry_after"]) == ("reject", int(response.headers["retry-after"]))
 
 
 async def test_a_tenant_lowers_the_operators_limit_and_does_not_raise_it(nestor: Nestor) -> None:
@@ -272,7 +274,12 @@ async def test_the_queue_is_bounded(data_dir: Path, engine: FakeEngine) -> None:
         await ready(nestor, key)
         for _ in range(2):
             await nestor.call("POST", CONVERSATIONS, key, json={}, status=202)
-        assert (await refused(nestor, key)).json()["rule"] == "tenant.queue"
+        response = await refused(nestor, key)
+        report = await nestor.call("POST", f"{CONVERSATIONS}?dry_run=true", key, json={}, status=200)
+        assert report["decision"] == "reject"
+        assert report["retry_after"] == int(response.headers["retry-after"])
+        told = [(answer["rule"], answer["limit"], answer["current"]) for answer in (response.json(), report)]
+        assert told == [("tenant.queue", 2, 2)] * 2
 
 
 async def test_the_oldest_idle_one_is_paused_for_a_new_one(nestor: Nestor) -> None:
@@ -329,8 +336,9 @@ async def test_two_that_wake_each_other_out_go_on(nestor: Nestor) -> None:
         assert running(nestor) == 1
 
 
-async def test_a_message_waits_for_a_place_and_is_not_refused(nestor: Nestor) -> None:
-    _, key = await tenant_with(nestor, max_runtimes=1, idle_pause_seconds=0.3)
+@pytest.mark.parametrize("when_full", ["reject", "queue"])
+async def test_a_message_waits_for_a_place_and_is_not_refused(nestor: Nestor, when_full: str) -> None:
+    _, key = await tenant_with(nestor, max_runtimes=1, idle_pause_seconds=0.3, when_full=when_full)
     first = await ready(nestor, key)
     await nestor.until(key, first["id"], "paused")
     await nestor.call("PATCH", "/api/v2/settings", key, json={"limits": {"idle_pause_seconds": 0}}, status=200)
@@ -340,8 +348,13 @@ async def test_a_message_waits_for_a_place_and_is_not_refused(nestor: Nestor) ->
     with anyio.fail_after(10):
         while (await nestor.call("GET", path, key))["queue"] is None:
             await anyio.sleep(0.02)
-    found = await nestor.house.wake(RuntimeId(first["runtime"]["id"]))
+    found = await nestor.house.wake(RuntimeId(first["runtime"]["id"]), 0.2)
     assert isinstance(found, Unavailable)
+    rule = {"rule": "tenant.runtimes", "limit": 1, "current": 1}
+    if when_full == "queue":
+        assert found.message == "it waits for a place, as number 1 of the queue: tenant.runtimes is full (1 of 1)"
+        rule["place"] = 1
+    assert (found.details, found.retry_after) == (rule, 5)
     await nestor.call("POST", f"{CONVERSATIONS}/{second['id']}/stop", key, status=202)
     await nestor.until(key, first["id"], "ready")
     nestor.house.routes.invalidate(RuntimeId(first["runtime"]["id"]))

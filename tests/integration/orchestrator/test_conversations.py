@@ -36,6 +36,38 @@ async def test_messages_reach_the_agent_in_order_and_once(nestor: Nestor) -> Non
     assert texts == ["message 1", "message 2", "message 3"]
 
 
+async def test_a_query_parameter_that_is_not_known_is_refused_and_nothing_is_done(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    record = await ready(nestor, key)
+    path = f"/api/v2/conversations/{record['id']}"
+    calls = [("POST", f"{path}/{verb}") for verb in ("stop", "pause", "undelete", "messages")]
+    for method, where in [*calls, ("DELETE", path), ("GET", path), ("PUT", "/api/v2/secrets/NAME")]:
+        body = {"content": "x"} if where.endswith("messages") else {"value": "x"}
+        refused = await nestor.call(method, f"{where}?dry_run=true", key, json=body, status=422)
+        assert (refused["field"], refused["code"]) == ("dry_run", "invalid_request")
+    assert (
+        "deleted, limit, page_id" in (await nestor.call("GET", "/api/v2/conversations?page=2", key, status=422))["hint"]
+    )
+    await nestor.call("POST", f"{path}/stop?dry_run=true", "nst_tenant_x_y", status=401)
+    now = await nestor.call("GET", path, key, status=200)
+    assert (now["phase"], now["desired"], now["version"]) == ("ready", "running", record["version"])
+    assert (await nestor.call("GET", f"{path}/messages", key, status=200))["items"] == []
+    assert (await nestor.call("POST", f"{path}/start?dry_run=true", key, status=200))["decision"] == "join"
+
+
+async def test_another_message_under_a_known_id_is_refused_and_changes_nothing(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    path = f"/api/v2/conversations/{(await ready(nestor, key))['id']}/messages"
+    body = {"content": "the first", "client_id": "c"}
+    first = await nestor.call("POST", path, key, json=body, status=202)
+    for content in ("another", [{"type": "text", "text": "another"}]):
+        refused = await nestor.call("POST", path, key, json={**body, "content": content}, status=422)
+        assert (refused["code"], refused["field"]) == ("idempotency_mismatch", "client_id")
+    again = await nestor.call("POST", path, key, json=body, status=202)
+    assert (again["id"], again["sequence"]) == (first["id"], first["sequence"])
+    assert [item["id"] for item in (await nestor.call("GET", path, key, status=200))["items"]] == ["c"]
+
+
 async def test_a_message_has_a_receipt_that_follows_it(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     id = (await ready(nestor, key))["id"]

@@ -112,12 +112,14 @@ async def test_an_archived_one_is_read_and_not_started(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     record = await ready(nestor, key, archive_seconds=1)
     path = f"{BASE}/{record['id']}"
-    await nestor.call("POST", f"{path}/messages", key, json={"content": "hello"}, status=202)
+    hello, late = ({"content": text, "client_id": text} for text in ("hello", "late"))
+    await nestor.call("POST", f"{path}/messages", key, json=hello, status=202)
     with anyio.fail_after(10):
         while not (await nestor.call("GET", f"{path}/events", key))["items"]:
             await anyio.sleep(0.05)
     await nestor.call("POST", f"{path}/stop", key, status=202)
     stopped = await nestor.until(key, record["id"], "stopped")
+    assert (await nestor.call("POST", f"{path}/messages", key, json=late, status=202))["state"] == "queued"
     assert [step["act"] for step in stopped["schedule"]] == ["archive"]
     with anyio.fail_after(10):
         while nestor.engine.volumes:
@@ -130,6 +132,14 @@ async def test_an_archived_one_is_read_and_not_started(nestor: Nestor) -> None:
     assert "archived" in problem["detail"]
     tried = await nestor.call("POST", f"{path}/start?dry_run=true", key, status=409)
     assert tried["detail"] == problem["detail"]
+    for content, client_id in (("new", "new"), ("new", None), ("late", "late")):
+        sent = {"content": content, "client_id": client_id}
+        refused = await nestor.call("POST", f"{path}/messages", key, json=sent, status=409)
+        assert (refused["detail"], refused["hint"]) == (problem["detail"], problem["hint"])
+    assert (await nestor.call("POST", f"{path}/messages", key, json=hello, status=202))["sequence"] == 1, "the receipt"
+    await nestor.call("POST", f"{path}/messages", key, json={**hello, "content": "other"}, status=422)
+    receipts = (await nestor.call("GET", f"{path}/messages", key, status=200))["items"]
+    assert [(item["id"], item["state"]) for item in receipts] == [("hello", "accepted"), ("late", "undeliverable")]
 
 
 async def test_one_at_rest_is_deleted_after_its_time(data_dir: Path, engine: FakeEngine) -> None:

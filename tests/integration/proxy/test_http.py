@@ -211,8 +211,10 @@ async def test_only_a_right_key_wakes_a_runtime(bare_rig, request):
     rig = bare_rig
     woken = []
 
-    async def wake(runtime):
+    async def wake(runtime, seconds):
         woken.append(runtime)
+        if not woken[1:]:
+            return Unavailable("it waits", retry_after=7, details={"place": 2, "status": 200})
         rig.table[runtime] = route
         return route
 
@@ -228,8 +230,11 @@ async def test_only_a_right_key_wakes_a_runtime(bare_rig, request):
     async with httpx.AsyncClient(trust_env=False) as client:
         assert (await client.get(f"{rig.origin}/runtimes/{route.runtime}/health")).status_code == 503
     assert woken == []
+    waits = await get(rig, route)
+    assert (waits.status_code, waits.headers["retry-after"]) == (503, "7")
+    assert [waits.json()[name] for name in ("detail", "place", "status")] == ["it waits", 2, 503]
     assert (await get(rig, route)).text == "up"
-    assert woken == [route.runtime]
+    assert woken == [route.runtime] * 2
 
 
 async def test_nobody_listening_is_502_and_forgets_the_route(rig):

@@ -270,7 +270,7 @@ async def test_a_socket_wakes_only_after_its_key_was_right(bare_rig):
     rig = bare_rig
     woken = []
 
-    async def wake(runtime_id):
+    async def wake(runtime_id, seconds):
         woken.append(runtime_id)
         rig.table[runtime_id] = route
         return route
