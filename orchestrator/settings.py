@@ -17,6 +17,7 @@ from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Span, Spans
 from orchestrator.domain.spares import SIZES, Stock, stocks_of
+from orchestrator.domain.step_seconds import step_seconds
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
@@ -214,6 +215,9 @@ class OrchestratorSettings(BaseSettings):
     image they are of `runtime_image`. Each has to be one that a request may ask for."""
     start_timeout: float = Field(default=180.0, gt=0)
     """Seconds from the first step of a start to ready, retries included."""
+    step_seconds: str = ""
+    """Comma list of step=seconds for single steps, as in `create=120,converse=300`. Each has a limit of its own, many
+    times what it takes on a busy machine (docs/states.md); a slow engine or huge repositories may need more."""
     verify_git_tokens: bool = True
     """Ask the provider's API whether a token is valid when it is stored."""
     ephemeral: bool = False
@@ -238,6 +242,12 @@ class OrchestratorSettings(BaseSettings):
     def _sizes(cls, text: str) -> str:
         if wrong := sorted(_listed(text) - set(map(str, SIZES))):
             raise ValueError(f"there is no size {wrong[0][:20]}: a size is {', '.join(map(str, SIZES))}")
+        return text
+
+    @field_validator("step_seconds")
+    @classmethod
+    def _steps(cls, text: str) -> str:
+        step_seconds(text)
         return text
 
     @field_validator("warm_pools")

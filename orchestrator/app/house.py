@@ -30,6 +30,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.step_seconds import step_seconds
 from orchestrator.drivers.base import Dialect, Driver, Spareable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
@@ -286,6 +287,7 @@ async def _furnish(
         generation=store.configuration.generation,
         webhook=facing.webhook if facing is not None else lambda conversation: None,
         alive_seconds=min(60.0, settings.start_timeout / 2),
+        step_seconds=step_seconds(settings.step_seconds),
         pool=pool,
     )
     feed = EventFeed(events, store.changes)
@@ -299,7 +301,7 @@ async def _furnish(
         settings.spans,
     )
     admission = Admission(store, layers.settings, idleness, settings.limits)
-    deaths = Deaths(surroundings, store.operations, admission, settings.restarts)
+    deaths = Deaths(surroundings, store.operations, store.saga, admission, settings.restarts)
     tending = Tending(surroundings, store.inbox, events, deaths)
     suspension = Suspension(surroundings, store, deaths, events, idleness, admission)
     lifecycle = Lifecycle(

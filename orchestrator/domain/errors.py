@@ -21,6 +21,7 @@
     │   ├── DriverUnavailable  503   the engine could not be asked; says nothing about what runs
     │   │   └── DiskFull       503   it has no space left
     │   ├── RuntimeUnreachable 502   the runtime did not answer
+    │   ├── StepOverdue        503   a step of a saga took longer than it may
     │   ├── CapacityReached    503   the host has no room for another runtime
     │   └── Draining           503
     └── PermanentError         trying again gives the same
@@ -183,6 +184,16 @@ class RuntimeUnreachable(TransientError):
     """The runtime did not answer in time or answered nonsense."""
 
     code = "runtime_unreachable"
+
+
+class StepOverdue(TransientError):
+    """A step of what is done to a conversation took longer than it may; its call may go on, and is undone."""
+
+    code = "deadline"
+
+    def __init__(self, step: str, seconds: float) -> None:
+        super().__init__(f"step {step} did not end within its {seconds:g} seconds")
+        self.step = step
 
 
 class CapacityReached(TransientError):

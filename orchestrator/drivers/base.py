@@ -73,6 +73,11 @@ def spare_labels(installation: str, id: RuntimeId) -> OwnerLabels:
     return OwnerLabels(installation, TenantId(""), ConversationId(""), id, generation=0)
 
 
+def volume_of(labels: OwnerLabels) -> str:
+    """What a call that makes or removes its storage is about, where such calls wait for each other (`calls.py`)."""
+    return f"the volume of {labels.storage}"
+
+
 def is_spare(labels: OwnerLabels) -> bool:
     """Whether a runtime was started for nobody."""
     return not labels.tenant

@@ -11,9 +11,6 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
-import anyio
-import anyio.to_thread
-
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_firewall, docker_probe, docker_report
@@ -34,7 +31,9 @@ from orchestrator.drivers.base import (
     RuntimeSpec,
     ServingKeys,
     Usage,
+    volume_of,
 )
+from orchestrator.drivers.calls import Calls
 from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
 from orchestrator.drivers.docker_events import hints
@@ -65,7 +64,7 @@ class Choices:
 
 NO_CHOICES = Choices()
 
-_THREADS = 16  # engine calls under way at once
+_LOOK_AROUND_SECONDS = 600.0  # for what tries out a machine by making containers
 
 
 class DockerDriver:
@@ -132,7 +131,7 @@ class DockerDriver:
         # A spare has no tenant yet, and changes its network for nobody: that would be a call to the engine in a start.
         self.capabilities = replace(type(self).capabilities, spares=self._cells.shared)
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
-        self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._calls = Calls("the engine")
 
     async def fingerprint(self) -> Fingerprint:
         try:
@@ -141,21 +140,21 @@ class DockerDriver:
             return Fingerprint(usable=False, message=f"{exc.message}. {exc.hint}" if exc.hint else exc.message)
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
-        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence))
+        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence), of=volume_of(labels))
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
-        await self._in_thread(lambda: self._volumes.remove(labels, fence=fence))
+        await self._in_thread(lambda: self._volumes.remove(labels, fence=fence), of=volume_of(labels))
 
     async def prune(self, installation: str, *, fence: int) -> None:
         await self._in_thread(lambda: self._volumes.prune(installation, fence=fence))
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
-        return await self._in_thread(lambda: self._lifecycle.create(spec, fence))
+        return await self._in_thread(lambda: self._lifecycle.create(spec, fence), of=spec.name)
 
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
     ) -> Endpoint:
-        return await self._in_thread(lambda: self._lifecycle.start(handle, fence, init_key, serving))
+        return await self._in_thread(lambda: self._lifecycle.start(handle, fence, init_key, serving), of=handle.name)
 
     async def inspect(self, handle: Handle) -> Observed:
         return await self._in_thread(lambda: self._lifecycle.inspect(handle))
@@ -164,28 +163,29 @@ class DockerDriver:
         return await self._in_thread(lambda: self._lifecycle.logs(handle, lines))
 
     async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
-        await self._in_thread(lambda: self._lifecycle.stop(handle, fence, grace))
+        await self._in_thread(lambda: self._lifecycle.stop(handle, fence, grace), of=handle.name)
 
     async def destroy(self, handle: Handle, *, fence: int) -> None:
-        await self._in_thread(lambda: self._lifecycle.destroy(handle, fence))
+        await self._in_thread(lambda: self._lifecycle.destroy(handle, fence), of=handle.name)
 
     async def pause(self, handle: Handle, *, fence: int) -> None:
-        await self._in_thread(lambda: self._lifecycle.pause(handle, fence))
+        await self._in_thread(lambda: self._lifecycle.pause(handle, fence), of=handle.name)
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
-        return await self._in_thread(lambda: self._lifecycle.unpause(handle, fence))
+        return await self._in_thread(lambda: self._lifecycle.unpause(handle, fence), of=handle.name)
 
     async def spare_kind(self, image: str | None) -> str:
         return await self._in_thread(lambda: self._lifecycle.spare_kind(image))
 
     async def find(self, name: str) -> Handle | None:
-        return await self._in_thread(lambda: self._lifecycle.find(name))
+        return await self._in_thread(lambda: self._lifecycle.find(name), of=name)
 
     async def list(self, installation: str) -> Sequence[Handle]:
         return await self._in_thread(lambda: self._lifecycle.list(installation))
 
     async def wall(self, listener: tuple[str, int] | None) -> None:
-        await self._in_thread(lambda: self._raise_wall(Door.at(*listener) if listener is not None else None))
+        door = Door.at(*listener) if listener is not None else None
+        await self._in_thread(lambda: self._raise_wall(door), seconds=_LOOK_AROUND_SECONDS)
 
     async def permit(self, endpoint: Endpoint, hosts: Sequence[str]) -> None:
         if self._proxies is not None:
@@ -193,7 +193,7 @@ class DockerDriver:
             await self._in_thread(lambda: proxies.allow(endpoint.host, hosts))
 
     async def report(self) -> Sequence[Row]:
-        return await self._in_thread(self._report)
+        return await self._in_thread(self._report, seconds=_LOOK_AROUND_SECONDS)
 
     async def mend(self) -> Sequence[str]:
         return await self._in_thread(self._cells.mend)
@@ -320,10 +320,11 @@ class DockerDriver:
             ) from None
         return Path(PurePosixPath(str(found["Mountpoint"])))
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one."""
+    async def _in_thread(self, work: Callable[[], T], *, of: str = "", seconds: float | None = None) -> T:
+        """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one. `of`
+        and `seconds` as for `Calls.run`."""
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            return await self._calls.in_thread(work, of=of, seconds=seconds)
         except NestorError:
             raise
         except OSError as exc:

@@ -31,12 +31,15 @@ from orchestrator.drivers.base import (
     ServingKeys,
     StaleFence,
     StartRefused,
+    volume_of,
 )
+from orchestrator.drivers.calls import Calls
 from orchestrator.drivers.fake_runtime import LOOPBACK, FakeRuntime, Memory
 from orchestrator.drivers.fake_script import Script
 
 _LOG_LINES = 1000
 _HINTS = 1024
+_AT_ONCE = 1024  #: there are no threads to be spared
 
 
 @dataclass
@@ -83,6 +86,7 @@ class FakeEngine:
         self.program = ""  #: what runtimes run: another text is another program (`FakeDriver.spare_kind`)
         self.doubles: list[tuple[str, str]] = []  #: names of two runtimes of one conversation that were alive at once
         self._faults: list[_VerbFault] = []
+        self._hangs: list[tuple[str, anyio.Event]] = []
 
     def fail(self, verb: str, error: NestorError, *, times: int = 1, after: bool = False) -> None:
         """Let the driver's `verb` raise `error`; with `after`, when its work is done: a lost reply."""
@@ -104,8 +108,19 @@ class FakeEngine:
         self.runtimes.clear()
         self.volumes.clear()
 
-    def meet(self, verb: str, *, after: bool) -> None:
-        """Raise what `fail` has planned for this moment."""
+    def hang(self, verb: str, *, times: int = 1) -> anyio.Event:
+        """Let the driver's `verb` do nothing until the event that is answered is set; then it does its work, whoever
+        waits for it."""
+        released = anyio.Event()
+        self._hangs += [(verb, released)] * times
+        return released
+
+    async def meet(self, verb: str, *, after: bool) -> None:
+        """Wait, and raise, as `hang` and `fail` have planned for this moment."""
+        hang = next((one for one in self._hangs if one[0] == verb), None)
+        if hang is not None and not after:
+            self._hangs.remove(hang)
+            await hang[1].wait()
         for fault in self._faults:
             if fault.times > 0 and fault.verb == verb and fault.after == after:
                 fault.times -= 1
@@ -160,6 +175,7 @@ class FakeDriver:
     def __init__(self, engine: FakeEngine | None = None) -> None:
         self._own = engine is None
         self.engine = engine or FakeEngine()
+        self._calls = Calls("the fake engine", at_once=_AT_ONCE)
 
     @property
     def script(self) -> Script:
@@ -170,21 +186,30 @@ class FakeDriver:
         return Fingerprint(usable=True, message=self.capabilities.isolation)
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
-        self.engine.meet("ensure_volume", after=False)
+        return await self._calls.run(lambda: self._ensure_volume(labels, fence=fence), of=volume_of(labels))
+
+    async def _ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
+        await self.engine.meet("ensure_volume", after=False)
         known = self._volume(labels, fence)
         if known is None:
             self.engine.volumes[labels.storage] = _Volume(labels.tenant, fence)
-        self.engine.meet("ensure_volume", after=True)
+        await self.engine.meet("ensure_volume", after=True)
         return known is None
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
-        self.engine.meet("remove_volume", after=False)
+        await self._calls.run(lambda: self._remove_volume(labels, fence=fence), of=volume_of(labels))
+
+    async def _remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
+        await self.engine.meet("remove_volume", after=False)
         if self._volume(labels, fence) is not None:
             del self.engine.volumes[labels.storage]
-        self.engine.meet("remove_volume", after=True)
+        await self.engine.meet("remove_volume", after=True)
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
-        self.engine.meet("create", after=False)
+        return await self._calls.run(lambda: self._create(spec, fence=fence), of=spec.name)
+
+    async def _create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
+        await self.engine.meet("create", after=False)
         known = self.engine.runtimes.get(spec.name)
         if known is None:
             self.engine.runtimes[spec.name] = _Runtime(spec, fence)
@@ -192,24 +217,34 @@ class FakeDriver:
             raise ClaimTaken(f"runtime {spec.name} exists with another spec", hint="destroy it, or use a new name")
         else:
             _raise_fence(known, fence)
-        self.engine.meet("create", after=True)
+        await self.engine.meet("create", after=True)
         return _handle(spec)
 
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
     ) -> Endpoint:
-        self.engine.meet("start", after=False)
+        return await self._calls.run(
+            lambda: self._start(handle, fence=fence, init_key=init_key, serving=serving), of=handle.name
+        )
+
+    async def _start(
+        self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None
+    ) -> Endpoint:
+        await self.engine.meet("start", after=False)
         async with self._held(handle.name, fence) as runtime:
             if runtime.alive:
                 self._thaw(runtime)
             else:
                 await self._begin(runtime, init_key)
             endpoint = _endpoint(runtime)
-        self.engine.meet("start", after=True)
+        await self.engine.meet("start", after=True)
         return endpoint
 
     async def inspect(self, handle: Handle) -> Observed:
-        self.engine.meet("inspect", after=False)
+        return await self._calls.run(lambda: self._inspect(handle))
+
+    async def _inspect(self, handle: Handle) -> Observed:
+        await self.engine.meet("inspect", after=False)
         runtime = self._runtime(handle.name)
         if runtime.server is None:
             return Observed(Condition.CREATED, fence=runtime.fence)
@@ -224,20 +259,30 @@ class FakeDriver:
         return list(known.log)[-lines:] if known is not None and lines > 0 else ()
 
     async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
-        self.engine.meet("stop", after=False)
+        await self._calls.run(lambda: self._stop(handle, fence=fence, grace=grace), of=handle.name)
+
+    async def _stop(self, handle: Handle, *, fence: int, grace: float) -> None:
+        await self.engine.meet("stop", after=False)
         async with self._held(handle.name, fence) as runtime:
             await self._end(runtime)
-        self.engine.meet("stop", after=True)
+        await self.engine.meet("stop", after=True)
 
     async def destroy(self, handle: Handle, *, fence: int) -> None:
-        self.engine.meet("destroy", after=False)
+        await self._calls.run(lambda: self._destroy(handle, fence=fence), of=handle.name)
+
+    async def _destroy(self, handle: Handle, *, fence: int) -> None:
+        await self.engine.meet("destroy", after=False)
         with contextlib.suppress(RuntimeNotFound):
             async with self._held(handle.name, fence) as runtime:
                 await self._end(runtime)
                 del self.engine.runtimes[handle.name]
-        self.engine.meet("destroy", after=True)
+        await self.engine.meet("destroy", after=True)
 
     async def pause(self, handle: Handle, *, fence: int) -> None:
+        await self._calls.run(lambda: self._pause(handle, fence=fence), of=handle.name)
+
+    async def _pause(self, handle: Handle, *, fence: int) -> None:
+        await self.engine.meet("pause", after=False)
         async with self._held(handle.name, fence) as runtime:
             if runtime.server is None or not runtime.alive:
                 raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot be paused")
@@ -245,6 +290,10 @@ class FakeDriver:
             runtime.server.freeze()
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
+        return await self._calls.run(lambda: self._unpause(handle, fence=fence), of=handle.name)
+
+    async def _unpause(self, handle: Handle, *, fence: int) -> Endpoint:
+        await self.engine.meet("unpause", after=False)
         async with self._held(handle.name, fence) as runtime:
             if not runtime.alive:
                 raise RuntimeNotFound(f"runtime {handle.name} does not run, so it cannot go on")
@@ -255,12 +304,18 @@ class FakeDriver:
         return f"fake|{image or ''}|{self.engine.program}"
 
     async def find(self, name: str) -> Handle | None:
-        self.engine.meet("find", after=False)
+        return await self._calls.run(lambda: self._find(name), of=name)
+
+    async def _find(self, name: str) -> Handle | None:
+        await self.engine.meet("find", after=False)
         known = self.engine.runtimes.get(name)
         return None if known is None else _handle(known.spec)
 
     async def list(self, installation: str) -> Sequence[Handle]:
-        self.engine.meet("list", after=False)
+        return await self._calls.run(lambda: self._list(installation))
+
+    async def _list(self, installation: str) -> Sequence[Handle]:
+        await self.engine.meet("list", after=False)
         specs = [runtime.spec for runtime in self.engine.runtimes.values()]
         return [_handle(spec) for spec in specs if spec.labels.installation == installation]
 

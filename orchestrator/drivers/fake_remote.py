@@ -5,7 +5,7 @@ same conformance suite, as `fake.py`.
 """
 
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
@@ -24,13 +24,16 @@ from orchestrator.drivers.base import (
     OwnerLabels,
     RuntimeSpec,
     ServingKeys,
+    volume_of,
 )
+from orchestrator.drivers.calls import Calls
 from orchestrator.drivers.fake import FakeDriver
 
 T = TypeVar("T")
 _ENDPOINT, _OBSERVED = TypeAdapter(Endpoint), TypeAdapter(Observed)
 _HANDLE, _HANDLES = TypeAdapter(Handle), TypeAdapter(list[Handle])
 _MAYBE_HANDLE = TypeAdapter(Handle | None)
+_AT_ONCE = 1024
 
 
 class RemoteFakeDriver:
@@ -41,6 +44,7 @@ class RemoteFakeDriver:
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._calls = Calls("the fake engine", at_once=_AT_ONCE)
 
     async def fingerprint(self) -> Fingerprint:
         try:
@@ -105,4 +109,13 @@ class RemoteFakeDriver:
         """The engine is not ours to end."""
 
     async def _call(self, verb: str, **arguments: Any) -> Any:
-        return await fake_wire.call(self._path, verb, **arguments)
+        of = _of(arguments)
+        return await self._calls.run(lambda: fake_wire.call(self._path, verb, **arguments), of=of)
+
+
+def _of(arguments: Mapping[str, Any]) -> str:
+    """What a call is about, as for the other drivers."""
+    if "labels" in arguments:
+        return volume_of(OwnerLabels(**arguments["labels"]))
+    named = arguments.get("spec") or (arguments.get("handle") if "fence" in arguments else arguments)
+    return str((named or {}).get("name", ""))

@@ -14,7 +14,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
-import anyio
 import anyio.to_thread
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError, RuntimeNotFound
@@ -32,7 +31,9 @@ from orchestrator.drivers.base import (
     OwnerLabels,
     RuntimeSpec,
     ServingKeys,
+    volume_of,
 )
+from orchestrator.drivers.calls import Calls
 from orchestrator.drivers.namespaces import Namespaces, NamespacesUnavailable, probe, readable_for
 from orchestrator.drivers.process_birth import SYSTEM_PATH, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, TornClaim
@@ -49,7 +50,6 @@ from orchestrator.drivers.process_zygote_start import installed_files
 T = TypeVar("T")
 ZygoteOf = Callable[[Path, Interpreter], Zygote]  #: from its folder, and what is known of the interpreter
 
-_THREADS = 16  # verbs at work at once; each may wait for a process to end
 _OF_RUNTIMES = ("runtimes", "volumes", "tmp")  # the folders in the data folder that are theirs
 _UNLIMITED = "The network is the machine's own, and memory, processors and the number of processes are not limited."
 
@@ -94,27 +94,29 @@ class ProcessDriver:
         self._volumes = Volumes(self._folder / "volumes")
         self._lifecycle = Lifecycle(self._claims, self._volumes, recipe, temporaries=Temporaries(self._folder / "tmp"))
         self._exits = Exits()
-        self._limiter = anyio.CapacityLimiter(_THREADS)
+        self._calls = Calls("the data folder")
 
     async def fingerprint(self) -> Fingerprint:
-        return await anyio.to_thread.run_sync(self._fingerprint, limiter=self._limiter)
+        return await self._calls.in_thread(self._fingerprint)
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
-        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence))
+        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence), of=volume_of(labels))
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
-        await self._in_thread(lambda: self._volumes.remove(labels, fence=fence))
+        await self._in_thread(lambda: self._volumes.remove(labels, fence=fence), of=volume_of(labels))
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         self._check_usable()
         self.begin()
-        return _handle(await self._in_thread(lambda: self._lifecycle.create(spec, fence)))
+        return _handle(await self._in_thread(lambda: self._lifecycle.create(spec, fence), of=spec.name))
 
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
     ) -> Endpoint:
         self._check_usable()
-        endpoint = await self._in_thread(lambda: self._lifecycle.start(handle.name, fence, init_key, serving))
+        endpoint = await self._in_thread(
+            lambda: self._lifecycle.start(handle.name, fence, init_key, serving), of=handle.name
+        )
         await self._watch(handle.name)
         return endpoint
 
@@ -125,23 +127,23 @@ class ProcessDriver:
         return await self._in_thread(lambda: self._lifecycle.logs(handle.name, lines))
 
     async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
-        await self._in_thread(lambda: self._lifecycle.stop(handle.name, fence, grace))
+        await self._in_thread(lambda: self._lifecycle.stop(handle.name, fence, grace), of=handle.name)
 
     async def destroy(self, handle: Handle, *, fence: int) -> None:
-        await self._in_thread(lambda: self._lifecycle.destroy(handle.name, fence))
+        await self._in_thread(lambda: self._lifecycle.destroy(handle.name, fence), of=handle.name)
 
     async def pause(self, handle: Handle, *, fence: int) -> None:
-        await self._in_thread(lambda: self._lifecycle.pause(handle.name, fence))
+        await self._in_thread(lambda: self._lifecycle.pause(handle.name, fence), of=handle.name)
 
     async def unpause(self, handle: Handle, *, fence: int) -> Endpoint:
-        return await self._in_thread(lambda: self._lifecycle.unpause(handle.name, fence))
+        return await self._in_thread(lambda: self._lifecycle.unpause(handle.name, fence), of=handle.name)
 
     async def spare_kind(self, image: str | None) -> str:
         return await self._in_thread(self._program)
 
     async def find(self, name: str) -> Handle | None:
         try:
-            return _handle(await self._in_thread(lambda: self._claims.read(name)))
+            return _handle(await self._in_thread(lambda: self._claims.read(name), of=name))
         except RuntimeNotFound:
             return None
 
@@ -152,7 +154,8 @@ class ProcessDriver:
     async def events(self) -> AsyncIterator[DriverEvent]:
         self.begin()
         for claim in await self._in_thread(self._readable_claims):
-            await self._watch(claim.name)
+            if not await self._watch(claim.name):
+                yield DriverEvent(claim.name)  # it ended while nobody listened
         async for hint in self._exits.hints():
             yield hint
 
@@ -270,18 +273,19 @@ class ProcessDriver:
                 continue  # its owner is not known; `fingerprint` names it, and destroying it by name works
         return found
 
-    async def _watch(self, name: str) -> None:
+    async def _watch(self, name: str) -> bool:
+        """False when it has ended already."""
         try:
             claim = await self._in_thread(lambda: self._claims.read(name))
         except (RuntimeNotFound, TornClaim):
-            return
-        if claim.server is not None:
-            self._exits.watch(name, claim.server)
+            return True
+        return claim.server is None or self._exits.watch(name, claim.server)
 
-    async def _in_thread(self, work: Callable[[], T]) -> T:
-        """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one."""
+    async def _in_thread(self, work: Callable[[], T], *, of: str = "") -> T:
+        """Run `work` to its end, also when the caller is cancelled: half a verb would be worse than a late one. `of` as
+        for `Calls.run`."""
         try:
-            return await anyio.to_thread.run_sync(work, limiter=self._limiter)
+            return await self._calls.in_thread(work, of=of)
         except NestorError:
             raise
         except OSError as exc:

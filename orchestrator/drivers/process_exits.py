@@ -24,19 +24,20 @@ class Exits:
         self._watched: dict[Process, int] = {}
         self._readers: set[MemoryObjectSendStream[DriverEvent]] = set()
 
-    def watch(self, name: str, process: Process) -> None:
-        """Give a hint under `name` when the process ends. Watched or dead already: fine."""
+    def watch(self, name: str, process: Process) -> bool:
+        """Give a hint under `name` when the process ends. Watched already: fine. False when it is dead already."""
         if process in self._watched:
-            return
+            return True
         try:
             descriptor = os.pidfd_open(process.pid)
         except ProcessLookupError:
-            return
+            return False
         if not alive(process):
             os.close(descriptor)
-            return
+            return False
         self._watched[process] = descriptor
         asyncio.get_running_loop().add_reader(descriptor, self._ended, name, process)
+        return True
 
     async def hints(self) -> AsyncIterator[DriverEvent]:
         """Every hint from now on."""

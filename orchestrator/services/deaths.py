@@ -15,9 +15,10 @@ from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.restarts import Restarts
 from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
-from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.provisioning import CREATE, Provisioning, Surroundings, made, runtime_name, save
+from orchestrator.services.saga import STUCK_RETRY_MS, undo
 from orchestrator.services.warm_start import stages_of
-from orchestrator.state.base import Lease, Operations
+from orchestrator.state.base import Lease, Operations, SagaLog
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +26,11 @@ log = structlog.get_logger(__name__)
 class Deaths:
     """Each act can be repeated: what a crash broke off is done again by the next holder of the lease."""
 
-    def __init__(self, house: Surroundings, operations: Operations, admission: Admission, operator: Restarts) -> None:
+    def __init__(
+        self, house: Surroundings, operations: Operations, saga: SagaLog, admission: Admission, operator: Restarts
+    ) -> None:
         self._house = house
+        self._saga = saga
         self._operations = operations
         self._admission = admission
         self._operator = operator
@@ -42,12 +46,11 @@ class Deaths:
         else:
             gone = await self._to_start_again(lease, conversation, why, delay)
         self._house.withdraw(conversation)  # after the record: a route that is asked for now is read from it
-        name = runtime_name(conversation, made(conversation.runtime).generation)
-        handle = await self._house.driver.find(name)
-        if handle is not None:
-            await self._house.driver.destroy(handle, fence=lease.fence)
-        if self._house.pool is not None:
-            await self._house.pool.gone(name)
+        generation = made(conversation.runtime).generation
+        name = runtime_name(conversation, generation)
+        start = Provisioning(self._house, lease, gone, generation=generation)
+        if not await undo(CREATE, start, name, lease=lease, saga=self._saga):
+            return STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
         if gone.phase is Phase.FAILED:
             await self._admission.give_back(lease)
             return None

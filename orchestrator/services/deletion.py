@@ -20,13 +20,12 @@ from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import NOT_PULLED, EventLog
-from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
+from orchestrator.services.provisioning import CREATE, Provisioning, Surroundings, made, runtime_name
 from orchestrator.services.tending import problem_of
 from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.base import Lease, SagaLog, Store
 
 log = structlog.get_logger(__name__)
-_STUCK_RETRY_MS = 5_000
 _LAST_PULL_SECONDS = 5.0  # its events are wanted only if it is undeleted, so a slow runtime does not keep it for long
 UNDELETED = Why(Reason.REQUESTED, "deleted and brought back", "start it to go on")
 
@@ -52,7 +51,7 @@ class Deletion:
                 await self._last_pull(conversation)
             await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
         if not await remove_runtime(start, self._store.saga):
-            return _STUCK_RETRY_MS
+            return saga.STUCK_RETRY_MS
         await self._admission.give_back(lease, asked=True)
         left_ms = self._left_ms(start.conversation)
         if left_ms > 0 and not start.conversation.purging:
@@ -68,7 +67,7 @@ class Deletion:
         """It is wanted again: stopped, with its workspace as it was."""
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if not await remove_runtime(start, self._store.saga):
-            return _STUCK_RETRY_MS
+            return saga.STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=UNDELETED, now=self._house.clock.now()))
         await self._admission.give_back(lease)
         await self._finish(start.conversation)
@@ -90,7 +89,11 @@ class Deletion:
 
     async def _purge(self, start: Provisioning) -> None:
         with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
-            await self._house.driver.remove_volume(start.labels, fence=start.lease.fence)
+            await saga.within(
+                "remove volume",
+                self._house.step_seconds["remove volume"],
+                self._house.driver.remove_volume(start.labels, fence=start.lease.fence),
+            )
         await self._archiving.forget(start.conversation)
         await self._store.conversations.drop_route(made(start.conversation.runtime).id)
         await self._finish(start.conversation)
@@ -122,5 +125,5 @@ async def remove_runtime(start: Provisioning, log_of_steps: SagaLog) -> bool:
     """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
     start.house.withdraw(start.conversation)
     clean = await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=log_of_steps)
-    await destroy_runtime(start, runtime_name(start.conversation, start.generation))
-    return clean
+    name = runtime_name(start.conversation, start.generation)
+    return await saga.undo(CREATE, start, name, lease=start.lease, saga=log_of_steps) and clean

@@ -8,6 +8,7 @@ from orchestrator.domain.errors import (
     DriverUnavailable,
     NestorError,
     RuntimeUnreachable,
+    StepOverdue,
     StoreUnavailable,
     TransientError,
     Undecryptable,
@@ -62,6 +63,7 @@ _BY_STEP: dict[str, tuple[Reason, str, str]] = {
         "correct the request or the settings, then start again",
     ),
     "publish": (Reason.STORE_UNAVAILABLE, "the route could not be published", "start the conversation again"),
+    "thaw": (Reason.ENGINE_ERROR, "the runtime did not go on after its pause", "start the conversation again"),
 }
 #: what the runtime calls a failure -> (reason, what to do)
 _BY_MESSAGE_ID: dict[str, tuple[Reason, str]] = {
@@ -124,6 +126,9 @@ def _explained(step: str, failure: BaseException) -> Why:
             return replace(
                 why, reason=Reason.DEADLINE, message=f"{message}: the start's deadline is over", retryable=True
             )
+        case StepOverdue():
+            hint = "start it again; look at the engine, or give that step more time (NESTOR_STEP_SECONDS)"
+            return replace(why, reason=Reason.DEADLINE, message=f"{message}: {failure.message}", hint=hint)
         case DriverUnavailable():  # nothing is known of the runtime, so nothing is said of it
             hint = failure.hint or "look at the engine, then start again"
             return replace(why, reason=Reason.ENGINE_ERROR, message=f"{message}: {failure.message}", hint=hint)

@@ -23,6 +23,7 @@ from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import OperationProgress
 from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.retiring import AT_REST, Retiring
+from orchestrator.services.start_clocks import StartClocks
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
     PAUSED_FOR_ANOTHER,
@@ -39,7 +40,6 @@ from orchestrator.telemetry import metrics
 log = structlog.get_logger(__name__)
 MAXIMUM_ATTEMPTS = 3
 _BACKOFF_MS = (500, 2_000, 5_000)
-_STUCK_RETRY_MS = 5_000
 _SETTLE_SECONDS = 2.0  # what became ready or was used just now may be about to get its next message
 _LAST_PULL_SECONDS = 20.0  # no runtime puts its own end off for longer
 _RETRY_MS = 1_000
@@ -77,7 +77,7 @@ class Lifecycle:
         self._store = store
         self._tending = tending
         self._events = events
-        self._start_timeout = start_timeout
+        self._clocks = StartClocks(house.clock, start_timeout)
 
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
         """One act on a conversation that this replica has claimed. One that rests is due again when the clock says."""
@@ -133,7 +133,7 @@ class Lifecycle:
             return None
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if not await saga.unwind(ALL_STEPS, start, lease=lease, saga=self._store.saga):
-            return _STUCK_RETRY_MS
+            return saga.STUCK_RETRY_MS
         await self._admission.give_back(lease)
         stopped = conversation.desired is Desired.STOPPED
         if stopped:
@@ -216,8 +216,12 @@ class Lifecycle:
             return pause_ms
         if (wait_ms := await self._wait_for_slot(start)) is not None:
             return wait_ms or None
+        left = self._clocks.left(conversation)
+        if left <= 0:
+            await self._back_to_pending(start)
+            return await self._failed(start, await self._overdue(lease), TimeoutError())
         if not await self._clear_way(start):
-            return _STUCK_RETRY_MS
+            return min(saga.STUCK_RETRY_MS, int(left * 1000) + 50)
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
         await start.store(advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now()))
         await self._store.conversations.put_route(made(start.conversation.runtime).id, lease.tenant, conversation.id)
@@ -230,8 +234,15 @@ class Lifecycle:
         began = self._house.clock.monotonic()
         try:
             pool = self._house.pool
-            with anyio.fail_after(self._start_timeout), nullcontext() if pool is None else pool.start_under_way():
-                await saga.run(steps_of(self._house), start, lease=lease, saga=self._store.saga, progress=progress)
+            with anyio.fail_after(left), nullcontext() if pool is None else pool.start_under_way():
+                await saga.run(
+                    steps_of(self._house),
+                    start,
+                    lease=lease,
+                    saga=self._store.saga,
+                    progress=progress,
+                    seconds=self._house.step_seconds,
+                )
         except saga.StepFailed as failed:
             return await self._failed(start, explain(failed.step, failed.cause), failed.cause)
         except TimeoutError as exc:
@@ -243,12 +254,21 @@ class Lifecycle:
                 if start.conversation.phase is not Phase.READY:
                     await self._back_to_pending(start)
             raise
+        self._clocks.stop(conversation)
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         seconds = round(self._house.clock.monotonic() - began, 3)
         metrics.STARTS.labels("ready", "").inc()
         metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
         return 0  # at once: messages may be waiting
+
+    async def _overdue(self, lease: Lease) -> Why:
+        """The start has had its time, between two tries; with what kept it from the next one."""
+        why = explain("", TimeoutError())
+        for step, _, problem in await self._store.saga.attempted(lease.tenant, lease.conversation):
+            if problem is not None:
+                return replace(why, message=f"{why.message}, and {step} of an earlier try is not undone: {problem}")
+        return why
 
     def _restarts_in_ms(self, conversation: Conversation) -> int:
         """How long one that died has to wait yet."""
@@ -302,10 +322,11 @@ class Lifecycle:
             await self._back_to_pending(start)
             return _BACKOFF_MS[attempt - 1]
         metrics.STARTS.labels("failed", why.reason).inc()
+        self._clocks.stop(start.conversation)
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.FAILED, why)
         if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):
-            return _STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
+            return saga.STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
         await self._admission.give_back(start.lease)
         return None
 
@@ -316,7 +337,7 @@ class Lifecycle:
         if conversation.phase is not Phase.STOPPING:  # with its reason: whoever goes on after a crash knows no other
             await start.store(advance(conversation, Phase.STOPPING, why=why, now=self._house.clock.now()))
         if not await remove_runtime(start, self._store.saga):
-            return _STUCK_RETRY_MS
+            return saga.STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         await self._admission.give_back(lease)

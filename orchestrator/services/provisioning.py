@@ -17,6 +17,7 @@ from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phas
 from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
 from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText, new_secret
+from orchestrator.domain.step_seconds import STEP_SECONDS
 from orchestrator.drivers.base import (
     MAKE_SPACE,
     ClaimTaken,
@@ -78,6 +79,8 @@ class Surroundings:
     #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
     webhook: Callable[[Conversation], Mapping[str, Any] | None] = lambda conversation: None
     alive_seconds: float = 60.0
+    #: how long each step of a saga may take (`domain/step_seconds.py`)
+    step_seconds: Mapping[str, float] = field(default_factory=lambda: STEP_SECONDS)
     #: what every runtime may reach beside its model and git hosts, where the driver lets them reach named hosts only
     reached_hosts: Sequence[str] = ()
     #: the generation of what a runtime of this tenant and user is configured with
@@ -416,6 +419,10 @@ STAGES = tuple(step.name for step in STEPS)
 def advance_to(start: Provisioning, phase: Phase) -> Conversation:
     """The record in the next phase of a start."""
     return advance(start.conversation, phase, why=REQUESTED, now=start.house.clock.now())
+
+
+#: What undoes whatever made the runtime: a stop, a deletion and a death do the same.
+CREATE = STEPS[1]
 
 
 def made(value: T | None) -> T:

@@ -19,6 +19,7 @@ from orchestrator.domain.retention import Act, Planned, plan
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.provisioning import Provisioning, Surroundings, made, save
+from orchestrator.services.saga import within
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 
@@ -86,7 +87,11 @@ class Retiring:
         """The record and the event log stay readable."""
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         with suppress(ClaimTaken):  # the storage under this id is another tenant's: there never was one of ours
-            await self._house.driver.remove_volume(start.labels, fence=lease.fence)
+            await within(
+                "remove volume",
+                self._house.step_seconds["remove volume"],
+                self._house.driver.remove_volume(start.labels, fence=lease.fence),
+            )
         runtime = replace(made(conversation.runtime), volume=None)  # another start has a storage of its own again
         await start.store(replace(conversation, runtime=runtime, was_ready=False))
         log.info("conversation.archived", conversation=conversation.id, tenant=conversation.tenant)

@@ -4,20 +4,22 @@ A step that may have run is undone, whether or not it answered. Every do and und
 `stuck`: the log keeps it with a message, and whoever claims the conversation next tries again.
 """
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
 import anyio
 import structlog
 
-from orchestrator.domain.errors import LeaseLost, NestorError
+from orchestrator.domain.errors import LeaseLost, NestorError, StepOverdue
+from orchestrator.domain.step_seconds import STEP_SECONDS, UNDO_SECONDS, UNWIND_SECONDS
 from orchestrator.state.base import Lease, SagaLog, Told
 from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 C = TypeVar("C")
-UNWIND_SECONDS = 30.0
+T = TypeVar("T")
+STUCK_RETRY_MS = 5_000
 
 
 async def _nothing(_context: object) -> None:
@@ -58,8 +60,27 @@ class StepFailed(Exception):
         self.cause = cause
 
 
-async def run(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaLog, progress: "Progress") -> None:
-    """Run the steps in order. On any failure, cancellation too, undo what may have run and raise.
+async def within(step: str, seconds: float, doing: Awaitable[T]) -> T:
+    """What `doing` answers. Raises `StepOverdue` when it takes longer than that; then it is cancelled, which leaves a
+    call of a driver to its own end (`drivers/calls.py`)."""
+    with anyio.move_on_after(seconds):
+        return await doing
+    metrics.STEPS_OVERDUE.labels(step).inc()
+    log.warning("step.overdue", step=step, seconds=seconds)
+    raise StepOverdue(step, seconds)
+
+
+async def run(
+    steps: Sequence[Step[C]],
+    context: C,
+    *,
+    lease: Lease,
+    saga: SagaLog,
+    progress: "Progress",
+    seconds: Mapping[str, float] = STEP_SECONDS,
+) -> None:
+    """Run the steps in order, each for at most its `seconds`. On any failure, cancellation too, undo what may have run
+    and raise.
 
     The last step is the commit point: when it is done nothing is undone any more, and what fails after it is raised as
     it is. Raises `StepFailed` from the failure of a step; cancellation goes through as it is. A lost lease undoes
@@ -74,7 +95,7 @@ async def run(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaL
                 progress.succeeded(step.name)
                 continue
             await saga.started(lease, step.name, note=step.note(context), told=progress.told())
-            await step.do(context)
+            await within(step.name, seconds[step.name], step.do(context))
             committed = step is steps[-1]
             progress.succeeded(step.name, step.tell(context))
         await saga.clear(lease, told=progress.told())
@@ -99,17 +120,36 @@ async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: Sa
         step = by_name.get(name)
         try:
             if step is not None and step.undo is not None:
-                await step.undo(context, note)
+                await within(f"{name} (undo)", UNDO_SECONDS, step.undo(context, note))
             await saga.undone(lease, name)
         except LeaseLost:
             raise
         except Exception as exc:  # noqa: BLE001 - the undo edge: one undo that fails must not keep the others from running
             clean = False
-            message = exc.message if isinstance(exc, NestorError) else type(exc).__name__
-            metrics.UNDO_STUCK.labels(name).inc()
-            log.warning("saga.stuck", step=name, conversation=lease.conversation, problem=message)
-            await saga.stuck(lease, name, message)
+            await _stuck(lease, saga, name, exc)
     return clean
+
+
+async def undo(step: Step[C], context: C, note: str, *, lease: Lease, saga: SagaLog) -> bool:
+    """Undo one step that ran long ago, so that the log does not name it any more. False when it did not work: then the
+    log names it, so that it is seen and tried again."""
+    try:
+        if step.undo is not None:
+            await within(f"{step.name} (undo)", UNDO_SECONDS, step.undo(context, note))
+    except LeaseLost:
+        raise
+    except NestorError as exc:
+        await saga.started(lease, step.name, note=note)
+        await _stuck(lease, saga, step.name, exc)
+        return False
+    return True
+
+
+async def _stuck(lease: Lease, saga: SagaLog, step: str, failure: Exception) -> None:
+    message = failure.message if isinstance(failure, NestorError) else type(failure).__name__
+    metrics.UNDO_STUCK.labels(step).inc()
+    log.warning("saga.stuck", step=step, conversation=lease.conversation, problem=message)
+    await saga.stuck(lease, step, message)
 
 
 class Progress:

@@ -12,14 +12,16 @@ import structlog
 
 from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound
+from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, StepOverdue
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.services.admission import Admission
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.events import NOT_PULLED, EventLog
+from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.saga import STUCK_RETRY_MS, within
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 
@@ -88,6 +90,7 @@ class Suspension:
 
     async def pause(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
         """Freeze the runtime of a ready conversation, or finish to. Nothing of its log is left to be pulled."""
+        interrupted = conversation.phase is Phase.PAUSING
         if conversation.phase is Phase.READY:
             await self._pull(conversation)
             conversation = await self._to(lease, conversation, Phase.PAUSING, why)
@@ -100,9 +103,15 @@ class Suspension:
         if handle is None or not isinstance(driver, Pausable):
             return await self._lose(lease, conversation, _GONE)
         try:
-            await driver.pause(handle, fence=lease.fence)
+            await within("freeze", self._house.step_seconds["freeze"], driver.pause(handle, fence=lease.fence))
         except RuntimeNotFound:
             return await self._lose(lease, conversation, _GONE)
+        except StepOverdue as exc:  # told as what is stuck is, until it works
+            await self._store.saga.started(lease, "freeze")
+            await self._store.saga.stuck(lease, "freeze", exc.message)
+            return STUCK_RETRY_MS
+        if interrupted:
+            await self._store.saga.clear(lease)
         conversation = await self._to(lease, conversation, Phase.PAUSED, why)
         self._house.published(conversation)
         await self._admission.give_back(lease)
@@ -132,9 +141,12 @@ class Suspension:
         if handle is None or not isinstance(driver, Pausable):
             return await self._lose(lease, conversation, _GONE)
         try:
-            endpoint = await driver.unpause(handle, fence=lease.fence)
+            thawing = driver.unpause(handle, fence=lease.fence)
+            endpoint = await within("thaw", self._house.step_seconds["thaw"], thawing)
         except RuntimeNotFound:
             return await self._lose(lease, conversation, _GONE)
+        except StepOverdue as exc:
+            return await self._lose(lease, conversation, explain("thaw", exc))
         runtime = replace(made(conversation.runtime), address=f"{endpoint.host}:{endpoint.port}")
         conversation = replace(conversation, runtime=runtime)
         if not await self._answers(conversation):

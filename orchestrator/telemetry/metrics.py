@@ -7,7 +7,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from prometheus_client import CollectorRegistry, Counter, GCCollector, Histogram, PlatformCollector, ProcessCollector
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+)
 
 REGISTRY = CollectorRegistry()
 ProcessCollector(registry=REGISTRY)
@@ -27,6 +35,12 @@ STEP_SECONDS = Histogram(
     "nestor_start_step_seconds", "Steps of starts.", ("step", "outcome"), buckets=_SLOW, registry=REGISTRY
 )
 UNDO_STUCK = Counter("nestor_undo_stuck", "Undos that failed and are tried again.", ("step",), registry=REGISTRY)
+STEPS_OVERDUE = Counter(
+    "nestor_steps_overdue", "Steps of sagas, and undos, that took longer than they may.", ("step",), registry=REGISTRY
+)
+CALLS_HANGING = Gauge(
+    "nestor_driver_calls_hanging", "Calls of the driver that go on although nobody waits for them.", registry=REGISTRY
+)
 SPARES_ASKED = Counter(
     "nestor_warm_pool_asked", "Starts that asked the warm pool.", ("outcome",), registry=REGISTRY
 )  #: hit, miss, not_taken

@@ -17,6 +17,7 @@ from orchestrator.domain.errors import NestorError
 from orchestrator.domain.restarts import Restarts
 from orchestrator.domain.retention import Span, Spans
 from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.step_seconds import step_seconds
 from orchestrator.drivers.fake import FakeEngine
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services.activity import Activity
@@ -57,6 +58,7 @@ class Policy:
     undelete_seconds: float = 600.0
     start_timeout: float = 30.0
     limits: OperatorLimits = field(default_factory=OperatorLimits)
+    step_seconds: str = ""
 
 
 @dataclass
@@ -113,10 +115,11 @@ class Replica:
             published=lambda conversation: None,
             withdraw=lambda conversation: None,
             generation=store.configuration.generation,
+            step_seconds=step_seconds(policy.step_seconds),
         )
         idleness = Idleness(store.conversations, effective, activity, clients, keys, clock, policy.spans)
         admission = Admission(store, layers.settings, idleness, policy.limits)
-        deaths = Deaths(self.house, store.operations, admission, policy.restarts)
+        deaths = Deaths(self.house, store.operations, store.saga, admission, policy.restarts)
         self.lifecycle = Lifecycle(
             self.house,
             store,

@@ -51,6 +51,19 @@ async def test_a_name_with_another_spec_is_taken(house):
         await house.driver.create(replace(spec, environment={"A": "b"}), fence=2)
 
 
+async def test_a_create_whose_caller_has_left_is_found_by_whoever_comes_next(house):
+    """However late it comes: an undo that looked too early would leave it behind."""
+    spec = house.new_spec()
+    async with anyio.create_task_group() as left:
+        left.start_soon(lambda: house.driver.create(spec, fence=1))
+        await anyio.wait_all_tasks_blocked()
+        left.cancel_scope.cancel()
+    handle = await house.driver.find(spec.name)
+    assert handle is not None
+    await house.driver.destroy(handle, fence=1)
+    assert await house.driver.list("here") == []
+
+
 async def test_of_twenty_who_claim_one_name_at_once_exactly_one_wins(house):
     spec = house.new_spec()
     drivers = [house.second() for _ in range(4)]

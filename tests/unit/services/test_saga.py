@@ -18,6 +18,7 @@ from orchestrator.state.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
 NAMES = ("one", "two", "three")
+SECONDS = dict.fromkeys((*NAMES, "hang"), 5.0)
 
 
 @dataclass
@@ -75,7 +76,7 @@ async def attempted(store: MemoryStore, lease: Lease) -> list[str]:
 @pytest.mark.parametrize("twice", [False, True])
 async def test_all_steps_run_and_the_log_is_clear(store: MemoryStore, lease: Lease, twice: bool) -> None:
     world = World()
-    await run(steps(twice), world, lease=lease, saga=store.saga, progress=Progress())
+    await run(steps(twice), world, lease=lease, saga=store.saga, progress=Progress(), seconds=SECONDS)
     assert world.things == set(NAMES)
     assert await attempted(store, lease) == []
 
@@ -88,7 +89,7 @@ async def test_a_failure_at_any_step_leaves_nothing(
 ) -> None:
     world = World(fail_at=fail_at, fail_after_work=after_work)
     with pytest.raises(StepFailed) as failed:
-        await run(steps(twice), world, lease=lease, saga=store.saga, progress=Progress())
+        await run(steps(twice), world, lease=lease, saga=store.saga, progress=Progress(), seconds=SECONDS)
     assert failed.value.step == fail_at
     assert world.things == set()
     assert await attempted(store, lease) == []
@@ -101,7 +102,7 @@ async def test_a_step_that_an_earlier_one_made_needless_is_neither_run_nor_undon
     chain = steps()
     chain[1] = replace(chain[1], needless=lambda world: "one" in world.things)
     with pytest.raises(StepFailed) as failed:
-        await run(chain, world, lease=lease, saga=store.saga, progress=Progress())
+        await run(chain, world, lease=lease, saga=store.saga, progress=Progress(), seconds=SECONDS)
     assert (failed.value.step, world.things, await attempted(store, lease)) == ("three", set(), [])
 
 
@@ -138,7 +139,7 @@ async def test_what_is_told_of_the_steps_is_in_the_operation_before_the_next_one
         chain[2] = replace(chain[2], do=look)
         progress = OperationProgress(store.operations, replace(conversation, operation=id), SystemClock(), hide)
         with suppress(StepFailed):
-            await run(chain, world, lease=lease, saga=store.saga, progress=progress)
+            await run(chain, world, lease=lease, saga=store.saga, progress=progress, seconds=SECONDS)
         assert seen.pop() == ["succeeded", "succeeded", "running"]
         assert await states() == last
 
@@ -151,14 +152,14 @@ async def test_cancellation_undoes_as_well(store: MemoryStore, lease: Lease) -> 
 
     chain = [*steps(), Step("hang", hang)]
     with anyio.move_on_after(0.05):
-        await run(chain, world, lease=lease, saga=store.saga, progress=Progress())
+        await run(chain, world, lease=lease, saga=store.saga, progress=Progress(), seconds=SECONDS)
     assert world.things == set()
 
 
 async def test_an_undo_that_fails_is_stuck_and_keeps_no_other_from_running(store: MemoryStore, lease: Lease) -> None:
     world = World(fail_at="three", fail_undo="two")
     with pytest.raises(StepFailed):
-        await run(steps(), world, lease=lease, saga=store.saga, progress=Progress())
+        await run(steps(), world, lease=lease, saga=store.saga, progress=Progress(), seconds=SECONDS)
     assert world.things == {"two"}
     assert await attempted(store, lease) == ["two"]
     world.fail_undo = ""
