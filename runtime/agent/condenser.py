@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from runtime.agent.history import History
 from runtime.configuration.record import LlmSettings
@@ -59,6 +59,27 @@ def spec_of(condenser: Mapping[str, Any] | None) -> CondenserSpec | None:
         case "PipelineCondenser":
             return next((spec for one in condenser.get("condensers", []) if (spec := spec_of(one)) is not None), None)
     return None
+
+
+def check_condenser(condenser: Mapping[str, Any]) -> None:
+    """Raises ValueError saying what of it this runtime cannot take."""
+    match condenser.get("kind"):
+        case "NoOpCondenser":
+            return
+        case "LLMSummarizingCondenser":
+            try:
+                spec_of(condenser)
+            except ValidationError as error:
+                wrong = [f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in error.errors()]
+                raise ValueError("; ".join(wrong)) from None
+        case "PipelineCondenser":
+            parts = condenser.get("condensers", [])
+            if not isinstance(parts, list) or not all(isinstance(one, Mapping) for one in parts):
+                raise ValueError("condensers must be a list of condensers")
+            for one in parts:
+                check_condenser(one)
+        case _:
+            raise ValueError("kind must be LLMSummarizingCondenser, NoOpCondenser or PipelineCondenser")
 
 
 @dataclass(frozen=True)

@@ -28,6 +28,9 @@ Care
 
 When you are done, call `finish`, or answer in plain words; either one gives the turn back to the user.
 """
+_MEMORY = """\
+Notes from earlier work follow. Append to these files what later work should know: decisions, commands that work,
+mistakes not to repeat. Keep it short, and correct what is no longer so."""
 
 
 def system_prompt(own: str | None, persona: str | None = None) -> str:
@@ -42,9 +45,13 @@ def dynamic_context(
     repository: str | None,
     suffix: str | None,
     skills: str | None = None,
+    memory: str | None = None,
+    time: str | None = None,
 ) -> str:
     """What is true of this conversation only: where it works, which secrets there are, what its owner adds."""
     parts = [f"Your working directory is {directory}."]
+    if time:
+        parts.append(f"This conversation began at {time}.")
     if repository:
         name = repository.rstrip("/").rpartition("/")[2].removesuffix(".git")
         parts.append(f"A clone of {repository} is in {directory / name}.")
@@ -56,6 +63,8 @@ def dynamic_context(
         )
     if skills:
         parts.append(skills)
+    if memory:
+        parts.append(f"{_MEMORY}\n\n{memory}")
     if suffix:
         parts.append(suffix)
     return "\n\n".join(parts)

@@ -12,7 +12,7 @@ from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import JSONResponse
 from pydantic import Field
 
-from runtime.api.bodies import Body
+from runtime.api.bodies import MOST_IDS, Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import refused
 from runtime.api.place import PlaceDependency
@@ -96,8 +96,8 @@ async def several(request: Request, state: StateDependency, place: PlaceDependen
         ids = json.loads(await request.body())
     except (ValueError, RecursionError):
         ids = None
-    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids) or len(ids) > 100:
-        raise refused(None, "the body must be a JSON array of up to 100 event ids")
+    if not isinstance(ids, list) or not all(isinstance(one, str) for one in ids) or len(ids) > MOST_IDS:
+        raise refused(None, f"the body must be a JSON array of up to {MOST_IDS} event ids")
     return JSONResponse([_found(state, one) for one in ids])
 
 

@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, model_validator
 from runtime.secrets.names import is_clean_text
 
 DEEPEST = 32
+#: in one request for events by their ids
+MOST_IDS = 1000
 
 
 class Body(BaseModel):

@@ -12,7 +12,7 @@ from fastapi import FastAPI
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from runtime.api.bodies import Body
+from runtime.api.bodies import MOST_IDS, Body
 from runtime.api.events import EventBody, OlderAction
 from runtime.api.profiles import Saved
 from runtime.conversations.older import OlderStart
@@ -39,7 +39,7 @@ _BODIES: Mapping[str, Sequence[type[BaseModel]]] = {
     "post /api/profiles/{name}": (Saved,),
     "post /api/profiles/{name}/validate": (Saved,),
 }
-_IDS = {"type": "array", "items": {"type": "string"}, "maxItems": 100}
+_IDS = {"type": "array", "items": {"type": "string"}, "maxItems": MOST_IDS}
 _UPLOAD = {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]}
 _BYTES = {"type": "string", "format": "binary"}
 #: what is answered instead of JSON, by the end of the path
@@ -117,12 +117,14 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 _takes(operation, "multipart/form-data", _UPLOAD)
             elif place.endswith("/bash/bash_events/") and method == "get":
                 _takes(operation, "application/json", _IDS)
+            elif place == "get /api/conversations/{conversation_id}/events":
+                _takes(operation, "application/json", _IDS, required=False)  # the older page has none
             _answers(operation, method, path, refer[Refusal])
     return document
 
 
-def _takes(operation: dict[str, Any], kind: str, schema: Mapping[str, Any]) -> None:
-    operation["requestBody"] = {"required": True, "content": {kind: {"schema": schema}}}
+def _takes(operation: dict[str, Any], kind: str, schema: Mapping[str, Any], *, required: bool = True) -> None:
+    operation["requestBody"] = {"required": required, "content": {kind: {"schema": schema}}}
 
 
 def _answers(operation: dict[str, Any], method: str, path: str, refusal: Mapping[str, Any]) -> None:

@@ -7,17 +7,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import Annotated, Literal, ParamSpec, TypeVar
+from typing import Annotated, Any, Literal, ParamSpec, TypeVar
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from runtime.api.answers import NOT_FOUND, ConversationId, json_text, refusals
-from runtime.api.bodies import Body
+from runtime.api.bodies import MOST_IDS, Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import json_object, refused, validated
 from runtime.conversations.start import GivenMessage
@@ -34,7 +34,7 @@ router = APIRouter(prefix="/conversations/{conversation_id}", tags=["Events"])
 Asked = ParamSpec("Asked")
 Answer = TypeVar("Answer")
 SortOrder = Literal["TIMESTAMP", "TIMESTAMP_DESC"]
-_ids: TypeAdapter[list[str]] = TypeAdapter(list[str])
+_ids: TypeAdapter[list[str]] = TypeAdapter(Annotated[list[str], Field(max_length=MOST_IDS)])
 
 
 async def _filter(
@@ -117,11 +117,13 @@ async def by_id_or_older(
 ) -> JSONResponse:
     """With a JSON array of ids as body: those events, null for a miss. Without a body: the older page, by number."""
     body = await request.body()
+    if body.strip():
+        ids = _parsed_ids(body)
+        with refusals():
+            async with state.conversations.using(conversation_id) as conversation:
+                return JSONResponse(await asyncio.to_thread(_several, conversation.events, ids))
     with refusals():
         conversation = await state.conversations.get(conversation_id)
-    if body.strip():
-        found = [_line(conversation.events, event_id) for event_id in _parsed_ids(body)]
-        return JSONResponse([complete(parse(line)) if line is not None else None for line in found])
     if not 0 <= limit <= 100:
         raise HTTPException(400, "Invalid limit")
     last = len(conversation.events) if end_id is None else min(end_id + 1, len(conversation.events))
@@ -188,7 +190,13 @@ def _parsed_ids(body: bytes) -> list[str]:
     try:
         return _ids.validate_json(body)
     except ValidationError:
-        raise refused(None, "the body must be a JSON array of event ids") from None
+        raise refused(None, f"the body must be a JSON array of up to {MOST_IDS} event ids") from None
+
+
+def _several(log: EventLog, ids: Sequence[str]) -> list[dict[str, Any] | None]:
+    """Whole events, null for a miss; blocks."""
+    found = (_line(log, event_id) for event_id in ids)
+    return [complete(parse(line)) if line is not None else None for line in found]
 
 
 def _line(log: EventLog, event_id: str) -> bytes | None:

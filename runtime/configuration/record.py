@@ -6,11 +6,12 @@ clients send some.
 """
 
 from datetime import UTC, datetime
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, computed_field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, computed_field, model_validator
 
-from runtime.store.exposure import Exposure, OptionalSecret, SecretMap, render
+from runtime.store.exposure import Exposure, OptionalSecret, SecretMap, is_stored, render
 
 __all__ = [
     "AgentContext",
@@ -35,6 +36,23 @@ Positive = Annotated[int, Field(ge=1)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
+def _address(value: str | None, info: ValidationInfo) -> str | None:
+    if value is None or is_stored(info) or not value.strip():
+        return value
+    try:
+        parts = urlsplit(value.strip())
+        fits = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError("must be an address such as https://host/v1")
+    return value
+
+
+#: where a model is asked; with a wrong one every call would fail, and say so only then
+Address = Annotated[str | None, AfterValidator(_address)]
+
+
 class Record(BaseModel):
     """Base of every settings model: drops unknown fields, and no error ever prints what was sent."""
 
@@ -51,7 +69,7 @@ class LlmSettings(Record):
     provider_connection_id: str | None = None
     auth_type: Literal["api_key", "subscription"] = "api_key"
     subscription_vendor: Literal["openai"] | None = None
-    base_url: str | None = None
+    base_url: Address = None
     api_version: str | None = None
     aws_access_key_id: OptionalSecret = None
     aws_secret_access_key: OptionalSecret = None
@@ -82,7 +100,7 @@ class LlmSettings(Record):
     extra_headers: SecretMap | None = None
     input_cost_per_token: NotNegative | None = None
     output_cost_per_token: NotNegative | None = None
-    ollama_base_url: str | None = None
+    ollama_base_url: Address = None
     stream: bool = False
     drop_params: bool = True
     disable_vision: bool | None = None
@@ -123,7 +141,7 @@ class McpAuth(Record):
 
 
 class McpServer(Record):
-    """One MCP server: a url to call or a command to start."""
+    """One MCP server: a url to call or a command to start. One that is not enabled need have neither."""
 
     omitted_when_null = frozenset(
         {"url", "transport", "command", "args", "env", "cwd", "description", "icon", "timeout", "sse_read_timeout"}
@@ -144,6 +162,12 @@ class McpServer(Record):
     headers: SecretMap | None = None
     auth: McpAuth | None = None
     enabled: bool = True
+
+    @model_validator(mode="after")
+    def _can_be_had(self, info: ValidationInfo) -> Self:
+        if self.enabled and self.url is None and self.command is None and not is_stored(info):
+            raise ValueError("a server needs a `url` to call or a `command` to start")
+        return self
 
 
 class ToolChoice(Record):

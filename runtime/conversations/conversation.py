@@ -72,9 +72,11 @@ class Conversation:
         on_activity: Callable[[], None],
         may_write: Callable[[], None] = lambda: None,
         skills: Callable[[], Sequence[Skill]] = tuple,
+        memory: Callable[[], str | None] = lambda: None,
         outward: Outward = _NOBODY,
     ) -> None:
         self._find_skills = skills
+        self._find_memory = memory
         self._skills: Sequence[Skill] | None = None
         self.record = record
         self.events = events
@@ -280,12 +282,15 @@ class Conversation:
         self.secrets.refresh_mask()
         agent = self.record.agent
         self.record.stats.begin(agent.llm.usage_id, agent.llm.model)
+        given = agent.agent_context
         context = dynamic_context(
             directory=Path(self.record.workspace.working_dir),
             secrets=self.secrets.descriptions(),
             repository=self.record.origin.repository if self.record.origin else None,
-            suffix=agent.agent_context.system_message_suffix if agent.agent_context is not None else None,
+            suffix=given.system_message_suffix if given is not None else None,
+            time=given.current_datetime if given is not None else None,
             skills=always(self.skills),
+            memory=self._find_memory(),
         )
         self.emit(
             SystemPromptEvent,

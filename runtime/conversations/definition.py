@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 
+from runtime.agent.condenser import check_condenser
 from runtime.configuration.record import (
     AgentContext,
     AgentSettings,
@@ -19,7 +20,7 @@ from runtime.configuration.record import (
     McpServer,
     ToolChoice,
 )
-from runtime.store.exposure import Opening, is_blank_or_mask
+from runtime.store.exposure import Opening, is_blank_or_mask, is_stored
 
 DEFAULT_TOOLS = ("terminal", "file_editor", "task_tracker")
 #: the client's modules of the tools that we have; a client imports them to parse stored events
@@ -55,6 +56,12 @@ def _hide_field(name: str, value: Any, info: ValidationInfo) -> Any:
 Kept = Annotated[dict[str, Any], BeforeValidator(_hide)]
 
 
+def _condenser(value: dict[str, Any] | None, info: ValidationInfo) -> dict[str, Any] | None:
+    if value is not None and not is_stored(info):
+        check_condenser(value)
+    return value
+
+
 class AgentDefinition(BaseModel):
     """`kind: Agent` of the wire. Unknown fields are dropped."""
 
@@ -71,7 +78,7 @@ class AgentDefinition(BaseModel):
     system_prompt_filename: str = "system_prompt.j2"
     security_policy_filename: str = "security_policy.j2"
     system_prompt_kwargs: Kept = Field(default_factory=lambda: {"llm_security_analyzer": True})
-    condenser: Kept | None = None
+    condenser: Annotated[Kept | None, AfterValidator(_condenser)] = None
     critic: Kept | None = None
     tool_concurrency_limit: Annotated[int, Field(ge=1)] = 1
     persona: str | None = None
@@ -95,11 +102,14 @@ def from_settings(settings: AgentSettings) -> AgentDefinition:
     """The agent that these settings mean. Its usage is counted as `agent`, whatever the settings' default is."""
     chosen = settings.tools if settings.tools is not None else [ToolChoice(name=name) for name in DEFAULT_TOOLS]
     llm = settings.llm if settings.llm.usage_id != "default" else settings.llm.model_copy(update={"usage_id": "agent"})
+    context = settings.agent_context
+    if context.current_datetime is not None:  # settings may have been stored long ago
+        context = context.model_copy(update={"current_datetime": AgentContext().current_datetime})
     return AgentDefinition(
         llm=llm,
         tools=chosen,
         mcp_config=settings.mcp_config,
-        agent_context=settings.agent_context,
+        agent_context=context,
         condenser=condenser_of(settings.condenser, llm),
         tool_concurrency_limit=settings.tool_concurrency_limit,
         persona=settings.persona,

@@ -12,13 +12,18 @@ from dataclasses import dataclass, field
 
 from pydantic import BaseModel, SecretStr
 
-from runtime.configuration.record import ContextSecret, LlmSettings, McpServer
+from runtime.configuration.record import AgentSettings, ContextSecret, LlmSettings, McpServer
+from runtime.conversations.definition import AgentDefinition
 from runtime.conversations.record import ConversationRecord
 from runtime.secrets.masking import Mask
 from runtime.secrets.names import credentials, is_clean_text
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup, LookupSecret, StaticSecret
 from runtime.secrets.store import SecretStore
+
+#: characters; no service gives out shorter keys, but "ollama" or "test" stand in for one where none is asked for, and
+#: in the environment of a tools' server "true" is no secret
+SHORTEST_KEY = 8
 
 
 @dataclass(frozen=True)
@@ -115,14 +120,19 @@ def _usable(value: SecretStr | None) -> str:
 
 
 def held(value: object) -> Iterator[SecretStr]:
-    """Every secret value in a record, however deep: keys of models and of the cloud, of tools' servers, of a condenser.
-    Of a model's extra headers those that look like credentials: others say who is calling, in everyday words."""
+    """Every secret value in a record, however deep: keys of models and of the cloud, of tools' servers, of a condenser,
+    from `SHORTEST_KEY` on; and what was declared to be a secret, of any length. Of a model's extra headers those that
+    look like credentials: others say who is calling, in everyday words."""
     if isinstance(value, SecretStr):
         yield value
+    elif isinstance(value, AgentDefinition | AgentSettings):
+        fields = dict(value)
+        yield from held(fields.pop("agent_context"))
+        yield from _keys(held(fields))
     elif isinstance(value, LlmSettings):
-        named = dict(value)
-        yield from credentials(named.pop("extra_headers") or {})
-        yield from held(named)
+        fields = dict(value)
+        yield from _keys(credentials(fields.pop("extra_headers") or {}))
+        yield from _keys(held(fields))
     elif isinstance(value, LookupSecret):
         yield from credentials(value.headers)
     elif isinstance(value, McpServer):
@@ -135,6 +145,10 @@ def held(value: object) -> Iterator[SecretStr]:
     elif isinstance(value, list | tuple):
         for one in value:
             yield from held(one)
+
+
+def _keys(values: Iterable[SecretStr]) -> Iterator[SecretStr]:
+    return (value for value in values if len(value.get_secret_value()) >= SHORTEST_KEY)
 
 
 def secrets_of(server: McpServer) -> list[SecretStr | None]:

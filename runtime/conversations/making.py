@@ -31,6 +31,7 @@ from runtime.events.log import EventLog
 from runtime.events.models import parse
 from runtime.machine import account
 from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
+from runtime.skills.memory import notes
 
 _BLOCK = 200
 
@@ -70,6 +71,7 @@ class Maker:
             on_activity=lambda: self.on_activity(opened),
             may_write=lambda: self.ownership.check(record.id),
             skills=lambda: _skills(record),
+            memory=lambda: _memory(record),
             outward=self.outward,
         )
         runner = Runner(
@@ -104,6 +106,15 @@ def _outputs(folder: Path) -> Path:
     """Where whole outputs of commands are kept: where the agent's shell can read them."""
     chosen = account.chosen()
     return folder / "observations" if chosen is None else chosen.home / ".outputs" / folder.name
+
+
+def _memory(record: ConversationRecord) -> str | None:
+    """What earlier work has noted, where that was asked for. Blocks for the length of two small files."""
+    context = record.agent.agent_context
+    if context is None or not context.load_memory:
+        return context.memory_context if context is not None else None
+    with account.acting():
+        return notes(account.home(), Path(record.workspace.working_dir)) or context.memory_context
 
 
 def _skills(record: ConversationRecord) -> list[Skill]:

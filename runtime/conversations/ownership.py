@@ -127,8 +127,10 @@ class Ownership:
 
     @contextlib.contextmanager
     def _alone(self) -> Iterator[None]:
-        private_directory(self._directory)
-        with locked(private_directory(self._owners) / "lock"):
+        if not self._owners.is_dir():
+            private_directory(self._directory)
+            private_directory(self._owners)
+        with locked(self._owners / "lock"):
             yield
 
     def _begin(self) -> None:

@@ -387,6 +387,7 @@ class ConversationService:
             raise UnknownEvent
         conversation.record.leaf_event_id = str(event_id) if event_id is not None else None
         conversation.record.branched = True
+        conversation.toolbox.forget()
         await conversation.save()
         return conversation
 

@@ -13,7 +13,7 @@ import os
 import secrets
 import signal
 import subprocess
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from runtime.agent.terminal.strays import kill_marked
@@ -26,6 +26,8 @@ _READ_BYTES = 64 << 10
 #: after the command's end, for what is still in its pipes
 _DRAIN_SECONDS = 0.2
 _GRACE_SECONDS = 2.0
+#: of one argument; the kernel takes 128 KiB
+_ARGUMENT_BYTES = 100_000
 
 OnText = Callable[[str, str], None]  #: "stdout" or "stderr", and what came
 
@@ -100,17 +102,19 @@ class Command:
 
     def _spawn(self, command: str, directory: Path, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
         self._guard.watch(self._mark)
-        return subprocess.Popen(
-            ["/bin/bash", "-c", command],
-            cwd=directory,
-            env={**environment, "NESTOR_SHELL": self._mark},
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            close_fds=True,
-            start_new_session=True,
-            **account.owner(),
-        )
+        with _told(command) as (words, descriptors):
+            return subprocess.Popen(
+                ["/bin/bash", "-c", words],
+                cwd=directory,
+                env={**environment, "NESTOR_SHELL": self._mark},
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                close_fds=True,
+                pass_fds=descriptors,
+                start_new_session=True,
+                **account.owner(),
+            )
 
     def _read(self, descriptor: int) -> None:
         name, decoder = self._decoders[descriptor]
@@ -164,6 +168,21 @@ class Command:
             if stream is not None and not stream.closed and stream.fileno() == descriptor:
                 stream.close()
                 return
+
+
+@contextlib.contextmanager
+def _told(command: str) -> Iterator[tuple[str, Sequence[int]]]:
+    """What bash is told as an argument, and what it needs open for that: the kernel takes no long arguments, so a long
+    command is read from a descriptor, which the command itself no longer has."""
+    text = command.encode()
+    if len(text) <= _ARGUMENT_BYTES:
+        yield command, ()
+        return
+    with os.fdopen(os.memfd_create("command"), "wb") as file:
+        file.write(text)
+        file.flush()
+        number = file.fileno()
+        yield f'eval "exec {number}<&-"$\'\\n\'"$(</dev/fd/{number})"', (number,)
 
 
 def _kill_all(mark: str) -> None:

@@ -18,6 +18,8 @@ from runtime.secrets.torn import Beginnings
 Model = TypeVar("Model", bound=BaseModel)
 
 HIDDEN = "<secret-hidden>"
+#: characters; shorter ones stand in innocent text everywhere: hiding them would spoil all output and protect nothing
+SHORTEST = 4
 
 
 class Mask:
@@ -30,8 +32,9 @@ class Mask:
         self._beginnings = Beginnings(())
 
     def add(self, values: Iterable[SecretStr]) -> None:
-        """Hide these values from now on. Blank values are ignored."""
-        new = {value.get_secret_value() for value in values} - self._known
+        """Hide these values from now on, but for those shorter than `SHORTEST`."""
+        given = {value.get_secret_value() for value in values} - self._known
+        new = {value for value in given if len(value.strip()) >= SHORTEST}
         if not new:
             return
         self._known |= new

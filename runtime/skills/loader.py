@@ -88,7 +88,7 @@ def project_skills(root: Path) -> list[Skill]:
     """Those of a project folder, which need not exist."""
     found = Found()
     for name in _ALWAYS:
-        if (text := _text(root / name, root)) is not None and text.strip():
+        if (text := text_below(root / name, root)) is not None and text.strip():
             found.add(Skill(name.removesuffix(".md").lower().lstrip("."), "repo", text, name))
     for folder in _FOLDERS:
         for skill in _below(root / folder, root):
@@ -109,7 +109,7 @@ def _below(folder: Path, root: Path) -> Iterator[Skill]:
     if not folder.is_dir():
         return
     for path in sorted(folder.rglob("*.md"))[: 4 * MOST_SKILLS]:
-        text = _text(path, root)
+        text = text_below(path, root)
         if text is None or path.name.lower() == "readme.md":
             continue
         # A folder with a SKILL.md is one skill; the other files in it are its material.
@@ -160,7 +160,7 @@ def _split(text: str) -> tuple[Mapping[str, Any], str]:
     return head or {}, "".join(lines[end + 1 :]).lstrip("\n")
 
 
-def _text(path: Path, root: Path) -> str | None:
+def text_below(path: Path, root: Path) -> str | None:
     """The file's text, when it lies below the root and is not too large."""
     try:
         real = path.resolve()

@@ -93,6 +93,11 @@ class Opening:
         return SecretStr(opened)
 
 
+def is_stored(info: ValidationInfo) -> bool:
+    """Whether what is validated comes from a file of ours: what was taken once is never refused when it is read."""
+    return isinstance(info.context, Opening) and info.context.stored
+
+
 def is_blank_or_mask(text: str) -> bool:
     """Whether a secret's text says nothing: what a client sends back that only ever saw the redacted form."""
     return not text.strip() or text == MASK

@@ -85,6 +85,14 @@ class Lasting(Protocol):
 
 
 @runtime_checkable
+class Remembering(Protocol):
+    """A tool that knows something of what the conversation's events say."""
+
+    def forget(self) -> None:
+        """They are others now: look again."""
+
+
+@runtime_checkable
 class Foreign(Protocol):
     """A tool whose arguments somebody else describes: it makes the action itself."""
 
@@ -171,6 +179,12 @@ class Toolbox:
     def at_work(self) -> bool:
         """Whether a tool keeps something running that nobody waits for."""
         return any(isinstance(tool, Lasting) and tool.at_work for tool in self._tools.values())
+
+    def forget(self) -> None:
+        """The conversation goes on from another event: what tools remember of it may not be so."""
+        for tool in self._tools.values():
+            if isinstance(tool, Remembering):
+                tool.forget()
 
     async def interrupt(self) -> None:
         """Stop what a call that was broken off left running, without ending the tools. Idempotent."""

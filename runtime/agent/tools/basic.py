@@ -114,6 +114,9 @@ class TaskTrackerTool:
             content=[TextContent(text=text)], command=action.command, task_list=list(self._tasks)
         )
 
+    def forget(self) -> None:
+        self._tasks = None
+
     async def close(self) -> None:
         """Nothing runs."""
 

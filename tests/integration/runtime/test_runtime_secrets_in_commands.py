@@ -208,3 +208,17 @@ async def test_commands_of_callers_do_not_show_what_a_conversation_was_given(tmp
         assert await shown(runtime, id) == ["<secret-hidden>\n<secret-hidden>\n<secret-hidden>\n"] * 2
     async with runtime_at(tmp_path) as runtime:
         assert await shown(runtime, id) == ["<secret-hidden>\n<secret-hidden>\n<secret-hidden>\n"] * 2
+
+
+async def test_a_word_in_the_place_of_a_key_spoils_no_output_and_a_declared_secret_is_hidden(tmp_path: Path) -> None:
+    """Of a model that asks for no key, "ollama" is one; whoever declares a PIN wants it hidden."""
+    async with runtime_at(tmp_path) as runtime:
+        context = {"secrets": {"PIN": "4711"}}
+        sent = runtime.body(llm={"api_key": "ollama"}, secrets={"WORD": "hush", "LETTER": "e"})
+        sent["agent"] |= {"agent_context": context, "mcp_config": {"s": {"command": "x", "env": {"DEBUG": "1"}}}}
+        sent["agent"]["condenser"] = {"kind": "LLMSummarizingCondenser", "llm": runtime.llm(api_key="k")}
+        made = await runtime.http.post("/api/conversations", json=sent)
+        assert made.status_code == 201, made.text
+        command = {"command": "echo k e 1 ollama; echo hush 4711"}
+        answer = await runtime.http.post("/api/bash/execute_bash_command", json=command)
+        assert answer.json()["stdout"] == "k e 1 ollama\n<secret-hidden> <secret-hidden>\n"

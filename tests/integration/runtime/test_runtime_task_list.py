@@ -57,3 +57,14 @@ async def test_it_is_there_again_after_a_restart_and_in_a_fork(tmp_path: Path, m
         assert await turn(first, forked.json()["id"], VIEW) == SHOWN
     async with runtime_at(tmp_path, model.base_url) as second:
         assert await turn(second, id, VIEW) == "1. [todo] later"
+
+
+async def test_it_goes_back_with_the_conversation(tmp_path: Path, model: ScriptedModel) -> None:
+    async with runtime_at(tmp_path, model.base_url) as runtime:
+        id = await runtime.start()
+        await turn(runtime, id, plan(*TASKS))
+        early = (await runtime.events(id, "MessageEvent"))[-1]["id"]
+        await turn(runtime, id, plan({"title": "later"}))
+        back = await runtime.http.post(f"/api/conversations/{id}/navigate", json={"event_id": early})
+        assert back.status_code == 200, back.text
+        assert await turn(runtime, id, VIEW) == SHOWN

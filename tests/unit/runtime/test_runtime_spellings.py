@@ -68,10 +68,16 @@ def test_what_holds_no_value_is_left_alone(text: str) -> None:
 
 
 def test_a_short_value_is_not_looked_for_in_base64() -> None:
-    mask = mask_of("abc")
-    innocent = base64.b64encode(b"abc").decode()
+    mask = mask_of("abcd")
+    innocent = base64.b64encode(b"abcd").decode()
     assert mask.text(innocent) == innocent
-    assert mask.text("abc") == HIDDEN
+    assert mask.text("abcd") == HIDDEN
+
+
+def test_what_is_too_short_to_be_hidden_spoils_no_text() -> None:
+    mask = mask_of("a", " abc ", "1")
+    assert mask.text("abc 1") == "abc 1"
+    assert mask.released("a") == ("a", "")
 
 
 def test_the_longest_match_bounds_every_spelling() -> None:

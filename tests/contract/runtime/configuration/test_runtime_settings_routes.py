@@ -7,6 +7,10 @@ from typing import Any
 import httpx
 import pytest
 
+from runtime.configuration.record import AgentSettings
+from runtime.store.cipher import Cipher
+from runtime.store.exposure import Opening
+
 pytestmark = pytest.mark.anyio
 Sample = Callable[[str], dict[str, Any]]
 MASK = "**********"
@@ -145,7 +149,9 @@ async def test_null_deletes_entries_of_free_maps(client: httpx.AsyncClient) -> N
 
 
 async def test_lists_and_scalars_replace(client: httpx.AsyncClient) -> None:
-    await patch_agent(client, {"tools": [{"name": "a"}, {"name": "b"}], "mcp_config": {"s": {"args": ["1", "2"]}}})
+    await patch_agent(
+        client, {"tools": [{"name": "a"}, {"name": "b"}], "mcp_config": {"s": {"command": "x", "args": ["1", "2"]}}}
+    )
     answer = await patch_agent(client, {"tools": [{"name": "c"}], "mcp_config": {"s": {"args": ["3"]}}})
     assert answer.json()["agent_settings"]["tools"] == [{"name": "c", "params": {}}]
     assert answer.json()["agent_settings"]["mcp_config"]["s"]["args"] == ["3"]
@@ -176,6 +182,25 @@ async def test_a_bad_value_is_refused_naming_the_field_and_never_the_value(
     assert (answer.status_code, answer.json()["detail"]) == (captured["status"], captured["body"]["detail"])
     assert answer.json()["errors"][0]["loc"] == ["llm", "temperature"]
     assert "hot-secret" not in answer.text
+
+
+@pytest.mark.parametrize(
+    ("change", "place"),
+    [
+        ({"llm": {"base_url": "nonsense-secret"}}, ["llm", "base_url"]),
+        ({"llm": {"ollama_base_url": "http://"}}, ["llm", "ollama_base_url"]),
+        ({"mcp_config": {"s": {}}}, ["mcp_config", "s"]),
+    ],
+)
+async def test_what_could_never_work_is_refused_when_it_is_given_and_read_when_it_is_stored(
+    client: httpx.AsyncClient, change: dict[str, Any], place: list[str]
+) -> None:
+    answer = await patch_agent(client, change)
+    assert (answer.status_code, answer.json()["errors"][0]["loc"]) == (422, place)
+    assert "nonsense-secret" not in answer.text
+    assert (await patch_agent(client, {"mcp_config": {"s": {"enabled": False}}})).status_code == 200
+    stored = AgentSettings.model_validate(change, context=Opening(Cipher(None), stored=True))
+    assert stored.model_dump(exclude_unset=True)[place[0]][place[1]] == change[place[0]][place[1]]
 
 
 async def test_a_change_that_is_no_object_is_a_validation_list(client: httpx.AsyncClient) -> None:

@@ -187,6 +187,16 @@ async def test_refusals_are_the_captured_ones_without_the_input(runtime: Runtime
         {"initial_message": {"content": [{"type": "text", "text": "a\0b"}]}},
         {"conversation_id": "x"},
         {"worktree": True},
+        {"agent": {"llm": {"model": "m", "base_url": "nonsense"}}},
+        {"agent": {"llm": {"model": "m", "base_url": "http://"}}},
+        {"agent": {"llm": {"model": "m", "base_url": "ftp://host/v1"}}},
+        {"agent": {"llm": {"model": "m", "base_url": "http://host:99999/v1"}}},
+        {"agent": {"llm": {"model": "m"}, "mcp_config": {"s": {}}}},
+        {"agent": {"llm": {"model": "m"}, "condenser": {"kind": "Other"}}},
+        {"agent": {"llm": {"model": "m"}, "condenser": {}}},
+        {"agent": {"llm": {"model": "m"}, "condenser": {"kind": "LLMSummarizingCondenser", "max_size": 1}}},
+        {"agent": {"llm": {"model": "m"}, "condenser": {"kind": "PipelineCondenser", "condensers": [{"kind": "X"}]}}},
+        {"agent": {"llm": {"model": "m"}, "condenser": {"kind": "PipelineCondenser", "condensers": 1}}},
         {"conversation_runtime": "docker"},
     ],
 )
@@ -194,6 +204,9 @@ async def test_bad_bodies_are_422_and_make_nothing(runtime: Runtime, change: dic
     answer = await runtime.http.post("/api/conversations", json={**runtime.body(), **change})
     assert answer.status_code == 422, answer.text
     assert all("input" not in problem for problem in answer.json()["detail"])
+    if isinstance(change.get("agent"), dict):
+        named = {*change["agent"], "llm"}
+        assert any(named & {*map(str, problem["loc"][2:])} for problem in answer.json()["detail"]), answer.text
     assert (await runtime.http.get("/api/conversations/count")).json() == 0
 
 
@@ -277,6 +290,11 @@ async def test_event_routes(runtime: Runtime) -> None:
     assert (await runtime.http.get(f"{base}/count")).json() == len(stored)
     assert (await runtime.http.get(f"{base}/count?kind=ActionEvent&source=agent")).json() == 1
     assert (await runtime.http.get(f"{base}/{uuid4()}")).json() == {"detail": "Not Found"}
+    for events, known in ((base, stored[0]["id"]), ("/api/bash/bash_events/", "absent")):
+        ids = [known, *["0" * 32] * 999]
+        found = (await runtime.http.request("GET", events, json=ids)).json()
+        assert (len(found), bool(found[0]), any(found[1:])) == (1000, known != "absent", False)
+        assert (await runtime.http.request("GET", events, json=[*ids, "0" * 32])).status_code == 422
     assert (await runtime.http.get(f"{base}/absent")).status_code == 404
     page = (await runtime.http.get(f"{base}/search?limit=2")).json()
     assert page == {"items": stored[:2], "next_page_id": stored[2]["id"]}

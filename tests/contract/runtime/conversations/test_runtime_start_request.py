@@ -215,6 +215,40 @@ async def test_a_persona_takes_the_place_of_ours_and_a_prompt_the_place_of_all(r
         assert unwanted not in prompt["system_prompt"]["text"]
 
 
+async def test_notes_of_earlier_work_are_told_where_that_is_asked_for(
+    runtime: Runtime, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    lines = "".join(f"note {number}\n" for number in range(1000))
+    for root, text in ((tmp_path / "home", "of the user"), (runtime.folder / "work", lines)):
+        (root / ".openhands/memory").mkdir(parents=True)
+        (root / ".openhands/memory/MEMORY.md").write_text(text)
+    for context, wanted in (
+        ({"load_memory": True}, True),
+        ({}, False),
+        ({"memory_context": "as given", "current_datetime": "noon"}, False),
+    ):
+        sent = runtime.body()
+        sent["agent"]["agent_context"] = context
+        id = (await start(runtime, sent))["id"]
+        await runtime.say(id, [{"text": "x"}], run=False)
+        (prompt,) = await runtime.events(id, "SystemPromptEvent")
+        told = prompt["dynamic_context"]["text"]
+        assert [part in told for part in ("of the user", "left out]\nnote ", "note 999")] == [wanted] * 3
+        assert ("note 1\n" in told, "as given" in told) == (False, "memory_context" in context)
+        assert ("began at noon" in told) is ("current_datetime" in context)
+        assert len(told) < 7000
+
+
+async def test_a_conversation_from_settings_begins_now(runtime: Runtime) -> None:
+    settings = {"llm": runtime.llm(), "agent_context": {"current_datetime": "1999-01-01T00:00:00Z"}}
+    made = await start(runtime, {**without(runtime.body(), "agent"), "agent_settings": settings})
+    assert made["agent"]["agent_context"]["current_datetime"] > "2020"
+    settings["agent_context"] = {"current_datetime": None}
+    made = await start(runtime, {**without(runtime.body(), "agent"), "agent_settings": settings})
+    assert made["agent"]["agent_context"]["current_datetime"] is None
+
+
 async def test_additions_go_to_the_agent_wherever_it_came_from(runtime: Runtime) -> None:
     own = {"name": "greet", "content": "of the agent"}
     additions = {

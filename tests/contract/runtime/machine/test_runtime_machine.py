@@ -143,6 +143,16 @@ async def test_much_output_comes_in_pieces_and_complete(runtime: Runtime) -> Non
     assert sum(len(one["stdout"] or "") for one in found) == 3_500_000
 
 
+async def test_a_command_may_be_longer_than_the_kernel_takes_as_an_argument(runtime: Runtime) -> None:
+    words = "\u00e9x" * 200_000
+    command = f"read -r first; echo \"$first$?\"; ls /proc/self/fd\ncat << 'END' | wc -c\n{words}\nEND\n(exit 7)"
+    ran = (await runtime.http.post("/api/bash/execute_bash_command", json={"command": command})).json()
+    assert (ran["stdout"], ran["stderr"], ran["exit_code"]) == ("1\n0\n1\n2\n3\n600001\n", None, 7)
+    wrong = {"command": f"echo '{words}"}
+    ran = (await runtime.http.post("/api/bash/execute_bash_command", json=wrong)).json()
+    assert (ran["exit_code"] != 0, "unexpected EOF" in ran["stderr"]) == (True, True)
+
+
 async def test_a_daemon_makes_nobody_wait(runtime: Runtime) -> None:
     with anyio.fail_after(20):
         wanted = {"command": "sleep 5 & echo $!; exit 4"}
