@@ -6,10 +6,12 @@
 import asyncio
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
+from copy import copy
 from importlib import import_module
 
 from fastapi import Depends, FastAPI
 from pydantic import SecretStr
+from starlette.datastructures import State
 
 from runtime.api import (
     agent_profiles,
@@ -48,6 +50,7 @@ from runtime.api.gate import Gate
 from runtime.api.hot import HotRoutes
 from runtime.api.older_paths import OlderPaths
 from runtime.boot import InitKey
+from runtime.rehearsal import rehearse, rehearse_alone
 from runtime.settings import InvalidConfiguration, RuntimeSettings
 from runtime.state import RuntimeState, Stage
 
@@ -81,9 +84,13 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     """
     state = RuntimeState(configuration, init_key=_init_key(configuration, init_key))
     app = _prepared.pop() if _prepared else _routed()
-    app.state.runtime = state
     if not static.mount(app, configuration.static_files_path):
         app.include_router(static.router)
+    return _dressed(app, state)
+
+
+def _dressed(app: FastAPI, state: RuntimeState) -> FastAPI:
+    app.state.runtime = state
     # The last one added is the outermost.
     app.add_middleware(Gate, state=state, routes=app.router.routes)
     app.add_middleware(errors.ErrorEdge)
@@ -94,12 +101,21 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
 
 
 def prepare() -> None:
-    """Do the larger part of one `build_app` now: of the next one, in this process or in one that is forked from it."""
+    """Do the larger part of one `build_app` now, and of what its first requests make: for the next one, in this process
+    or in one that is forked from it. Leaves no thread behind."""
     if not _prepared:
         app = _routed()
         for _ in parsers(app):
             pass
+        rehearse_alone(lambda state: _understudy(app, state))
         _prepared.append(app)
+
+
+def _understudy(app: FastAPI, state: RuntimeState) -> FastAPI:
+    """The same routes over another state; the application itself stays as it is."""
+    other = copy(app)
+    other.state, other.user_middleware, other.middleware_stack = State(), [], None
+    return _dressed(other, state)
 
 
 def parsers(app: FastAPI) -> Iterator[None]:
@@ -170,3 +186,4 @@ async def _work_ahead(app: FastAPI, state: RuntimeState) -> None:
         if state.stage is not Stage.DORMANT:
             return
         await asyncio.sleep(0)
+    await rehearse(lambda other: _understudy(app, other), state.settings, wanted=lambda: state.stage is Stage.DORMANT)

@@ -131,8 +131,10 @@ class Parts:
 class RuntimeState:
     """The runtime's parts and stage. Properties that need a live runtime raise Dormant in one that is not."""
 
-    def __init__(self, settings: RuntimeSettings, *, init_key: InitKey | None = None) -> None:
+    def __init__(self, settings: RuntimeSettings, *, init_key: InitKey | None = None, asks_models: bool = True) -> None:
+        """Without `asks_models` the library for models is left alone: not imported, and its connections not closed."""
         self.settings = settings
+        self._asks_models = asks_models
         self.session_keys = SessionKeys(settings.session_api_keys)
         self.init_key = init_key
         self.init_error: str | None = None
@@ -228,7 +230,7 @@ class RuntimeState:
         """Open the stores and start the conversations. Raises what they raise, and StaleFence where a holder with a
         higher fence has been here before; then there is nothing half-open."""
         self.stage = Stage.INITIALIZING
-        parts = await asyncio.to_thread(_open, settings)
+        parts = await asyncio.to_thread(_open, settings, asks_models=self._asks_models)
         try:
             if fence is not None:
                 await asyncio.to_thread(parts.fence.admit, fence)
@@ -283,7 +285,7 @@ class RuntimeState:
             await self._parts.conversations.stop()
 
 
-def _open(settings: RuntimeSettings) -> Parts:
+def _open(settings: RuntimeSettings, *, asks_models: bool) -> Parts:
     directory = private_directory(settings.persistence_dir)
     private_directory(settings.conversations_path)  # a start that fails is told; a conversation that fails comes late
     cipher = Cipher(settings.secret_key, settings.previous_secret_keys)
@@ -300,6 +302,7 @@ def _open(settings: RuntimeSettings) -> Parts:
         git_providers=git_providers,
         profiles=profiles,
         outward=webhooks,
+        asks_models=asks_models,
     )
     if webhooks is not None:
         webhooks.attach(conversations)

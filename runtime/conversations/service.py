@@ -73,8 +73,10 @@ class ConversationService:
         git_providers: GitProviderStore,
         profiles: ProfileStore,
         outward: Outward | None = None,
+        asks_models: bool = True,
     ) -> None:
         self.settings = settings
+        self._asks_models = asks_models
         self._outward = outward or Nobody()
         self.folders = Folders(settings.conversations_path, cipher)
         self._credentials = CredentialService(
@@ -111,7 +113,8 @@ class ConversationService:
 
     async def start(self) -> None:
         """Read every record, serve git credentials, end runs that a crash broke off. Raises OSError."""
-        hold_connections(self)
+        if self._asks_models:
+            hold_connections(self)
         await self._credentials.start()
         await self._library.load()
 
@@ -122,7 +125,8 @@ class ConversationService:
             await asyncio.gather(self._warming, return_exceptions=True)
         await self._library.close()
         await self._credentials.stop()
-        await release_connections(self)
+        if self._asks_models:
+            await release_connections(self)
 
     async def end_runs(self) -> None:
         """Break off whatever runs. Idempotent."""
@@ -501,7 +505,7 @@ class ConversationService:
             raise CapacityFull
 
     def _warm_up(self) -> None:
-        if self._warming is None:
+        if self._warming is None and self._asks_models:
             self._warming = asyncio.create_task(warm_up(), name="import of the model library")
 
     def _on_activity(self, opened: Opened) -> None:

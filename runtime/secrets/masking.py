@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, SecretStr
 
-from runtime.secrets.spellings import Spelling, spellings
+from runtime.secrets.spellings import spellings
 from runtime.secrets.torn import Beginnings
 
 Model = TypeVar("Model", bound=BaseModel)
@@ -22,46 +23,68 @@ HIDDEN = "<secret-hidden>"
 SHORTEST = 4
 
 
+@dataclass(frozen=True)
+class _LookedFor:
+    """What finds these values in a text, and their beginnings at its end."""
+
+    values: frozenset[str]
+    pattern: re.Pattern[str] | None
+    beginnings: Beginnings
+    longest: int
+
+    @classmethod
+    def of(cls, values: frozenset[str]) -> _LookedFor:
+        found = {spelling for value in values for spelling in spellings(value)}
+        longest_first = sorted(found, key=lambda spelling: spelling.longest, reverse=True)
+        pattern = re.compile("|".join(one.pattern for one in longest_first)) if longest_first else None
+        longest = longest_first[0].longest if longest_first else 0
+        return cls(values, pattern, Beginnings(longest_first), longest)
+
+
 class Mask:
     """Grows only: a value that was live once stays hidden for the conversation's life."""
 
     def __init__(self) -> None:
-        self._known: set[str] = set()
-        self._spellings: set[Spelling] = set()
-        self._pattern: re.Pattern[str] | None = None
-        self._beginnings = Beginnings(())
+        self._known: frozenset[str] = frozenset()  #: replaced, never changed: threads mask as well
+        self._made: _LookedFor | None = None
 
     def add(self, values: Iterable[SecretStr]) -> None:
         """Hide these values from now on, but for those shorter than `SHORTEST`."""
         given = {value.get_secret_value() for value in values} - self._known
         new = {value for value in given if len(value.strip()) >= SHORTEST}
-        if not new:
-            return
-        self._known |= new
-        self._spellings.update(*map(spellings, new))
-        longest_first = sorted(self._spellings, key=lambda spelling: spelling.longest, reverse=True)
-        self._pattern = re.compile("|".join(one.pattern for one in longest_first)) if longest_first else None
-        self._beginnings = Beginnings(longest_first)
+        if new:
+            self._known |= new
+
+    def _looked_for(self) -> _LookedFor:
+        """Made when the first text is looked through after something was added: it takes milliseconds of a processor
+        for each value, and a conversation is made before it says anything."""
+        known, made = self._known, self._made
+        if made is None or made.values is not known:
+            made = self._made = _LookedFor.of(known)
+        return made
 
     @property
     def longest(self) -> int:
         """Length of the longest spelling, for those who cut a text before they can mask it."""
-        return max((spelling.longest for spelling in self._spellings), default=0)
+        return self._looked_for().longest
 
     def text(self, text: str) -> str:
         """The text with every live value replaced."""
-        return text if self._pattern is None else self._pattern.sub(HIDDEN, text)
+        pattern = self._looked_for().pattern
+        return text if pattern is None else pattern.sub(HIDDEN, text)
 
     def released(self, text: str) -> tuple[str, str]:
         """What of a text can be shown though more of it may come, masked; and the rest, which may be the beginning of a
         value and has to stand in front of what comes."""
-        if self._pattern is None:
+        looked_for = self._looked_for()
+        pattern = looked_for.pattern
+        if pattern is None:
             return text, ""
-        open_at = iter(self._beginnings.where(text, within=self.longest))
+        open_at = iter(looked_for.beginnings.where(text, within=looked_for.longest))
         held = next(open_at, len(text))
         shown: list[str] = []
         after = 0
-        for match in self._pattern.finditer(text):
+        for match in pattern.finditer(text):
             if match.start() >= held:
                 break  # also of a value that begins at the same place as a longer one
             shown += (text[after : match.start()], HIDDEN)

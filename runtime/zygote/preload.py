@@ -11,6 +11,7 @@ import importlib
 import sys
 from importlib import resources
 
+from runtime import logs
 from runtime.agent import llm
 from runtime.app import prepare
 
@@ -32,6 +33,7 @@ def preload() -> list[str]:
             importlib.import_module(name)
         except ImportError:  # another version of a library: runtimes import it themselves
             missing.append(name)
+    logs.configure(json_lines=False)  # a child does it again
     prepare()
     gc.collect()
     gc.freeze()
