@@ -30,9 +30,11 @@ __all__ = [
     "render",
 ]
 
-NotNegative = Annotated[float, Field(ge=0)]
-Count = Annotated[int, Field(ge=0)]
-Positive = Annotated[int, Field(ge=1)]
+#: numbers that no clock, no sum and no other program can take are refused where they are given
+_MOST = 1_000_000_000
+NotNegative = Annotated[float, Field(ge=0, le=_MOST)]
+Count = Annotated[int, Field(ge=0, le=_MOST)]
+Positive = Annotated[int, Field(ge=1, le=_MOST)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
 
 
