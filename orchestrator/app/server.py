@@ -108,6 +108,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         lifespan="off",
         access_log=False,
         server_header=False,
+        proxy_headers=False,  # uvicorn would believe whoever connects from loopback
         log_config=None,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )

@@ -47,6 +47,17 @@ class Head:
     def keep_alive(self) -> bool:
         return self.version == "1.1" and b"close" not in self.connection
 
+    def framing(self) -> bytes:
+        """A head that says of the body, and of the connection's end, what this one says, and nothing else."""
+        lines = [b"POST / HTTP/" + self.version.encode(), b"host: h"]
+        if self.chunked:
+            lines.append(b"transfer-encoding: chunked")
+        elif self.length is not None:
+            lines.append(b"content-length: " + self.length)
+        if b"close" in self.connection:
+            lines.append(b"connection: close")
+        return b"\r\n".join(lines) + b"\r\n\r\n"
+
     def get(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case)."""
         return next((value for key, value in self.headers if key == name), None)
@@ -56,6 +67,8 @@ def read_head(method: bytes, target: bytes, version: str, headers: Headers) -> H
     """The head, checked. Raises `BadHead`."""
     if version not in ("1.1", "1.0"):
         raise BadHead("only HTTP/1.1 and HTTP/1.0 are spoken here")
+    if method == b"CONNECT":
+        raise BadHead("tunnels are not on offer")
     if not _TARGET.fullmatch(target):
         raise BadHead("the request target has to be a path that begins with '/', without control characters and '#'")
     head = Head(method, target, version, headers)

@@ -69,10 +69,13 @@ class FrontProtocol(HttpToolsProtocol):
         self._exchange: Exchange | None = None
         self._opening: SocketOpening | None = None
         self._socket: tuple[Head, Destination] | None = None
+        self._declined: bytes | None = None  # a head that asks for an upgrade which is not on offer, without the asking
+        self._replaying = False  # the parser reads that head, which was dealt with already
         self._head_bytes = 0
         self._unread = (
             0  # bytes that the parser took and has told nothing of: it keeps an unfinished line without limit
         )
+        self._raw = b""  # the segments in which the present head is
         self._head_since = 0.0
         self._last_data = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -105,16 +108,18 @@ class FrontProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         self._unread += len(data)
+        self._raw = self._raw + data if self._reading is _Reading.HEAD else data
         try:
-            self.parser.feed_data(data)
-        except httptools.HttpParserUpgrade as upgrade:
-            self._upgrade(data[upgrade.args[0] :])
+            self._feed(data)
         except httptools.HttpParserError:
-            self._stop_reading()
+            if not self._deaf:  # else the answer was given before the end of the request, and this is its rest
+                self._stop_reading()
         else:
-            if self._unread > self._limits.target_bytes + self._limits.head_bytes:
+            if self._unread > self._limits.target_bytes + self._limits.head_bytes and not self._deaf:
                 self._refusal = answers.HEAD_TOO_LARGE
                 self._stop_reading()
+        if self._reading is not _Reading.HEAD:
+            self._raw = b""
 
     def pause_writing(self) -> None:
         super().pause_writing()
@@ -135,10 +140,21 @@ class FrontProtocol(HttpToolsProtocol):
         else:
             super().shutdown()
 
+    def on_response_complete(self) -> None:
+        """Called by uvicorn behind each answer of the application. Not it but `hang_up` closes behind the last one when
+        nothing more is read: it would close over bytes that still come, and the answer be lost."""
+        if self._deaf and not self.pipeline:
+            self.server_state.total_requests += 1
+            self.hang_up()
+        else:
+            super().on_response_complete()
+
     # The parser's callbacks
 
     def on_message_begin(self) -> None:
-        if self._exchange is not None:
+        if self._replaying:
+            return
+        if self._exchange is not None or self._deaf:
             raise _Stop  # pipelined: the one under way is finished, then the connection is closed
         self._reading = _Reading.HEAD
         self._head_since = self.loop.time()
@@ -147,27 +163,37 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers = []
 
     def on_url(self, url: bytes) -> None:
+        if self._replaying:
+            return
         self.url += url
         if len(self.url) > self._limits.target_bytes:
             self._refusal = answers.TARGET_TOO_LONG
             raise _Stop
 
     def on_header(self, name: bytes, value: bytes) -> None:
+        if self._replaying:
+            return
         self._head_bytes += len(name) + len(value) + 4
         if self._head_bytes > self._limits.head_bytes or len(self.headers) >= self._limits.header_count:
             self._refusal = answers.HEAD_TOO_LARGE
             raise _Stop
         if self._reading is _Reading.HEAD:  # else a trailer, which could change what was already decided on
-            self.headers.append((name.lower(), value))
+            self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
+        if self._replaying:
+            return
         self._head_since = 0.0
         self._unread = 0
+        if self.url + b" HTTP/1." not in self._raw:
+            raise _Stop  # the parser speaks RTSP and ICE as well, and does not tell
         try:
             head = read_head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
         except BadHead as bad:
             self._refusal = answers.bad_request(str(bad))
             raise _Stop from None
+        if not head.websocket and self.parser.should_upgrade():
+            self._declined = head.framing()
         destination = self._routing.destination(head.target, head.host)
         if destination is None:
             self._to_application(head)
@@ -189,6 +215,8 @@ class FrontProtocol(HttpToolsProtocol):
             super().on_body(body)
 
     def on_message_complete(self) -> None:
+        if self._declined is not None:
+            return  # the parser believes that what follows is another protocol: `_upgrade` tells it otherwise
         self._unread = 0
         reading, self._reading = self._reading, _Reading.NOTHING
         if self._exchange is not None:
@@ -269,9 +297,18 @@ class FrontProtocol(HttpToolsProtocol):
         self.expect_100_continue = head.expects
         super().on_headers_complete()
 
+    def _feed(self, data: bytes) -> None:
+        """Give `data` to the parser. Raises HttpParserError."""
+        try:
+            self.parser.feed_data(data)
+        except httptools.HttpParserUpgrade as upgrade:
+            self._upgrade(data[upgrade.args[0] :])
+
     def _upgrade(self, rest: bytes) -> None:
         """The head asked for another protocol; `rest` is what came after it."""
-        if self._socket is not None:
+        if self._declined is not None:
+            self._decline(rest)
+        elif self._socket is not None:
             (head, destination), self._socket = self._socket, None
             self._opening = SocketOpening(self, head, destination, rest)
             self._opening.begin()
@@ -282,7 +319,19 @@ class FrontProtocol(HttpToolsProtocol):
             if rest and not transport.is_closing():
                 cast(asyncio.Protocol, transport.get_protocol()).data_received(rest)
         else:
-            self._stop_reading()  # an upgrade that is not on offer is ignored, but the parser cannot go on after it
+            self._stop_reading()
+
+    def _decline(self, rest: bytes) -> None:
+        """Go on in HTTP/1.1 (some clients offer h2c with each first request, bodies included). The parser cannot, so
+        another one is told how the body is framed."""
+        head, self._declined = self._declined or b"", None
+        self.parser = httptools.HttpRequestParser(self)
+        self._replaying = True
+        try:
+            self.parser.feed_data(head)
+        finally:
+            self._replaying = False
+        self._feed(rest)
 
     def _stop_reading(self) -> None:
         """Nothing that follows can be understood. What is under way is finished if its request was complete."""
@@ -298,12 +347,12 @@ class FrontProtocol(HttpToolsProtocol):
             self.refuse(refusal)
         elif self._reading is _Reading.API_BODY:
             self._break_application(refusal)
-        else:
-            self.cycle.keep_alive = False
+        # else `on_response_complete` closes
 
     def _break_application(self, refusal: answers.Refusal) -> None:
         """The body that the application waits for will never be complete: tell it, or it waits for ever."""
         self.cycle.disconnected = True
+        self.cycle.waiting_for_100_continue = False  # it would be written behind the end of the connection
         self.cycle.message_event.set()
         if self.cycle.response_started or self.pipeline:
             self.transport.close()

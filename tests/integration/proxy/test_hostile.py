@@ -53,6 +53,9 @@ FRAMING = {
     "upgrade with a body": (
         "GET {} HTTP/1.1\r\nHost: h\r\n{}Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc"
     ),
+    "another protocol": "OPTIONS {} RTSP/1.0\r\nHost: h\r\n{}\r\n",
+    "another protocol of the parser": "GET {} ICE/1.1\r\nHost: h\r\n{}\r\n",
+    "a tunnel": "CONNECT {} HTTP/1.1\r\nHost: h\r\n{}\r\n",
     "upgrade by POST": "POST {} HTTP/1.1\r\nHost: h\r\n{}Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
 }
 BODIES = {
@@ -120,6 +123,62 @@ async def test_trailers_reach_nobody(rig):
     assert await seen.get() == b"3\r\nabc\r\n0\r\n\r\n"
     got = await rig.talk(f"POST {API} HTTP/1.1\r\nHost: h\r\n{key}{body}".encode(), until=b"}")
     assert got.endswith(b'{"size":3}')
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["at once", "in pieces"])
+async def test_an_upgrade_that_is_not_on_offer_is_declined_and_the_body_kept(rig, whole):
+    """Java's client offers h2c with its first request, whatever that is."""
+
+    async def serve(reader, writer):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            body = await reader.readexactly(5 if b"length" in head else 10)
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n%b" % (len(body), body))
+
+    route = rig.publish(await rig.raw(serve))
+    offer = "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n"
+    for path, answer in ((f"/runtimes/{route.runtime}/x", b"hello"), (API, b'{"size":5}')):
+        start = f"POST {path} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n{offer}"
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        async with asyncio.timeout(5):
+            for framed in (
+                "Content-Length: 5\r\n\r\nhello",
+                "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
+            ):
+                wire = (start + framed).encode()
+                writer.write(wire if whole else wire[:-7])
+                if not whole:
+                    await asyncio.sleep(0.02)
+                    writer.write(wire[-7:])
+                await reader.readuntil(b"\r\n\r\n")
+                assert answer in await reader.readexactly(10 if answer != b"hello" or "chunked" in framed else 5)
+        writer.close()
+
+
+async def test_nothing_is_done_for_a_client_that_was_just_refused(rig, recorder):
+    route = rig.publish(recorder["port"])
+    body = b"x" * 100
+    refused = f"POST /runtimes/{route.runtime}/x HTTP/1.1\r\nHost: h\r\nContent-Length: 100\r\n\r\n".encode() + body
+    key = f"X-Session-API-Key: {rig.session_key}\r\n\r\n"
+    for path in (f"/runtimes/{route.runtime}/x", "/api/v2/hello"):
+        got = await rig.talk(refused + f"GET {path} HTTP/1.1\r\nHost: h\r\n{key}".encode())
+        assert got.startswith(b"HTTP/1.1 401 ")
+        assert len(STATUS.findall(got)) == 1
+    assert recorder["requests"] == []
+
+
+async def test_a_refusal_before_the_end_of_a_broken_request_arrives(rig, recorder):
+    route = rig.publish(recorder["port"])
+    await rig.cache.resolve(route.runtime)
+    head = f"POST /runtimes/{route.runtime}/x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n"
+    got = await rig.talk(f"{head}zz\r\n".encode())
+    assert got.startswith(b"HTTP/1.1 401 ")
+    assert got.endswith(b'{"detail":"Unauthorized"}')
+
+
+async def test_white_space_behind_a_value_is_not_part_of_it(rig):
+    head = "GET /api/v2/hello HTTP/1.1\r\nHost: h\r\nX-A: b \t \r\nConnection: close\r\n\r\n"
+    assert b'["x-a","b"]' in await rig.talk(head.encode())
 
 
 async def test_pipelined_requests_of_the_api_are_answered_in_order(rig):
