@@ -72,6 +72,7 @@ from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recovery import Recovery
 from orchestrator.services.retiring import Retiring
 from orchestrator.services.reviewing import Reviewing
+from orchestrator.services.shares import Shares
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
@@ -104,6 +105,7 @@ class House:
     activity: Activity
     ports: PublicPorts
     workers: Workers
+    shares: Shares
     reconciler: Reconciler
     queue: QueueKeeper
     reviewing: Reviewing
@@ -195,6 +197,7 @@ async def open_house(
             },
         )
         yield house
+        await house.shares.leave()
         await _ship_the_rest(shipper)
 
 
@@ -253,8 +256,10 @@ async def _furnish(
     events = EventLog(store.events, archiving, clients, keys, clock)
     routes = Routes(store.conversations, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
-    reconciler = Reconciler(installation, driver, store.conversations, store.spares, ports.expose)
+    shares = Shares(None if state_server is not None else store.presence, new_uuid())
+    reconciler = Reconciler(installation, driver, store.conversations, store.spares, ports.expose, shares)
     health.also(lambda: reconciler.problem)
+    health.also(lambda: ports.problem)
     activity = Activity(store.conversations)
     runtime_url = _runtime_url(settings, public_url)
 
@@ -380,6 +385,7 @@ async def _furnish(
         activity=activity,
         ports=ports,
         workers=workers,
+        shares=shares,
         reconciler=reconciler,
         queue=queue,
         reviewing=Reviewing(store.reviews, workers.wake, settings.spans),
@@ -388,8 +394,8 @@ async def _furnish(
         hooks=hooks,
         facing=facing,
         intake=Intake(store.conversations, events, keys, activity.touch),
-        disk_watch=DiskWatch(installation, driver, limit_bytes=settings.runtime_disk_megabytes * 1_000_000),
-        watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake),
+        disk_watch=DiskWatch(installation, driver, shares, limit_bytes=settings.runtime_disk_megabytes * 1_000_000),
+        watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake, shares),
         installation=installation,
         state_server=state_server,
         shipper=shipper,

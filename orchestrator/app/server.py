@@ -21,10 +21,10 @@ import structlog
 import uvicorn
 
 from orchestrator.api import runtime_facing
-from orchestrator.app import api, listening
+from orchestrator.app import api, listening, ports
 from orchestrator.app.house import House, open_house
 from orchestrator.app.state_watch import keep_running
-from orchestrator.domain.errors import NestorError
+from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Prunable
 from orchestrator.proxy.context import FrontContext
@@ -123,6 +123,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         house.ports.listen_with(lambda runtime, port: listen_for_runtime(server, front, runtime, settings.host, port))
     try:
         async with anyio.create_task_group() as tasks:
+            tasks.start_soon(_reopen_ports, house)
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
@@ -149,6 +150,19 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         house.ports.close()
         await front.close()
         await house.routes.close()
+
+
+async def _reopen_ports(house: House) -> None:
+    """Of those that policy put to rest before this process began."""
+    while True:
+        try:
+            opened = await ports.reopen(house.ports, house.store.conversations)
+        except StoreUnavailable:
+            await anyio.sleep(DRAIN_SECONDS)
+            continue
+        if opened:
+            log.info("runtime.ports_reopened", ports=opened)
+        return
 
 
 def _front(settings: OrchestratorSettings, house: House) -> FrontContext:

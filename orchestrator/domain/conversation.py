@@ -254,3 +254,13 @@ def noted(conversation: Conversation, why: Why, *, now: datetime, restarted: boo
     generation = conversation.runtime.generation if conversation.runtime is not None else 0
     failure = Failure(now, replace(why, log_tail=last_lines(why)), generation, conversation.attempt, restarted)
     return replace(conversation, failures=(*conversation.failures, failure)[-FAILURES_KEPT:])
+
+
+#: Reasons for which policy puts a conversation to rest; its next use brings it back.
+BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
+
+
+def put_to_rest(conversation: Conversation) -> bool:
+    """Whether policy gave the reason that stands in its record, and nobody asked for anything else since."""
+    wanted = conversation.desired is Desired.RUNNING and conversation.archived_at is None
+    return wanted and conversation.why.reason in BY_POLICY

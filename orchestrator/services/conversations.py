@@ -14,9 +14,9 @@ from orchestrator.domain.conversation import (
     Conversation,
     Desired,
     Phase,
-    Reason,
     RuntimeRecord,
     StartRequest,
+    put_to_rest,
 )
 from orchestrator.domain.errors import (
     Conflict,
@@ -37,7 +37,6 @@ _PAGES_LOOKED_AT = 5
 _TRIES = 8
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
-_BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
 
@@ -54,8 +53,7 @@ class Wanted:
 
 def may_wake(conversation: Conversation) -> bool:
     """Whether using it brings it back: policy put it to rest, and nobody wants it to stay there."""
-    at_rest = conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED)
-    return at_rest and conversation.desired is Desired.RUNNING and conversation.why.reason in _BY_POLICY
+    return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED) and put_to_rest(conversation)
 
 
 def at_rest(conversation: Conversation) -> bool:
@@ -287,11 +285,11 @@ class ConversationService:
 
     async def stop(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Remove the runtime, keep workspace and log. Stopped or failed already: nothing to do, unless a start was
-        asked for since."""
+        asked for since, or a use would wake it."""
         starting = await self.is_starting(await self.get(tenant, user, id))
 
         def change(present: Conversation) -> Conversation | None:
-            at_rest = present.phase in (Phase.STOPPED, Phase.FAILED) and not starting
+            at_rest = present.phase in (Phase.STOPPED, Phase.FAILED) and not starting and not may_wake(present)
             if present.desired in (Desired.STOPPED, Desired.DELETED) or at_rest:
                 return None
             return replace(present, desired=Desired.STOPPED)

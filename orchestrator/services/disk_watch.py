@@ -10,6 +10,7 @@ import structlog
 
 from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.drivers.base import Driver, Handle, Measurable
+from orchestrator.services.shares import Shares
 
 log = structlog.get_logger(__name__)
 _PERIOD_SECONDS = 10.0
@@ -18,10 +19,11 @@ _GRACE_SHARE = 1.5
 
 
 class DiskWatch:
-    """One `tick` looks at every runtime once. All replicas may watch: an end is an end."""
+    """One `tick` looks once at each runtime that is this replica's share."""
 
-    def __init__(self, installation: str, driver: Driver, *, limit_bytes: int) -> None:
+    def __init__(self, installation: str, driver: Driver, shares: Shares, *, limit_bytes: int) -> None:
         """`limit_bytes` of workspace and state together; 0 for no limit."""
+        self._shares = shares
         self._installation = installation
         self._driver = driver
         self._limit = limit_bytes
@@ -41,6 +43,8 @@ class DiskWatch:
         if not self._limit or not isinstance(self._driver, Measurable):
             return 0
         for handle in await self._driver.list(self._installation):
+            if not self._shares.is_mine(handle.name):
+                continue
             try:
                 ended += await self._look(self._driver, handle)
             except RuntimeNotFound:

@@ -8,7 +8,17 @@ import anyio
 import structlog
 
 from orchestrator.domain.admission import Verdict
-from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Desired, Phase, Reason, Why, advance, fail
+from orchestrator.domain.conversation import (
+    LIVE_PHASES,
+    Conversation,
+    Desired,
+    Phase,
+    Reason,
+    Why,
+    advance,
+    fail,
+    put_to_rest,
+)
 from orchestrator.domain.errors import LimitReached, NotFound, TransientError
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.retention import Act, plan
@@ -137,6 +147,7 @@ class Lifecycle:
         await self._admission.give_back(lease)
         stopped = conversation.desired is Desired.STOPPED
         if stopped:
+            self._house.withdraw(conversation)
             await self._finish(conversation, OperationState.SUCCEEDED)
         else:
             await self._finish(conversation, OperationState.FAILED, conversation.why)
@@ -324,6 +335,7 @@ class Lifecycle:
         metrics.STARTS.labels("failed", why.reason).inc()
         self._clocks.stop(start.conversation)
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
+        self._house.withdraw(start.conversation)  # it does not sleep any more, so its port wakes nobody
         await self._finish(start.conversation, OperationState.FAILED, why)
         if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):
             return saga.STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
@@ -336,6 +348,8 @@ class Lifecycle:
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
         if conversation.phase is not Phase.STOPPING:  # with its reason: whoever goes on after a crash knows no other
             await start.store(advance(conversation, Phase.STOPPING, why=why, now=self._house.clock.now()))
+        if put_to_rest(start.conversation) and made(conversation.runtime).public_port:
+            await self._store.conversations.add_sleeper(made(conversation.runtime).id)
         if not await remove_runtime(start, self._store.saga):
             return saga.STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))

@@ -15,6 +15,7 @@ from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
 from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
 from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, Walled, is_spare
 from orchestrator.services.provisioning import Expose, runtime_name
+from orchestrator.services.shares import Shares
 from orchestrator.state.base import Conversations, Spares
 from orchestrator.state.spares_base import SpareState
 from orchestrator.telemetry import metrics
@@ -27,7 +28,8 @@ _LISTENING = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING
 
 
 class Reconciler:
-    """One `tick` looks at everything once."""
+    """One `tick` looks once at each runtime that is this replica's share. The engine's list, and what the driver set on
+    this machine, are looked at by each replica."""
 
     def __init__(
         self,
@@ -36,10 +38,12 @@ class Reconciler:
         conversations: Conversations,
         spares: Spares,
         expose: Expose,
+        shares: Shares,
         *,
         period: float = 10.0,
     ) -> None:
         self._spares = spares
+        self._shares = shares
         self._installation = installation
         self._driver = driver
         self._conversations = conversations
@@ -60,11 +64,14 @@ class Reconciler:
 
     async def tick(self) -> int:
         """Answers how many runtimes it removed. A second tick with nothing changed makes no mutating engine call."""
+        await self._shares.renew()
         await self._mend()
         suspects: set[str] = set()
         unclaimed = await self._conversations.unclaimed()
         removed = 0
         for handle in await self._driver.list(self._installation):
+            if not self._shares.is_mine(handle.name):
+                continue
             labels = await labels_of(handle, self._spares)
             if labels is None:
                 continue  # the pool's own

@@ -65,6 +65,7 @@ class Retiring:
         if planned.act is Act.ARCHIVE:
             archived = replace(conversation, archived_at=self._house.clock.now(), updated_at=self._house.clock.now())
             await save(self._house.conversations, lease, archived)  # from now on it cannot be started
+            self._house.withdraw(archived)
         elif planned.act is Act.DELETE:
             await self._delete(conversation)
         return True

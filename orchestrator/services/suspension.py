@@ -11,7 +11,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.admission import Verdict
-from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.conversation import BY_POLICY, Conversation, Desired, Phase, Reason, Why, advance
 from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, StepOverdue
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
@@ -49,7 +49,6 @@ _SILENT = Why(
     "start the conversation again",
     retryable=True,
 )
-BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
 _LOOK_MS = 60_000  # how often somebody looks whether a paused runtime is still there
 _QUEUE_FULL_MS = 5_000
 _PULL_SECONDS = 20.0

@@ -11,6 +11,7 @@ import structlog
 from orchestrator.domain.errors import NestorError
 from orchestrator.drivers.base import Driver, is_spare
 from orchestrator.services.reconciler import labels_of
+from orchestrator.services.shares import Shares
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Conversations, Spares
 
@@ -28,7 +29,9 @@ class EngineWatch:
         conversations: Conversations,
         spares: Spares,
         wake: Callable[[], None],
+        shares: Shares,
     ) -> None:
+        self._shares = shares
         self._spares = spares
         self._installation = installation
         self._driver = driver
@@ -46,7 +49,9 @@ class EngineWatch:
             await anyio.sleep(_PAUSE_SECONDS)
 
     async def heard(self, name: str) -> None:
-        """Something happened to the runtime of that name."""
+        """Something happened to the runtime of that name. The replica whose share it is looks."""
+        if not self._shares.is_mine(name):
+            return
         handle = await self._driver.find(name)
         if handle is not None and handle.labels.installation == self._installation:
             labels = await labels_of(handle, self._spares)

@@ -265,8 +265,32 @@ class Conversations(Protocol):
 
     async def route(self, runtime: RuntimeId) -> tuple[TenantId, ConversationId] | None: ...
     async def drop_route(self, runtime: RuntimeId) -> None: ...
+    async def add_sleeper(self, runtime: RuntimeId) -> None:
+        """Remember that a use of this runtime's own port wakes its conversation, whose runtime is being removed."""
+        ...
+
+    async def sleepers(self) -> Sequence[RuntimeId]:
+        """All that were added. Some may have been woken since: their records say so."""
+        ...
+
+    async def drop_sleeper(self, runtime: RuntimeId) -> None:
+        """Added never or dropped already: fine. `drop_route` does it too."""
+        ...
+
     async def unclaimed(self) -> frozenset[str]:
         """Names of runtimes that were found after a loss and belong to no record that could be rebuilt."""
+        ...
+
+
+class Presence(Protocol):
+    """Which replicas are there. A hint for sharing work, and no right to anything."""
+
+    async def renew(self, replica: str, *, ttl_ms: int) -> Sequence[str]:
+        """This one is there for the next `ttl_ms`. Answers all that are, itself included."""
+        ...
+
+    async def leave(self, replica: str) -> None:
+        """It is not there any more. Unknown: fine."""
         ...
 
 
@@ -430,6 +454,8 @@ class Store(Protocol):
     def slots(self) -> Slots: ...
     @property
     def spares(self) -> Spares: ...
+    @property
+    def presence(self) -> Presence: ...
     @property
     def saga(self) -> SagaLog: ...
     @property

@@ -1,5 +1,7 @@
 """Conversations in Redis: records, lists and routes. See `base.Conversations`; the lease is in `leases.py`."""
 
+from collections.abc import Sequence
+
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Desired, slot_of
@@ -186,7 +188,16 @@ class RedisConversations(RedisLeases):
         return None if tenant is None else (TenantId(tenant), ConversationId(conversation))
 
     async def drop_route(self, runtime: RuntimeId) -> None:
-        await self._funnel.one(command("DEL", keys.route(runtime)))
+        await self._funnel.batch(command("DEL", keys.route(runtime)), command("SREM", keys.SLEEPERS, runtime))
+
+    async def add_sleeper(self, runtime: RuntimeId) -> None:
+        await self._funnel.one(command("SADD", keys.SLEEPERS, runtime))
+
+    async def sleepers(self) -> Sequence[RuntimeId]:
+        return [RuntimeId(id) for id in await self._funnel.one(command("SMEMBERS", keys.SLEEPERS))]
+
+    async def drop_sleeper(self, runtime: RuntimeId) -> None:
+        await self._funnel.one(command("SREM", keys.SLEEPERS, runtime))
 
     async def unclaimed(self) -> frozenset[str]:
         return frozenset(await self._funnel.one(command("SMEMBERS", keys.UNCLAIMED)))

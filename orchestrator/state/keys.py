@@ -21,6 +21,8 @@ REBUILD_BEGUN = "x:rebuild:begun"  #: string: a rebuild was begun and is not don
 COMPARED = (
     "x:compared"  #: string: the run of the state server that was compared with the journal (`Restoring.compared`)
 )
+REPLICAS = "x:replicas"  #: sorted set: replica -> ms until which it counts as there
+SLEEPERS = "x:sleepers"  #: set: ids of runtimes whose own ports are kept open although they are stopped
 UNCLAIMED = "x:unclaimed"  #: set: names of runtimes that a rebuild found and could give to no record
 ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the same for every replica
 EVENT_ARCHIVE = "x:events:archive"  #: string: the same for the archive of events

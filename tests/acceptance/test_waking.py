@@ -13,7 +13,7 @@ from support.models import scripted_model
 from support.processes import OrchestratorProcess, orchestrator_at, wait_for
 from websockets.sync.client import connect
 
-IDLE = {"settings": {"limits": {"idle_pause_seconds": 2}}}
+IDLE_SECONDS = {"idle_pause_seconds": 2}
 
 
 @pytest.fixture
@@ -22,9 +22,9 @@ def data_dir() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def ready(nestor: OrchestratorProcess, key: str) -> dict[str, Any]:
+def ready(nestor: OrchestratorProcess, key: str, limits: dict[str, int] = IDLE_SECONDS) -> dict[str, Any]:
     record: dict[str, Any] = nestor.call(
-        "POST", "/api/v2/conversations?wait=ready&timeout=60", key, json=IDLE, status=200
+        "POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={"settings": {"limits": limits}}, status=200
     )
     return record
 
@@ -62,6 +62,35 @@ def test_an_open_socket_holds_it_and_a_new_one_wakes_it(data_dir: Path) -> None:
                 assert nestor.conversation(key, record["id"])["phase"] == "ready"
                 time.sleep(0.1)
         nestor.until(key, record["id"], "paused")
+
+
+def test_its_port_wakes_it_also_when_it_was_stopped_later_and_after_a_kill(data_dir: Path) -> None:
+    with scripted_model() as model, orchestrator_at(data_dir) as nestor:
+        key = nestor.tenant("acme", model)
+        record = ready(nestor, key, {**IDLE_SECONDS, "stop_paused_seconds": 1})
+        path = f"/api/v2/conversations/{record['id']}"
+        asleep = nestor.until(key, record["id"], "stopped")
+        assert asleep["reason"] == "idle"
+        assert nestor.claims() == set()
+        assert settings_of(record, "not-the-key").status_code == 401
+        assert nestor.conversation(key, record["id"])["phase"] == "stopped"
+        answer = settings_of(record, record["runtime"]["session_key"])
+        assert answer.status_code == 200, answer.text
+
+        nestor.until(key, record["id"], "stopped")
+        nestor.kill()
+        nestor.start()
+        wait_for(lambda: listens(record), 30)
+        url = record["runtime"]["url"].replace("http", "ws", 1) + f"/sockets/events/{record['id']}"
+        with connect(url, open_timeout=60, proxy=None) as socket:
+            socket.send(json.dumps({"type": "auth", "session_api_key": record["runtime"]["session_key"]}))
+            assert json.loads(socket.recv(timeout=60))["key"] == "full_state"
+        assert nestor.conversation(key, record["id"])["runtime"]["url"] == record["runtime"]["url"]
+
+        nestor.until(key, record["id"], "stopped")
+        nestor.call("POST", f"{path}/stop", key, status=202)  # somebody does it: it stays so
+        wait_for(lambda: not listens(record), 30)
+        assert nestor.conversation(key, record["id"])["phase"] == "stopped"
 
 
 def test_paused_by_a_caller_it_answers_503_until_it_is_resumed_also_after_a_kill(data_dir: Path) -> None:

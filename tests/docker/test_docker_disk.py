@@ -14,6 +14,7 @@ from orchestrator.drivers.base import Condition, ExitCause, Handle, Limits, Owne
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_spec import Hardening
 from orchestrator.services.disk_watch import DiskWatch
+from orchestrator.services.shares import Shares
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -32,7 +33,7 @@ async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_t
     limits = Limits(memory_bytes=256 * 1024**2)
     handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels, limits=limits), fence=1)
     await driver.start(handle, fence=1, init_key=new_secret())
-    watch = DiskWatch(installation, driver, limit_bytes=20 * MEGABYTE)
+    watch = DiskWatch(installation, driver, Shares(None, "a replica"), limit_bytes=20 * MEGABYTE)
     try:
         used = await driver.usage(handle)
         assert 0 < used.memory_bytes < used.memory_limit_bytes == 256 * 1024**2

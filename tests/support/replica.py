@@ -36,6 +36,7 @@ from orchestrator.services.overrides import Overrides, OverrideSeal
 from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.retiring import Retiring
+from orchestrator.services.shares import Shares
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tending import Tending
 from orchestrator.services.warm_start import stages_of
@@ -88,7 +89,13 @@ class Ground:
 class Replica:
     """Services and lifecycle of one orchestrator, each of whose calls goes through `mortal`."""
 
-    def __init__(self, ground: Ground, mortal: Mortal | None = None, policy: Policy = Policy()) -> None:
+    def __init__(
+        self,
+        ground: Ground,
+        mortal: Mortal | None = None,
+        policy: Policy = Policy(),
+        shares: Shares | None = None,
+    ) -> None:
         self.mortal = mortal or Mortal()
         self.ground = ground
         store: Any = self.mortal.store(ground.store)
@@ -133,7 +140,9 @@ class Replica:
             archiving,
             start_timeout=policy.start_timeout,
         )
-        self.reconciler = Reconciler("here", driver, store.conversations, store.spares, self.house.expose)
+        self.reconciler = Reconciler(
+            "here", driver, store.conversations, store.spares, self.house.expose, shares or Shares(None, "a replica")
+        )
         self.service = ConversationService(
             store,
             effective,

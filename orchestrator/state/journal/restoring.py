@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Desired, Phase, slot_of
+from orchestrator.domain.conversation import Conversation, Desired, Phase, put_to_rest, slot_of
 from orchestrator.domain.errors import StoreUnavailable, Unreadable
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, message_event_id, new_uuid
 from orchestrator.domain.operation import Stage
@@ -289,6 +289,8 @@ class Restoring:
         if conversation.runtime is not None:
             route = keys.route(conversation.runtime.id)
             yield command("HSET", route, "tenant", conversation.tenant, "conversation", conversation.id)
+            if conversation.phase is Phase.STOPPED and conversation.runtime.public_port and put_to_rest(conversation):
+                yield command("SADD", keys.SLEEPERS, conversation.runtime.id)
             if conversation.runtime.spare:
                 whose = (conversation.tenant, conversation.id, conversation.runtime.generation)
                 yield rebound(conversation.runtime.spare, *whose)

@@ -17,6 +17,7 @@ from orchestrator.state.memory.hooks import MemoryHooks
 from orchestrator.state.memory.idempotency import MemoryIdempotency
 from orchestrator.state.memory.inbox import MemoryInbox
 from orchestrator.state.memory.operations import MemoryOperations
+from orchestrator.state.memory.presence import MemoryPresence
 from orchestrator.state.memory.reviews import MemoryReviews
 from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
@@ -38,6 +39,7 @@ class MemoryStore:
         self.reviews = MemoryReviews(self._shelf)
         self.slots = MemorySlots(self._shelf)
         self.spares = MemorySpares(self._shelf)
+        self.presence = MemoryPresence(self._shelf)
         self.saga = MemorySagaLog(self._shelf)
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)

@@ -19,6 +19,7 @@ from orchestrator.state.refusals import changed_meanwhile
 class MemoryConversations:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
+        self._sleepers: set[RuntimeId] = set()
         self._routes: dict[RuntimeId, tuple[TenantId, ConversationId, int | None]] = {}  #: with when each goes
 
     async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
@@ -183,6 +184,16 @@ class MemoryConversations:
 
     async def drop_route(self, runtime: RuntimeId) -> None:
         self._routes.pop(runtime, None)
+        self._sleepers.discard(runtime)
+
+    async def add_sleeper(self, runtime: RuntimeId) -> None:
+        self._sleepers.add(runtime)
+
+    async def sleepers(self) -> Sequence[RuntimeId]:
+        return list(self._sleepers)
+
+    async def drop_sleeper(self, runtime: RuntimeId) -> None:
+        self._sleepers.discard(runtime)
 
     async def unclaimed(self) -> frozenset[str]:
         return frozenset()  # nothing outlives this store, so nothing is ever found

@@ -5,7 +5,7 @@ import pytest
 
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import LimitReached, NotFound
-from orchestrator.domain.ids import ConversationId, OperationId, TenantId, message_event_id, new_uuid
+from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, message_event_id, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage, StageState
 from orchestrator.state.base import Lease, Store, StoredEvent
 
@@ -311,3 +311,28 @@ async def test_an_idempotency_key_is_held_for_as_long_as_it_is_renewed(store: St
 
 async def _first(store: Store, digest: str, holder: str) -> bool:
     return await store.idempotency.begin("s", "k", digest, holder=holder, ttl_ms=LONG) is None
+
+
+async def test_a_replica_is_there_until_it_leaves_or_says_nothing_for_long(house: House) -> None:
+    presence = house.store.presence
+    assert list(await presence.renew("one", ttl_ms=LONG)) == ["one"]
+    assert sorted(await presence.renew("two", ttl_ms=200)) == ["one", "two"]
+    await until(lambda: _is_alone(house))
+    assert sorted(await presence.renew("two", ttl_ms=LONG)) == ["one", "two"]
+    await presence.leave("two")
+    await presence.leave("nobody")
+    assert list(await presence.renew("one", ttl_ms=LONG)) == ["one"]
+
+
+async def _is_alone(house: House) -> bool:
+    return list(await house.store.presence.renew("one", ttl_ms=LONG)) == ["one"]
+
+
+async def test_runtimes_that_sleep_are_remembered_until_they_are_dropped(house: House) -> None:
+    conversations, first, second = house.store.conversations, RuntimeId(new_uuid()), RuntimeId(new_uuid())
+    for runtime in (first, second, first):
+        await conversations.add_sleeper(runtime)
+    assert set(await conversations.sleepers()) == {first, second}
+    await conversations.drop_sleeper(first)
+    await conversations.drop_route(second)
+    assert await conversations.sleepers() == []

@@ -2,16 +2,19 @@
 
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
-from support.replica import Ground, Replica
+from support.replica import Ground, Policy, Replica
 
-from orchestrator.domain.conversation import Phase
-from orchestrator.domain.ids import ConversationId, RuntimeId, new_uuid
+from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
 from orchestrator.drivers.base import Driver
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.services.shares import Shares
 
 pytestmark = pytest.mark.anyio
 _VERBS = [name for name, verb in vars(Driver).items() if not name.startswith("_") and callable(verb)]
@@ -52,3 +55,54 @@ async def test_a_second_round_asks_the_engine_for_its_list_and_nothing_else(engi
     assert [await replica.reconciler.tick() for _ in range(2)] == [0, 0]
     assert asked == ["list", "list"]
     assert set(engine.runtimes) == mine
+
+
+async def test_each_runtime_is_looked_at_by_one_replica_and_by_another_when_that_one_is_gone(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    ground, ttl = Ground(engine, tmp_path), 0.5
+    first = Replica(ground)
+    for _ in range(12):
+        conversation = await first.created(new_uuid())
+        await first.settle(conversation, lambda stored: stored is not None and stored.phase is Phase.READY)
+    names = ["one", "two", "three"]
+    shares = [Shares(ground.store.presence, name, ttl=ttl, settles=0) for name in names]
+    replicas = [Replica(ground, None, Policy(), share) for share in shares]
+    looked: list[str] = []
+    read = ground.store.conversations.get
+
+    async def noting(tenant: TenantId, id: ConversationId) -> Conversation | None:
+        looked.append(id)
+        return await read(tenant, id)
+
+    ground.store.conversations.get = noting  # type: ignore[method-assign]
+    all_of_them = sorted(one.spec.labels.conversation for one in engine.runtimes.values())
+
+    async def rounds(*who: Replica) -> list[list[str]]:
+        found = []
+        for replica in who:
+            looked.clear()
+            assert await replica.reconciler.tick() == 0
+            found.append(sorted(looked))
+        return found
+
+    for share in shares:
+        await share.renew()
+    quiet = await rounds(*replicas)
+    assert all(quiet), "each has a share"
+    assert sorted(chain(*quiet)) == all_of_them
+    with anyio.fail_after(10):  # the third has died: the other two have all of it, as soon as it is forgotten
+        while sorted(chain(*(left := await rounds(*replicas[:2])))) != all_of_them:
+            await anyio.sleep(0.02)
+    assert [set(before) <= set(after) for before, after in zip(quiet, left, strict=False)] == [True, True]
+    await shares[0].leave()
+    assert await rounds(replicas[1]) == [all_of_them]
+
+
+async def test_one_that_has_just_begun_looks_at_everything(engine: FakeEngine, tmp_path: Path) -> None:
+    """Its former life may have died a moment ago, and its share with it."""
+    ground = Ground(engine, tmp_path)
+    await Shares(ground.store.presence, "its former life").renew()
+    new = Shares(ground.store.presence, "its new one")
+    await new.renew()
+    assert all(new.is_mine(f"runtime {number}") for number in range(100))

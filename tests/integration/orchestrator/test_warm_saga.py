@@ -24,6 +24,7 @@ from orchestrator.services.pool import WarmPool
 from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.saga import Progress, Step, StepFailed
+from orchestrator.services.shares import Shares
 from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.memory import MemoryStore
 
@@ -108,7 +109,12 @@ class World:
     async def nothing_else(self, *, but: set[str]) -> None:
         """Two rounds of the reconciler later: these runtimes, their storages, and nothing more."""
         reconciler = Reconciler(
-            "here", FakeDriver(self.engine), self.store.conversations, self.store.spares, lambda conversation: 0
+            "here",
+            FakeDriver(self.engine),
+            self.store.conversations,
+            self.store.spares,
+            lambda conversation: 0,
+            Shares(None, "a replica"),
         )
         for _ in range(2):
             await reconciler.tick()

@@ -1,14 +1,19 @@
 """A listener of its own for one runtime."""
 
 import asyncio
+import errno
 import json
+from dataclasses import replace
 
 import httpx
 import pytest
 import websockets
 from starlette.applications import Starlette
 from starlette.routing import WebSocketRoute
+from support.records import a_conversation
 
+from orchestrator.app.ports import PublicPorts
+from orchestrator.domain.conversation import Phase, Reason, Why
 from orchestrator.proxy.ports import listen_for_runtime
 
 pytestmark = pytest.mark.anyio
@@ -69,3 +74,52 @@ async def test_sockets_work_and_the_servers_end_covers_them(rig):
     with pytest.raises(OSError, match="onnect"):
         await asyncio.open_connection("127.0.0.1", port.port)
     port.close()
+
+
+def sleeper(**more):
+    conversation = a_conversation()
+    return replace(conversation, phase=Phase.STOPPED, why=Why(Reason.IDLE, "nobody used it"), **more)
+
+
+async def test_ports_of_who_sleeps_are_kept_and_make_room_for_those_who_are_up(rig):
+    ports, room = PublicPorts(most_sleeping=2), [3]
+
+    def listen(runtime, port):
+        if len(ports._open) >= room[0]:
+            raise OSError(errno.EMFILE, "too many open files")
+        return listen_for_runtime(rig.server, rig.context, runtime, "127.0.0.1", port)
+
+    ports.listen_with(listen)
+    first, second, third, up = sleeper(), sleeper(), sleeper(), a_conversation()
+    numbers = [ports.expose(one) for one in (first, second)]
+    for one in (first, second):
+        ports.withdraw(one)
+    assert [ports.expose(one) for one in (first, second)] == numbers  # kept, and up again
+    ports.withdraw(second)
+    ports.withdraw(first)
+    ports.expose(third)
+    ports.withdraw(third)  # the third that sleeps: the one that has slept for longest is given up
+    assert list(ports._open) == [first.runtime.id, third.runtime.id]
+
+    room[0] = 2
+    assert ports.expose(up)  # there is no room but that of one that sleeps
+    assert list(ports._open) == [third.runtime.id, up.runtime.id]
+    more = [a_conversation() for _ in range(2)]
+    assert [bool(ports.expose(one)) for one in more] == [True, False]
+    assert "no port is left for 1 runtimes" in ports.problem
+    ports.withdraw(up)
+    assert ports.expose(more[1])
+    assert ports.problem is None
+    ports.close()
+
+
+async def test_a_port_that_another_program_took_meanwhile_is_not_replaced_for_one_that_sleeps(rig):
+    ports, taken = PublicPorts(), sleeper()
+    ports.listen_with(lambda runtime, port: listen_for_runtime(rig.server, rig.context, runtime, "127.0.0.1", port))
+    number = ports.expose(a_conversation())
+    asleep = replace(taken, runtime=replace(taken.runtime, public_port=number))
+    assert not ports.reopen(asleep)
+    ports.close()
+    assert ports.reopen(asleep)
+    ports.withdraw(replace(asleep, why=Why(Reason.REQUESTED, "stopped by a caller")))
+    assert not ports._open

@@ -1,0 +1,17 @@
+"""Which replicas are there. See `base.Presence`."""
+
+from collections.abc import Sequence
+
+from orchestrator.state import keys
+from orchestrator.state.funnel import Funnel, command, run
+
+
+class RedisPresence:
+    def __init__(self, funnel: Funnel) -> None:
+        self._funnel = funnel
+
+    async def renew(self, replica: str, *, ttl_ms: int) -> Sequence[str]:
+        return [str(one) for one in await self._funnel.one(run("presence", (keys.REPLICAS,), replica, ttl_ms))]
+
+    async def leave(self, replica: str) -> None:
+        await self._funnel.one(command("ZREM", keys.REPLICAS, replica))
