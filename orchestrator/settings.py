@@ -172,6 +172,8 @@ class OrchestratorSettings(BaseSettings):
     """Its cap."""
     undelete_seconds: float = Field(default=600.0, ge=0, le=2_592_000)
     """How long a deletion can be undone; 0 for not at all."""
+    drift_seconds: float = Field(default=60.0, ge=0, le=86_400)
+    """How often a runtime that runs is asked whether it still holds the configuration that was pushed; 0 for never."""
     max_runtimes: int = Field(default=0, ge=0)
     """Runtimes that run at once on this host, of all tenants; 0 for any number. Paused ones are not counted."""
     starts_per_minute: int = Field(default=0, ge=0)

@@ -101,6 +101,10 @@ class SessionKeys:
         for as long as the key that it was made from."""
         return _ticket(self._keys[0]) if self._keys else None
 
+    def digest_key(self) -> bytes | None:
+        """Under which stored values are digested; None when no key is configured."""
+        return hmac.digest(self._keys[0], b"digests of configuration", "sha256") if self._keys else None
+
     def accepts_ticket(self, candidate: str | None) -> bool:
         """Whether this is the ticket of a key."""
         given = (candidate or "").encode(errors="surrogatepass")

@@ -11,6 +11,7 @@ from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Decision, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why
+from orchestrator.domain.drift import Drift
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.operation import Operation
 from orchestrator.domain.restarts import RestartPolicy
@@ -355,15 +356,35 @@ def configuration_out(conversation: Conversation, wanted: str) -> dict[str, Any]
     if conversation.phase not in ADDRESSED or runtime is None or runtime.held is None:
         return None
     held, trouble = runtime.held, conversation.trouble
+    drifted = [] if conversation.drift is None or conversation.drift.repaired_at else list(conversation.drift.parts)
     return {
         "held": held.generation or None,
         "digest": held.digest or None,
         "wanted": wanted,
-        "current": held.generation == wanted and trouble is None,
+        "current": held.generation == wanted and trouble is None and not drifted,
+        "names": {
+            "settings": list(held.settings),
+            "git_providers": list(held.providers),
+            "secrets": list(held.secrets),
+        },
         "pushed_at": rfc3339(held.at),
+        "compared": None if held.seen is None else "values" if held.seen.values else "names",
+        "drifted": drifted,
+        "drift": None if conversation.drift is None else _drift(conversation.drift),
         "trouble": None
         if trouble is None
         else {"problem": trouble.problem, "tries": trouble.tries, "retry_at": rfc3339(trouble.retry_at)},
+    }
+
+
+def _drift(drift: Drift) -> dict[str, Any]:
+    """The last one; `repair_at` is when this one, or else the next one, may be repaired."""
+    return {
+        "parts": list(drift.parts),
+        "seen_at": rfc3339(drift.seen_at),
+        "repaired_at": rfc3339(drift.repaired_at) if drift.repaired_at else None,
+        "repair_at": rfc3339(drift.repair_at),
+        "repairs": drift.repairs,
     }
 
 

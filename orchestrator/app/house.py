@@ -307,7 +307,7 @@ async def _furnish(
     )
     admission = Admission(store, layers.settings, idleness, settings.limits)
     deaths = Deaths(surroundings, store.operations, store.saga, admission, settings.restarts)
-    tending = Tending(surroundings, store.inbox, events, deaths)
+    tending = Tending(surroundings, store.inbox, events, deaths, drift_seconds=settings.drift_seconds)
     suspension = Suspension(surroundings, store, deaths, events, idleness, admission)
     lifecycle = Lifecycle(
         surroundings,

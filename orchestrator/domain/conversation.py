@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 
+from orchestrator.domain.drift import Drift, Seen
 from orchestrator.domain.errors import IllegalTransition, PermanentError
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 
@@ -169,6 +170,8 @@ class Held:
     at: datetime
     secrets: tuple[str, ...] = ()  #: names that were put there by us, so that a removed one can be removed
     providers: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()  #: JSON pointers into the runtime's settings
+    seen: Seen | None = None  #: what the runtime said of it then; None: not known
 
 
 @dataclass(frozen=True)
@@ -227,6 +230,7 @@ class Conversation:
     restart_at: datetime | None = None  #: it died and starts again by itself then
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
     trouble: PushTrouble | None = None  #: a change of its configuration could not be pushed so far
+    drift: Drift | None = None  #: the last change of its configuration that somebody made in the runtime
     was_ready: bool = False  #: it was ready once, so its volume holds work
     version: int = 1
     fence: int = 0

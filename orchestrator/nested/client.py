@@ -6,7 +6,7 @@ runtime said in its own closed words. Bodies of ours never enter an error.
 
 import re
 import ssl
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -26,6 +26,7 @@ _ALIVE_SECONDS = 2.0
 #: Runtimes are reached over plain http on addresses of our own. httpx would read every certificate of the machine for
 #: each client, which took longer than all calls of a start together.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+_DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -108,6 +109,27 @@ class RuntimeClient:
         except Refused as exc:
             if exc.status != 404:
                 raise
+
+    async def digests(self, names: Mapping[str, Sequence[str]]) -> dict[str, str]:
+        """One digest for each part of `names` over what is stored under these names now."""
+        answer = await self._call("POST", "/api/settings/digests", json={part: list(names[part]) for part in names})
+        found = {part: answer.get(part) for part in names} if isinstance(answer, dict) else {}
+        if not found or not all(isinstance(text, str) and _DIGEST.fullmatch(text) for text in found.values()):
+            raise RuntimeUnreachable("the runtime answered its digests with something else")
+        return {part: str(text) for part, text in found.items()}
+
+    async def settings(self) -> dict[str, Any]:
+        """The newer settings record, secrets hidden."""
+        answer = await self._call("GET", "/api/settings")
+        return answer if isinstance(answer, dict) else {}
+
+    async def secret_names(self) -> frozenset[str]:
+        """Of the secrets that are stored. Raises `RuntimeUnreachable` for nonsense."""
+        answer = await self._call("GET", "/api/settings/secrets")
+        items = answer.get("secrets") if isinstance(answer, dict) else None
+        if not isinstance(items, list):
+            raise RuntimeUnreachable("the runtime answered its list of secrets with something else")
+        return frozenset(str(item.get("name")) for item in items if isinstance(item, dict))
 
     async def unset_git_providers(self) -> None:
         await self._call("POST", "/api/unset-provider-tokens", json={})

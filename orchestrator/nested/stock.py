@@ -24,7 +24,11 @@ def settings_body(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 def provider_secrets(bundle: Bundle) -> dict[str, SecretText]:
     """The git providers' tokens under the names that they travel by."""
-    return {f"{provider.name}_token": provider.token for provider in bundle.providers}
+    return {secret_of_provider(provider.name): provider.token for provider in bundle.providers}
+
+
+def secret_of_provider(name: str) -> str:
+    return f"{name}_token"
 
 
 def conversation_body(conversation_id: str, request: StartRequest, bundle: Bundle, workspace: str) -> dict[str, Any]:

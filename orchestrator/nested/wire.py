@@ -3,7 +3,7 @@
 The older flat settings record carries the common fields; the rest goes as `agent_settings_diff` of a PATCH.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,13 +75,37 @@ def settings_rest(settings: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-def providers_body(providers: Sequence[GitProvider]) -> dict[str, Any]:
-    """The map form of `POST /api/add-git-providers`."""
+def pointers(settings: Mapping[str, Any]) -> tuple[str, ...]:
+    """JSON pointers into a runtime's own record to each value that `settings` set there, in order."""
+    found = [
+        _pointer(path)
+        for part in ("agent_settings", "conversation_settings")
+        for path in _leaves((part,), settings.get(part))
+    ]
+    return tuple(sorted([*found, *(_pointer(("older", name)) for name in settings.get("older", {}))]))
+
+
+def _leaves(path: tuple[str, ...], value: Any) -> Iterator[tuple[str, ...]]:
+    if isinstance(value, Mapping) and value:
+        for name, item in value.items():
+            yield from _leaves((*path, str(name)), item)
+    elif value is not None:
+        yield path
+
+
+def _pointer(path: Sequence[str]) -> str:
+    return "".join("/" + name.replace("~", "~0").replace("/", "~1") for name in path)
+
+
+def providers_body(providers: Sequence[GitProvider], *, keep_others: bool = False) -> dict[str, Any]:
+    """The map form of `POST /api/add-git-providers`. `keep_others`, which our own runtime knows: those that are not
+    named stay."""
     return {
+        **({"keep_others": True} if keep_others else {}),
         "provider_tokens": {
             provider.name: {"token": provider.token.open(), "host": provider.host, "user_id": provider.user_id}
             for provider in providers
-        }
+        },
     }
 
 

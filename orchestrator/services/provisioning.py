@@ -14,7 +14,15 @@ import anyio
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phase, Reason, StartFailed, Why, advance
-from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed, RuntimeNotFound, StoreUnavailable
+from orchestrator.domain.drift import Seen
+from orchestrator.domain.errors import (
+    Conflict,
+    LeaseLost,
+    PreconditionFailed,
+    RuntimeNotFound,
+    RuntimeUnreachable,
+    StoreUnavailable,
+)
 from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.domain.step_seconds import STEP_SECONDS
@@ -36,6 +44,8 @@ from orchestrator.drivers.base import (
 )
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
+from orchestrator.nested.refusals import Refused
+from orchestrator.services.drift import seen_by
 from orchestrator.services.effective import Effective
 from orchestrator.services.held import held_by
 from orchestrator.services.keys import KeyRing, RuntimeKeys
@@ -108,6 +118,7 @@ class Provisioning:
     generation_pushed: str = ""  #: of the configuration, read before its first call
     bundle: wire.Bundle | None = None  #: what it is configured with, from the first call of these to the commit point
     held: Held | None = None
+    seen: Seen | None = None  #: what the runtime says of its configuration, before anybody else can change it
 
     @property
     def labels(self) -> OwnerLabels:
@@ -345,7 +356,9 @@ async def push_secrets(start: Provisioning) -> None:
 async def _holds(start: Provisioning) -> Held:
     """What the runtime was configured with. A change that came meanwhile leaves that unknown."""
     now = await start.house.generation(start.conversation.tenant, start.conversation.user)
-    held = held_by(made(start.bundle), made(start.keys).inner, now, at=start.house.clock.now())
+    held = replace(
+        held_by(made(start.bundle), made(start.keys).inner, now, at=start.house.clock.now()), seen=start.seen
+    )
     return held if now == start.generation_pushed else replace(held, generation="", digest="")
 
 
@@ -366,7 +379,16 @@ async def create_nested_conversation(start: Provisioning) -> None:
     else:
         body = wire.conversation_body(start.conversation.id, request)
     async with client_of(start) as client:
+        start.seen = await _seen(start, client)
         await client.create_conversation(body, timeout=CONVERSE_SECONDS)
+
+
+async def _seen(start: Provisioning, client: RuntimeClient) -> Seen | None:
+    key = made(start.keys).inner
+    held = held_by(made(start.bundle), key, "", at=start.house.clock.now())
+    with suppress(Refused, RuntimeUnreachable):  # then the first round pushes once more
+        return await seen_by(client, held, key, is_stock=made(start.endpoint).stock)
+    return None
 
 
 async def publish_route(start: Provisioning) -> None:
@@ -376,7 +398,7 @@ async def publish_route(start: Provisioning) -> None:
     if start.bundle is not None:  # else this is a second try
         start.held, start.bundle = await _holds(start), None
     exposed = replace(start.conversation, runtime=replace(runtime, address=f"{endpoint.host}:{endpoint.port}"))
-    exposed = replace(exposed, runtime=replace(made(exposed.runtime), held=start.held), trouble=None)
+    exposed = replace(exposed, runtime=replace(made(exposed.runtime), held=start.held), trouble=None, drift=None)
     port = start.house.expose(exposed)
     started = replace(made(exposed.runtime), public_port=port, started_at=start.house.clock.now())
     exposed = replace(exposed, runtime=started, was_ready=True)

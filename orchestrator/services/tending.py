@@ -15,6 +15,7 @@ from orchestrator.domain.ids import message_event_id
 from orchestrator.drivers.base import Condition, ExitCause, Handle, Pausable
 from orchestrator.nested import wire
 from orchestrator.services.deaths import Deaths
+from orchestrator.services.drift import Looks
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.services.upkeep import Upkeep
@@ -30,10 +31,17 @@ class Tending:
     """One round for one conversation."""
 
     def __init__(
-        self, house: Surroundings, inbox: Inbox, events: EventLog, deaths: Deaths, *, round_ms: int = 10_000
+        self,
+        house: Surroundings,
+        inbox: Inbox,
+        events: EventLog,
+        deaths: Deaths,
+        *,
+        drift_seconds: float = 60.0,
+        round_ms: int = 10_000,
     ) -> None:
         self._deaths = deaths
-        self._upkeep = Upkeep(house)
+        self._upkeep = Upkeep(house, Looks(house.clock, seconds=drift_seconds))
         self._house = house
         self._inbox = inbox
         self._events = events

@@ -47,6 +47,12 @@ SPARES_ASKED = Counter(
 REFUSED = Counter(
     "nestor_admission_refused", "Starts refused by a limit, by the rule that refused.", ("rule",), registry=REGISTRY
 )
+DRIFTS = Counter(
+    "nestor_configuration_drifts",
+    "Parts of a pushed configuration that somebody changed in a runtime.",
+    ("part",),
+    registry=REGISTRY,
+)
 LEASES_LOST = Counter("nestor_leases_lost", "Acts that ended because their lease was lost.", registry=REGISTRY)
 WORK_FAILED = Counter("nestor_work_failed", "Acts on conversations that ended by an exception.", registry=REGISTRY)
 ORPHANS = Counter("nestor_orphans_removed", "Runtimes removed because no record owned them.", registry=REGISTRY)

@@ -57,10 +57,12 @@ class TypedProviderItem(ProviderItem):
 
 
 class ProvidersBody(Body):
-    """Both forms of the call; `named` is the one form that the rest of the code sees."""
+    """Both forms of the call; `named` is the one form that the rest of the code sees. `keep_others` is our own: what is
+    not named stays."""
 
     provider_tokens: dict[str, ProviderItem] | None = None
     providers: list[TypedProviderItem] | None = None
+    keep_others: bool = False
 
     @property
     def named(self) -> dict[str, ProviderItem]:
@@ -83,7 +85,11 @@ class ProvidersBody(Body):
 @router.post("/add-git-providers")
 def add_git_providers(state: StateDependency, body: ProvidersBody) -> JSONResponse:
     state.git_providers.replace(
-        [GitProvider(name, item.token, item.host, item.user_id, item.repositories) for name, item in body.named.items()]
+        [
+            GitProvider(name, item.token, item.host, item.user_id, item.repositories)
+            for name, item in body.named.items()
+        ],
+        keep_others=body.keep_others,
     )
     return JSONResponse({"message": "Git providers stored"})
 

@@ -94,13 +94,15 @@ class GitProviderStore:
         """Every stored provider by name."""
         return {name: _opened(name, found) for name, found in self._record.read().git_providers.items()}
 
-    def replace(self, providers: Sequence[GitProvider]) -> None:
-        """Make these the stored providers: one without a token keeps the stored token, one not named is dropped."""
+    def replace(self, providers: Sequence[GitProvider], *, keep_others: bool = False) -> None:
+        """Make these the stored providers: one without a token keeps the stored token, one not named is dropped unless
+        `keep_others`."""
 
         def merge(file: ProvidersFile) -> ProvidersFile:
             kept = {name: found.token for name, found in file.git_providers.items()}
             merged = [replace(item, token=item.token or kept.get(item.name)) for item in providers]
-            return ProvidersFile(git_providers={item.name: _stored(item) for item in merged})
+            others = file.git_providers if keep_others else {}
+            return ProvidersFile(git_providers={**others, **{item.name: _stored(item) for item in merged}})
 
         self._record.change(merge)
 

@@ -54,7 +54,10 @@ def told(nestor: Nestor, *paths: str) -> list[tuple[str, str, Any]]:
     return [
         (one.method, one.path, one.body)
         for one in nestor.engine.script.received
-        if one.method != "GET" and one.path.startswith("/api/") and "/conversations" not in one.path
+        if one.method != "GET"
+        and one.path.startswith("/api/")
+        and "/conversations" not in one.path
+        and one.path != "/api/settings/digests"
     ]
 
 

@@ -28,9 +28,10 @@ async def test_configuration_is_pushed_in_order_and_then_the_conversation(nestor
         "/api/settings",
         "/api/add-git-providers",
         "/api/secrets",
+        "/api/settings/digests",
         "/api/conversations",
     ]
-    settings, providers, secrets, conversation = (body for _, body in posts)
+    settings, providers, secrets, digests, conversation = (body for _, body in posts)
     assert settings == {
         "agent": "CodeActAgent",
         "llm_model": "openai/scripted",
@@ -39,6 +40,7 @@ async def test_configuration_is_pushed_in_order_and_then_the_conversation(nestor
     github = {"token": "ghp_token_of_the_tests", "host": "http://127.0.0.1:9", "user_id": "7"}
     assert providers == {"provider_tokens": {"github": github}}
     assert secrets == {"secrets": {"DEPLOY_KEY": "deploy-value", "ONLY_HERE": "here"}}
+    assert (digests["git_providers"], digests["secrets"]) == (["github"], ["DEPLOY_KEY", "ONLY_HERE"])
     assert conversation == {"conversation_id": accepted["id"], "initial_user_msg": "hello"}
 
     operation = await nestor.ended(key, record["operation"])

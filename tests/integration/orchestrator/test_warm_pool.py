@@ -61,7 +61,7 @@ async def test_a_hit_asks_nothing_of_the_engine_and_is_told(data_dir: Path, engi
         runtime = engine.runtimes[name]
         assert is_spare(runtime.spec.labels), "a bound spare keeps its labels"
         posts = [path for path, _ in engine.script.posts(name)]
-        assert posts == ["/api/init", "/api/settings", "/api/conversations"]
+        assert posts == ["/api/init", "/api/settings", "/api/settings/digests", "/api/conversations"]
         asked = [one for one in engine.script.received if one.path == "/api/init"]
         assert {one.method for one in asked} == {"GET", "POST"}
         assert all(one.headers.keys().isdisjoint({"x-session-api-key", "x-init-api-key"}) for one in asked)
