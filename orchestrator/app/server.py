@@ -175,6 +175,7 @@ def _front(settings: OrchestratorSettings, house: House) -> FrontContext:
         domain=settings.domain,
     )
     house.routes.subscribe(front.recheck)
+    house.feed.subscribe(house.routes.changed)
     house.activity.watch(front.upstreams.in_use)
     return front
 

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from orchestrator.domain.errors import TransientError
-from orchestrator.domain.ids import RuntimeId
+from orchestrator.domain.ids import ConversationId, RuntimeId
 from orchestrator.proxy.route import Found, Resolve, Route
 
 _OVERTAKEN_LIMIT = 3
@@ -25,7 +25,7 @@ class _Entry:
 
 class RouteCache:
     """Times in seconds. `ttl` holds for live routes, `negative_ttl` for what is unknown or cannot be reached. A request
-    waits `patience` for a route to be read again."""
+    waits `patience` for a route to be read again. What `changed` was told is looked at once in `check`."""
 
     def __init__(
         self,
@@ -36,6 +36,7 @@ class RouteCache:
         *,
         deadline: float = 5.0,
         patience: float = 0.25,
+        check: float = 0.25,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._load = load
@@ -44,7 +45,11 @@ class RouteCache:
         self._limit = limit
         self._deadline = deadline
         self._patience = patience
+        self._check = check
         self._clock = clock
+        self._routed: dict[ConversationId, RuntimeId] = {}  # of the entries that are live routes
+        self._changed: set[RuntimeId] = set()
+        self._checking: asyncio.Task[None] | None = None
         self._entries: dict[RuntimeId, _Entry] = {}
         self._loading: dict[RuntimeId, asyncio.Task[Found]] = {}
         self._tasks: set[asyncio.Task[Found]] = set()
@@ -80,9 +85,19 @@ class RouteCache:
             # else `invalidate` came while it was being loaded: what was read may be what was changed
         return found
 
+    def changed(self, conversation: ConversationId | None) -> None:
+        """Something of `conversation` may have changed on any replica, or of any (None): its route is read again soon,
+        and forgotten if it leads elsewhere. Requests go on meanwhile: most changes are none of a route."""
+        if conversation is None:
+            self._changed.update(self._routed.values())
+        elif conversation in self._routed:
+            self._changed.add(self._routed[conversation])
+        if self._changed and self._checking is None:
+            self._checking = asyncio.get_running_loop().create_task(self._check_changed())
+
     def invalidate(self, runtime: RuntimeId) -> None:
         """Forget what is known of `runtime`; a load under way counts for nothing. Subscribers are told."""
-        self._entries.pop(runtime, None)
+        self._drop(runtime)
         self._loading.pop(runtime, None)
         for subscriber in self._subscribers:
             subscriber(runtime)
@@ -98,9 +113,35 @@ class RouteCache:
 
     async def close(self) -> None:
         """End the loads under way."""
-        for task in self._tasks:
+        ending = [*self._tasks, *([self._checking] if self._checking is not None else [])]
+        for task in ending:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*ending, return_exceptions=True)
+
+    async def _check_changed(self) -> None:
+        """One read for all that is told within a moment, as events of a running conversation are."""
+        while self._changed:
+            await asyncio.sleep(self._check)
+            changed, self._changed = self._changed, set()
+            await asyncio.gather(*map(self._check_route, changed))
+        self._checking = None
+
+    async def _check_route(self, runtime: RuntimeId) -> None:
+        entry = self._entries.get(runtime)
+        if entry is None or not isinstance(entry.found, Route):
+            return
+        try:
+            async with asyncio.timeout(self._deadline):
+                found = await self._load(runtime)
+        except Exception:  # noqa: BLE001 - the edge of a task: what cannot be read now is read when the entry is old
+            return
+        if self._entries.get(runtime) is entry and not (isinstance(found, Route) and found.leads_to(entry.found)):
+            self.invalidate(runtime)
+
+    def _drop(self, runtime: RuntimeId) -> None:
+        entry = self._entries.pop(runtime, None)
+        if entry is not None and isinstance(entry.found, Route):
+            self._routed.pop(entry.found.conversation, None)
 
     def _begin(self, runtime: RuntimeId) -> asyncio.Task[Found]:
         task = asyncio.get_running_loop().create_task(self._fetch(runtime))
@@ -128,8 +169,10 @@ class RouteCache:
         if failed:
             return
         found = task.result()
-        self._entries.pop(runtime, None)  # so that it becomes the youngest
+        self._drop(runtime)  # so that it becomes the youngest
         ttl = self._ttl if isinstance(found, Route) else self._negative_ttl
         self._entries[runtime] = _Entry(found, self._clock() + ttl)
+        if isinstance(found, Route):
+            self._routed[found.conversation] = runtime
         if len(self._entries) > self._limit:
-            del self._entries[next(iter(self._entries))]
+            self._drop(next(iter(self._entries)))

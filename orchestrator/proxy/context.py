@@ -81,7 +81,7 @@ class FrontContext:
             return
         for user in self.upstreams.open_for(runtime):
             route = user.route
-            if not isinstance(found, Route) or _place(found) != _place(route):
+            if not isinstance(found, Route) or not found.leads_to(route):
                 user.revoke()
 
     def _turn(self) -> None:
@@ -94,7 +94,3 @@ class FrontContext:
         task = asyncio.get_running_loop().create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
-
-
-def _place(route: Route) -> tuple[int, str, int, str]:
-    return route.generation, route.host, route.port, route.session_key_hash

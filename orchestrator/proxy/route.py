@@ -20,6 +20,13 @@ class Route:
     session_key_hash: str  #: SHA-256 hex of the key that clients hold
     inner_key: SecretText  #: what the runtime accepts; put in place of the client's
 
+    def leads_to(self, other: "Route") -> bool:
+        """Whether both mean the same runtime of the same generation at the same place, opened by the same key."""
+        return self._place() == other._place()
+
+    def _place(self) -> tuple[int, str, int, str]:
+        return self.generation, self.host, self.port, self.session_key_hash
+
 
 @dataclass(frozen=True)
 class Unavailable:

@@ -40,6 +40,12 @@ class EventFeed:
         self._changes = changes
         self._look_again = look_again
         self._waiting: dict[ConversationId, anyio.Event] = {}
+        self._listeners: list[Callable[[ConversationId | None], None]] = []
+
+    def subscribe(self, listener: Callable[[ConversationId | None], None]) -> None:
+        """Have `listener` called with each conversation that changed on any replica, with None when changes may have
+        been missed."""
+        self._listeners.append(listener)
 
     async def run(self) -> None:
         """Until cancelled: wake those whose conversation changed."""
@@ -47,11 +53,17 @@ class EventFeed:
             try:
                 async for id in self._changes.listen():
                     self._wake(id)
+                    self._tell(id)
             except StoreUnavailable as exc:
                 log.warning("feed.not_listening", problem=exc.message)
             for id in list(self._waiting):
                 self._wake(id)
             await anyio.sleep(_LISTEN_AGAIN_SECONDS)
+            self._tell(None)
+
+    def _tell(self, id: ConversationId | None) -> None:
+        for listener in self._listeners:
+            listener(id)
 
     async def probe(self, conversation: Conversation, *, after: int) -> None:
         """Raises what a reader from there would meet at once: `DamagedEvents`, `StoreUnavailable`."""

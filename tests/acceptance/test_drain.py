@@ -124,6 +124,7 @@ def test_a_conversation_stays_connected_through_the_other_replica() -> None:
         session = made["runtime"]["session_key"]
         sockets = [Socket(origin(replica, made), made["id"], session) for replica in (first, second)]
         assert all(one.open.wait(20) for one in sockets)
+        a_route_that_one_replica_withdraws_is_none_on_the_other(first, second, key)
         began = time.monotonic()
         status = first.end()
         assert (status, time.monotonic() - began < 30) == (0, True)
@@ -140,6 +141,21 @@ def test_a_conversation_stays_connected_through_the_other_replica() -> None:
         assert after["runtime"]["generation"] == made["runtime"]["generation"]
         assert second.end() == 0
         assert sockets[1].closed(5) == 1012
+
+
+def a_route_that_one_replica_withdraws_is_none_on_the_other(
+    first: OrchestratorProcess, second: OrchestratorProcess, key: str
+) -> None:
+    made = first.call("POST", "/api/v2/conversations?wait=ready&timeout=90", key, json={}, status=200)
+    headers = {"X-Session-API-Key": made["runtime"]["session_key"]}
+    url = f"{origin(second, made)}/server_info"
+    socket = Socket(origin(second, made), made["id"], made["runtime"]["session_key"])
+    with httpx.Client(headers=headers, trust_env=False, timeout=10) as client:
+        assert client.get(url).status_code == 200
+        assert socket.open.wait(20)
+        first.call("DELETE", f"/api/v2/conversations/{made['id']}", key, status=202)
+        wait_for(lambda: client.get(url).status_code == 404, 1)
+    assert socket.closed(5) == 1012
 
 
 def test_leases_are_given_back_so_that_the_next_one_begins_at_once(data_dir: Path) -> None:

@@ -140,3 +140,38 @@ async def test_closing_ends_loads_under_way() -> None:
     await cache.close()
     with pytest.raises(asyncio.CancelledError):
         await asked
+
+
+@pytest.mark.parametrize("told", [ROUTE.conversation, None], ids=["of this one", "of any"])
+async def test_a_route_that_changed_on_another_replica_is_forgotten(told: ConversationId | None) -> None:
+    for found in (None, Unavailable("paused"), replace(ROUTE, generation=2), replace(ROUTE, session_key_hash="other")):
+        store = Store()
+        cache = store.cache(check=0.01)
+        forgotten: list[RuntimeId] = []
+        cache.subscribe(forgotten.append)
+        await cache.resolve(ID)
+        store.found = found
+        cache.changed(told)
+        async with asyncio.timeout(5):
+            while not forgotten:
+                await asyncio.sleep(0.001)
+        assert cache.known(ID) is None
+        await cache.close()
+
+
+async def test_changes_that_are_none_of_the_route_cost_one_read_and_leave_it() -> None:
+    store = Store()
+    cache = store.cache(check=0.02)
+    await cache.resolve(ID)
+    store.found = replace(ROUTE)
+    for _ in range(100):
+        cache.changed(ROUTE.conversation)
+        cache.changed(ConversationId("another"))
+    await asyncio.sleep(0.1)
+    assert cache.known(ID) is ROUTE
+    assert store.loads == 2
+    store.down = True
+    cache.changed(ROUTE.conversation)
+    await asyncio.sleep(0.1)
+    assert cache.known(ID) is ROUTE
+    await cache.close()
