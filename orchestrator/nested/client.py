@@ -7,7 +7,7 @@ runtime said in its own closed words. Bodies of ours never enter an error.
 import re
 import ssl
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,9 +16,10 @@ import httpx
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.binding import Connect, OneConnection, bind, says_dormant
+from orchestrator.nested.binding import PATH, Connect, OneConnection, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
 from orchestrator.security.connecting import Transport
+from orchestrator.telemetry import metrics
 
 MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
 _POLL_SECONDS = 0.05
@@ -27,6 +28,8 @@ _ALIVE_SECONDS = 2.0
 #: each client, which took longer than all calls of a start together.
 _TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
+#: a connection that was idle for longer is not used again: the runtime ends it after five seconds
+_LIMITS = httpx.Limits(max_connections=2, keepalive_expiry=2.0)
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -55,6 +58,10 @@ class RuntimeClient:
         self._guards = {name: str(number) for name, number in named.items() if number is not None}
         self._headers = {"X-Session-API-Key": inner_key.open(), **self._guards}
 
+    def is_for(self, origin: str, inner_key: SecretText) -> bool:
+        """Whether it asks the runtime at this origin, under this key."""
+        return self._origin == origin and self._headers["X-Session-API-Key"] == inner_key.open()
+
     async def alive(self) -> bool:
         """Whether `/alive` answers 200 now."""
         request = self._http.build_request("GET", self._origin + "/alive", timeout=_ALIVE_SECONDS)
@@ -76,7 +83,8 @@ class RuntimeClient:
     async def init(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
         """Bind a dormant runtime, which proves before and on the same connection that it knows the init key. Raises
         `Impostor`; `NotDormant` when it says that it was bound before; see `binding.bind`."""
-        await bind(self._connect, self._origin, init_key, self._guards, body)
+        with _measured("POST", PATH):  # and what is asked before it
+            await bind(self._connect, self._origin, init_key, self._guards, body)
 
     async def wait_dormant(self) -> None:
         """Until it says that it waits to be bound. Ends only by the caller's deadline."""
@@ -206,7 +214,10 @@ class RuntimeClient:
             timeout=timeout,
         )
         try:
-            with anyio.fail_after(timeout):  # for all of the answer: httpx's own limit begins anew with each piece
+            with (
+                _measured(method, path),
+                anyio.fail_after(timeout),
+            ):  # for all of the answer: httpx's own limit begins anew with each piece
                 response = await self._http.send(request, stream=True, follow_redirects=False)
                 try:
                     body = await _read(response, call)
@@ -234,9 +245,14 @@ class RuntimeClients:
 
         `fence` and `generation` go with every call: the runtime refuses a lower fence and another generation.
         """
-        own = self._transport or Transport(verify=_TRUSTS_NOBODY, limits=httpx.Limits(max_connections=2))
+        own = self._transport or Transport(verify=_TRUSTS_NOBODY, limits=_LIMITS)
         async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
             yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
+
+
+def _measured(method: str, path: str) -> AbstractContextManager[object]:
+    """The beginning of the path is the same for all conversations."""
+    return metrics.RUNTIME_CALL_SECONDS.labels(f"{method} {'/'.join(path.split('/')[:3])}").time()
 
 
 async def _read(response: httpx.Response, call: str) -> bytes:

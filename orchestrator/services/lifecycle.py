@@ -1,6 +1,6 @@
 """What is done to a conversation that is due: start it, tend it, pause it, stop it, or delete it, under its lease."""
 
-from contextlib import nullcontext, suppress
+from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
 
@@ -245,7 +245,10 @@ class Lifecycle:
         began = self._house.clock.monotonic()
         try:
             pool = self._house.pool
-            with anyio.fail_after(left), nullcontext() if pool is None else pool.start_under_way():
+            async with AsyncExitStack() as start.connections:
+                start.connections.enter_context(anyio.fail_after(left))
+                if pool is not None:
+                    start.connections.enter_context(pool.start_under_way())
                 await saga.run(
                     steps_of(self._house),
                     start,

@@ -5,8 +5,8 @@ commit point is `publish`, one compare-and-set. A step raises `StartFailed` (wit
 `NestorError`, or lets the deadline end it.
 """
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -119,6 +119,9 @@ class Provisioning:
     bundle: wire.Bundle | None = None  #: what it is configured with, from the first call of these to the commit point
     held: Held | None = None
     seen: Seen | None = None  #: what the runtime says of its configuration, before anybody else can change it
+    #: one client for all calls of the start; None: one for each
+    connections: AsyncExitStack | None = None
+    client: RuntimeClient | None = None
 
     @property
     def labels(self) -> OwnerLabels:
@@ -427,12 +430,12 @@ STEPS: Sequence[Step[Provisioning]] = (
     Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
     Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
     Step("start", start_runtime, needless=_is_warm),  # undone by "create", as everything that lives in the runtime
-    Step("alive", wait_alive, needless=_is_warm),
+    Step("alive", wait_alive, needless=_is_warm, logged_beside=True),
     Step("init", bind_runtime, needless=_is_warm),
-    Step("settings", push_settings),
-    Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers),
-    Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets),
-    Step("converse", create_nested_conversation),
+    Step("settings", push_settings, logged_beside=True),
+    Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged_beside=True),
+    Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets, logged_beside=True),
+    Step("converse", create_nested_conversation, logged_beside=True),
     Step("publish", publish_route, undo=withdraw_route),
 )
 STAGES = tuple(step.name for step in STEPS)
@@ -454,8 +457,15 @@ def made(value: T | None) -> T:
     return value
 
 
-def client_of(start: Provisioning) -> AbstractAsyncContextManager[RuntimeClient]:
-    """Of the runtime that is being started, under its keys."""
-    return start.house.clients.open(
-        made(start.endpoint).origin, made(start.keys).inner, fence=start.lease.fence, generation=start.generation
-    )
+@asynccontextmanager
+async def client_of(start: Provisioning) -> AsyncIterator[RuntimeClient]:
+    """Of the runtime that is being started, under its keys. The next steps of the start get the same one."""
+    origin, key = made(start.endpoint).origin, made(start.keys).inner
+    opened = start.house.clients.open(origin, key, fence=start.lease.fence, generation=start.generation)
+    if start.connections is None:
+        async with opened as client:
+            yield client
+        return
+    if start.client is None or not start.client.is_for(origin, key):
+        start.client = await start.connections.enter_async_context(opened)
+    yield start.client

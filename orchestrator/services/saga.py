@@ -1,4 +1,4 @@
-"""A saga: steps with undo, logged before they run. `provisioning.py` has the steps, this file runs them.
+"""A saga: steps with undo, logged before they run (or beside, where nobody undoes them). `provisioning.py` has the steps, this file runs them.
 
 A step that may have run is undone, whether or not it answered. Every do and undo can run twice. An undo that fails is
 `stuck`: the log keeps it with a message, and whoever claims the conversation next tries again.
@@ -6,6 +6,7 @@ A step that may have run is undone, whether or not it answered. Every do and und
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Generic, TypeVar
 
 import anyio
@@ -49,6 +50,9 @@ class Step(Generic[C]):
     tell: Callable[[C], str | None] = _no_word  #: what is told of it when it is done
     #: whether an earlier step has done what it does, and undoes that: it is passed over, and is not logged
     needless: Callable[[C], bool] = _never
+    #: its entry in the log is written while it runs, not before: nobody undoes by it, and who is asked for something
+    #: looks at the fence as well
+    logged_beside: bool = False
 
 
 class StepFailed(Exception):
@@ -94,8 +98,13 @@ async def run(
             if step.needless(context):
                 progress.succeeded(step.name)
                 continue
-            await saga.started(lease, step.name, note=step.note(context), told=progress.told())
-            await within(step.name, seconds[step.name], step.do(context))
+            entry = partial(saga.started, lease, step.name, note=step.note(context), told=progress.told())
+            doing = partial(_done, step, context, seconds[step.name])
+            if step.logged_beside:
+                await _beside(entry, doing)
+            else:
+                await entry()
+                await doing()
             committed = step is steps[-1]
             progress.succeeded(step.name, step.tell(context))
         await saga.clear(lease, told=progress.told())
@@ -110,6 +119,28 @@ async def run(
         if isinstance(exc, Exception):
             raise StepFailed(current, exc) from exc
         raise
+
+
+async def _done(step: Step[C], context: C, seconds: float) -> None:
+    await within(step.name, seconds, step.do(context))
+
+
+async def _beside(entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
+    """Both, at the same time. Raises what the first one to fail raises; the other is cancelled then."""
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as tasks:
+
+        async def kept(one: Callable[[], Awaitable[None]]) -> None:
+            try:
+                await one()
+            except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
+                failures.append(exc)
+                tasks.cancel_scope.cancel()
+
+        tasks.start_soon(kept, entry)
+        await kept(doing)
+    if failures:
+        raise failures[0]
 
 
 async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaLog) -> bool:

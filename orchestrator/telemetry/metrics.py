@@ -34,6 +34,9 @@ START_SECONDS = Histogram(
 STEP_SECONDS = Histogram(
     "nestor_start_step_seconds", "Steps of starts.", ("step", "outcome"), buckets=_SLOW, registry=REGISTRY
 )
+RUNTIME_CALL_SECONDS = Histogram(
+    "nestor_runtime_call_seconds", "Calls to runtimes, answered or not.", ("call",), buckets=_SLOW, registry=REGISTRY
+)  #: call: method and the first two parts of the path
 UNDO_STUCK = Counter("nestor_undo_stuck", "Undos that failed and are tried again.", ("step",), registry=REGISTRY)
 STEPS_OVERDUE = Counter(
     "nestor_steps_overdue", "Steps of sagas, and undos, that took longer than they may.", ("step",), registry=REGISTRY

@@ -65,6 +65,8 @@ async def test_a_conversations_life_is_counted_and_nothing_names_it(nestor: Nest
     assert more(before, after, "nestor_start_seconds_count", "cold") == 1
     assert more(before, after, "nestor_start_step_seconds_count", "failed", "settings") == 1
     assert more(before, after, "nestor_start_step_seconds_count", "succeeded", "publish") == 1
+    assert more(before, after, "nestor_runtime_call_seconds_count", "POST /api/init") == 2
+    assert more(before, after, "nestor_runtime_call_seconds_count", "POST /api/conversations") >= 2  # and its message
     assert more(before, after, "nestor_admission_refused_total", "tenant.runtimes") == 1
     assert more(before, after, "nestor_tick_seconds_count", "workers") > 0
     assert (after["nestor_conversations", "ready"], after["nestor_conversations", "failed"]) == (1, 1)

@@ -1,6 +1,8 @@
 """The generic tests of a saga, over the real steps with a spare: every step twice, a failure at every step, every undo
 twice; and a replica that dies at each of its calls, before it and behind it, after which another one goes on."""
 
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,7 +15,7 @@ from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
 from orchestrator.domain.spares import Stock
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
-from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services import saga
 from orchestrator.services.effective import Effective
@@ -145,6 +147,33 @@ async def test_every_step_twice_is_as_once(world: World) -> None:
     await world.run(start, [twice(step) for step in ALL_STEPS])
     assert world.serving(conversation) == [spare]
     await world.nothing_else(but={spare})
+
+
+class Counted(RuntimeClients):
+    """How many of its clients are open, and how many were made."""
+
+    made = 0
+    open_now = 0
+
+    @asynccontextmanager
+    async def open(self, *where: Any, **more: Any) -> AsyncIterator[RuntimeClient]:
+        self.made, self.open_now = self.made + 1, self.open_now + 1
+        async with super().open(*where, **more) as client:
+            yield client
+        self.open_now -= 1
+
+
+@pytest.mark.parametrize("warm", [False, True])
+async def test_all_calls_of_a_start_go_through_one_client(world: World, warm: bool) -> None:
+    if warm:
+        await world.filled()
+    clients = Counted()
+    conversation = await world.store.conversations.create(a_conversation())
+    start = await world.begun(replace(world.house(), clients=clients), conversation)
+    async with AsyncExitStack() as start.connections:
+        await world.run(start)
+        assert (clients.made, clients.open_now, start.warm) == (1, 1, warm)
+    assert clients.open_now == 0
 
 
 @pytest.mark.parametrize("fail_at", NAMES)

@@ -2,6 +2,7 @@
 
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import anyio
 import pytest
@@ -9,11 +10,12 @@ from support.records import claimed
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Why
+from orchestrator.domain.errors import LeaseLost
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.progress import OperationProgress
 from orchestrator.services.saga import Progress, Step, StepFailed, run, unwind
-from orchestrator.state.base import Lease
+from orchestrator.state.base import Lease, SagaLog
 from orchestrator.state.memory import MemoryStore
 
 pytestmark = pytest.mark.anyio
@@ -142,6 +144,64 @@ async def test_what_is_told_of_the_steps_is_in_the_operation_before_the_next_one
             await run(chain, world, lease=lease, saga=store.saga, progress=progress, seconds=SECONDS)
         assert seen.pop() == ["succeeded", "succeeded", "running"]
         assert await states() == last
+
+
+class Slow:
+    """A log whose entries take until somebody says so, or are refused."""
+
+    def __init__(self, log: SagaLog, *, refuses: str = "") -> None:
+        self._log = log
+        self._refuses = refuses
+        self.written = anyio.Event()
+        self.asked: list[str] = []
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._log, name)
+
+    async def started(self, lease: Lease, step: str, **more: Any) -> None:
+        self.asked.append(step)
+        if step == self._refuses:
+            raise LeaseLost("somebody else has it")
+        if step == "two":
+            await self.written.wait()
+        await self._log.started(lease, step, **more)
+
+
+async def test_a_step_that_nobody_undoes_runs_while_its_entry_is_written(store: MemoryStore, lease: Lease) -> None:
+    world, log = World(), Slow(store.saga)
+    chain = steps()
+
+    async def second(world: World) -> None:
+        await world.make("two")
+        log.written.set()
+
+    async def third(world: World) -> None:
+        assert await attempted(store, lease) == ["one", "two", "three"]
+
+    chain[1] = Step("two", second, logged_beside=True)
+    chain[2] = replace(chain[2], do=third)
+    with anyio.fail_after(10):
+        await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
+    assert world.things == {"one", "two"}
+    assert await attempted(store, lease) == []
+
+
+async def test_a_step_beside_which_the_lease_was_lost_is_broken_off_and_undoes_nothing(
+    store: MemoryStore, lease: Lease
+) -> None:
+    world, chain, log = World(), steps(), Slow(store.saga, refuses="two")
+    chain[1] = Step("two", lambda _: anyio.sleep_forever(), logged_beside=True)
+    with anyio.fail_after(10), pytest.raises(LeaseLost):
+        await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
+    assert world.things == {"one"}
+
+
+async def test_a_step_that_fails_beside_its_entry_is_undone_as_any_other(store: MemoryStore, lease: Lease) -> None:
+    world, chain, log = World(fail_at="two"), steps(), Slow(store.saga)
+    chain[1] = Step("two", lambda world: world.make("two"), logged_beside=True)
+    with anyio.fail_after(10), pytest.raises(StepFailed) as failed:
+        await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
+    assert (failed.value.step, world.things, await attempted(store, lease)) == ("two", set(), [])
 
 
 async def test_cancellation_undoes_as_well(store: MemoryStore, lease: Lease) -> None:
