@@ -128,7 +128,8 @@ class Side:
 
     def wake(self, *, counts: bool) -> None:
         """A conversation that idles is paused by policy, and is ready again for a message."""
-        path = f"/api/v2/conversations/{self.call('POST', '/api/v2/conversations?wait=ready&timeout=60', json=IDLE)['id']}"
+        record = self.call("POST", "/api/v2/conversations?wait=ready&timeout=60", json=IDLE)
+        path = f"/api/v2/conversations/{record['id']}"
         wait_for(lambda: self.call("GET", path)["phase"] == "paused", 60)
         time.sleep(0.5)
         began = time.perf_counter()

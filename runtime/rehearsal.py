@@ -97,6 +97,8 @@ def _calls(key: str) -> Iterator[tuple[str, str, Mapping[str, Any] | None]]:
     yield "PATCH", "/api/settings", {"agent_settings_diff": {"llm": _LLM}}
     yield "POST", "/api/add-git-providers", {"provider_tokens": {"github": {"token": key}}}
     yield "POST", "/api/secrets", {"secrets": {"REHEARSED": key}}
+    asked = {"settings": ["/agent_settings/llm/model"], "git_providers": ["github"], "secrets": ["REHEARSED"]}
+    yield "POST", "/api/settings/digests", asked
     yield "POST", "/api/conversations", {"conversation_id": str(id)}
     yield "GET", f"/api/conversations/{id}/events/search", None
 
