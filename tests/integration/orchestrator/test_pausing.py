@@ -141,7 +141,7 @@ async def test_a_use_wakes_what_policy_paused_and_not_what_a_caller_paused(nesto
     assert isinstance(found, Unavailable)
     assert found.session_key_hash, "its key may wake it"
     with anyio.fail_after(20):
-        woken = await nestor.house.wake(runtime)
+        woken = await nestor.house.wake(runtime, 20)
     assert isinstance(woken, Route)
     await nestor.until(key, record["id"], "paused")
     await nestor.call("POST", f"/api/v2/conversations/{record['id']}/pause", key, status=202)
@@ -151,7 +151,7 @@ async def test_a_use_wakes_what_policy_paused_and_not_what_a_caller_paused(nesto
     assert isinstance(held, Unavailable)
     assert held.session_key_hash is None, "no key wakes it"
     assert "resume" in held.message
-    assert isinstance(await nestor.house.wake(runtime), Unavailable)
+    assert isinstance(await nestor.house.wake(runtime, 20), Unavailable)
     assert (await nestor.call("GET", f"/api/v2/conversations/{record['id']}", key))["phase"] == "paused"
 
 
