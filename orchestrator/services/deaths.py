@@ -9,10 +9,12 @@ from datetime import timedelta
 
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Desired, Phase, Why, advance, fail, noted
+from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance, fail, noted
+from orchestrator.domain.errors import RuntimeNotFound
 from orchestrator.domain.ids import OperationId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.restarts import Restarts
+from orchestrator.drivers.base import Driver, ExitCause, Handle
 from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
 from orchestrator.services.provisioning import CREATE, Provisioning, Surroundings, made, runtime_name, save
@@ -21,6 +23,7 @@ from orchestrator.services.warm_start import stages_of
 from orchestrator.state.base import Lease, Operations, SagaLog
 
 log = structlog.get_logger(__name__)
+GONE = Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
 
 
 class Deaths:
@@ -88,3 +91,21 @@ class Deaths:
         if stored.operation != operation:  # a caller wanted something else in that moment
             await self._operations.forget(lease.tenant, operation)
         return stored
+
+
+async def how_it_died(driver: Driver, handle: Handle | None) -> Why:
+    """Of a runtime that does not run any more, as far as the engine knows: the cause, and its last lines."""
+    if handle is None:
+        return GONE
+    try:
+        observed = await driver.inspect(handle)
+    except RuntimeNotFound:
+        return GONE
+    tail = tuple(await driver.logs(handle))
+    if observed.cause is ExitCause.OOM:
+        return Why(Reason.OOM, "the runtime ran out of memory", "give it more memory, then start again", True, "", tail)
+    if observed.cause is ExitCause.DISK:
+        hint = "start it again and remove what is not needed, within ten minutes"
+        return Why(Reason.DISK_FULL, "workspace and state are larger than allowed", hint, True, "", tail)
+    status = "" if observed.exit_code is None else f" (exit status {observed.exit_code})"
+    return Why(Reason.RUNTIME_LOST, f"the runtime ended{status}", "start the conversation again", True, "", tail)

@@ -16,7 +16,7 @@ from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, 
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.services.admission import Admission
-from orchestrator.services.deaths import Deaths
+from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
@@ -42,7 +42,6 @@ WAITED_IN_VAIN = Why(
     retryable=True,
 )
 _IN_USE = Why(Reason.REQUESTED, "in use")
-_GONE = Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
 _SILENT = Why(
     Reason.HEALTH_TIMEOUT,
     "the runtime did not answer after its pause",
@@ -100,11 +99,11 @@ class Suspension:
         self._house.published(conversation)  # requests from now on find it paused, and wake it
         handle, driver = await self._handle(conversation), self._house.driver
         if handle is None or not isinstance(driver, Pausable):
-            return await self._lose(lease, conversation, _GONE)
+            return await self._lose(lease, conversation, GONE)
         try:
             await within("freeze", self._house.step_seconds["freeze"], driver.pause(handle, fence=lease.fence))
         except RuntimeNotFound:
-            return await self._lose(lease, conversation, _GONE)
+            return await self._lose(lease, conversation, await how_it_died(driver, handle))
         except StepOverdue as exc:  # told as what is stuck is, until it works
             await self._store.saga.started(lease, "freeze")
             await self._store.saga.stuck(lease, "freeze", exc.message)
@@ -121,7 +120,7 @@ class Suspension:
         """Paused and to stay so. Who asked for the pause last is what is told."""
         handle = await self._handle(conversation)
         if handle is None or (await self._condition(handle)) in (None, Condition.EXITED):
-            return await self._lose(lease, conversation, _GONE)
+            return await self._lose(lease, conversation, await how_it_died(self._house.driver, handle))
         await self._admission.give_back(lease)
         if conversation.desired is Desired.PAUSED:
             if conversation.why.reason is not Reason.REQUESTED:
@@ -138,12 +137,12 @@ class Suspension:
             conversation = await self._to(lease, conversation, Phase.RESUMING, conversation.why)
         handle, driver = await self._handle(conversation), self._house.driver
         if handle is None or not isinstance(driver, Pausable):
-            return await self._lose(lease, conversation, _GONE)
+            return await self._lose(lease, conversation, GONE)
         try:
             thawing = driver.unpause(handle, fence=lease.fence)
             endpoint = await within("thaw", self._house.step_seconds["thaw"], thawing)
         except RuntimeNotFound:
-            return await self._lose(lease, conversation, _GONE)
+            return await self._lose(lease, conversation, await how_it_died(driver, handle))
         except StepOverdue as exc:
             return await self._lose(lease, conversation, explain("thaw", exc))
         runtime = replace(made(conversation.runtime), address=f"{endpoint.host}:{endpoint.port}")

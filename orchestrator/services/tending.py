@@ -9,12 +9,12 @@ from dataclasses import replace
 import anyio
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Reason, Why
+from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.domain.ids import message_event_id
-from orchestrator.drivers.base import Condition, ExitCause, Handle, Pausable
+from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.nested import wire
-from orchestrator.services.deaths import Deaths
+from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.drift import Looks
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
@@ -75,27 +75,17 @@ class Tending:
 
     async def _lost(self, handle: Handle | None, lease: Lease) -> Why | None:
         """Why there is no runtime any more, or None. One that somebody froze behind our back is let go on."""
-        if handle is None:
-            return Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
-        try:
-            observed = await self._house.driver.inspect(handle)
-        except RuntimeNotFound:
-            return Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
-        if observed.condition is Condition.PAUSED and isinstance(self._house.driver, Pausable):
-            await self._house.driver.unpause(handle, fence=lease.fence)
-            log.warning("runtime.unpaused", name=handle.name)
-        if observed.condition is not Condition.EXITED:
-            return None
-        tail = tuple(await self._house.driver.logs(handle))
-        if observed.cause is ExitCause.OOM:
-            return Why(
-                Reason.OOM, "the runtime ran out of memory", "give it more memory, then start again", True, "", tail
-            )
-        if observed.cause is ExitCause.DISK:
-            hint = "start it again and remove what is not needed, within ten minutes"
-            return Why(Reason.DISK_FULL, "workspace and state are larger than allowed", hint, True, "", tail)
-        status = "" if observed.exit_code is None else f" (exit status {observed.exit_code})"
-        return Why(Reason.RUNTIME_LOST, f"the runtime ended{status}", "start the conversation again", True, "", tail)
+        if handle is not None:
+            try:
+                observed = await self._house.driver.inspect(handle)
+            except RuntimeNotFound:
+                return GONE
+            if observed.condition is Condition.PAUSED and isinstance(self._house.driver, Pausable):
+                await self._house.driver.unpause(handle, fence=lease.fence)
+                log.warning("runtime.unpaused", name=handle.name)
+            if observed.condition is not Condition.EXITED:
+                return None
+        return await how_it_died(self._house.driver, handle)
 
     async def _deliver(self, lease: Lease, conversation: Conversation) -> bool:
         """Waiting messages, in order, each under an id that the runtime knows again. True when none is left."""

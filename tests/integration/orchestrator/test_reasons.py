@@ -108,6 +108,25 @@ async def test_a_ready_one_that_ran_out_of_memory_is_told_as_such(engine: FakeEn
     assert why.log_tail
 
 
+@pytest.mark.parametrize("found_by", ["a look", "a resume"])
+async def test_one_that_dies_in_a_pause_is_told_as_any_other(engine: FakeEngine, tmp_path: Path, found_by: str) -> None:
+    replica = Replica(Ground(engine, tmp_path))
+    conversation = await replica.created(new_uuid())
+    await replica.settle(conversation, lambda stored: stored is not None and stored.phase is Phase.READY)
+    await replica.service.pause(conversation.tenant, None, conversation.id)
+    await replica.settle(conversation, lambda stored: stored is not None and stored.phase is Phase.PAUSED)
+    (runtime,) = engine.runtimes.values()
+    engine.crash(runtime.spec.name)
+    runtime.cause = ExitCause.OOM
+    if found_by == "a resume":
+        await replica.service.resume(conversation.tenant, None, conversation.id)
+    stored = await replica.settle(conversation, failed)
+    assert stored is not None
+    why = stored.failures[-1].why
+    assert (why.reason, why.hint) == ("oom", "give it more memory, then start again")
+    assert why.log_tail[-1] == "fake runtime: ended with -9"
+
+
 @pytest.fixture
 def full_disk(data_dir: Path) -> Iterator[Path]:
     """Where the process driver keeps runtimes; needs the right to mount."""
