@@ -8,6 +8,7 @@ from fastapi import Request
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.services.admission import Admission
+from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
@@ -31,6 +32,7 @@ class Services:
     layers: Layers
     effective: Effective
     conversations: ConversationService
+    arrivals: Arrivals
     messages: Messages
     idleness: Idleness
     admission: Admission

@@ -236,7 +236,7 @@ async def _accepted(
 async def _until_ready(services: Services, owner: Owner, conversation: Conversation, timeout: float) -> Conversation:
     with anyio.move_on_after(timeout):
         while conversation.phase is not Phase.READY and await services.conversations.is_starting(conversation):
-            await anyio.sleep(_POLL_SECONDS)
+            await services.arrivals.wait(conversation.id, _POLL_SECONDS)
             conversation = await services.conversations.get(owner.tenant, owner.user, conversation.id)
         return await services.conversations.get(owner.tenant, owner.user, conversation.id)
     raise Elapsed(

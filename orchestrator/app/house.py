@@ -46,6 +46,7 @@ from orchestrator.security.outbound_http import Outbound
 from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
+from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
@@ -270,6 +271,12 @@ async def _furnish(
     elif any(stock.minimum for stock in settings.stocks):
         log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")
 
+    arrivals = Arrivals()
+
+    def published(conversation: Conversation) -> None:
+        _forget(cache, conversation)
+        arrivals.tell(conversation)
+
     def withdraw(conversation: Conversation) -> None:
         ports.withdraw(conversation)
         _forget(cache, conversation)
@@ -286,7 +293,7 @@ async def _furnish(
         allow_http_hosts=sorted(settings.http_hosts),
         reached_hosts=settings.reached_hosts,
         expose=ports.expose,
-        published=lambda conversation: _forget(cache, conversation),
+        published=published,
         withdraw=withdraw,
         archived=shipper.ship,
         generation=store.configuration.generation,
@@ -357,6 +364,7 @@ async def _furnish(
         layers=layers,
         effective=effective,
         conversations=conversations,
+        arrivals=arrivals,
         messages=Messages(store.inbox, conversations, wake=workers.wake),
         idleness=idleness,
         admission=admission,

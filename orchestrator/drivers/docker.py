@@ -6,6 +6,7 @@ runtime's own API.
 """
 
 import errno
+import os
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -65,6 +66,9 @@ class Choices:
 NO_CHOICES = Choices()
 
 _LOOK_AROUND_SECONDS = 600.0  # for what tries out a machine by making containers
+#: An engine starts no more in a second when it is asked for more than a machine's processors at once: they wait in it,
+#: and whatever else is asked of it waits behind them. So they wait here, the first that came first.
+_FEWEST_STARTS = 2
 
 
 class DockerDriver:
@@ -132,6 +136,7 @@ class DockerDriver:
         self.capabilities = replace(type(self).capabilities, spares=self._cells.shared)
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
         self._calls = Calls("the engine")
+        self._starts = anyio.CapacityLimiter(max(_FEWEST_STARTS, os.cpu_count() or 1))
 
     async def fingerprint(self) -> Fingerprint:
         try:
@@ -154,7 +159,10 @@ class DockerDriver:
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
     ) -> Endpoint:
-        return await self._in_thread(lambda: self._lifecycle.start(handle, fence, init_key, serving), of=handle.name)
+        async with self._starts:
+            return await self._in_thread(
+                lambda: self._lifecycle.start(handle, fence, init_key, serving), of=handle.name
+            )
 
     async def inspect(self, handle: Handle) -> Observed:
         return await self._in_thread(lambda: self._lifecycle.inspect(handle))

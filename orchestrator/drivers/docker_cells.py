@@ -82,16 +82,18 @@ class Cells:
             return docker_network.find(self._engine, self._given)
         return self._ensure("", self._subnet)
 
-    def enter(self, labels: OwnerLabels) -> str:
-        """The name of the network for a runtime that is about to be made, behind the wall."""
+    def enter(self, labels: OwnerLabels) -> tuple[str, Mapping[str, str]]:
+        """The name of the network for a runtime that is about to be made, behind the wall, and what the runtime is told
+        about its way out."""
         if self._given is not None:
             self._hold_given()
-            return self._given
+            known = docker_network.find(self._engine, self._given) if self._proxies is not None else None
+            return self._given, self._told(known)
         key = self._key_of(labels)
         network = self._ensure(key, self._subnet if not key else None)
         with self._lock:
             self._crowd[key] = self._crowd.get(key, 0) + 1
-        return network.name
+        return network.name, self._told(network)
 
     def _hold_given(self) -> None:
         """Another replica that ended may have taken rules and proxy along."""
@@ -122,13 +124,11 @@ class Cells:
             for network in self._all():
                 self._proxies.ensure(network)
 
-    def environment(self, network: str) -> Mapping[str, str]:
-        """What a runtime on that network is told about its way out."""
-        found = docker_network.find(self._engine, network) if self._proxies is not None else None
-        if found is None:
+    def _told(self, network: Network | None) -> Mapping[str, str]:
+        if network is None or self._proxies is None:
             return {}
         doors = self._wall.doors if self._wall is not None else ()
-        return docker_proxy.variables(found, [door.network.removesuffix("/32") for door in doors])
+        return docker_proxy.variables(network, [door.network.removesuffix("/32") for door in doors])
 
     def mend(self) -> Sequence[str]:
         """Set what is missing, remove cells and rules that nobody uses; answers what was done, in words."""

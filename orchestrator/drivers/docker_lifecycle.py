@@ -90,14 +90,15 @@ class Lifecycle:
             known = self._by_name(spec.name)
             if known is None:
                 try:
-                    self._create(spec, fence)
+                    made = self._create(spec, fence)
                 except (Occupied, DriverUnavailable) as exc:
                     # Taken meanwhile; or the engine's answer was lost, but perhaps not its work.
                     known = self._by_name(spec.name)
                     if known is None and isinstance(exc, DriverUnavailable):
                         raise
                 else:
-                    known = self._by_name(spec.name)
+                    held.admit(fence)
+                    return Handle("docker", spec.name, made, spec.labels)
             if known is None:
                 raise DriverUnavailable(f"runtime {spec.name} was removed while it was made")
             claim = owned(known["Config"]["Labels"])
@@ -237,12 +238,11 @@ class Lifecycle:
                 handles.append(Handle("docker", name, str(container["Id"]), claim.labels))
         return handles
 
-    def _create(self, spec: RuntimeSpec, fence: int) -> None:
+    def _create(self, spec: RuntimeSpec, fence: int) -> str:
         image = self._image_of(spec)
         mounts = self._volumes.mounts(spec.labels, fence=fence)
-        network = self._cells.enter(spec.labels)
-        told = self._cells.environment(network)
-        self._engine.act(
+        network, told = self._cells.enter(spec.labels)
+        made = self._engine.act(
             f"make {spec.name}",
             lambda client: client.create_container(
                 **container_arguments(
@@ -257,6 +257,7 @@ class Lifecycle:
                 )
             ),
         )
+        return str(made["Id"])
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
         name = spec.image or self._image

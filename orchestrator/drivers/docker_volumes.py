@@ -72,10 +72,8 @@ class EngineVolumes:
             self._check_owner(found, labels, fence)
             held_before = held.known is not None
             held.admit(fence, floor=_floor(found))
-            for part in _PARTS:
-                self._make(labels, part, fence)
-            # Another machine's tenant may have been faster.
-            self._check_owner([self._find(labels, part) for part in _PARTS], labels, fence)
+            # Another machine's tenant may have been faster: then the engine answers with the volume that there is.
+            self._check_owner([self._make(labels, part, fence) for part in _PARTS], labels, fence)
             return found[0] is None or (_is_implied(found[0]) and not held_before)
 
     def remove(self, labels: OwnerLabels, *, fence: int) -> None:
@@ -144,11 +142,10 @@ class EngineVolumes:
         except Missing:
             return None
 
-    def _make(self, labels: OwnerLabels, part: str, fence: int) -> None:
-        name = _name(labels, part)
-        self._engine.act(
-            f"make volume {name}", lambda client: client.create_volume(name, labels=labels_of(labels, fence=fence))
-        )
+    def _make(self, labels: OwnerLabels, part: str, fence: int) -> Mapping[str, Any]:
+        """The volume of that name, made if there is none."""
+        name, said = _name(labels, part), labels_of(labels, fence=fence)
+        return self._engine.act(f"make volume {name}", lambda client: dict(client.create_volume(name, labels=said)))
 
     def _remove(self, labels: OwnerLabels, part: str) -> None:
         name = _name(labels, part)

@@ -57,6 +57,8 @@ from orchestrator.state.base import Conversations, Lease
 Expose = Callable[[Conversation], int]  #: open this runtime's own listener; answers its port, 0 for none
 
 CONVERSE_SECONDS = 150.0
+_SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
+_LOOK_SECONDS = 0.2  # between two looks whether it has ended
 _SAVE_TRIES = 10
 T = TypeVar("T")
 
@@ -232,11 +234,16 @@ async def start_runtime(start: Provisioning) -> None:
 async def wait_alive(start: Provisioning) -> None:
     """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
     seconds = start.house.alive_seconds
+    began = looked = anyio.current_time()
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
             while not await client.alive():
-                await _raise_if_ended(start)
-                await anyio.sleep(0.05)
+                now = anyio.current_time()
+                if now - looked >= _LOOK_SECONDS:
+                    await _raise_if_ended(start)
+                    looked = now
+                # A hundredth of what it took so far is what is lost by having asked a moment too early.
+                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
             return
     raise StartFailed(
         Why(

@@ -1,0 +1,236 @@
+"""Conversations in containers beside what the engine alone takes, and beside the stock agent server's image.
+
+    python bench/containers.py [--rounds 9] [--rows cold,stock,burst,cycles,memory] [--cycles 50]
+
+All of it goes through one orchestrator with the docker driver as it comes (its own bridge, rules and forward proxy, no
+warm pool), and is compared within this run:
+
+    cold     POST to ready, with settings, a git token and a secret, beside `create`, `start` and the first byte of the
+             same image (`engine_floor.py`); in turns
+    stock    the same beside a conversation with the stock agent server's image
+    burst    32 at once: none may fail; starts a second beside the engine's best, and how far they are apart
+    cycles   conversations made and deleted; what is left of containers, networks, volumes, rules and files
+    memory   of one idle runtime (PSS of its processes) beside the stock agent server's
+
+A ratio above its limit is a MISS, and so the program ends with status 1. It needs root, and the stock image:
+`docker build -f tests/docker/Dockerfile.stock -t nestor-test-stock requirements`.
+"""
+
+import argparse
+import os
+import signal
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from engine_floor import Floor
+from leftovers import Leftovers
+from rows import Row, pair
+from servers import leave, tree
+from support.containers import STOCK, inspect
+from support.models import scripted_model
+from support.processes import OrchestratorProcess, orchestrator_at, wait_for
+
+ENGINE = "unix:///var/run/docker.sock"
+AT_ONCE = 32
+SETTLE_SECONDS = 1.0
+
+
+@dataclass
+class Place:
+    """The orchestrator, a tenant's key, and the engine without it."""
+
+    nestor: OrchestratorProcess
+    http: httpx.Client
+    floor: Floor
+    rounds: int
+    cycles: int
+
+    def start(self, **body: Any) -> tuple[float, dict[str, Any]]:
+        """Seconds from the POST to ready, and the record."""
+        began = time.perf_counter()
+        answer = self.http.post("/api/v2/conversations?wait=ready&timeout=120", json=body)
+        took = time.perf_counter() - began
+        if answer.status_code != 200:
+            raise RuntimeError(f"a start failed: {answer.text}")
+        record: dict[str, Any] = answer.json()
+        return took, record
+
+    def delete(self, id: str) -> None:
+        self.http.delete(f"/api/v2/conversations/{id}?purge=true").raise_for_status()
+        wait_for(lambda: container(id) is None, 60)
+
+    def stages(self, record: Mapping[str, Any]) -> Mapping[str, float]:
+        """Seconds of each stage of the start."""
+        path = f"/api/v2/operations/{record['operation']}"
+        found = wait_for(lambda: (now := self.http.get(path).json())["state"] != "running" and now, 20)
+        return {stage["name"]: stage["seconds"] for stage in found["stages"]}
+
+
+def container(conversation: str) -> str | None:
+    """The id of its container, if there is one."""
+    filters = {"label": [f"io.nestor.conversation={conversation}"]}
+    with Floor(ENGINE, "").client() as client:
+        found = client.containers(all=True, filters=filters)
+    return str(found[0]["Id"]) if found else None
+
+
+def cold(place: Place) -> Iterator[Row]:
+    found: dict[str, list[float]] = {"peer": [], "ours": []}
+    stages: dict[str, list[float]] = {}
+    for turn in range(place.rounds + 1):
+        least = place.floor.start()
+        place.floor.remove(least.reference)
+        time.sleep(SETTLE_SECONDS)
+        took, record = place.start()
+        told = place.stages(record)
+        place.delete(record["id"])
+        time.sleep(SETTLE_SECONDS)
+        if turn:  # the first one is the warm-up
+            found["peer"].append(least.answered * 1000)
+            found["ours"].append(took * 1000)
+            for name, seconds in told.items():
+                stages.setdefault(name, []).append(seconds * 1000)
+    note = " ".join(f"{name} {statistics.median(ms):.0f}" for name, ms in stages.items())
+    yield pair("cold start beside the engine alone", found, "ms", 1.10, 1.05, note=note)
+
+
+def stock(place: Place) -> Iterator[Row]:
+    found: dict[str, list[float]] = {"peer": [], "ours": []}
+    for turn in range(max(2, place.rounds // 2) + 1):
+        for name, body in (("peer", {"image": STOCK}), ("ours", {})):
+            took, record = place.start(**body)
+            place.delete(record["id"])
+            time.sleep(SETTLE_SECONDS)
+            if turn:
+                found[name].append(took * 1000)
+    yield pair("cold start beside the stock image", found, "ms", 0.30, 0.22)
+
+
+def burst(place: Place) -> Iterator[Row]:
+    best: list[float] = []
+    ours: list[float] = []
+    spread: list[float] = []
+    cores = os.cpu_count() or 2
+    for _ in range(max(1, min(3, place.rounds // 3))):
+        rates = []
+        for at_once in (cores, 2 * cores, 4 * cores):
+            seconds, made = place.floor.burst(AT_ONCE, at_once)
+            rates.append(AT_ONCE / seconds)
+            for one in made:
+                place.floor.remove(one.reference)
+            time.sleep(SETTLE_SECONDS)
+        best.append(max(rates))
+        began = time.perf_counter()
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            started = list(pool.map(lambda _: place.start(), range(AT_ONCE)))  # raises when one failed
+        ours.append(AT_ONCE / (time.perf_counter() - began))
+        took = sorted(seconds for seconds, _ in started)
+        spread.append(took[-1] / statistics.median(took))
+        with ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda one: place.delete(one[1]["id"]), started))
+        time.sleep(2 * SETTLE_SECONDS)
+    note = f"none of {AT_ONCE * len(ours)} failed; the limit is the inverse of 0.9"
+    rates_of = {"peer": ours, "ours": best}  # higher is better, so the other way round
+    yield pair(f"{AT_ONCE} at once: the engine's rate beside ours", rates_of, "1/s", 1 / 0.9, 1.0, note=note)
+    yield Row(f"{AT_ONCE} at once: slowest beside median", 1.0, statistics.median(spread), "", 2.5, 2.0)
+
+
+def cycles(place: Place) -> Iterator[Row]:
+    _, first = place.start()
+    labels = inspect("container", container(first["id"]) or "")["Config"]["Labels"]
+    place.delete(first["id"])
+    left = Leftovers(ENGINE, place.nestor.data_dir, labels["io.nestor.installation"])
+    time.sleep(2 * SETTLE_SECONDS)
+    before = left.counted()
+    with ThreadPoolExecutor(2) as pool:
+        list(pool.map(lambda _: place.delete(place.start()[1]["id"]), range(place.cycles)))
+    after = left.settled(before)
+    told = ", ".join(f"{name} {count} then {after[name]}" for name, count in before.items())
+    more = sum(max(0, after[name] - count) for name, count in before.items())
+    yield Row(f"left of {place.cycles} conversations", 1.0, more, "", 0, 0, told)
+
+
+def memory(place: Place) -> Iterator[Row]:
+    found: dict[str, list[float]] = {"peer": [], "ours": []}
+    for _ in range(max(1, min(3, place.rounds // 3))):
+        for name, body in (("peer", {"image": STOCK}), ("ours", {})):
+            _, record = place.start(**body)
+            time.sleep(10)  # what it does after its start is over
+            pid = int(inspect("container", container(record["id"]) or "")["State"]["Pid"])
+            found[name].append(sum(map(pss, tree(pid))))
+            place.delete(record["id"])
+    yield pair("memory of an idle runtime (PSS)", found, "MiB", 0.20, 0.12)
+
+
+def pss(pid: int) -> float:
+    """Mebibytes; a page that others have too counts as its share."""
+    try:
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+    except OSError:
+        return 0.0  # it has just ended
+    return sum(int(line.split()[1]) for line in lines if line.startswith("Pss:")) / 1024
+
+
+ROWS: Mapping[str, Callable[[Place], Iterator[Row]]] = {
+    "cold": cold,
+    "stock": stock,
+    "burst": burst,
+    "cycles": cycles,
+    "memory": memory,
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=9)
+    parser.add_argument("--cycles", type=int, default=50)
+    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--image", default="nestor-runtime:latest", help="of our runtimes (default %(default)s)")
+    options = parser.parse_args(arguments)
+    signal.signal(signal.SIGTERM, leave)
+    rows: list[Row] = []
+    with ExitStack() as stack:
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-")))
+        model = stack.enter_context(scripted_model())
+        floor = Floor(ENGINE, options.image)
+        stack.callback(floor.remove_all)
+        told = {
+            "NESTOR_EPHEMERAL": "1",
+            "NESTOR_RUNTIME_IMAGE": options.image,
+            "NESTOR_ALLOWED_IMAGES": STOCK,
+            "NESTOR_LEASE_SECONDS": "30",
+        }
+        nestor = stack.enter_context(orchestrator_at(folder / "data", driver="docker", **told))
+        key = nestor.tenant("bench", model)
+        nestor.call("PUT", "/api/v2/secrets/DEPLOY_KEY", key, json={"value": "a-secret"}, status=200)
+        nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "a-token"}, status=200)
+        headers = {"Authorization": f"Bearer {key}"}
+        limits = httpx.Limits(max_connections=AT_ONCE)
+        http = httpx.Client(base_url=nestor.url, headers=headers, timeout=180, limits=limits, trust_env=False)
+        place = Place(nestor, stack.enter_context(http), floor, options.rounds, options.cycles)
+        print(f"{'':44}{'beside':>10}{'ours':>10}  {'':4}{'ratio':>8}{'at most':>9}{'aim':>6}")
+        for name in options.rows.split(","):
+            for row in ROWS[name](place):
+                rows.append(row)
+                print(
+                    f"{row.name:44}{row.base:10.2f}{row.value:10.2f}  {row.unit:4}{row.ratio:8.3f}"
+                    f"{row.target:9.2f}{row.aim:6.2f}  {row.verdict:4} {row.note}",
+                    flush=True,
+                )
+        print(f"load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+    return int(any(row.verdict == "MISS" for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
