@@ -60,14 +60,16 @@ SPARE_AFTER_SECONDS = 1.0
 #: an application without a state, made ahead of time; see `prepare`
 _prepared: list[FastAPI] = []
 
-#: below /api and behind the key. What is asked most comes first: a route is looked for in this order
+#: below /api and behind the key. A route is looked for in this order, and what parses the requests of a router is made
+#: when that is first done (`parsers`). What a start asks for comes first, because somebody waits for it; what is asked
+#: most has a way of its own (`HotRoutes`).
 KEYED = (
-    events,
-    conversations,
+    older,
     settings,
+    conversations,
+    events,
     secrets,
     digests,
-    older,
     control,
     branches,
     goals,
