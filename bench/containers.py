@@ -23,12 +23,12 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
@@ -44,6 +44,8 @@ from support.processes import OrchestratorProcess, orchestrator_at, wait_for
 ENGINE = "unix:///var/run/docker.sock"
 AT_ONCE = 32
 SETTLE_SECONDS = 1.0
+T = TypeVar("T")
+R = TypeVar("R")
 
 
 @dataclass
@@ -64,6 +66,10 @@ class Place:
         if answer.status_code != 200:
             raise RuntimeError(f"a start failed: {answer.text}")
         record: dict[str, Any] = answer.json()
+        if record["phase"] != "ready":
+            raise RuntimeError(
+                f"a start failed at {record.get('step')}: {record.get('reason')}: {record.get('message')}"
+            )
         return took, record
 
     def delete(self, id: str) -> None:
@@ -83,6 +89,15 @@ def container(conversation: str) -> str | None:
     with Floor(ENGINE, "").client() as client:
         found = client.containers(all=True, filters=filters)
     return str(found[0]["Id"]) if found else None
+
+
+def each(items: Iterable[T], work: Callable[[T], R], *, at_once: int) -> list[R]:
+    """What `work` answers for each. The first failure is raised when those under way are over, without the others."""
+    pool = ThreadPoolExecutor(at_once)
+    try:
+        return list(pool.map(work, items))
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def cold(place: Place) -> Iterator[Row]:
@@ -132,13 +147,11 @@ def burst(place: Place) -> Iterator[Row]:
             time.sleep(SETTLE_SECONDS)
         best.append(max(rates))
         began = time.perf_counter()
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            started = list(pool.map(lambda _: place.start(), range(AT_ONCE)))  # raises when one failed
+        started = each(range(AT_ONCE), lambda _: place.start(), at_once=AT_ONCE)  # raises when one failed
         ours.append(AT_ONCE / (time.perf_counter() - began))
         took = sorted(seconds for seconds, _ in started)
         spread.append(took[-1] / statistics.median(took))
-        with ThreadPoolExecutor(4) as pool:
-            list(pool.map(lambda one: place.delete(one[1]["id"]), started))
+        each(started, lambda one: place.delete(one[1]["id"]), at_once=4)
         time.sleep(2 * SETTLE_SECONDS)
     note = f"none of {AT_ONCE * len(ours)} failed; the limit is the inverse of 0.9"
     rates_of = {"peer": ours, "ours": best}  # higher is better, so the other way round
@@ -153,8 +166,7 @@ def cycles(place: Place) -> Iterator[Row]:
     left = Leftovers(ENGINE, place.nestor.data_dir, labels["io.nestor.installation"])
     time.sleep(2 * SETTLE_SECONDS)
     before = left.counted()
-    with ThreadPoolExecutor(2) as pool:
-        list(pool.map(lambda _: place.delete(place.start()[1]["id"]), range(place.cycles)))
+    each(range(place.cycles), lambda _: place.delete(place.start()[1]["id"]), at_once=2)
     after = left.settled(before)
     told = ", ".join(f"{name} {count} then {after[name]}" for name, count in before.items())
     more = sum(max(0, after[name] - count) for name, count in before.items())

@@ -53,7 +53,7 @@ def create(client: Client, server: Server, name: str, model: str = "http://127.0
 
 
 def quiet(servers: Iterable[Server], seconds: float = 60) -> None:
-    """Wait until no server works any more: after the first conversation ours imports the model library."""
+    """Wait until no server works any more: after the first message ours imports the model library."""
     until = time.monotonic() + seconds
     for server in servers:
         calm = 0

@@ -1,8 +1,8 @@
-"""How long requests wait while the model library is imported beside them, after the first conversation was made.
+"""How long requests wait while the model library is imported beside them, after the first message.
 
     python bench/stall.py [--rounds 3]
 
-One client asks /health again and again, every three milliseconds: for a while before the first conversation, and from
+One client asks /health again and again, every three milliseconds: for a while before the first message, and from
 then on until the process rests. `bench/runtime.py` has this as its row `stall`.
 """
 
@@ -13,6 +13,7 @@ import time
 from dataclasses import dataclass
 
 from listeners import work_folder
+from rows import MESSAGE
 from servers import Client, Server, ours, serving
 
 _PAUSE = 0.003
@@ -37,7 +38,8 @@ def waits(server: Server) -> Waits:
         "agent": {"kind": "Agent", "llm": {"model": "openai/x", "api_key": "k", "usage_id": "agent"}, "tools": []},
         "workspace": {"kind": "LocalWorkspace", "working_dir": work_folder(server, "stall")},
     }
-    client.json("POST", "/api/conversations", body)
+    id = client.json("POST", "/api/conversations", body)["id"]
+    client.call("POST", f"/api/conversations/{id}/events", MESSAGE)
     during: list[float] = []
     began = time.perf_counter()
     while time.perf_counter() - began < 60:

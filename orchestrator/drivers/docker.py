@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
 
+import anyio
+
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_firewall, docker_probe, docker_report

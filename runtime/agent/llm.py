@@ -1,7 +1,7 @@
 """The only place that knows litellm: asks a model, counts what it cost, tells its errors.
 
 The loop calls `Model.ask`. The library takes seconds to import, so it is imported once, in a thread, when the first
-conversation is made (`warm_up`) or at the latest when a model is asked; the server is ready long before, and answers
+message comes (`warm_up`) or at the latest when a model is asked; the server is ready long before, and answers
 meanwhile. Its price map is the local one: nothing is fetched.
 """
 

@@ -176,7 +176,7 @@ class ConversationService:
                 await parent.save()
             if request.initial_message is not None:
                 await opened.runner.submit(request.initial_message.message)
-            self._warm_up()
+                self._warm_up()
             opened.conversation.announce()
             return opened.conversation, True
 
@@ -244,6 +244,7 @@ class ConversationService:
         Raises ConversationNotFound; CapacityFull, with the message stored unless it `needs_place`. A running agent
         takes the message up.
         """
+        self._warm_up()
         async with self._library.using(conversation_id) as opened:
             if needs_place and opened.conversation.status is not Status.RUNNING:
                 self._check_capacity()
@@ -505,6 +506,8 @@ class ConversationService:
             raise CapacityFull
 
     def _warm_up(self) -> None:
+        """Somebody has said something: a model will be asked. Not before, as the library takes two thirds of what the
+        server holds then, and seconds of a processor, also in a conversation in which nothing is ever said."""
         if self._warming is None and self._asks_models:
             self._warming = asyncio.create_task(warm_up(), name="import of the model library")
 

@@ -153,3 +153,20 @@ async def test_the_server_is_idle_from_the_last_event_on(runtime: Runtime) -> No
     uptime, idle = await times()
     assert uptime >= 2 > idle
     assert (uptime, idle) == (int(uptime), int(idle))
+
+
+async def test_the_model_library_is_imported_when_somebody_says_something(
+    runtime: Runtime, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not before: a conversation in which nothing is said stays small."""
+    imports = []
+
+    async def warm_up() -> None:
+        imports.append("begun")
+
+    monkeypatch.setattr("runtime.conversations.service.warm_up", warm_up)
+    id = await runtime.start()
+    assert not imports
+    await runtime.say(id, [], run=False)
+    await anyio.wait_all_tasks_blocked()
+    assert imports == ["begun"]
