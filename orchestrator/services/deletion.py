@@ -124,6 +124,7 @@ class Deletion:
 async def remove_runtime(start: Provisioning, log_of_steps: SagaLog) -> bool:
     """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
     start.house.withdraw(start.conversation)
-    clean = await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=log_of_steps)
+    if not await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=log_of_steps):
+        return False
     name = runtime_name(start.conversation, start.generation)
-    return await saga.undo(CREATE, start, name, lease=start.lease, saga=log_of_steps) and clean
+    return await saga.undo(CREATE, start, name, lease=start.lease, saga=log_of_steps)

@@ -137,7 +137,7 @@ class TenantKeys:
         return f"{self.conversation_prefix}{id}"
 
     def saga(self, id: ConversationId) -> str:
-        """Hash: for each step its place, note and, if stuck, message."""
+        """Hash: for each step its place, note and, if stuck, message and second since when."""
         return f"{self.conversation(id)}:saga"
 
     def inbox(self, id: ConversationId) -> str:

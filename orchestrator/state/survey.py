@@ -1,8 +1,9 @@
 """What is wrong with stored conversations, for `nestor doctor`: read page by page, without changing anything."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 
+from orchestrator.domain.conversation import Phase
 from orchestrator.domain.errors import Unreadable
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state import cursor as cursors
@@ -12,6 +13,7 @@ from orchestrator.state.keys import TenantKeys
 
 _PAGE = 200
 _STUCK = "stuck:"
+_WITHOUT_SLOT = frozenset({Phase.PAUSED, Phase.STOPPED, Phase.FAILED})
 
 
 @dataclass(frozen=True)
@@ -20,7 +22,10 @@ class Ailing:
 
     id: ConversationId
     unreadable: Unreadable | None = None
-    stuck: tuple[str, ...] = ()  #: `step: problem` of undos that failed
+    stuck: tuple[str, ...] = ()  #: `step: problem, for N s` of undos that failed
+    holds_slot: bool = (
+        False  #: a place is counted for it, and nothing of it runs or may run; for a moment that is usual
+    )
     not_pushed: str | None = None  #: why its runtime has not the configuration that is wanted
 
 
@@ -32,13 +37,22 @@ async def ailing(funnel: Funnel, tenant: TenantId) -> AsyncIterator[Ailing]:
         ids = [ConversationId(cursors.member_id(entry)) for entry in entries]
         stored = await funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in ids))
         logs = await funnel.batch(*(command("HGETALL", t.saga(id)) for id in ids))
-        for id, parts, log in zip(ids, stored, logs, strict=True):
-            stuck = tuple(f"{name.removeprefix(_STUCK)}: {log[name]}" for name in log if name.startswith(_STUCK))
-            trouble, unreadable = None, None
+        slots = await funnel.batch(*(command("ZSCORE", t.slots, id) for id in ids))
+        now = int((await funnel.one(command("TIME")))[0])
+        for id, parts, log, slot in zip(ids, stored, logs, slots, strict=True):
+            stuck = tuple(_told(name.removeprefix(_STUCK), log, now) for name in log if name.startswith(_STUCK))
+            trouble, unreadable, idle = None, None, False
             try:
                 if parts[0] is not None:
-                    trouble = records.conversation_from(parts).trouble
+                    record = records.conversation_from(parts)
+                    trouble = record.trouble
+                    idle = slot is not None and not log and record.phase in _WITHOUT_SLOT
             except Unreadable as exc:
                 unreadable = exc
-            if stuck or trouble or unreadable:
-                yield Ailing(id, unreadable, stuck, trouble.problem if trouble else None)
+            if stuck or trouble or unreadable or idle:
+                yield Ailing(id, unreadable, stuck, idle, trouble.problem if trouble else None)
+
+
+def _told(step: str, log: Mapping[str, str], now: int) -> str:
+    since = log.get(f"since:{step}")
+    return f"{step}: {log[_STUCK + step]}" + (f", for {now - int(since)} s" if since else "")

@@ -106,23 +106,29 @@ def test_what_is_damaged_stuck_or_heard_by_nobody_is_named(data_dir: Path) -> No
         key = nestor.tenant("acme", "http://127.0.0.1:9")
         assert ("records", "ok") in findings(data_dir)
         hook = nestor.call("POST", "/api/v2/webhooks", key, json={"url": receiver}, status=201)["id"]
-        damaged, stuck = (
-            nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)["id"] for _ in range(2)
+        damaged, stuck, idle = (
+            nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)["id"] for _ in range(3)
         )
-        for id in (damaged, stuck):
+        for id in (damaged, stuck, idle):
             nestor.until(key, id, "ready")
         with Redis.from_url(f"unix://{data_dir}/state/server.sock") as raw:
             (record,) = raw.keys(f"*:c:{damaged}")
             raw.hset(record, "record", '{"schema": 1')
             (other,) = raw.keys(f"*:c:{stuck}")
             log = {"#": 1, "place:volume": 1, "note:volume": "", "stuck:volume": "no disk"}
-            raw.hset(other + b":saga", mapping=log)
+            since = int(raw.time()[0]) - 100
+            raw.hset(other + b":saga", mapping={**log, "since:volume": since})
+            nestor.call("POST", f"/api/v2/conversations/{idle}/stop", key, status=202)
+            nestor.until(key, idle, "stopped")
+            wait_for(lambda: not raw.zcount(other.rpartition(b":c:")[0] + b":slots", "-inf", "+inf") > 2, 10)
+            raw.zadd(other.rpartition(b":c:")[0] + b":slots", {idle: 1})
         wait_for(lambda: ("webhook", "warning") in findings(data_dir), 20)
         found = findings(data_dir)
         assert damaged in found[("record", "failure")]
         assert "journal restore" in found[("record", "failure")]
         assert f"{stuck} of tenant" in found[("stuck undo", "warning")]
-        assert "volume: no disk" in found[("stuck undo", "warning")]
+        assert "volume: no disk, for 1" in found[("stuck undo", "warning")]
+        assert f"{idle} of tenant" in found[("slot", "warning")]
         assert f"{hook} of tenant" in found[("webhook", "warning")]
         assert "(gone)" in found[("webhook", "warning")]
         assert doctor(data_dir).returncode == 1

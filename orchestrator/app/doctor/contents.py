@@ -1,6 +1,7 @@
 """What is stored: records that cannot be read, undos that are stuck, configuration that a runtime does not take, and
 webhooks that nobody hears."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 from orchestrator.app.doctor.finding import Finding, Level, from_error
@@ -11,6 +12,7 @@ from orchestrator.state.survey import Ailing
 
 _SHOWN = 20  #: of each kind
 _LATE_SECONDS = 60.0
+_SETTLE_SECONDS = 3.0
 
 
 async def look(store: RedisStore | None) -> list[Finding]:
@@ -20,9 +22,13 @@ async def look(store: RedisStore | None) -> list[Finding]:
     findings: list[Finding] = []
     try:
         late = (await store.figures()).overdue_seconds
+        slots: set[tuple[TenantId, str]] = set()
         async for tenant in _tenants(store):
-            findings += [one async for ailing in store.ailing(tenant) for one in _told(tenant, ailing)]
+            async for ailing in store.ailing(tenant):
+                findings += _told(tenant, ailing)
+                slots |= {(tenant, ailing.id)} if ailing.holds_slot else set()
             findings += await _webhooks(store, tenant)
+        findings += await _slots(store, slots)
     except NestorError as exc:
         return [*_shown(findings), from_error("records", exc)]
     if late > _LATE_SECONDS:
@@ -30,6 +36,21 @@ async def look(store: RedisStore | None) -> list[Finding]:
         hint = "is an orchestrator running? If so it has more to do than it can: add replicas"
         findings.append(Finding("due", Level.WARNING, words, hint))
     return _shown(findings) or [Finding("records", Level.OK, "all can be read, and nothing of them is stuck")]
+
+
+async def _slots(store: RedisStore, seen: set[tuple[TenantId, str]]) -> list[Finding]:
+    """Places of conversations of which nothing runs, looked at twice: between two writes that is usual."""
+    if not seen:
+        return []
+    await asyncio.sleep(_SETTLE_SECONDS)
+    still: set[tuple[TenantId, str]] = set()
+    for tenant in {tenant for tenant, _ in seen}:
+        still |= {(tenant, ailing.id) async for ailing in store.ailing(tenant) if ailing.holds_slot}
+    hint = "it counts against limits for nothing: start the conversation and stop it, or delete it"
+    return [
+        Finding("slot", Level.WARNING, f"{id} of tenant {tenant} holds a place, and nothing of it runs", hint)
+        for tenant, id in sorted(seen & still)
+    ]
 
 
 async def _tenants(store: RedisStore) -> AsyncIterator[TenantId]:

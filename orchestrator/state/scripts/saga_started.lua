@@ -10,5 +10,5 @@ if redis.call('HEXISTS', KEYS[2], 'place:' .. ARGV[3]) == 0 then
   redis.call('HSET', KEYS[2], 'place:' .. ARGV[3], redis.call('HINCRBY', KEYS[2], '#', 1))
 end
 redis.call('HSET', KEYS[2], 'note:' .. ARGV[3], ARGV[4])
-redis.call('HDEL', KEYS[2], 'stuck:' .. ARGV[3])
+redis.call('HDEL', KEYS[2], 'stuck:' .. ARGV[3], 'since:' .. ARGV[3])
 return 1

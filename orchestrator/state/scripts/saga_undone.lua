@@ -6,7 +6,7 @@
 if not holds(KEYS[1], ARGV[1], ARGV[2]) then
   return 0
 end
-redis.call('HDEL', KEYS[2], 'place:' .. ARGV[3], 'note:' .. ARGV[3], 'stuck:' .. ARGV[3])
+redis.call('HDEL', KEYS[2], 'place:' .. ARGV[3], 'note:' .. ARGV[3], 'stuck:' .. ARGV[3], 'since:' .. ARGV[3])
 if redis.call('HLEN', KEYS[2]) == 1 then
   redis.call('DEL', KEYS[2])
 end
