@@ -46,7 +46,7 @@ class OrchestratorSettings(BaseSettings):
     """Docker driver: comma list of further images that a request may name. Empty, because an image is code."""
     allowed_sizes: str = ""
     """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
-    processors and processes. Empty, because a machine is finite."""
+    processors and processes. Empty, because a machine is finite. A tenant may be given others."""
     runtime_network: str | None = None
     """Docker driver: a bridge that exists, made with inter-container traffic off. Without it Nestor makes its own."""
     runtime_subnet: str | None = None
@@ -286,9 +286,13 @@ class OrchestratorSettings(BaseSettings):
 
     @property
     def sizes(self) -> frozenset[int]:
-        """The sizes that a request may ask for. A process has no limits that a size could be a multiple of."""
-        further = frozenset() if self.driver == "process" else frozenset(map(int, _listed(self.allowed_sizes)))
-        return further | {1}
+        """The sizes that every tenant's requests may ask for."""
+        return self.known_sizes & (frozenset(map(int, _listed(self.allowed_sizes))) | {1})
+
+    @property
+    def known_sizes(self) -> frozenset[int]:
+        """Those that runtimes can have. A process has no limits that a size could be a multiple of."""
+        return frozenset({1} if self.driver == "process" else SIZES)
 
     @property
     def spans(self) -> Spans:

@@ -15,6 +15,7 @@ from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.inspection import Inspection
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.messages import Messages
@@ -37,6 +38,7 @@ class Services:
     idleness: Idleness
     admission: Admission
     holding: Holding
+    inspection: Inspection
     feed: EventFeed
     webhooks: Webhooks
     keys: KeyRing

@@ -151,7 +151,11 @@ class AllowanceBody(Body):
 
 
 class TenantPatchBody(Body):
-    limits: AllowanceBody
+    """What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name
+    none; null, or none: as all."""
+
+    limits: AllowanceBody = Field(default_factory=AllowanceBody)
+    sizes: Annotated[list[int], Field(max_length=10)] | None = None
 
 
 class SettingsBody(Body):
@@ -191,13 +195,15 @@ class ConversationBody(Body):
     settings: SettingsBody | None = None
     secrets: dict[str, str] | None = None
     image: str | None = None
-    size: int = 1
+    size: int | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
 def tenant_out(tenant: Tenant) -> dict[str, Any]:
     limits = dict(tenant.limits)
-    return {"id": tenant.id, "name": tenant.name, "limits": limits, "created_at": rfc3339(tenant.created_at)}
+    sizes = list(tenant.sizes)
+    created = rfc3339(tenant.created_at)
+    return {"id": tenant.id, "name": tenant.name, "limits": limits, "sizes": sizes, "created_at": created}
 
 
 def user_out(user: User) -> dict[str, Any]:

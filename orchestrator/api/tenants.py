@@ -54,9 +54,11 @@ async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dic
 async def limit_tenant(
     tenant: str, body: schemas.TenantPatchBody, _: OperatorOf, services: ServicesOf
 ) -> dict[str, Any]:
-    """Give one tenant other limits than all have. The tenant itself may go below them, never above."""
+    """Give one tenant other limits than all have, and other sizes of runtimes. The tenant itself may go below its
+    limits, never above."""
     id, limits = TenantId(parse_uuid(tenant, "tenant")), body.limits.model_dump(exclude_unset=True)
-    return schemas.tenant_out(await services.tenancy.limit_tenant(id, limits))
+    sizes = (body.sizes or []) if "sizes" in body.model_fields_set else None
+    return schemas.tenant_out(await services.tenancy.limit_tenant(id, limits, sizes=sizes))
 
 
 @router.post("/{tenant}/users", status_code=201)

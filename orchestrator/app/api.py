@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 from orchestrator.api import (
     conversations,
     event_stream,
+    inspection,
     messages,
     metrics,
     middleware,
@@ -29,7 +30,7 @@ def build(services: Services) -> FastAPI:
     app.state.started = time.monotonic()
     for module in (operations, metrics, older):
         app.include_router(module.router)
-    for module in (tenants, settings, conversations, messages, event_stream, webhooks):
+    for module in (tenants, settings, conversations, inspection, messages, event_stream, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     problems.install(app)
     app.add_middleware(IdempotencyKeys, services=services)

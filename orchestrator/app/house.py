@@ -60,6 +60,7 @@ from orchestrator.services.holding import Holding
 from orchestrator.services.hook_delivery import HookDelivery, Sender
 from orchestrator.services.hook_delivery import Policy as HookPolicy
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.inspection import Inspection
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
@@ -246,6 +247,7 @@ async def _furnish(
         operator_key=check_operator_key(operator_key.get_secret_value()) if operator_key else None,
         refusal=isolation.refusal,
         hint=lambda: isolation.hint,
+        sizes=settings.known_sizes,
     )
     layers = Layers(store.configuration, envelope)
     overrides = OverrideSeal(envelope)
@@ -369,6 +371,7 @@ async def _furnish(
         idleness=idleness,
         admission=admission,
         holding=Holding(store.inbox, idleness, admission, clock),
+        inspection=Inspection(driver, effective, keys),
         feed=feed,
         webhooks=webhooks,
         keys=keys,

@@ -35,6 +35,9 @@ class Tenant:
     #: What the operator allows this tenant in the place of what all are allowed (`domain/admission.py`, `Allowance`); 0
     #: for no limit.
     limits: Mapping[str, int] = field(default_factory=dict)
+    #: The sizes of runtimes that its requests may ask for, in the place of those that all may (`domain/spares.py`). The
+    #: first is that of a request which names none. Empty: as all.
+    sizes: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -46,6 +46,7 @@ class Wanted:
 
     id: ConversationId | None
     request: StartRequest
+    size: int | None  #: of the request; None: as the tenant has it
     overrides: Overrides
     title: str | None
     labels: Mapping[str, str]
@@ -170,11 +171,12 @@ class ConversationService:
         """The record as it would be stored, checked."""
         id = wanted.id or ConversationId(new_uuid())
         now = self._clock.now()
+        sealed, size = await self._overrides.seal(tenant, id, wanted.overrides), await self._size(tenant, wanted.size)
         conversation = Conversation(
             id=id,
             tenant=tenant,
             user=user,
-            request=replace(wanted.request, sealed_overrides=await self._overrides.seal(tenant, id, wanted.overrides)),
+            request=replace(wanted.request, sealed_overrides=sealed, size=size),
             created_at=now,
             updated_at=now,
             phase_since=now,
@@ -345,6 +347,20 @@ class ConversationService:
                 self._visible(conversation, user)
         return found
 
+    async def _size(self, tenant: TenantId, asked: int | None) -> int:
+        """The size of a runtime of this tenant. Raises `InvalidRequest` for one that it may not have."""
+        record = await self._store.tenants.tenant(tenant)
+        own = record.sizes if record is not None else ()
+        allowed = own or tuple(sorted(self._sizes))
+        if asked is None:
+            return allowed[0]
+        if asked not in allowed:
+            sizes = ", ".join(map(str, sorted(allowed)))
+            raise InvalidRequest(
+                "this size may not be used here", field="size", hint=f"leave size out, or use one of these: {sizes}"
+            )
+        return asked
+
     async def _check(self, conversation: Conversation) -> None:
         request = conversation.request
         if request.image is not None and self._images is None:
@@ -354,11 +370,6 @@ class ConversationService:
                 "this image may not be used here",
                 field="image",
                 hint="leave image out, or ask the operator to allow it",
-            )
-        if request.size not in self._sizes:
-            allowed = ", ".join(map(str, sorted(self._sizes)))
-            raise InvalidRequest(
-                "this size may not be used here", field="size", hint=f"leave size out, or use one of these: {allowed}"
             )
         bundle = await self._effective.bundle(conversation.tenant, conversation.user, own=conversation)
         if not bundle.settings.get("agent_settings", {}).get("llm", {}).get("model"):

@@ -1,7 +1,7 @@
 """What a runtime said may hold what it was told. Before its words are stored or shown, every value that went into it is
 taken out: the values of the conversation's bundle and its keys, beside whatever has the shape of a token."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,17 +16,33 @@ from orchestrator.services.keys import KeyRing
 async def discreet(why: Why, conversation: Conversation, effective: Effective, keys: KeyRing) -> Why:
     """`why` without any value that this conversation's runtime was given. Where the values cannot be opened to be
     looked for, the runtime's last lines are left out."""
+    redactor = await _knowing(conversation, effective, keys)
+    if redactor is None:
+        return replace(why, message=Redactor().text(why.message), log_tail=())
+    return replace(
+        why, message=redactor.text(why.message), log_tail=tuple(redactor.text(line) for line in why.log_tail)
+    )
+
+
+async def discreet_lines(
+    lines: Sequence[str], conversation: Conversation, effective: Effective, keys: KeyRing
+) -> Sequence[str]:
+    """As `discreet`, of lines alone."""
+    redactor = await _knowing(conversation, effective, keys)
+    return [] if redactor is None else [redactor.text(line) for line in lines]
+
+
+async def _knowing(conversation: Conversation, effective: Effective, keys: KeyRing) -> Redactor | None:
+    """One that knows every value that the runtime was given; None where they cannot be opened."""
     redactor = Redactor()
     try:
         bundle = await effective.bundle(conversation.tenant, conversation.user, own=conversation)
         own = [await keys.session_key(conversation), await keys.inner_key(conversation)]
     except (Undecryptable, StoreUnavailable):
-        return replace(why, message=redactor.text(why.message), log_tail=())
+        return None
     redactor.add([*bundle.secrets.values(), *(provider.token for provider in bundle.providers)])
     redactor.add([*_secrets_in(bundle.settings), *(key for key in own if key is not None)])
-    return replace(
-        why, message=redactor.text(why.message), log_tail=tuple(redactor.text(line) for line in why.log_tail)
-    )
+    return redactor
 
 
 def _secrets_in(value: Any) -> Iterator[SecretText]:

@@ -1,6 +1,6 @@
 """Tenants, users, API keys, and who a key speaks for."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
 
@@ -26,8 +26,11 @@ class Tenancy:
         operator_key: SecretText | None = None,
         refusal: Callable[[], str | None] = lambda: None,
         hint: Callable[[], str] = lambda: "",
+        sizes: Collection[int] = (1,),
     ) -> None:
-        """`refusal` says why there may be no second tenant, `hint` what to do about it."""
+        """`refusal` says why there may be no second tenant, `hint` what to do about it. `sizes` are those that runtimes
+        can have here."""
+        self._sizes = sizes
         self._refusal = refusal
         self._hint = hint
         self._store = store
@@ -59,12 +62,23 @@ class Tenancy:
             raise NotFound("there is no such tenant")
         return found
 
-    async def limit_tenant(self, id: TenantId, limits: Mapping[str, int | None]) -> Tenant:
-        """Change what this tenant is allowed; None: as all are. It counts from the next start on, and ends nothing.
-        Raises `NotFound`."""
+    async def limit_tenant(
+        self, id: TenantId, limits: Mapping[str, int | None], *, sizes: Sequence[int] | None = None
+    ) -> Tenant:
+        """Change what this tenant is allowed; a limit of None, and no sizes at all: as all are. With `sizes` None they
+        stay. It counts from the next start on, sizes from the next conversation, and ends nothing. Raises `NotFound`,
+        `InvalidRequest` for a size that runtimes cannot have here."""
         present = await self.tenant(id)
+        for size in sizes or ():
+            if size not in self._sizes:
+                known = ", ".join(map(str, sorted(self._sizes)))
+                raise InvalidRequest(f"there is no size {size} here", field="sizes", hint=f"sizes are {known}")
         merged = {**present.limits, **limits}
-        changed = replace(present, limits={name: limit for name, limit in merged.items() if limit is not None})
+        changed = replace(
+            present,
+            limits={name: limit for name, limit in merged.items() if limit is not None},
+            sizes=present.sizes if sizes is None else tuple(dict.fromkeys(sizes)),
+        )
         if not await self._store.change_tenant(changed):
             raise NotFound("there is no such tenant")
         return changed

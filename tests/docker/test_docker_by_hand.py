@@ -36,6 +36,7 @@ async def failed(nestor: Client, key: str, id: str) -> tuple[dict[str, Any], flo
         pytest.param(lambda name: containers.docker("stop", "--time", "5", name), ("exit status 0",), id="stopped"),
         # The engine kills it first: which of the two is seen depends on when the look comes.
         pytest.param(lambda name: containers.docker("rm", "--force", name), ("gone", "exit status 137"), id="removed"),
+        pytest.param(lambda name: containers.docker("rename", name, f"{name}-x"), ("gone",), id="renamed"),
     ],
 )
 async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_started_again(
@@ -46,9 +47,17 @@ async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_star
     id = conversation["id"]
     await nestor.run(key, id, {"tool": "terminal", "args": {"command": "echo kept > /workspace/kept", "summary": "s"}})
     before = await nestor.events(key, id)
+    used = await nestor.call("GET", f"/api/v2/conversations/{id}/usage", key, status=200)
+    assert 0 < used["memory_bytes"] < used["memory_limit_bytes"] == 2 * 1024**3
+    assert used["cpu_seconds"] > 0
+    assert used["processes"] > 1
+    assert used["disk_bytes"] > 0
+    said = await nestor.call("GET", f"/api/v2/conversations/{id}/logs?lines=50", key, status=200)
+    assert any("runtime.ready" in line for line in said["lines"])
     await anyio.to_thread.run_sync(act, container_of(id))
     lost, seconds = await failed(nestor, key, id)
     record_property("seconds_to_notice", round(seconds, 1))
+    await nestor.call("GET", f"/api/v2/conversations/{id}/usage", key, status=409)
     assert lost["reason"] == "runtime_lost", lost
     assert any(words in lost["message"] for words in told), lost
     assert lost["retryable"] is True

@@ -10,6 +10,7 @@ import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.drivers.base import Limits
 from orchestrator.drivers.fake import FakeEngine
 from orchestrator.proxy.route import Route, Unavailable
 from orchestrator.state.funnel import command
@@ -108,6 +109,33 @@ async def test_the_operator_gives_one_tenant_more_than_others(nestor: Nestor) ->
     response = await nestor.http.patch(path, headers=nestor.as_(key), json={"limits": {"max_runtimes": 9}})
     assert response.status_code in (403, 404), "its own key does not raise it"
     assert await limit_of(nestor, key) == 3
+
+
+async def test_the_operator_gives_a_tenant_sizes_of_its_own_and_a_first_one(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor)
+    _, other = await tenant_with(nestor, "other")
+    path = f"/api/v2/tenants/{tenant}"
+    changed = await nestor.call("PATCH", path, json={"sizes": [4, 1]}, status=200)
+    assert (changed["sizes"], changed["limits"]) == ([4, 1], {})
+    await nestor.call("PATCH", path, json={"limits": {"starts_per_minute": 9}}, status=200)
+    assert (await nestor.call("GET", path, status=200))["sizes"] == [4, 1]
+
+    async def made(key: str, **body: int) -> Limits:
+        record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json=body, status=200)
+        return nestor.engine.runtimes[f"nestor-{record['runtime']['id']}-g1"].spec.limits
+
+    assert await made(key) == Limits().times(4)
+    assert await made(key, size=1) == Limits()
+    assert await made(other) == Limits()
+    for who, size in ((key, 2), (key, 8), (other, 4)):
+        told = await nestor.call("POST", "/api/v2/conversations", who, json={"size": size}, status=422)
+        assert told["field"] == "size"
+    assert told["hint"].endswith(": 1")
+    unknown = await nestor.call("PATCH", path, json={"sizes": [1, 3]}, status=422)
+    assert "1, 2, 4, 8" in unknown["hint"]
+    assert (await nestor.http.patch(path, headers=nestor.as_(key), json={"sizes": [8]})).status_code in (403, 404)
+    await nestor.call("PATCH", path, json={"sizes": None}, status=200)
+    assert await made(key) == Limits()
 
 
 @pytest.mark.parametrize("name", ["max_runtimes", "starts_per_minute_per_user", "when_full"])

@@ -183,6 +183,25 @@ async def test_a_runtime_that_repeats_what_it_was_told_is_not_believed_to_be_dis
     assert "deploy-value" not in str(operation)
 
 
+async def test_its_log_is_read_without_what_it_was_told_and_only_while_there_is_a_runtime(nestor: Nestor) -> None:
+    key = await configured(nestor)
+    made = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)
+    path = f"/api/v2/conversations/{made['id']}"
+    [runtime] = nestor.engine.runtimes.values()
+    runtime.log.extend(["first", "got deploy-value", "last"])
+    assert (await nestor.call("GET", f"{path}/logs?lines=2", key, status=200)) == {"lines": ["got **********", "last"]}
+    await nestor.call("GET", f"{path}/logs?lines=0", key, status=422)
+    told = await nestor.call("GET", f"{path}/usage", key, status=409)
+    assert told["code"] == "conflict"
+    assert "does not measure" in told["detail"]
+    other = await nestor.ready_tenant()
+    for what in ("logs", "usage"):
+        await nestor.call("GET", f"{path}/{what}", other, status=404)
+    await nestor.call("POST", f"{path}/stop", key, status=202)
+    await nestor.until(key, made["id"], "stopped")
+    assert "stopped" in (await nestor.call("GET", f"{path}/logs", key, status=409))["detail"]
+
+
 async def test_every_call_of_a_start_carries_fence_and_generation(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json={}, status=200)

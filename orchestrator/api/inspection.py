@@ -1,0 +1,29 @@
+"""What the runtime of a conversation uses, and what it printed."""
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conversations import id_of
+
+router = APIRouter(prefix="/api/v2", tags=["conversations"])
+
+
+@router.get("/conversations/{conversation}/usage")
+async def usage(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """What it uses at this moment: processor seconds since it started, memory and its limit, processes, and what
+    workspace and state take on the disk (null where that cannot be told). 409 without a runtime, or with a driver that
+    does not measure."""
+    found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
+    return asdict(await services.inspection.usage(found))
+
+
+@router.get("/conversations/{conversation}/logs")
+async def logs(
+    conversation: str, owner: OwnerOf, services: ServicesOf, lines: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """The last lines that the agent server printed, without any value that it was given. 409 without a runtime."""
+    found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
+    return {"lines": list(await services.inspection.logs(found, lines=lines))}
