@@ -95,10 +95,11 @@ async def talking_to(url: str, operator_key: str, *, gateway: str, port: int = 0
 
 
 @asynccontextmanager
-async def nestor_in(folder: Path, **settings: str) -> AsyncIterator[Client]:
+async def nestor_in(folder: Path, *, engine: str = ENGINE, **settings: str) -> AsyncIterator[Client]:
     """An orchestrator for the length of the block. Everything that it made is gone afterwards, the bridge as well."""
-    async with bridge(ENGINE) as (network, gateway):
+    async with bridge(engine) as (network, gateway):
         told = {
+            "NESTOR_DOCKER_HOST": engine,
             "NESTOR_RUNTIME_NETWORK": network,
             "NESTOR_ALLOW_HTTP_HOSTS": gateway,
             "NESTOR_RUNTIME_REACHES": gateway,

@@ -1,0 +1,113 @@
+"""An engine that is killed, started again, stopped, and a disk that is full, while conversations are there."""
+
+import shutil
+import signal
+import tempfile
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+import httpx
+import pytest
+from support import containers
+from support.docker_nestor import Client, container_of, nestor_in
+from support.private_engine import PrivateEngine, private_engine
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow]
+
+
+@pytest.fixture(scope="module")
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture(scope="module")
+def engine() -> Iterator[PrivateEngine]:
+    """One for all tests here: it takes an image and ten seconds. Docker commands of the tests go to it."""
+    with private_engine(Path(tempfile.mkdtemp(prefix="nst-"))) as made, pytest.MonkeyPatch.context() as patch:
+        made.take_image("nestor-runtime:latest")
+        patch.setenv("DOCKER_HOST", made.host)
+        yield made
+
+
+@pytest.fixture(scope="module")
+async def nestor(engine: PrivateEngine) -> AsyncIterator[Client]:
+    folder = Path(tempfile.mkdtemp(prefix="nst-"))
+    async with nestor_in(folder, engine=engine.host) as client:
+        yield client
+    shutil.rmtree(folder)
+
+
+@dataclass
+class Talk:
+    """One conversation for all tests here, which run in order: a start is most of what they cost."""
+
+    nestor: Client
+    key: str
+    id: str
+
+    @property
+    def path(self) -> str:
+        return f"/api/v2/conversations/{self.id}"
+
+    async def says(self, command: str) -> str:
+        """What the agent saw so far, this command's output with it."""
+        step = {"tool": "terminal", "args": {"command": command, "summary": "s"}}
+        return str(await self.nestor.run(self.key, self.id, step, seconds=120))
+
+    async def alive(self) -> bool:
+        """Whether the runtime answers through the orchestrator."""
+        found = await self.nestor.call("GET", self.path, self.key, status=200)
+        async with httpx.AsyncClient(trust_env=False) as http:
+            return (await http.get(found["runtime"]["url"] + "/alive", timeout=5)).status_code == 200
+
+
+@pytest.fixture(scope="module")
+async def talk(nestor: Client) -> Talk:
+    key = await nestor.tenant()
+    return Talk(nestor, key, (await nestor.conversation(key))["id"])
+
+
+async def test_with_live_restore_a_killed_engine_is_nobody_elses_trouble(talk: Talk, engine: PrivateEngine):
+    before = containers.inspect("container", container_of(talk.id))["State"]["StartedAt"]
+    engine.end(signal.SIGKILL)
+    assert await talk.alive()
+    await anyio.to_thread.run_sync(lambda: engine.start(live_restore=True))
+    assert "kept-on" in await talk.says("echo kept-on > /workspace/kept; cat /workspace/kept")
+    assert containers.inspect("container", container_of(talk.id))["State"]["StartedAt"] == before
+
+
+async def test_while_the_engine_hangs_traffic_goes_on_and_a_start_waits(talk: Talk, engine: PrivateEngine):
+    nestor = talk.nestor
+    engine.freeze()
+    try:
+        waiting = await nestor.call("POST", "/api/v2/conversations", talk.key, json={}, status=202)
+        await anyio.sleep(1)
+        assert await talk.alive()
+        found = await nestor.call("GET", f"/api/v2/conversations/{waiting['id']}", talk.key, status=200)
+        assert found["phase"] in ("pending", "provisioning")
+    finally:
+        engine.thaw()
+    await nestor.until(talk.key, waiting["id"], "ready")
+    assert container_of(waiting["id"])  # one, and no more
+    await nestor.call("DELETE", f"/api/v2/conversations/{waiting['id']}?purge=true", talk.key, status=202)
+
+
+async def test_a_disk_that_is_really_full_is_told_to_the_agent_and_with_space_it_goes_on(talk: Talk):
+    seen = await talk.says("cat /dev/zero > /workspace/zeros; rm /workspace/zeros; echo there-is-space")
+    assert "No space left on device" in seen
+    assert "there-is-space" in seen
+
+
+async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(talk: Talk, engine: PrivateEngine):
+    before = await talk.nestor.events(talk.key, talk.id)
+    engine.end(signal.SIGKILL)
+    await anyio.to_thread.run_sync(lambda: engine.start(live_restore=False))
+    lost = await talk.nestor.until(talk.key, talk.id, "failed", past="ready")
+    assert (lost["reason"], lost["retryable"]) == ("runtime_lost", True)
+    assert await talk.nestor.events(talk.key, talk.id) == before
+    await talk.nestor.call("POST", f"{talk.path}/start", talk.key, status=202)
+    await talk.nestor.until(talk.key, talk.id, "ready", past="failed")
+    assert containers.docker("exec", container_of(talk.id), "cat", "/workspace/kept") == "kept-on\n"
