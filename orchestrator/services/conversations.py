@@ -46,10 +46,10 @@ class Wanted:
 
     id: ConversationId | None
     request: StartRequest
-    size: int | None  #: of the request; None: as the tenant has it
     overrides: Overrides
     title: str | None
     labels: Mapping[str, str]
+    size: int | None = None  #: None: as the tenant has it
 
 
 def may_wake(conversation: Conversation) -> bool:

@@ -4,13 +4,14 @@ Called by the worker that holds the lease, from a round (`tending.py`) and from 
 in `domain/restarts.py`; the setting is `limits.restart` of the request, the user or the tenant, else the operator's.
 """
 
+from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
 
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance, fail, noted
-from orchestrator.domain.errors import RuntimeNotFound
+from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.domain.ids import OperationId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.restarts import Restarts
@@ -54,10 +55,20 @@ class Deaths:
         start = Provisioning(self._house, lease, gone, generation=generation)
         if not await undo(CREATE, start, name, lease=lease, saga=self._saga):
             return STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
+        await self._remove_renamed(lease, conversation)
         if gone.phase is Phase.FAILED:
             await self._admission.give_back(lease)
             return None
         return int(made(delay) * 1000)
+
+    async def _remove_renamed(self, lease: Lease, conversation: Conversation) -> None:
+        """Somebody may have given the runtime another name. It must not live on beside the next one, as it would until
+        the reconciler has seen it twice."""
+        runtime, driver = made(conversation.runtime), self._house.driver
+        with suppress(NestorError):  # then it does
+            for one in await driver.list(self._house.installation):
+                if (one.labels.runtime, one.labels.generation) == (runtime.id, runtime.generation):
+                    await driver.destroy(one, fence=lease.fence)
 
     async def _delay(self, conversation: Conversation) -> float | None:
         if conversation.desired is not Desired.RUNNING or conversation.phase not in (Phase.READY, Phase.RESUMING):
