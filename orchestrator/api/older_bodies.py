@@ -1,9 +1,9 @@
 """The bodies of the older configuration calls, and what they mean in nested settings (nested-config.md 3 to 5, 9)."""
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
 
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.errors import InvalidRequest
@@ -36,7 +36,7 @@ class FlatSettings(OlderBody):
     confirmation_mode: bool | None = None
     llm_model: str | None = None
     llm_api_key: str | None = None
-    llm_base_url: str | None = None
+    llm_base_url: Annotated[str, StringConstraints(pattern=r"^\s*(https?://[^\s@]+\s*)?$")] | None = None
     remote_runtime_resource_factor: int | None = None
     enable_default_condenser: bool | None = None
     condenser_max_size: int | None = None

@@ -10,7 +10,7 @@ from typing import Any
 
 from pydantic import SecretStr
 
-from runtime.configuration.record import ConversationSettings, OlderSettings, Positive, SettingsRecord
+from runtime.configuration.record import Address, ConversationSettings, OlderSettings, Positive, SettingsRecord
 from runtime.secrets.providers import GitProvider
 from runtime.store.exposure import OptionalSecret
 
@@ -23,7 +23,7 @@ class FlatFields(OlderSettings):
 
     llm_model: str | None = None
     llm_api_key: OptionalSecret = None
-    llm_base_url: str | None = None
+    llm_base_url: Address = None
     mcp_config: dict[str, Any] | None = None  # type: ignore[assignment]  # an object on the wire, sealed text when kept
     max_iterations: Positive | None = None
 

@@ -81,6 +81,12 @@ async def test_the_field_that_is_wrong_is_named(nestor: Nestor) -> None:
     body = '{"agent_settings": {"llm": {"extra": [1, {"y": NaN}]}}}'
     answer = (await nestor.http.patch("/api/v2/settings", headers=headers, content=body)).json()
     assert "agent_settings.llm.extra.1.y" in answer["detail"]
+    flat = {"llm_model": "m", "llm_base_url": "nonsense"}
+    answer = (await nestor.http.post("/api/settings", headers=nestor.as_(key), json=flat)).json()
+    assert "llm_base_url" in json.dumps(answer)
+    assert (
+        await nestor.http.post("/api/settings", headers=nestor.as_(key), json={**flat, "llm_base_url": ""})
+    ).is_success
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-23:00", "2999-01-01T00:00:00"])

@@ -61,6 +61,8 @@ async def test_flat_settings_become_the_newer_record(client: httpx.AsyncClient) 
 async def test_the_seed_minimum_is_enough(client: httpx.AsyncClient) -> None:
     body = {"agent": "CodeActAgent", "llm_model": "openai/fake", "security_analyzer": "default"}
     assert (await client.post("/api/settings", json=body)).status_code == 200
+    assert (await client.post("/api/settings", json={**body, "llm_base_url": " "})).status_code == 200
+    assert (await client.post("/api/settings", json={**body, "llm_base_url": "nonsense"})).status_code == 422
 
 
 async def test_before_the_first_flat_record_no_flat_field_is_shown(client: httpx.AsyncClient) -> None:
