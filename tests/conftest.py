@@ -15,3 +15,15 @@ settings.load_profile("unhurried")
 @pytest.fixture
 def anyio_backend() -> str:
     return "asyncio"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Who runs where, when there are several workers (scripts/test).
+
+    The files of the Docker suite share an engine, its networks and its rules, so one worker has them all; of the rest$
+    file stays whole, and what its tests share is made once.
+    """
+    for item in items:
+        group = "docker" if item.get_closest_marker("docker") else str(item.path)
+        item.add_marker(pytest.mark.xdist_group(group))

@@ -102,7 +102,7 @@ async def test_keys_are_found_by_id_and_revoked_for_every_replica(house: House) 
     assert await house.other.tenants.key(key.id) == replace(key, revoked=True)
 
 
-@pytest.mark.parametrize("user", [None, USER])
+@pytest.mark.parametrize("user", [None, USER], ids=["tenant", "user"])
 async def test_settings_change_only_from_the_version_that_was_read(house: House, user: UserId | None) -> None:
     assert await house.store.configuration.settings(TENANT, user) == (None, 0)
     assert not await house.store.configuration.put_settings(TENANT, user, "x", expected_version=1)

@@ -240,7 +240,7 @@ async def test_an_agent_can_be_given_as_settings_and_unknown_keys_are_ignored(ru
         ("limit=9&limit=0", 422),
         ("sort_order=X", 422),
         ("status=stopped", 422),
-        (f"page_id={uuid4()}", 400),
+        ("page_id=5a1e4c33-6d0b-4a51-9c53-0c1f6f7f4a10", 400),
     ],
 )
 async def test_search_parameters_are_checked(runtime: Runtime, query: str, status: int) -> None:

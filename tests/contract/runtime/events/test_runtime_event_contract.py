@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
+from uuid import UUID, uuid4
 
 import pytest
 
@@ -14,7 +14,7 @@ from tests.support.runtimes import Runtime, message, runtime_at
 
 pytestmark = pytest.mark.anyio
 
-UNKNOWN = uuid4()
+UNKNOWN = UUID("5a1e4c33-6d0b-4a51-9c53-0c1f6f7f4a10")
 SAMPLES = Path(__file__).parent.parent / "samples"
 
 
