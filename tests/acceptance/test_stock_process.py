@@ -39,6 +39,7 @@ async def test_a_conversation_with_a_stock_agent_server(data_dir: Path, start: s
     told = {
         "NESTOR_RUNTIME_COMMAND": f"{SDK_PYTHON} -P -m openhands.agent_server",
         "NESTOR_STOCK_START": start,
+        "NESTOR_DRIFT_SECONDS": "1",
         "NESTOR_NAMESPACES": "0" if start == "configured" else "1",
     }
     async with (
@@ -58,6 +59,8 @@ async def test_a_conversation_with_a_stock_agent_server(data_dir: Path, start: s
         await stock_server.holds_what_it_was_told(conversation["runtime"])
         await stock_server.plays_a_turn(nestor, key, id)
         await stock_server.pauses_and_goes_on(nestor, key, id)
+        if start == "dormant":
+            await stock_server.gets_back_what_a_client_took(nestor, key, id)
         await stock_server.is_deleted(nestor, key, id)
         with anyio.fail_after(20):  # the record goes first
             while list(servers(data_dir)):

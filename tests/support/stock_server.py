@@ -6,6 +6,7 @@ process afterwards.
 
 from typing import Any
 
+import anyio
 import httpx
 
 from support.docker_nestor import MODEL_KEY, Client
@@ -57,6 +58,28 @@ async def pauses_and_goes_on(nestor: Client, key: str, id: str) -> None:
     await nestor.call("POST", f"/api/v2/conversations/{id}/resume", key, json={}, status=202)
     resumed = await nestor.until(key, id, "ready", past="paused")
     await holds_what_it_was_told(resumed["runtime"])
+
+
+async def gets_back_what_a_client_took(nestor: Client, key: str, id: str) -> None:
+    """A secret that is deleted there, and another model, are seen and pushed again; the orchestrator looks often."""
+    path = f"/api/v2/conversations/{id}"
+    record = await nestor.call("GET", path, key, status=200)
+    assert (record["configuration"]["compared"], record["configuration"]["drift"]) == ("names", None)
+    runtime = record["runtime"]
+    async with httpx.AsyncClient(
+        base_url=runtime["url"], headers={"X-Session-API-Key": runtime["session_key"]}, trust_env=False
+    ) as http:
+        assert (await http.delete("/api/settings/secrets/DEPLOY_KEY")).status_code == 200
+        model = {"agent_settings_diff": {"llm": {"model": "openai/another"}}}
+        assert (await http.patch("/api/settings", json=model)).status_code == 200
+        with anyio.fail_after(40):
+            while (found := (await nestor.call("GET", path, key, status=200))["configuration"])["drift"] is None:
+                await anyio.sleep(0.2)
+            while not found["current"]:
+                await anyio.sleep(0.2)
+                found = (await nestor.call("GET", path, key, status=200))["configuration"]
+        assert (await http.get("/api/settings")).json()["agent_settings"]["llm"]["model"] != "openai/another"
+    await holds_what_it_was_told(runtime)
 
 
 async def is_deleted(nestor: Client, key: str, id: str) -> None:
