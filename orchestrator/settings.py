@@ -3,6 +3,7 @@
 Every variable starts with `NESTOR_`; one that is not known is refused by name, since a misspelt limit is no limit.
 """
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
 from orchestrator.domain.errors import Misconfigured
+from orchestrator.domain.images import Catalogue
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Span, Spans
 from orchestrator.domain.spares import SIZES, Stock, stocks_of
@@ -43,7 +45,15 @@ class OrchestratorSettings(BaseSettings):
     runtime_image: str = "nestor-runtime:latest"
     """Docker driver: the image of runtimes whose request names none. `scripts/images` builds it."""
     allowed_images: str = ""
-    """Docker driver: comma list of further images that a request may name. Empty, because an image is code."""
+    """Docker driver: comma list of further images that a request may name, as `name`, `name@sha256:...` or the engine's
+    id. Empty, because an image is code."""
+    canary_image: str | None = None
+    """Docker driver: a new image to try out before it becomes `runtime_image`."""
+    canary_percent: float = Field(default=0.0, ge=0, le=100)
+    """So many of a hundred new conversations whose request names no image begin on it, chosen by their ids."""
+    pull_images: Literal["never", "missing"] = "never"
+    """Docker driver: whether an image named here that the engine does not have is fetched from its registry when Nestor
+    starts. Never, because a name without a registry is anybody's on the public one. No start ever waits for one."""
     allowed_sizes: str = ""
     """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
     processors and processes. Empty, because a machine is finite. A tenant may be given others."""
@@ -259,9 +269,17 @@ class OrchestratorSettings(BaseSettings):
         return text
 
     @model_validator(mode="after")
+    def _share(self) -> Self:
+        if self.canary_percent and self.canary_image is None:
+            raise ValueError("NESTOR_CANARY_PERCENT: there is no NESTOR_CANARY_IMAGE to try out")
+        if self.canary_image is not None and self.driver != "docker":
+            raise ValueError(f"NESTOR_CANARY_IMAGE: the {self.driver} driver has no images")
+        return self
+
+    @model_validator(mode="after")
     def _spares(self) -> Self:
         for stock in self.stocks:
-            if stock.image is not None and stock.image not in (self.images or ()):
+            if stock.image is not None and (self.catalogue is None or stock.image not in self.catalogue.names):
                 raise ValueError(
                     f"NESTOR_WARM_POOLS: no request may ask for image {stock.image}: see NESTOR_ALLOWED_IMAGES"
                 )
@@ -277,12 +295,18 @@ class OrchestratorSettings(BaseSettings):
         most = self.warm_pool_max or 2 * self.warm_pool
         further = stocks_of(self.warm_pools)
         further = tuple(replace(one, image=None) if one.image == self.runtime_image else one for one in further)
-        stocks = (Stock(None, 1, self.warm_pool, most), *further)
+        stocks = (Stock(None, 1, self.warm_pool, most), *self._canary_stock, *further)
         if len({stock.kind for stock in stocks}) < len(stocks):
             raise ValueError(
                 "NESTOR_WARM_POOLS: one kind is there twice; NESTOR_WARM_POOL is the default image of size 1"
             )
         return stocks
+
+    @property
+    def _canary_stock(self) -> tuple[Stock, ...]:
+        """Spares of the canary by its share, so that it is no slower than what it is compared with."""
+        minimum = math.ceil(self.warm_pool * self.canary_percent / 100) if self.canary_image else 0
+        return (Stock(self.canary_image, 1, minimum, 2 * minimum),) if minimum else ()
 
     @property
     def sizes(self) -> frozenset[int]:
@@ -344,9 +368,11 @@ class OrchestratorSettings(BaseSettings):
         return frozenset(host.lower().strip("[]").removesuffix(".") for host in _listed(self.allow_hook_hosts))
 
     @property
-    def images(self) -> frozenset[str] | None:
-        """The images that a request may name; None where runtimes have no images."""
-        return _listed(self.allowed_images) | {self.runtime_image} if self.driver == "docker" else None
+    def catalogue(self) -> Catalogue | None:
+        """The images of runtimes; None where those are made of none."""
+        if self.driver != "docker":
+            return None
+        return Catalogue(self.runtime_image, _listed(self.allowed_images), self.canary_image, self.canary_percent)
 
 
 def _listed(text: str) -> frozenset[str]:

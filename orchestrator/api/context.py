@@ -15,6 +15,7 @@ from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.images import Images
 from orchestrator.services.inspection import Inspection
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
@@ -46,6 +47,7 @@ class Services:
     store: Store
     clock: Clock
     token_check: TokenCheck
+    images: Images | None  #: None where runtimes are made of none
     http_hosts: frozenset[str]
     runtime_url: Callable[[Conversation], str | None]
     about: Mapping[str, str]  #: what /server_info says

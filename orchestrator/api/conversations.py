@@ -144,6 +144,18 @@ async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response
     return await _accepted(services, owner, stopped, response, None, 0)
 
 
+@router.post("/conversations/{conversation}/upgrade")
+async def upgrade(
+    conversation: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
+) -> dict[str, Any]:
+    """Put a stopped or failed conversation on another image, for its next starts: on `image`, or without it on what a
+    new conversation would get."""
+    changed = await services.conversations.upgrade(
+        owner.tenant, owner.user, id_of(conversation), image=None if body is None else body.image
+    )
+    return await _render(services, owner, changed)
+
+
 @router.get("/conversations/{conversation}/events")
 async def events(
     conversation: str,

@@ -14,6 +14,7 @@ from orchestrator.api.context import Services
 from orchestrator.domain.conversation import Phase
 from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.domain.tenancy import Caller
+from orchestrator.services.images import Images
 from orchestrator.state.figures import Figures
 from orchestrator.telemetry import metrics
 
@@ -44,6 +45,8 @@ class _Present(Collector):
         info = GaugeMetricFamily("nestor_info", "What runs here.", labels=("version", "driver"))
         info.add_metric((about.get("version", ""), about.get("driver", "")), 1)
         yield info
+        if self._services.images is not None:
+            yield _images(self._services.images)
         yield _one("nestor_problems", "What /health finds wrong now.", len(self._services.problems()))
         yield _one("nestor_state_server_up", "Whether the state server answered.", self._figures is not None)
         if self._figures is None:
@@ -58,6 +61,14 @@ class _Present(Collector):
         yield _one("nestor_due_lag_seconds", "How long what is due first has been due.", found.overdue_seconds)
         yield _one("nestor_journal_unshipped_tenants", "Tenants with changes on their way.", found.unshipped)
         yield _one("nestor_warm_pool_spares", "Runtimes that are nobody's, ready or being made.", found.spares)
+
+
+def _images(images: Images) -> Metric:
+    info = GaugeMetricFamily("nestor_image_info", "What the operator's images are now.", labels=("image", "name", "id"))
+    shares = {images.catalogue.default: "default", images.catalogue.canary: "canary"}
+    for name, id in images.known.items():
+        info.add_metric((shares.get(name, "other"), name, id), 1)
+    return info
 
 
 def _one(name: str, text: str, value: float) -> GaugeMetricFamily:

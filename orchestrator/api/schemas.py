@@ -1,6 +1,7 @@
 """The bodies of the native API: parsed with unknown fields refused, rendered from domain values."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
@@ -150,12 +151,23 @@ class AllowanceBody(Body):
     starts_per_minute_per_key: Number | None = None
 
 
+ImageName = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]*$")]
+
+
 class TenantPatchBody(Body):
     """What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name
-    none; null, or none: as all."""
+    none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it stands
+    for now; the first is for requests that name none, unless the installation's own is among them; null: as all."""
 
     limits: AllowanceBody = Field(default_factory=AllowanceBody)
     sizes: Annotated[list[int], Field(max_length=10)] | None = None
+    images: Annotated[list[ImageName], Field(min_length=1, max_length=100)] | None = None
+
+
+class UpgradeBody(Body):
+    """Without `image`: what a new conversation would get."""
+
+    image: ImageName | None = None
 
 
 class SettingsBody(Body):
@@ -194,16 +206,20 @@ class ConversationBody(Body):
     initial_message: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)] | None = None
     settings: SettingsBody | None = None
     secrets: dict[str, str] | None = None
-    image: str | None = None
+    image: ImageName | None = None
     size: int | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
 def tenant_out(tenant: Tenant) -> dict[str, Any]:
-    limits = dict(tenant.limits)
-    sizes = list(tenant.sizes)
-    created = rfc3339(tenant.created_at)
-    return {"id": tenant.id, "name": tenant.name, "limits": limits, "sizes": sizes, "created_at": created}
+    return {
+        "id": tenant.id,
+        "name": tenant.name,
+        "limits": dict(tenant.limits),
+        "sizes": list(tenant.sizes),
+        "images": None if tenant.images is None else [{"name": name, "id": id} for name, id in tenant.images.items()],
+        "created_at": rfc3339(tenant.created_at),
+    }
 
 
 def user_out(user: User) -> dict[str, Any]:
@@ -260,6 +276,7 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "restart_at": rfc3339(conversation.restart_at) if conversation.restart_at else None,
         "version": conversation.version,
         "fence": conversation.fence,
+        "image": None if conversation.image is None else asdict(conversation.image),
         "repository": conversation.request.repository,
         "branch": conversation.request.branch,
         "git_provider": conversation.request.git_provider,

@@ -8,9 +8,10 @@ from fastapi import APIRouter, Depends, Query, Response
 from orchestrator.api import schemas
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.domain.errors import Forbidden, NotFound
+from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
 from orchestrator.domain.ids import KeyId, TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import ALL_SCOPES, Caller, KeyKind, Scope
+from orchestrator.services.images import NO_IMAGES
 
 router = APIRouter(prefix="/api/v2/tenants", tags=["tenants"])
 OperatorOf = Annotated[Caller, Depends(operator)]
@@ -51,14 +52,22 @@ async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dic
 
 
 @router.patch("/{tenant}")
-async def limit_tenant(
+async def change_tenant(
     tenant: str, body: schemas.TenantPatchBody, _: OperatorOf, services: ServicesOf
 ) -> dict[str, Any]:
-    """Give one tenant other limits than all have, and other sizes of runtimes. The tenant itself may go below its
-    limits, never above."""
+    """Give one tenant other limits than all have, other sizes of runtimes, or other images. The tenant itself may go
+    below its limits, never above."""
     id, limits = TenantId(parse_uuid(tenant, "tenant")), body.limits.model_dump(exclude_unset=True)
     sizes = (body.sizes or []) if "sizes" in body.model_fields_set else None
-    return schemas.tenant_out(await services.tenancy.limit_tenant(id, limits, sizes=sizes))
+    granted = None
+    if "images" in body.model_fields_set and services.images is None:
+        raise InvalidRequest(NO_IMAGES, field="images", hint="leave images out")
+    if body.images is not None and services.images is not None:
+        granted = await services.images.grant(body.images)
+    changed = await services.tenancy.limit_tenant(id, limits, sizes=sizes)
+    if "images" in body.model_fields_set:
+        changed = await services.tenancy.allow_images(id, granted)
+    return schemas.tenant_out(changed)
 
 
 @router.post("/{tenant}/users", status_code=201)

@@ -4,18 +4,57 @@
 run Nestor where tenants could not be kept apart.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import structlog
 
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.drivers.base import Dialect, Driver, Row, Walled
+from orchestrator.domain.ids import TenantId
+from orchestrator.domain.images import Catalogue
+from orchestrator.drivers.base import Dialect, Driver, Imaged, ImageUnavailable, Row, Walled
+from orchestrator.services.images import Images
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.base import Tenants
 
 log = structlog.get_logger(__name__)
 _ALL = "all"
 _UNTRIED = "untried"  #: accepted that nothing is tried out, which saves the seconds that it takes
+
+
+async def pull_missing(driver: Imaged, catalogue: Catalogue) -> None:
+    """Fetch what the operator names and the engine does not have. Raises `Misconfigured` where that fails."""
+    for name in catalogue.names:
+        try:
+            await driver.image_id(name)
+        except ImageUnavailable:
+            log.info("image.pulling", image=name)
+            try:
+                await driver.pull(name)
+            except ImageUnavailable as exc:
+                raise Misconfigured(exc.message, hint=exc.hint) from None
+
+
+async def images_of(driver: Driver, catalogue: Catalogue | None, tenants: Tenants) -> Images | None:
+    """None where runtimes are made of no images. Raises `Misconfigured` where the engine lacks the one that new
+    conversations get, or are to try out."""
+    if catalogue is None or not isinstance(driver, Imaged) or not driver.capabilities.images:
+        return None
+
+    async def granted(tenant: TenantId) -> Mapping[str, str] | None:
+        record = await tenants.tenant(tenant)
+        return None if record is None else record.images
+
+    images = Images(driver, catalogue, granted)
+    missing = await images.look()
+    for name in (catalogue.default, catalogue.canary):
+        if name is not None and images.id_of(name) is None:
+            raise Misconfigured(
+                f"the engine has no image {name}",
+                hint="build it with scripts/images, or fetch it: docker pull, or NESTOR_PULL_IMAGES=missing",
+            )
+    for one in missing:
+        log.warning("image.missing", problem=one.message, hint=one.hint)
+    return images
 
 
 class Isolation:

@@ -19,7 +19,7 @@ import structlog
 
 from orchestrator.api.context import Services
 from orchestrator.app import data_folder
-from orchestrator.app.containers import Isolation, docker_driver
+from orchestrator.app.containers import Isolation, docker_driver, images_of, pull_missing
 from orchestrator.app.facing import Facing
 from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.ports import PublicPorts
@@ -31,7 +31,7 @@ from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavaila
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import step_seconds
-from orchestrator.drivers.base import Dialect, Driver, Spareable
+from orchestrator.drivers.base import Dialect, Driver, Imaged, Spareable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
@@ -60,6 +60,7 @@ from orchestrator.services.holding import Holding
 from orchestrator.services.hook_delivery import HookDelivery, Sender
 from orchestrator.services.hook_delivery import Policy as HookPolicy
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.images import Images
 from orchestrator.services.inspection import Inspection
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
@@ -112,6 +113,7 @@ class House:
     queue: QueueKeeper
     reviewing: Reviewing
     pool: WarmPool | None  #: None where the driver has no spares
+    images: Images | None  #: None where runtimes are made of none
     feed: EventFeed
     hooks: HookDelivery
     facing: Facing | None
@@ -168,6 +170,7 @@ async def open_house(
         facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
         isolation = Isolation(driver, settings.accepted)
         await isolation.establish(facing.address if facing is not None else None, store.tenants)
+        images = await images_of(driver, settings.catalogue, store.tenants)
         clients = RuntimeClients()
         await recovery.adopt(driver, installation, clients)
         house = await _furnish(
@@ -189,6 +192,7 @@ async def open_house(
             outbound,
             StateHealth(store, [lambda: recovery.problem, lambda: shipper.problem, lambda: event_archive.problem]),
             isolation,
+            images,
             {
                 "version": importlib.metadata.version("nestor"),
                 "driver": driver.name,
@@ -237,6 +241,7 @@ async def _furnish(
     outbound: Outbound,
     health: StateHealth,
     isolation: Isolation,
+    images: Images | None,
     about: Mapping[str, str],
 ) -> House:
     clock = SystemClock()
@@ -269,7 +274,7 @@ async def _furnish(
     pool = None
     if isinstance(driver, Spareable) and driver.capabilities.spares:
         stocks = settings.stocks
-        pool = WarmPool(installation, driver, store.spares, clients, master, stocks, default=settings.runtime_image)
+        pool = WarmPool(installation, driver, store.spares, clients, master, stocks, images=images)
     elif any(stock.minimum for stock in settings.stocks):
         log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")
 
@@ -303,6 +308,7 @@ async def _furnish(
         alive_seconds=min(60.0, settings.start_timeout / 2),
         step_seconds=step_seconds(settings.step_seconds),
         pool=pool,
+        images=images,
     )
     feed = EventFeed(events, store.changes)
     idleness = Idleness(
@@ -357,7 +363,7 @@ async def _furnish(
         wake=workers.wake,
         gone=withdraw,
         undelete_seconds=settings.undelete_seconds,
-        images=settings.images,
+        images=images,
         sizes=settings.sizes,
         stages=lambda: stages_of(surroundings),
     )
@@ -379,6 +385,7 @@ async def _furnish(
         store=store,
         clock=clock,
         token_check=TokenCheck(probe),
+        images=images,
         http_hosts=settings.http_hosts,
         runtime_url=runtime_url,
         about=about,
@@ -401,6 +408,7 @@ async def _furnish(
         queue=queue,
         reviewing=Reviewing(store.reviews, workers.wake, settings.spans),
         pool=pool,
+        images=images,
         feed=feed,
         hooks=hooks,
         facing=facing,
@@ -481,6 +489,8 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
             hidden=hidden,
             zygote=None if settings.zygote == "off" else own_zygote,
         )
+    if settings.pull_images == "missing" and settings.catalogue is not None and isinstance(driver, Imaged):
+        await pull_missing(driver, settings.catalogue)
     fingerprint = await driver.fingerprint()
     if not fingerprint.usable:
         await driver.close()

@@ -128,6 +128,8 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)
             tasks.start_soon(house.reviewing.run)
+            if house.images is not None:
+                tasks.start_soon(house.images.run)
             if house.pool is not None:
                 tasks.start_soon(house.pool.run)
             tasks.start_soon(house.watch.run)

@@ -11,6 +11,7 @@ from datetime import datetime
 from orchestrator.domain.drift import Drift, Seen
 from orchestrator.domain.errors import IllegalTransition, PermanentError
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
+from orchestrator.domain.images import Pin
 
 
 class Phase(enum.StrEnum):
@@ -221,6 +222,7 @@ class Conversation:
     title: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
     runtime: RuntimeRecord | None = None
+    image: Pin | None = None  #: None until it is known, and where runtimes have no images
     operation: OperationId | None = None
     attempt: int = 0
     failures: tuple[Failure, ...] = ()  #: the last ones, the latest last

@@ -38,6 +38,8 @@ class Tenant:
     #: The sizes of runtimes that its requests may ask for, in the place of those that all may (`domain/spares.py`). The
     #: first is that of a request which names none. Empty: as all.
     sizes: tuple[int, ...] = ()
+    #: The images that its new conversations may use, ids by name; None: those that all may.
+    images: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True)

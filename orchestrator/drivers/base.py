@@ -187,6 +187,7 @@ class Capabilities:
     isolation: str
     isolated: bool  #: one runtime cannot see another's files and processes
     pause: bool = False
+    images: bool = False  #: runtimes are made of images, which an engine keeps (`Imaged`)
     spares: bool = False  #: runtimes can be started for nobody, and be bound later (`Spareable`)
 
 
@@ -319,6 +320,20 @@ class Spareable(Protocol):
 
     async def spare_kind(self, image: str | None) -> str:
         """What a runtime of this image would be now: another text when it would be another program. No secret."""
+        ...
+
+
+@runtime_checkable
+class Imaged(Protocol):
+    """A driver whose runtimes are made of images."""
+
+    async def image_id(self, name: str) -> str:
+        """The engine's own id of what it has under this name, or under this id: a digest of all that is in it. Raises
+        `ImageUnavailable`, `DriverUnavailable`."""
+        ...
+
+    async def pull(self, name: str) -> None:
+        """Fetch it from its registry. Takes minutes. Raises `ImageUnavailable`, `DriverUnavailable`."""
         ...
 
 

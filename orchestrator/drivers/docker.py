@@ -16,7 +16,7 @@ import anyio
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers import docker_firewall, docker_probe, docker_report
+from orchestrator.drivers import docker_firewall, docker_images, docker_probe, docker_report
 from orchestrator.drivers.base import (
     MAKE_SPACE,
     NO_SPACE,
@@ -75,7 +75,7 @@ _FEWEST_STARTS = 2
 
 class DockerDriver:
     """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`, `base.Gated`,
-    `base.Measurable`. `folder` is the data
+    `base.Measurable`, `base.Imaged`. `folder` is the data
     folder; several drivers may use it at once.
 
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
@@ -94,6 +94,7 @@ class DockerDriver:
         ),
         isolated=True,
         pause=True,
+        images=True,
     )
 
     def __init__(
@@ -186,6 +187,12 @@ class DockerDriver:
 
     async def spare_kind(self, image: str | None) -> str:
         return await self._in_thread(lambda: self._lifecycle.spare_kind(image))
+
+    async def image_id(self, name: str) -> str:
+        return await self._in_thread(lambda: docker_images.image_id(self._engine, name))
+
+    async def pull(self, name: str) -> None:
+        await self._in_thread(lambda: docker_images.pull(self._engine, name), seconds=docker_images.PULL_SECONDS)
 
     async def find(self, name: str) -> Handle | None:
         return await self._in_thread(lambda: self._lifecycle.find(name), of=name)

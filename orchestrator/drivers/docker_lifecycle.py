@@ -29,8 +29,9 @@ from orchestrator.drivers.base import (
     Usage,
 )
 from orchestrator.drivers.docker_cells import Cells
-from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused, describe_image
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
 from orchestrator.drivers.docker_fences import Fences, Held
+from orchestrator.drivers.docker_images import described
 from orchestrator.drivers.docker_spec import (
     INSTALLATION,
     PORT,
@@ -121,13 +122,13 @@ class Lifecycle:
     def spare_kind(self, image: str | None) -> str:
         """See `base.Spareable`. Raises `ImageUnavailable`, also for an image that could not prove itself."""
         name = image or self._image
-        described = self._described(name)
-        if (found := image_of(name, described)).dialect is not Dialect.OWN:
+        about = self._described(name)
+        if (found := image_of(name, about)).dialect is not Dialect.OWN:
             raise ImageUnavailable(
                 f"image {name} cannot be a spare: another agent server does not prove that it has its init key",
                 hint="leave it out of the warm pool",
             )
-        return spare_kind(found, described, network=self._cells.base, hardening=self._hardening)
+        return spare_kind(found, about, network=self._cells.base, hardening=self._hardening)
 
     def inspect(self, handle: Handle) -> Observed:
         """What the engine sees now. Holds nothing, so it answers also while a verb is at work."""
@@ -264,12 +265,7 @@ class Lifecycle:
         return image_of(name, self._described(name), self._stock)
 
     def _described(self, name: str) -> Mapping[str, Any]:
-        try:
-            return describe_image(self._engine, name)
-        except Missing as exc:
-            raise ImageUnavailable(
-                f"the engine has no image {name}", hint="build it with scripts/images, or pull it, then start again"
-            ) from exc
+        return described(self._engine, name)
 
     def _begin(self, handle: Handle, lines: Sequence[SecretText]) -> None:
         if not self._volumes.ready(handle.labels):

@@ -25,6 +25,7 @@ from orchestrator.drivers.base import (
     ExitCause,
     Fingerprint,
     Handle,
+    ImageUnavailable,
     Observed,
     OwnerLabels,
     RuntimeSpec,
@@ -84,6 +85,7 @@ class FakeEngine:
         self.readers: set[MemoryObjectSendStream[DriverEvent]] = set()
         self.starts = 0  #: how many runtimes were ever started
         self.program = ""  #: what runtimes run: another text is another program (`FakeDriver.spare_kind`)
+        self.images: dict[str, str] | None = None  #: ids by name; None: what runs is made of no image
         self.doubles: list[tuple[str, str]] = []  #: names of two runtimes of one conversation that were alive at once
         self._faults: list[_VerbFault] = []
         self._hangs: list[tuple[str, anyio.Event]] = []
@@ -210,6 +212,8 @@ class FakeDriver:
 
     async def _create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         await self.engine.meet("create", after=False)
+        if self.engine.images is not None:
+            await self.image_id(spec.image or "")
         known = self.engine.runtimes.get(spec.name)
         if known is None:
             self.engine.runtimes[spec.name] = _Runtime(spec, fence)
@@ -302,6 +306,19 @@ class FakeDriver:
 
     async def spare_kind(self, image: str | None) -> str:
         return f"fake|{image or ''}|{self.engine.program}"
+
+    async def image_id(self, name: str) -> str:
+        """See `base.Imaged`."""
+        await self.engine.meet("image_id", after=False)
+        images = self.engine.images or {}
+        id = name if name in images.values() else images.get(name)
+        if id is None:
+            raise ImageUnavailable(f"the engine has no image {name}", hint="add it, then start again")
+        return id
+
+    async def pull(self, name: str) -> None:
+        """See `base.Imaged`: there is no registry."""
+        raise ImageUnavailable(f"the engine could not pull {name}", hint="add it")
 
     async def find(self, name: str) -> Handle | None:
         return await self._calls.run(lambda: self._find(name), of=name)

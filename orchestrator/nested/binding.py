@@ -8,7 +8,9 @@ proved itself on that very connection; docs/adr/0018-init-on-one-connection.md h
 
 import hashlib
 import hmac
+import importlib.metadata
 import json
+import re
 import secrets
 from collections.abc import Callable, Mapping
 from types import TracebackType
@@ -19,7 +21,7 @@ import httpcore
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.refusals import Impostor, NotDormant, parsed, refusal
+from orchestrator.nested.refusals import Impostor, NotDormant, VersionSkew, parsed, refusal
 from orchestrator.security.connecting import is_lost_connection
 
 PATH = "/api/init"
@@ -27,6 +29,11 @@ TRIES = 3
 SECONDS = 30.0
 _LONGEST_ANSWER = 64 * 1024
 _LONGEST_CHALLENGE = 256
+#: What this orchestrator needs of a runtime, by the names that runtimes give it. A runtime that says nothing is older
+#: than the question, and can do all of it.
+NEEDED = frozenset({"bind_by_proof_v1", "configure_in_three_calls_v1", "fence_v1", "tell_events_v1"})
+OWN_VERSION = importlib.metadata.version("nestor")
+_VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,40}")
 
 
 class ConnectionLost(RuntimeUnreachable):
@@ -144,13 +151,34 @@ async def _proven(connection: OneConnection, init_key: SecretText, content: byte
     fields = answer if isinstance(answer, dict) else {}
     if fields.get("state", "dormant") != "dormant":
         raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
+    _refuse_skew(fields.get("nestor"))
     challenge, proof = fields.get("challenge"), fields.get("proof")
     if not (isinstance(challenge, str) and challenge.isascii() and len(challenge) <= _LONGEST_CHALLENGE):
-        raise Impostor("the process at the runtime's address gave no challenge: not the runtime, or an older one")
+        raise Impostor(
+            "the process at the runtime's address gave no challenge: it is not the runtime, or one older than this "
+            f"orchestrator (Nestor {OWN_VERSION})"
+        )
     expected = _signed(init_key, f"runtime|{nonce}|{challenge}")
     if not isinstance(proof, str) or not hmac.compare_digest(proof.encode(errors="replace"), expected.encode()):
         raise Impostor("the process at the runtime's address could not prove that it is the runtime")
     return _signed(init_key, f"orchestrator|{nonce}|{challenge}|{hashlib.sha256(content).hexdigest()}")
+
+
+def _refuse_skew(told: Any) -> None:
+    """What a runtime says of itself is not proven yet, and only makes us stop. Raises `VersionSkew`."""
+    if not isinstance(told, dict):
+        return
+    able = told.get("capabilities")
+    lacks = sorted(NEEDED - {name for name in able if isinstance(name, str)}) if isinstance(able, list) else []
+    if lacks:
+        version = told.get("version")
+        known = isinstance(version, str) and _VERSION.fullmatch(version)
+        raise VersionSkew(
+            f"the runtime (Nestor {version if known else 'of an unknown version'}) lacks {', '.join(lacks)}, which "
+            f"this orchestrator (Nestor {OWN_VERSION}) needs",
+            hint="use images of one release: build or fetch the runtime's anew, then POST "
+            "/api/v2/conversations/{id}/upgrade for those that stay on the old one, and start again",
+        )
 
 
 def _signed(key: SecretText, text: str) -> str:

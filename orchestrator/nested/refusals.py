@@ -26,6 +26,10 @@ class Impostor(PermanentError):
     code = "version_skew"
 
 
+class VersionSkew(Impostor):
+    """The runtime says that it cannot do what this orchestrator needs."""
+
+
 class NotDormant(Impostor):
     """Whoever listens there says that it has been told its keys before, and not by this caller."""
 

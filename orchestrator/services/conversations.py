@@ -18,18 +18,13 @@ from orchestrator.domain.conversation import (
     StartRequest,
     put_to_rest,
 )
-from orchestrator.domain.errors import (
-    Conflict,
-    ImageRefused,
-    InvalidRequest,
-    LimitReached,
-    NotFound,
-)
+from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.admission import Admission, Starter
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
+from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import Overrides, OverrideSeal
 from orchestrator.state.base import Page, Store, StoredEvent
 
@@ -107,7 +102,7 @@ class ConversationService:
         wake: Callable[[], None],
         gone: Callable[[Conversation], None],
         undelete_seconds: float,
-        images: Collection[str] | None,
+        images: Images | None,
         sizes: Collection[int] = (1,),
         stages: Callable[[], Sequence[str]],
     ) -> None:
@@ -187,7 +182,9 @@ class ConversationService:
             key=key,
         )
         await self._check(conversation)
-        return conversation
+        if self._images is None:
+            return conversation
+        return replace(conversation, image=await self._images.pin(tenant, wanted.request.image, id))
 
     async def _put(self, conversation: Conversation, ask: Ask) -> Conversation:
         """The record with all that points to it. Refused: nothing of it is left."""
@@ -330,6 +327,24 @@ class ConversationService:
 
         return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
 
+    async def upgrade(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, image: str | None
+    ) -> Conversation:
+        """Put one that rests on another image, for its next starts: on the named one, or on what a new conversation
+        would get. On it already: nothing changes. Raises `Conflict` where it does not rest, `ImageRefused`,
+        `InvalidRequest` where runtimes have no images, `ImageUnavailable`, `DriverUnavailable`."""
+        for _ in range(_TRIES):
+            present = await self.get(tenant, user, id)
+            if self._images is None:
+                raise InvalidRequest(NO_IMAGES, field="image", hint="what runs is what is installed beside Nestor")
+            if present.phase not in (Phase.STOPPED, Phase.FAILED) or await self.is_starting(present):
+                raise Conflict(f"the conversation is {present.phase}", hint="stop it, change its image, then start it")
+            pin = await self._images.pin_now(tenant, image, id)
+            changed = replace(present, image=pin)
+            if changed == present or await self._request(changed, present, None):
+                return await self._after(changed)
+        raise Conflict("the conversation is changing quickly", hint="try again")
+
     async def events(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
     ) -> Sequence[StoredEvent]:
@@ -364,13 +379,7 @@ class ConversationService:
     async def _check(self, conversation: Conversation) -> None:
         request = conversation.request
         if request.image is not None and self._images is None:
-            raise InvalidRequest("the driver in use has no images", field="image", hint="leave image out")
-        if request.image is not None and request.image not in (self._images or ()):
-            raise ImageRefused(
-                "this image may not be used here",
-                field="image",
-                hint="leave image out, or ask the operator to allow it",
-            )
+            raise InvalidRequest(NO_IMAGES, field="image", hint="leave image out")
         bundle = await self._effective.bundle(conversation.tenant, conversation.user, own=conversation)
         if not bundle.settings.get("agent_settings", {}).get("llm", {}).get("model"):
             raise InvalidRequest(

@@ -22,6 +22,7 @@ from orchestrator.services.provisioning import CREATE, Provisioning, Surrounding
 from orchestrator.services.saga import STUCK_RETRY_MS, undo
 from orchestrator.services.warm_start import stages_of
 from orchestrator.state.base import Lease, Operations, SagaLog
+from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 GONE = Why(Reason.RUNTIME_LOST, "the runtime is gone", "start the conversation again", retryable=True)
@@ -44,6 +45,8 @@ class Deaths:
         many ms it starts again by itself, None when it does not."""
         why = await discreet(why, conversation, self._house.effective, self._house.keys)
         log.warning("runtime.lost", conversation=conversation.id, reason=why.reason, problem=why.message)
+        if self._house.images is not None:
+            metrics.IMAGE_LOST.labels(self._house.images.share_of(conversation)).inc()
         delay = await self._delay(conversation)
         if delay is None:
             gone = await save(self._house.conversations, lease, self._failed(conversation, why))

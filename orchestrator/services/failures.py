@@ -109,7 +109,7 @@ def _explained(step: str, failure: BaseException) -> Why:
         case DiskFull():
             return replace(why, reason=Reason.DISK_FULL, message=failure.message, hint=failure.hint or MAKE_SPACE)
         case Impostor():
-            return replace(why, reason=Reason.VERSION_SKEW, message=failure.message)
+            return replace(why, reason=Reason.VERSION_SKEW, message=failure.message, hint=failure.hint or hint)
         case ClaimTaken():  # whose it is, is nobody else's business
             return replace(why, hint="make a conversation without an id of your own")
         case ImageUnavailable():

@@ -272,6 +272,7 @@ class Lifecycle:
         await self._finish(start.conversation, OperationState.SUCCEEDED)
         seconds = round(self._house.clock.monotonic() - began, 3)
         metrics.STARTS.labels("ready", "").inc()
+        self._count_image(start.conversation, "ready")
         metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
         return 0  # at once: messages may be waiting
@@ -283,6 +284,10 @@ class Lifecycle:
             if problem is not None:
                 return replace(why, message=f"{why.message}, and {step} of an earlier try is not undone: {problem}")
         return why
+
+    def _count_image(self, conversation: Conversation, outcome: str) -> None:
+        if self._house.images is not None:
+            metrics.IMAGE_STARTS.labels(self._house.images.share_of(conversation), outcome).inc()
 
     def _restarts_in_ms(self, conversation: Conversation) -> int:
         """How long one that died has to wait yet."""
@@ -337,6 +342,7 @@ class Lifecycle:
             return _BACKOFF_MS[attempt - 1]
         metrics.STARTS.labels("failed", why.reason).inc()
         self._clocks.stop(start.conversation)
+        self._count_image(start.conversation, "failed")
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
         self._house.withdraw(start.conversation)  # it does not sleep any more, so its port wakes nobody
         await self._finish(start.conversation, OperationState.FAILED, why)

@@ -10,7 +10,7 @@ import hashlib
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import structlog
@@ -39,6 +39,7 @@ from orchestrator.drivers.base import (
 )
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.master_keys import MasterKeys
+from orchestrator.services.images import Images
 from orchestrator.state.base import Lease, Spares
 from orchestrator.state.spares_base import Claimed, SpareState
 from orchestrator.telemetry import metrics
@@ -70,8 +71,8 @@ class Taken:
 
 
 class WarmPool:
-    """Of one replica. Kinds that `stocks` does not name, or names with a minimum of 0, are drained. `default` is what
-    the image of None is called, where requests may also name it."""
+    """Of one replica. Kinds that `stocks` does not name, or names with a minimum of 0, are drained. Where runtimes are
+    made of images (`images`), a kind is of one image by its id, however that is called by now."""
 
     def __init__(
         self,
@@ -82,7 +83,7 @@ class WarmPool:
         master: MasterKeys,
         stocks: Sequence[Stock],
         *,
-        default: str | None = None,
+        images: Images | None = None,
     ) -> None:
         self._installation = installation
         self._driver = driver
@@ -90,7 +91,7 @@ class WarmPool:
         self._clients = clients
         self._master = master
         self._stocks = stocks
-        self._default = default
+        self._images = images
         self._kinds: dict[str, Stock] = {}  #: what spares of a stock are by now, as it was looked at last
         self._looked = float("-inf")
         self._wanted = anyio.Event()
@@ -152,7 +153,7 @@ class WarmPool:
     async def claim(self, lease: Lease, image: str | None, size: int = 1) -> Taken | None:
         """A spare of that image and size, bound to the lease's conversation; None for a miss. One that the
         conversation has from an earlier try is removed first. Raises `DriverUnavailable`, then nothing was claimed."""
-        wanted = (None if image == self._default else image, size)
+        wanted = (image, size)
         kind = next((kind for kind, stock in self._kinds.items() if stock.kind == wanted), None)
         if not self.is_on or kind is None:
             return None
@@ -201,7 +202,8 @@ class WarmPool:
         """Now and then: what a spare would be now, and whether those that are ready still are."""
         if time.monotonic() < self._looked + _LOOK_SECONDS:
             return
-        kinds = {kind: stock for stock in self._stocks if stock.minimum and (kind := await self._kind_of(stock))}
+        made_of = [self._made_of(stock) for stock in self._stocks if stock.minimum]
+        kinds = {kind: stock for stock in made_of if (kind := await self._kind_of(stock))}
         self._kinds = kinds
         for kind in await self._spares.kinds():
             wanted = kinds.get(kind)
@@ -213,6 +215,10 @@ class WarmPool:
                 if not await self._runs(name) and await self._spares.drop(name, kind):
                     log.warning("spare.lost", name=name)
         self._looked = time.monotonic()
+
+    def _made_of(self, stock: Stock) -> Stock:
+        """With the id in the place of the image's name: what is made later is of the same."""
+        return stock if self._images is None else replace(stock, image=self._images.id_of(stock.image) or stock.image)
 
     async def _kind_of(self, stock: Stock) -> str | None:
         """None where there can be no spares of it, which is said; the others are made all the same."""

@@ -17,6 +17,7 @@ from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phas
 from orchestrator.domain.drift import Seen
 from orchestrator.domain.errors import (
     Conflict,
+    ImageRefused,
     LeaseLost,
     PreconditionFailed,
     RuntimeNotFound,
@@ -24,6 +25,7 @@ from orchestrator.domain.errors import (
     StoreUnavailable,
 )
 from orchestrator.domain.ids import OperationId, TenantId, UserId
+from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.domain.step_seconds import STEP_SECONDS
 from orchestrator.drivers.base import (
@@ -36,6 +38,7 @@ from orchestrator.drivers.base import (
     ExitCause,
     Gated,
     Handle,
+    ImageUnavailable,
     Limits,
     OwnerLabels,
     RuntimeSpec,
@@ -48,6 +51,7 @@ from orchestrator.nested.refusals import Refused
 from orchestrator.services.drift import seen_by
 from orchestrator.services.effective import Effective
 from orchestrator.services.held import held_by
+from orchestrator.services.images import Images
 from orchestrator.services.keys import KeyRing, RuntimeKeys
 from orchestrator.services.pool import WarmPool
 from orchestrator.services.reach import hosts_of, with_port
@@ -101,6 +105,8 @@ class Surroundings:
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
     #: None: there are no spares, and never were any.
     pool: WarmPool | None = None
+    #: None: runtimes are made of no images.
+    images: Images | None = None
 
 
 @dataclass
@@ -182,6 +188,7 @@ async def save(
             if operation is not None and kept == conversation.operation:
                 kept = operation
             current = replace(conversation, operation=kept, key=stored.key, purge_at=stored.purge_at)
+            current = replace(current, image=stored.image or conversation.image)
             return await store.save(lease, current, expected_version=stored.version)
         except PreconditionFailed:
             continue  # a caller was faster; its change is kept
@@ -204,12 +211,34 @@ async def create_runtime(start: Provisioning) -> None:
     """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
     a runtime whose keys were lost with the state server could not be taken over."""
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
-    await start.store(replace(start.conversation, runtime=runtime))
+    pin = await _pinned(start)
+    await start.store(replace(start.conversation, runtime=runtime, image=pin))
     await start.house.archived(start.conversation.tenant)
     request = start.conversation.request
     limits = Limits().times(request.size)
-    spec = RuntimeSpec(name=start.name, labels=start.labels, image=request.image, limits=limits)
-    start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
+    image = pin.id if pin is not None else request.image
+    spec = RuntimeSpec(name=start.name, labels=start.labels, image=image, limits=limits)
+    try:
+        start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
+    except ImageUnavailable as exc:
+        if pin is None:
+            raise
+        raise ImageUnavailable(
+            f"the image that this conversation stays on is gone: {pin.name} ({pin.id})",
+            hint="bring it back (docker load, docker pull), or choose another with POST /api/v2/conversations/"
+            f"{start.conversation.id}/upgrade; then start it",
+        ) from exc
+
+
+async def _pinned(start: Provisioning) -> Pin | None:
+    """The image that it stays on; found now for one that is older than pins, or that came while the engine was away."""
+    known, images = start.conversation.image, start.house.images
+    if known is not None or images is None:
+        return known
+    try:
+        return await images.pin_now(start.lease.tenant, start.conversation.request.image, start.conversation.id)
+    except ImageRefused as exc:
+        raise StartFailed(Why(Reason.IMAGE_REFUSED, exc.message, exc.hint or "")) from exc
 
 
 async def destroy_runtime(start: Provisioning, note: str) -> None:

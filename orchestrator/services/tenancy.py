@@ -83,6 +83,14 @@ class Tenancy:
             raise NotFound("there is no such tenant")
         return changed
 
+    async def allow_images(self, id: TenantId, images: Mapping[str, str] | None) -> Tenant:
+        """The images of this tenant's new conversations, ids by name; None: those that all may use. Those that it has
+        stay on theirs. Raises `NotFound`."""
+        changed = replace(await self.tenant(id), images=images)
+        if not await self._store.change_tenant(changed):
+            raise NotFound("there is no such tenant")
+        return changed
+
     async def tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
         return await self._store.list_tenants(cursor=cursor, limit=limit)
 

@@ -47,7 +47,8 @@ async def claim_spare(start: Provisioning) -> None:
         start.told = HAS_WORKSPACE
     else:
         request = start.conversation.request
-        taken = await pool.claim(start.lease, request.image, request.size)
+        pin = start.conversation.image
+        taken = await pool.claim(start.lease, pin.id if pin is not None else request.image, request.size)
         start.told = MISS if taken is None else await _bound(start, pool, taken)
         metrics.SPARES_ASKED.labels("hit" if start.warm else "miss" if taken is None else "not_taken").inc()
         log.info("pool.asked", conversation=start.conversation.id, hit=start.warm)

@@ -37,6 +37,12 @@ STEP_SECONDS = Histogram(
 RUNTIME_CALL_SECONDS = Histogram(
     "nestor_runtime_call_seconds", "Calls to runtimes, answered or not.", ("call",), buckets=_SLOW, registry=REGISTRY
 )  #: call: method and the first two parts of the path
+IMAGE_STARTS = Counter(
+    "nestor_image_starts", "Starts that ended, by the image.", ("image", "outcome"), registry=REGISTRY
+)  #: image: default, canary, other; outcome: ready, failed
+IMAGE_LOST = Counter(
+    "nestor_image_runtimes_lost", "Runtimes that died or vanished, by the image.", ("image",), registry=REGISTRY
+)
 UNDO_STUCK = Counter("nestor_undo_stuck", "Undos that failed and are tried again.", ("step",), registry=REGISTRY)
 STEPS_OVERDUE = Counter(
     "nestor_steps_overdue", "Steps of sagas, and undos, that took longer than they may.", ("step",), registry=REGISTRY

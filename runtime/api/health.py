@@ -1,5 +1,6 @@
 """Is the process there, may traffic come, and what is this server: the routes that never need a key."""
 
+import importlib.metadata
 import json
 import sys
 
@@ -22,6 +23,11 @@ READY = b'{"status":"ready"}'
 CAPABILITIES = ("idempotent_conversation_create_v1", "tool_catalog_v1")
 #: not under an orchestrator: there the key that it tells of is shown to nobody
 SCOPED_ROUTES = "conversation_runtime_routes_v1"
+#: For the orchestrator, which refuses a runtime that lacks what it needs (`GET /api/init`, docs/images.md).
+NESTOR = {
+    "version": importlib.metadata.version("nestor"),
+    "capabilities": ["bind_by_proof_v1", "configure_in_three_calls_v1", "fence_v1", "tell_events_v1"],
+}
 USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
 
 
@@ -76,6 +82,7 @@ async def server_info(state: StateDependency) -> JSONResponse:
             "conversation_runtime": "local",
             "available_conversation_runtimes": [],
             "capabilities": [*CAPABILITIES, *((SCOPED_ROUTES,) if state.settings.generation is None else ())],
+            "nestor": NESTOR,
             "app_backend_ingress_url": None,
             "max_foreground_terminal_timeout_seconds": None,
             "docs": _under_root(state, "/docs"),

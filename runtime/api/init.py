@@ -18,6 +18,7 @@ from pydantic import ConfigDict, Field, SecretStr, ValidationError, field_valida
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.errors import server_error, stale_fence, without_input
+from runtime.api.health import NESTOR
 from runtime.connection import connection_of
 from runtime.fence import BadFence, StaleFence, number
 from runtime.settings import RuntimeSettings
@@ -115,12 +116,12 @@ async def get_init(
 ) -> JSONResponse:
     if state.init_key is None:
         raise HTTPException(404, "Not Found")
-    answer = {"state": state.stage.value, "error": _told(state.init_error)}
+    answer: dict[str, Any] = {"state": state.stage.value, "error": _told(state.init_error)}
     if x_init_nonce is not None:
         if not 0 < len(x_init_nonce) <= LONGEST_NONCE:
             raise HTTPException(400, f"X-Init-Nonce must have 1 to {LONGEST_NONCE} characters")
         challenge = connection_of(request.scope).challenge(x_init_nonce)
-        answer |= {"challenge": challenge.text, "proof": state.init_key.proof(challenge)}
+        answer |= {"challenge": challenge.text, "proof": state.init_key.proof(challenge), "nestor": NESTOR}
     return JSONResponse(answer)
 
 

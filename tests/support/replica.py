@@ -29,6 +29,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.events import EventLog
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.images import Images
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
@@ -95,6 +96,7 @@ class Replica:
         mortal: Mortal | None = None,
         policy: Policy = Policy(),
         shares: Shares | None = None,
+        images: Images | None = None,
     ) -> None:
         self.mortal = mortal or Mortal()
         self.ground = ground
@@ -123,6 +125,7 @@ class Replica:
             withdraw=lambda conversation: None,
             generation=store.configuration.generation,
             step_seconds=step_seconds(policy.step_seconds),
+            images=images,
         )
         idleness = Idleness(store.conversations, effective, activity, clients, keys, clock, policy.spans)
         admission = Admission(store, layers.settings, idleness, policy.limits)
@@ -153,7 +156,7 @@ class Replica:
             wake=lambda: None,
             gone=lambda conversation: None,
             undelete_seconds=policy.undelete_seconds,
-            images=None,
+            images=images,
             stages=lambda: stages_of(self.house),
         )
 

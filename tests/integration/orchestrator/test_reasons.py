@@ -1,5 +1,6 @@
 """Why a start failed: each reason by the fault that it stands for, on the conversation, its operation and its past."""
 
+import importlib.metadata
 import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -43,6 +44,8 @@ def lose_the_store(ground: Ground) -> None:
 
 
 ENDED = StartRefused("it ended", log_tail=("last words",))
+INIT = "/api/init"
+OLDER = {"state": "dormant", "nestor": {"version": "0.0.9", "capabilities": ["bind_by_proof_v1", "fence_v1"]}}
 CASES = [
     Case("disk_full", "volume", True, lambda g: g.engine.fail("ensure_volume", DiskFull("no space is left"), times=9)),
     Case("disk_full", "converse", True, lambda g: fail(g, "/api/conversations", 500, NO_SPACE)),
@@ -54,7 +57,7 @@ CASES = [
         False,
         lambda g: g.engine.fail("start", StartRefused("it ended", log_tail=("last words",))),
     ),
-    Case("version_skew", "init", False, lambda g: g.engine.script.fail("GET", "/api/init", 200, times=None, body={})),
+    Case("version_skew", "init", False, lambda g: g.engine.script.fail("GET", INIT, 200, times=None, body=OLDER)),
     Case("config_rejected", "settings", False, lambda g: fail(g, "/api/settings", 422, "no such model")),
     Case("store_unavailable", "publish", True, lose_the_store),
     Case(
@@ -90,6 +93,10 @@ async def test_each_is_told_with_what_to_do_and_stays_told(engine: FakeEngine, t
     operation = await ground.store.operations.get(stored.tenant, stored.operation)
     assert operation is not None
     assert operation.failure == why
+    if "lacks" in why.message:
+        assert "(Nestor 0.0.9) lacks configure_in_three_calls_v1, tell_events_v1, which" in why.message
+        assert f"(Nestor {importlib.metadata.version('nestor')}) needs" in why.message
+        assert "upgrade" in why.hint
     if case.reason == "image_start":
         assert why.log_tail == ("last words",)
 

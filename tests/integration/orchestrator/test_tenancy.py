@@ -19,6 +19,7 @@ def without_request_id(problem: dict[str, object]) -> dict[str, object]:
         ("DELETE", "/api/v2/conversations/{id}", None),
         ("POST", "/api/v2/conversations/{id}/start", None),
         ("POST", "/api/v2/conversations/{id}/stop", None),
+        ("POST", "/api/v2/conversations/{id}/upgrade", {}),
         ("POST", "/api/v2/conversations/{id}/messages", {"content": "x"}),
         ("GET", "/api/v2/conversations/{id}/events", None),
         ("GET", "/api/v2/operations/{operation}", None),

@@ -13,6 +13,7 @@ from anyio import to_thread
 from pydantic import SecretStr
 from support.binding import NONCE, answering, bind, challenge_in
 
+from orchestrator.nested.binding import NEEDED, OWN_VERSION
 from runtime.settings import RuntimeSettings
 from tests.support.receivers import webhook_receiver
 
@@ -52,7 +53,9 @@ async def test_it_writes_nothing_while_dormant(dormant: httpx.AsyncClient, tmp_p
 async def test_it_proves_that_it_holds_the_init_key(dormant: httpx.AsyncClient) -> None:
     answers = [await dormant.get("/api/init", headers=ASKED) for _ in range(2)]
     told = answers[0].json()
-    assert told.keys() == {"state", "error", "proof", "challenge"}
+    assert told.keys() == {"state", "error", "proof", "challenge", "nestor"}
+    assert set(told["nestor"]["capabilities"]) == NEEDED, "all that the orchestrator of its release needs"
+    assert told["nestor"]["version"] == OWN_VERSION
     assert (told["state"], told["error"]) == ("dormant", None)
     assert challenge_in(answers[0], KEY) != challenge_in(answers[1], KEY)
     assert (await dormant.get("/api/init")).json() == {"state": "dormant", "error": None}
