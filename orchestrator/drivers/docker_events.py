@@ -1,4 +1,4 @@
-"""Hints from the engine's own event stream: a container of ours came to an end, or froze, or went on.
+"""Hints from the engine's own event stream: a container of ours ended, froze, went on, or was renamed.
 
 `docker.py` offers them as `Driver.events`. The stream may break at any time and is then opened again where it broke;
 still nothing may depend on a hint. Over httpx instead of the SDK, because a stream in a thread cannot be cancelled.
@@ -19,7 +19,7 @@ from orchestrator.security.connecting import Transport
 _AGAIN_SECONDS = 1.0
 _UNIX = "unix://"
 _FILTERS = json.dumps(
-    {"type": ["container"], "label": [RUNTIME], "event": ["die", "oom", "pause", "unpause", "destroy"]}
+    {"type": ["container"], "label": [RUNTIME], "event": ["die", "oom", "pause", "unpause", "destroy", "rename"]}
 )
 
 

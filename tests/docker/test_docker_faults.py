@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import anyio
+import anyio.to_thread
 import pytest
 from support import containers
 from support.docker_nestor import nestor_in
@@ -82,6 +83,50 @@ async def test_every_lost_answer_is_made_good_by_looking(folder: Path, engine: R
     await driver.remove_volume(spec.labels, fence=1)
     assert not containers.docker("volume", "ls", "--quiet", "--filter", f"name={spec.labels.conversation}")
     assert len(engine.lost) == 7
+    await driver.close()
+
+
+async def test_what_happens_while_the_stream_of_events_is_cut_is_told_afterwards(folder: Path, engine: Relay):
+    installation = str(uuid.uuid4())
+    driver = DockerDriver(
+        folder / "data", installation=installation, image=containers.standin_image(), host=engine.host
+    )
+    assert (await driver.fingerprint()).usable
+    handles = []
+    for _ in range(3):
+        spec = new_spec(installation)
+        await driver.ensure_volume(spec.labels, fence=1)
+        handles.append(await driver.create(spec, fence=1))
+        await driver.start(handles[-1], fence=1, init_key=new_secret())
+    heard: list[str] = []
+
+    async def listen() -> None:
+        async for event in driver.events():
+            heard.append(event.name)
+
+    async def until(name: str) -> None:
+        with anyio.fail_after(30):
+            while name not in heard:
+                await anyio.sleep(0.05)
+
+    first, second, third = (handle.name for handle in handles)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(listen)
+        with anyio.fail_after(30):
+            while not any(asked.startswith("GET /events") for _, asked in engine.seen):
+                await anyio.sleep(0.05)
+        await anyio.to_thread.run_sync(containers.kill, first)
+        await until(first)
+        engine.delay("GET /events", 3)  # longer than the kill takes
+        assert engine.cut("GET /events") == 1
+        await anyio.to_thread.run_sync(containers.kill, second)  # nobody listens now
+        await until(second)
+        await anyio.to_thread.run_sync(lambda: containers.docker("rename", third, f"{third}-x"))
+        await until(f"{third}-x")
+        tasks.cancel_scope.cancel()
+    for handle in handles:
+        await driver.destroy(handle, fence=1)
+        await driver.remove_volume(handle.labels, fence=1)
     await driver.close()
 
 

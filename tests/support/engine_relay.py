@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import re
 import socket
 import socketserver
 import threading
@@ -23,6 +24,7 @@ class Relay:
         self._lose: list[str] = []
         self._instead: dict[str, tuple[int, str]] = {}
         self._late: dict[str, float] = {}
+        self._open: list[tuple[str, socket.socket]] = []
         self.silent = threading.Event()  #: while it is set, nothing is answered at all
         relay = self
 
@@ -47,6 +49,15 @@ class Relay:
         """Let the next request of that kind wait before it is done."""
         self._late[request] = seconds
 
+    def cut(self, request: str) -> int:
+        """End the connections on which such a request came; how many there were."""
+        found = [caller for asked, caller in self._open if asked.startswith(request)]
+        self._open = [one for one in self._open if one[1] not in found]
+        for caller in found:
+            with contextlib.suppress(OSError):
+                caller.shutdown(socket.SHUT_RDWR)
+        return len(found)
+
     def carry(self, caller: socket.socket) -> None:
         with socket.socket(socket.AF_UNIX) as engine, contextlib.suppress(OSError):
             engine.settimeout(_SECONDS)
@@ -55,7 +66,8 @@ class Relay:
             back = threading.Thread(target=self._back, args=(engine, caller, doomed), daemon=True)
             back.start()
             while chunk := caller.recv(65536):
-                asked = self._asked(chunk)
+                if asked := self._asked(chunk):
+                    self._open.append((asked, caller))
                 if self.silent.is_set():
                     time.sleep(_SECONDS)
                 if (kind := _first(self._late, asked)) is not None:
@@ -85,7 +97,7 @@ class Relay:
         method, _, rest = first.partition(" ")
         if method not in ("GET", "POST", "PUT", "DELETE", "HEAD"):
             return ""
-        asked = f"{method} /{rest.split('/', 2)[-1]}".removesuffix(" HTTP/1.1")  # without the version
+        asked = f"{method} {re.sub(r'^/v1[.][0-9]+', '', rest)}".removesuffix(" HTTP/1.1")
         self.seen.append((time.time(), asked))
         return asked
 
