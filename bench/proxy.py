@@ -1,130 +1,46 @@
-"""What a proxied request costs: the front, nginx where it is installed, and FastAPI with httpx, in one run.
+"""What the embedded proxy costs, beside nginx, configurable-http-proxy and FastAPI with httpx, in one run.
 
-    python bench/proxy.py [--seconds 3] [--rounds 2] [--connections 32]
+    python bench/proxy.py [--seconds 3] [--rounds 3] [--chp node_modules/.bin/configurable-http-proxy]
 
-Each proxy is a process of its own in front of the same upstream; the load comes from a third process. The column to
-trust is CPU time per request of the proxy; rates depend on what else the machine does. Ratios are against nginx, or
-against the front where there is no nginx.
+Each proxy is a process on one processor, the load and the upstream are on another; rounds alternate between them, and
+the median of the rounds counts. CPU is user and system time of the proxy's process. Every line says its limit, and one
+that is missed makes the exit status 1. A peer that is not installed leaves its lines out, by name.
 """
 
 import argparse
-import asyncio
 import contextlib
-import hashlib
+import json
 import os
 import shutil
 import socket
+import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections import defaultdict
 from collections.abc import Iterator
 from pathlib import Path
 
-import uvloop
+from proxy_servers import commands
+from servers import free_port
 
-KEY = "bench-session-key"
-RUNTIME = "5e2f2c0e-3a52-4a3e-9a0b-0d3d3b7a1c11"
-PATH = f"/runtimes/{RUNTIME}/api/bash/bash_events/search?limit=1"
-BODY = b'{"items":[],"next_page_id":null}'
 TICK = os.sysconf("SC_CLK_TCK")
+HERE = Path(__file__).parent
+GIGABYTE_MEBIBYTES = 1000
+FLAT_MEGABYTES = 24.0
+Figures = dict[str, dict[str, float]]  #: proxy -> what was measured of it
 
 
-class Upstream(asyncio.Protocol):
-    """The cheapest runtime there is."""
-
-    answer = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n%b" % (len(BODY), BODY)
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self.transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        self.transport.write(self.answer * data.count(b"\r\n\r\n"))
-
-
-async def upstream(port: int) -> None:
-    server = await asyncio.get_running_loop().create_server(Upstream, "127.0.0.1", port)
-    await server.serve_forever()
-
-
-async def front(port: int, behind: int) -> None:
-    import uvicorn
-    from fastapi import FastAPI
-
-    from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-    from orchestrator.domain.secrets import SecretText
-    from orchestrator.proxy.cache import RouteCache
-    from orchestrator.proxy.context import FrontContext
-    from orchestrator.proxy.protocol import front_protocol
-    from orchestrator.proxy.route import Route
-
-    hashed = hashlib.sha256(KEY.encode()).hexdigest()
-    place = (TenantId("t"), ConversationId("c"), 1, "127.0.0.1", behind, hashed, SecretText("inner"))
-    cache = RouteCache(lambda runtime: _found(Route(runtime, *place)))
-    context = FrontContext(cache.resolve, lambda _: None, cache.invalidate, known=cache.known)
-    assert await cache.resolve(RuntimeId(RUNTIME)) is not None
-    protocol = front_protocol(context)
-    await uvicorn.Server(uvicorn.Config(FastAPI(), port=port, http=protocol, log_config=None, lifespan="off")).serve()
-
-
-async def _found(route: object) -> object:
-    return route
-
-
-async def floor(port: int, behind: int) -> None:
-    import httpx
-    import uvicorn
-    from fastapi import FastAPI, Request, Response
-
-    app, client = FastAPI(), httpx.AsyncClient(trust_env=False, limits=httpx.Limits(max_connections=100))
-
-    @app.get("/runtimes/{runtime}/{rest:path}")
-    async def proxied(runtime: str, rest: str, request: Request) -> Response:
-        url = f"http://127.0.0.1:{behind}/{rest}?{request.url.query}"
-        answer = await client.get(url, headers={"x-session-api-key": "inner"})
-        return Response(answer.content, answer.status_code, media_type="application/json")
-
-    await uvicorn.Server(uvicorn.Config(app, port=port, log_config=None, lifespan="off")).serve()
-
-
-async def load(port: int, seconds: float, connections: int) -> None:
-    """Print how many requests were answered in `seconds`, and the median latency in milliseconds."""
-    request = (
-        f"GET {PATH} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {KEY}\r\nAccept: */*\r\nUser-Agent: b\r\n\r\n".encode()
-    )
-    times: list[float] = []
-    end = time.perf_counter() + seconds
-
-    async def one() -> None:
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        while (began := time.perf_counter()) < end:
-            writer.write(request)
-            head = await reader.readuntil(b"\r\n\r\n")
-            assert head.startswith(b"HTTP/1.1 200"), head
-            await reader.readexactly(len(BODY))
-            times.append(time.perf_counter() - began)
-        writer.close()
-
-    await asyncio.gather(*(one() for _ in range(connections)))
-    print(len(times), sorted(times)[len(times) // 2] * 1000)
-
-
-def nginx_command(folder: Path, port: int, behind: int) -> list[str]:
-    config = folder / "nginx.conf"
-    config.write_text(
-        f"daemon off; master_process off; pid {folder}/pid; error_log {folder}/error.log; events {{}}\n"
-        f"http {{ access_log off; upstream u {{ server 127.0.0.1:{behind}; keepalive 64; }}\n"
-        f"server {{ listen 127.0.0.1:{port}; keepalive_requests 1000000; location /runtimes/{RUNTIME}/ {{\n"
-        'proxy_pass http://u/; proxy_http_version 1.1; proxy_set_header Connection ""; proxy_buffering off; } } }\n'
-    )
-    return ["nginx", "-p", str(folder), "-c", str(config)]
+def pinned(command: list[str], processor: int) -> list[str]:
+    return ["taskset", "-c", str(processor), *command] if shutil.which("taskset") and os.cpu_count() != 1 else command
 
 
 @contextlib.contextmanager
-def running(command: list[str], port: int) -> Iterator[int]:
-    process = subprocess.Popen(command)
+def running(command: list[str], port: int, processor: int) -> Iterator[int]:
+    process = subprocess.Popen(pinned(command, processor))
     try:
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 30
         while time.monotonic() < deadline:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), 1):
                 break
@@ -135,58 +51,165 @@ def running(command: list[str], port: int) -> Iterator[int]:
         process.wait()
 
 
+def load(name: str, port: int, *numbers: float) -> dict[str, float]:
+    command = [sys.executable, str(HERE / "proxy_load.py"), name, str(port), *map(str, numbers)]
+    done = subprocess.run(pinned(command, 0), check=True, capture_output=True, text=True)
+    return dict(json.loads(done.stdout))
+
+
+@contextlib.contextmanager
+def held(name: str, port: int, count: int) -> Iterator[None]:
+    command = [sys.executable, str(HERE / "proxy_load.py"), name, str(port), str(count)]
+    with subprocess.Popen(pinned(command, 0), stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"held\n"
+        yield
+        process.communicate()
+
+
 def cpu_seconds(pid: int) -> float:
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / TICK
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as bound:
-        return int(bound.getsockname()[1])
+def memory(pid: int, field: str = "VmRSS") -> float:
+    """In megabytes: what is resident now, or (`VmHWM`) was at most since `forget_peak`."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(field + ":")) / 1000
 
 
-def measure(arguments: argparse.Namespace) -> None:
-    behind, me = free_port(), [sys.executable, __file__]
-    with tempfile.TemporaryDirectory() as folder, running([*me, "upstream", str(behind)], behind):
-        commands = {"front": lambda port: [*me, "front", str(port), str(behind)]}
-        commands["FastAPI + httpx"] = lambda port: [*me, "floor", str(port), str(behind)]
-        if shutil.which("nginx"):
-            commands["nginx"] = lambda port: nginx_command(Path(folder), port, behind)
-        else:
-            print("nginx is not installed: ratios are against the front")
-        best: dict[str, tuple[float, float, float]] = {}
-        for _ in range(arguments.rounds):
-            for name, command in commands.items():
+def forget_peak(pid: int) -> None:
+    Path(f"/proc/{pid}/clear_refs").write_text("5")
+
+
+def descriptors(pid: int) -> int:
+    return len(os.listdir(f"/proc/{pid}/fd"))
+
+
+def loaded(pid: int, name: str, port: int, seconds: float, connections: int) -> tuple[dict[str, float], float]:
+    """What the load says, and the proxy's CPU microseconds for one of its requests."""
+    before = cpu_seconds(pid)
+    told = load(name, port, seconds, connections)
+    return told, (cpu_seconds(pid) - before) / told["count"] * 1e6
+
+
+def one_round(name: str, port: int, pid: int, behind: int, seconds: float) -> dict[str, float]:
+    load("small", port, 0.3, 4)
+    small, found = loaded(pid, "small", port, seconds, 32), {}
+    found |= {"small_cpu": small[1], "small_rate": small[0]["rate"]}
+    direct = load("small", behind, 0.5, 1)["p50_ms"]
+    found["added_p50"] = load("small", port, seconds / 2, 1)["p50_ms"] - direct
+    if name == "FastAPI + httpx":
+        return found
+    frames = loaded(pid, "socket", port, seconds, 32)
+    bodies = loaded(pid, "big", port, seconds, 4)
+    found |= {"socket_cpu": frames[1], "socket_rate": frames[0]["rate"]}
+    return found | {"big_cpu": bodies[1], "big_rate": bodies[0]["rate"]}
+
+
+def idle_sockets(pid: int, port: int) -> float:
+    before = memory(pid)
+    with held("idle", port, 1000):
+        return memory(pid) - before
+
+
+def endurance(pid: int, port: int) -> dict[str, float]:
+    """Of the front alone: large bodies, slow clients, cut connections."""
+    found = {}
+    for way in ("up", "down"):
+        before = memory(pid)
+        forget_peak(pid)
+        load(way, port, GIGABYTE_MEBIBYTES)
+        found[f"gigabyte_{way}"] = memory(pid, "VmHWM") - before
+    before, open_before = memory(pid), descriptors(pid)
+    with held("slow", port, 100):
+        found["slow_memory"] = (memory(pid) - before) / 100
+        found["served_meanwhile"] = load("small", port, 1, 4)["p50_ms"]
+    load("cut", port, 5000)  # once for the allocator to know the load, once to see whether it grows
+    settle(pid, open_before)
+    before = memory(pid)
+    load("cut", port, 5000)
+    settle(pid, open_before)
+    return found | {"cut_memory": memory(pid) - before, "cut_descriptors": descriptors(pid) - open_before}
+
+
+def settle(pid: int, descriptors_before: int) -> None:
+    deadline = time.monotonic() + 10
+    while descriptors(pid) > descriptors_before and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def measure(arguments: argparse.Namespace) -> Figures:
+    rounds: dict[str, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
+    behind = free_port()
+    me = [sys.executable, str(HERE / "proxy_servers.py"), "upstream", str(behind)]
+    with tempfile.TemporaryDirectory() as folder, running(me, behind, 0):
+        proxies = commands(Path(folder), behind, arguments.chp)
+        for number in range(arguments.rounds):
+            for name, command in proxies.items():
                 port = free_port()
-                with running(command(port), port) as pid:
-                    shot = [*me, "load", str(port), str(arguments.seconds), str(arguments.connections)]
-                    subprocess.run([*shot[:-2], "0.3", "2"], check=True, capture_output=True)
-                    before = cpu_seconds(pid)
-                    count, median = subprocess.run(shot, check=True, capture_output=True, text=True).stdout.split()
-                    spent = (cpu_seconds(pid) - before) / int(count) * 1e6
-                best[name] = min(
-                    best.get(name, (float("inf"), 0.0, 0.0)), (spent, int(count) / arguments.seconds, float(median))
-                )
-    unit = best["nginx" if "nginx" in best else "front"][0]
-    print(f"{'':18}{'CPU us/request':>16}{'ratio':>8}{'requests/s':>12}{'p50 ms':>9}")
-    for name, (spent, rate, median_ms) in sorted(best.items(), key=lambda item: item[1]):
-        print(f"{name:18}{spent:16.0f}{spent / unit:8.1f}{rate:12.0f}{median_ms:9.2f}")
+                with running(command(port), port, 1) as pid:
+                    found = one_round(name, port, pid, behind, arguments.seconds)
+                    if name in ("front", "nginx") and number == 0:
+                        found["idle"] = idle_sockets(pid, port)
+                    if name == "front" and number == 0:
+                        found |= endurance(pid, port)
+                for what, value in found.items():
+                    rounds[name][what].append(value)
+    return {name: {what: statistics.median(values) for what, values in all_.items()} for name, all_ in rounds.items()}
 
 
-def main() -> None:
-    parts = {"upstream": upstream, "front": front, "floor": floor}
-    if len(sys.argv) > 1 and sys.argv[1] in parts:
-        with contextlib.suppress(KeyboardInterrupt):
-            uvloop.run(parts[sys.argv[1]](*map(int, sys.argv[2:])))
-    elif sys.argv[1:2] == ["load"]:
-        uvloop.run(load(int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])))
-    else:
-        parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-        parser.add_argument("--seconds", type=float, default=3)
-        parser.add_argument("--rounds", type=int, default=2)
-        parser.add_argument("--connections", type=int, default=32)
-        measure(parser.parse_args())
+def lines(found: Figures) -> Iterator[tuple[str, float, str, float | None, float, bool]]:
+    """What, ours, against whom, theirs, the limit of the ratio (or of ours), and whether the limit is a least."""
+    for what, field, peer, limit, least in (
+        ("CPU us per small request", "small_cpu", "nginx", 2.5, False),
+        ("CPU us per small request", "small_cpu", "FastAPI + httpx", 0.03, False),
+        ("CPU us per small request", "small_cpu", "configurable-http-proxy", 0.25, False),
+        ("small requests a second, one core", "small_rate", "nginx", 0.60, True),
+        ("small requests a second, one core", "small_rate", "configurable-http-proxy", 3.0, True),
+        ("WebSocket messages a second", "socket_rate", "nginx", 0.9, True),
+        ("CPU us per WebSocket message", "socket_cpu", "nginx", 1.3, False),
+        ("1 MiB bodies a second", "big_rate", "nginx", 1.5, True),
+        ("added p50 at concurrency 1, ms", "added_p50", "nginx", 3.0, False),
+        ("memory of 1,000 idle sockets, MB", "idle", "nginx", 0.5, False),
+    ):
+        if peer in found:
+            yield what, found["front"][field], peer, found[peer][field], limit, least
+    for what, field, most in (
+        ("1 GB up, memory added, MB", "gigabyte_up", FLAT_MEGABYTES),
+        ("1 GB down, memory added, MB", "gigabyte_down", FLAT_MEGABYTES),
+        ("memory of a slow reader or writer, MB", "slow_memory", 1.0),
+        ("p50 of others beside 100 slow ones, ms", "served_meanwhile", 50.0),
+        ("memory after 5,000 cut connections, MB", "cut_memory", 4.0),
+        ("descriptors after 5,000 cut connections", "cut_descriptors", 0.0),
+    ):
+        yield what, found["front"][field], "", None, most, False
+
+
+def report(found: Figures) -> bool:
+    """Print the table; whether every limit holds."""
+    good = True
+    print(f"{'':42}{'ours':>10}{'theirs':>10}{'ratio':>8}  {'limit':12}")
+    for what, ours, peer, theirs, limit, least in lines(found):
+        value = ours if theirs is None else ours / theirs
+        holds = value >= limit if least else value <= limit
+        good &= holds
+        ratio, other = ("", "") if theirs is None else (f"{value:.3f}", f"{theirs:.2f}")
+        bound = f"{'>=' if least else '<='} {limit:g}"
+        print(f"{what:42}{ours:10.2f}{other:>10}{ratio:>8}  {bound:12}{'' if holds else 'MISSED  '}{peer}")
+    for peer in ("nginx", "configurable-http-proxy"):
+        if peer not in found:
+            print(f"not compared: {peer} is not installed" + (" (--chp)" if peer != "nginx" else ""))
+    return good
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seconds", type=float, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--chp", default="", help="the script of configurable-http-proxy, which node runs")
+    return 0 if report(measure(parser.parse_args())) else 1
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

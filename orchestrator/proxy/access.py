@@ -29,22 +29,18 @@ def opens(key: bytes, session_key_hash: str) -> bool:
 
 def access(head: Head, path: bytes, session_key_hash: str) -> Access:
     """What `head` may do. A wrong key on an open path is not worth a refusal: no key is needed there."""
-    if any(opens(key, session_key_hash) for key in _keys(head, path)):
+    if head.session_key is not None and opens(head.session_key, session_key_hash):
         return Access.WITH_KEY
+    if path.startswith(_COMPATIBLE_PATHS):
+        scheme, _, token = (head.get(b"authorization") or b"").partition(b" ")
+        if scheme.lower() == b"bearer" and opens(token.strip(), session_key_hash):
+            return Access.WITH_KEY
     if path in OPEN_PATHS and head.method in (b"GET", b"HEAD"):
         return Access.OPEN
     preflight = head.method == b"OPTIONS" and head.origin is not None
     if preflight and head.get(b"access-control-request-method") is not None:
         return Access.OPEN  # browsers send no credentials with it; the runtime decides what it allows
     return Access.REFUSED
-
-
-def _keys(head: Head, path: bytes) -> list[bytes]:
-    keys = [head.session_key] if head.session_key is not None else []
-    scheme, _, token = (head.get(b"authorization") or b"").partition(b" ")
-    if path.startswith(_COMPATIBLE_PATHS) and scheme.lower() == b"bearer":
-        keys.append(token.strip())
-    return keys
 
 
 def origin_allowed(origin: bytes | None, host: bytes, allowed: Iterable[str]) -> bool:

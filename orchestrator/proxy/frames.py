@@ -31,6 +31,9 @@ class FrameTracker:
     def feed(self, data: bytes) -> int:
         """Follow `data`; the offset in it at which the first frame ends, -1 if none does."""
         position, size, first = 0, len(data), -1
+        if self.between_frames and size >= 2 and data[1] & 0x7F < 126 and size == _header_size(data) + (data[1] & 0x7F):
+            self._note(data[0])  # one whole small frame, as nearly all are
+            return size
         while position < size:
             if self._left:
                 step = min(self._left, size - position)
@@ -49,11 +52,14 @@ class FrameTracker:
         return first
 
     def _begin_frame(self) -> None:
-        opcode = self._header[0] & 0x0F
-        self.closed = self.closed or opcode == CLOSE
-        self.messages += opcode in (TEXT, BINARY)
+        self._note(self._header[0])
         self._left = _payload_size(self._header)
         self._header = b""
+
+    def _note(self, first: int) -> None:
+        opcode = first & 0x0F
+        self.closed = self.closed or opcode == CLOSE
+        self.messages += opcode in (TEXT, BINARY)
 
 
 @dataclass(frozen=True)

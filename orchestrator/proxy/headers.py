@@ -6,6 +6,7 @@ head cannot reach the other side. Hop-by-hop headers go by RFC 9110, those nomin
 
 import re
 from dataclasses import dataclass
+from functools import lru_cache
 
 from orchestrator.proxy.head import Head, Headers
 from orchestrator.proxy.route import Route
@@ -59,26 +60,26 @@ class BadAnswer(Exception):
 
 def for_runtime(headers: Headers, nominated: frozenset[bytes] = frozenset()) -> list[bytes]:
     """The lines that a runtime gets to see, without framing and keys. Names are expected in lower case."""
-    lines: list[bytes] = []
-    for name, value in headers:
-        # Some servers read `_` as `-`: what is dropped under one spelling is dropped under the other.
-        key = name.replace(b"_", b"-") if b"_" in name else name
-        if key in _NOT_FOR_RUNTIME or key in nominated or key.startswith(_PREFIXES_NOT_FOR_RUNTIME):
-            continue
-        lines.append(name + b": " + value)
-    return lines
+    if nominated:
+        headers = [line for line in headers if line[0].replace(b"_", b"-") not in nominated]
+    return [name + b": " + value for name, value in headers if _may_arrive(name)]
+
+
+@lru_cache(maxsize=1024)
+def _may_arrive(name: bytes) -> bool:
+    # Some servers read `_` as `-`: what is dropped under one spelling is dropped under the other.
+    key = name.replace(b"_", b"-")
+    return key not in _NOT_FOR_RUNTIME and not key.startswith(_PREFIXES_NOT_FOR_RUNTIME)
 
 
 def request_lines(head: Head, target: bytes, route: Route, *, with_key: bool) -> list[bytes]:
     """The request line and the headers for a runtime, without framing: the caller's key is gone, the inner one is there
     if the caller's was right."""
-    nominated = head.connection - _ORDINARY_TOKENS - {b"host"}
-    lines = [head.method + b" " + target + b" HTTP/1.1", *for_runtime(head.headers, frozenset(nominated))]
+    nominated = head.connection and head.connection - _ORDINARY_TOKENS - {b"host"}
+    lines = [head.method + b" " + target + b" HTTP/1.1", *for_runtime(head.headers, nominated)]
     if not head.host:
         lines.append(b"host: runtime")
-    lines.append(b"x-generation: %d" % route.generation)
-    if with_key:
-        lines.append(b"x-session-api-key: " + route.inner_key.open().encode())
+    lines += route.said if with_key else route.said_without_key
     return lines
 
 

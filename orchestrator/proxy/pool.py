@@ -14,7 +14,7 @@ from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.upstream import UpstreamConnection
 
-_PoolKey = tuple[RuntimeId, int, str, int]
+_Place = tuple[RuntimeId, int, str, int]
 
 
 class Busy(RuntimeUnreachable):
@@ -38,14 +38,16 @@ class Upstreams:
 
     def __init__(self, limits: FrontLimits) -> None:
         self.limits = limits
-        self._idle: dict[_PoolKey, list[UpstreamConnection]] = {}
+        self._idle: dict[_Place, list[UpstreamConnection]] = {}
         self._open: dict[RuntimeId, set[RouteUser]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, route: Route, *, idle_at_most: float) -> UpstreamConnection | None:
         """The open connection that was used last, if that was in the last `idle_at_most` seconds; else None."""
-        idle = self._idle.get(_key(route))
-        now = asyncio.get_running_loop().time()
+        idle = self._idle.get(route.place)
+        if not idle:
+            return None
+        now = idle[-1].now()
         while idle and now - idle[-1].idle_since <= idle_at_most:
             connection = idle.pop()
             connection.idle = False
@@ -73,12 +75,15 @@ class Upstreams:
 
     def put(self, connection: UpstreamConnection) -> None:
         """Keep an open connection for the next request."""
-        loop = asyncio.get_running_loop()
         connection.idle = True
-        connection.idle_since = loop.time()
-        self._idle.setdefault(_key(connection.route), []).append(connection)
+        connection.idle_since = connection.now()
+        idle = self._idle.get(connection.route.place)
+        if idle is None:
+            self._idle[connection.route.place] = [connection]
+        else:
+            idle.append(connection)
         if self._sweep is None:
-            self._sweep = loop.call_later(self.limits.upstream_idle_seconds / 2, self._close_old)
+            self._sweep = asyncio.get_running_loop().call_later(self.limits.upstream_idle_seconds / 2, self._close_old)
 
     def add(self, user: RouteUser) -> None:
         """Count `user` among what is open for its runtime."""
@@ -93,7 +98,7 @@ class Upstreams:
                 del self._open[user.route.runtime]
         if isinstance(user, UpstreamConnection) and user.idle:
             user.idle = False
-            key = _key(user.route)
+            key = user.route.place
             idle = self._idle[key]
             idle.remove(user)
             if not idle:
@@ -135,7 +140,3 @@ class Upstreams:
         self._sweep = None
         if self._idle:
             self._sweep = loop.call_later(self.limits.upstream_idle_seconds / 2, self._close_old)
-
-
-def _key(route: Route) -> _PoolKey:
-    return route.runtime, route.generation, route.host, route.port

@@ -43,6 +43,10 @@ class _Reading(enum.Enum):
     PROXY_BODY = enum.auto()
 
 
+# Looking a member up in its class costs as much as all else that is done for a header.
+_NOTHING, _HEAD, _API_BODY, _PROXY_BODY = _Reading
+
+
 class FrontProtocol(HttpToolsProtocol):
     """One client connection. Use `front_protocol` to get a class that knows its context."""
 
@@ -63,7 +67,8 @@ class FrontProtocol(HttpToolsProtocol):
         self.address = ""
         self._routing = Routing(self.context.domain, fixed)
         self._limits = self.context.limits
-        self._reading = _Reading.NOTHING
+        self._most_head_bytes, self._most_headers = self._limits.head_bytes, self._limits.header_count
+        self._reading = _NOTHING
         self._deaf = False  # nothing more of this client is read
         self._refusal: answers.Refusal | None = None
         self._exchange: Exchange | None = None
@@ -108,7 +113,7 @@ class FrontProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         self._unread += len(data)
-        self._raw = self._raw + data if self._reading is _Reading.HEAD else data
+        self._raw = self._raw + data if self._reading is _HEAD else data
         try:
             self._feed(data)
         except httptools.HttpParserError:
@@ -118,7 +123,7 @@ class FrontProtocol(HttpToolsProtocol):
             if self._unread > self._limits.target_bytes + self._limits.head_bytes and not self._deaf:
                 self._refusal = answers.HEAD_TOO_LARGE
                 self._stop_reading()
-        if self._reading is not _Reading.HEAD:
+        if self._reading is not _HEAD:
             self._raw = b""
 
     def pause_writing(self) -> None:
@@ -156,7 +161,7 @@ class FrontProtocol(HttpToolsProtocol):
             return
         if self._exchange is not None or self._deaf:
             raise _Stop  # pipelined: the one under way is finished, then the connection is closed
-        self._reading = _Reading.HEAD
+        self._reading = _HEAD
         self._head_since = self.loop.time()
         self._head_bytes = 0
         self.url = b""
@@ -174,10 +179,10 @@ class FrontProtocol(HttpToolsProtocol):
         if self._replaying:
             return
         self._head_bytes += len(name) + len(value) + 4
-        if self._head_bytes > self._limits.head_bytes or len(self.headers) >= self._limits.header_count:
+        if self._head_bytes > self._most_head_bytes or len(self.headers) >= self._most_headers:
             self._refusal = answers.HEAD_TOO_LARGE
             raise _Stop
-        if self._reading is _Reading.HEAD:  # else a trailer, which could change what was already decided on
+        if self._reading is _HEAD:  # else a trailer, which could change what was already decided on
             self.headers.append((name.lower(), value.rstrip(b" \t")))
 
     def on_headers_complete(self) -> None:
@@ -200,7 +205,7 @@ class FrontProtocol(HttpToolsProtocol):
             return
         if self._application_runs:
             raise _Stop  # pipelined behind a request of the API
-        self._reading = _Reading.PROXY_BODY
+        self._reading = _PROXY_BODY
         if head.websocket:
             self._socket = head, destination
             return
@@ -211,17 +216,17 @@ class FrontProtocol(HttpToolsProtocol):
         self._unread = 0
         if self._exchange is not None:
             self._exchange.on_request_body(body)
-        elif self._reading is _Reading.API_BODY:
+        elif self._reading is _API_BODY:
             super().on_body(body)
 
     def on_message_complete(self) -> None:
         if self._declined is not None:
             return  # the parser believes that what follows is another protocol: `_upgrade` tells it otherwise
         self._unread = 0
-        reading, self._reading = self._reading, _Reading.NOTHING
+        reading, self._reading = self._reading, _NOTHING
         if self._exchange is not None:
             self._exchange.on_request_end()
-        elif reading is _Reading.API_BODY:
+        elif reading is _API_BODY:
             super().on_message_complete()
 
     # For exchanges and sockets
@@ -290,7 +295,7 @@ class FrontProtocol(HttpToolsProtocol):
         if head.websocket and not origin_allowed(head.origin, head.host, self._limits.allowed_origins):
             self._refusal = answers.SOCKET_REFUSED
             raise _Stop
-        self._reading = _Reading.API_BODY
+        self._reading = _API_BODY
         super().on_message_begin()
         self.url = head.target
         self.headers.extend(head.headers)
@@ -338,14 +343,14 @@ class FrontProtocol(HttpToolsProtocol):
         self._deaf = True
         refusal = self._refusal or answers.bad_request("it is not well-formed HTTP")
         if self._exchange is not None:
-            if self._reading is _Reading.PROXY_BODY:
+            if self._reading is _PROXY_BODY:
                 self._exchange.refuse(refusal)
             else:
                 self._exchange.keep_alive = False
                 self.flow.pause_reading()
         elif not self._application_runs:
             self.refuse(refusal)
-        elif self._reading is _Reading.API_BODY:
+        elif self._reading is _API_BODY:
             self._break_application(refusal)
         # else `on_response_complete` closes
 
@@ -373,7 +378,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._arm()
         now = self.loop.time()
         limits = self._limits
-        in_body = self._reading in (_Reading.API_BODY, _Reading.PROXY_BODY) and self._opening is None
+        in_body = self._reading in (_API_BODY, _PROXY_BODY) and self._opening is None
         slow_head = self._head_since and now - self._head_since > limits.head_seconds
         slow_body = in_body and not self.flow.read_paused and now - self._last_data > limits.body_idle_seconds
         if slow_head or slow_body:

@@ -2,6 +2,7 @@
 
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
@@ -20,12 +21,24 @@ class Route:
     session_key_hash: str  #: SHA-256 hex of the key that clients hold
     inner_key: SecretText  #: what the runtime accepts; put in place of the client's
 
+    @cached_property
+    def place(self) -> tuple[RuntimeId, int, str, int]:
+        """What a connection belongs to: never used for another generation, nor for another container there."""
+        return self.runtime, self.generation, self.host, self.port
+
+    @cached_property
+    def said(self) -> tuple[bytes, ...]:
+        """The lines that each request with a right key gets."""
+        return *self.said_without_key, b"x-session-api-key: " + self.inner_key.open().encode()
+
+    @cached_property
+    def said_without_key(self) -> tuple[bytes, ...]:
+        """The lines that a request to an open path gets."""
+        return (b"x-generation: %d" % self.generation,)
+
     def leads_to(self, other: "Route") -> bool:
         """Whether both mean the same runtime of the same generation at the same place, opened by the same key."""
-        return self._place() == other._place()
-
-    def _place(self) -> tuple[int, str, int, str]:
-        return self.generation, self.host, self.port, self.session_key_hash
+        return self.place == other.place and self.session_key_hash == other.session_key_hash
 
 
 @dataclass(frozen=True)

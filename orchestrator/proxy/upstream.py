@@ -57,7 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
         self.transport: asyncio.Transport
         self._open = False
         self._discarded = False
-        self._loop = asyncio.get_running_loop()
+        self.now = asyncio.get_running_loop().time
         self._reading_paused = False
         self._reset()
 
@@ -74,7 +74,7 @@ class UpstreamConnection(asyncio.Protocol):
     def ask(self, asker: Asker, head: bytes) -> None:
         """Begin an exchange by sending its head."""
         self.asker = asker
-        self.last_bytes = self._loop.time()
+        self.last_bytes = self.now()
         self.transport.write(head)
 
     def write(self, *parts: bytes) -> None:
@@ -92,7 +92,7 @@ class UpstreamConnection(asyncio.Protocol):
         """The client has caught up."""
         if self._reading_paused and not self.transport.is_closing():
             self._reading_paused = False
-            self.last_bytes = self._loop.time()
+            self.last_bytes = self.now()
             self.transport.resume_reading()
 
     def release(self) -> None:
@@ -151,7 +151,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.asker is None:
             self.discard()  # it speaks unasked: whose answer would that be
             return
-        self.last_bytes = self._loop.time()
+        self.last_bytes = self.now()
         try:
             if self._head is None:
                 self._body(data)

@@ -1,0 +1,190 @@
+"""The load of `bench/proxy.py`.
+
+`python bench/proxy_load.py small|socket|big|up|down|idle|slow|cut PORT ...`.
+
+Prints one JSON object when it is done. `idle` holds its sockets, and `slow` its stalled transfers, until its input
+ends.
+"""
+
+import asyncio
+import base64
+import json
+import os
+import random
+import sys
+import time
+from typing import Any
+
+import uvloop
+from proxy_servers import BODY, KEY, MEBIBYTE, PREFIX
+
+HEADERS = f"Host: h\r\nX-Session-API-Key: {KEY}\r\nAccept: */*\r\nUser-Agent: b\r\n"
+SMALL = f"GET {PREFIX}/api/bash/bash_events/search?limit=1 HTTP/1.1\r\n{HEADERS}\r\n".encode()
+FRAME = b"\x81\xe4" + bytes(4) + b"x" * 100
+ECHO_SIZE = 102
+
+
+class Asking(asyncio.Protocol):
+    """One request or frame after the other, each when the last was answered."""
+
+    def __init__(self, question: bytes, until: float, times: list[float], opening: bytes = b"") -> None:
+        self.question, self.until, self.times, self.opening = question, until, times, opening
+        self.over = asyncio.get_running_loop().create_future()
+        self.got = b""
+
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.began = time.perf_counter()
+        transport.write(self.opening or self.question)
+
+    def data_received(self, data: bytes) -> None:
+        self.got += data
+        if self.opening:
+            if b"\r\n\r\n" not in self.got:
+                return
+            assert self.got.startswith(b"HTTP/1.1 101"), self.got[:200]
+            self.opening, self.got = b"", b""
+        elif self.question is FRAME:
+            if len(self.got) < ECHO_SIZE:
+                return
+            self.times.append(time.perf_counter() - self.began)
+            self.got = b""
+        else:
+            if not self.got.endswith(BODY) and not self.got.endswith(b"\r\n0\r\n\r\n"):
+                return
+            assert self.got.startswith(b"HTTP/1.1 200"), self.got[:200]
+            self.times.append(time.perf_counter() - self.began)
+            self.got = b""
+        self.began = time.perf_counter()
+        if self.began < self.until:
+            self.transport.write(self.question)
+        elif not self.over.done():
+            self.over.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_exception(ConnectionError("the proxy hung up"))
+
+
+def handshake() -> bytes:
+    key = base64.b64encode(os.urandom(16)).decode()
+    upgrade = f"Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {key}"
+    return f"GET {PREFIX}/ws HTTP/1.1\r\n{HEADERS}{upgrade}\r\n\r\n".encode()
+
+
+async def ask(port: int, seconds: float, connections: int, *, socket: bool) -> dict[str, float]:
+    loop, times = asyncio.get_running_loop(), list[float]()
+    until = time.perf_counter() + seconds
+    question = FRAME if socket else SMALL
+    asking = []
+    for _ in range(connections):
+        opening = handshake() if socket else b""
+        asking.append(
+            (await loop.create_connection(lambda o=opening: Asking(question, until, times, o), "127.0.0.1", port))[1]
+        )
+    await asyncio.gather(*(one.over for one in asking))
+    times.sort()
+    return {"count": len(times), "rate": len(times) / seconds, "p50_ms": times[len(times) // 2] * 1000}
+
+
+async def big(port: int, seconds: float, connections: int) -> dict[str, float]:
+    until, count = time.perf_counter() + seconds, 0
+
+    async def one() -> None:
+        nonlocal count
+        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MEBIBYTE)
+        while time.perf_counter() < until:
+            writer.write(f"GET {PREFIX}/down?{MEBIBYTE} HTTP/1.1\r\n{HEADERS}\r\n".encode())
+            await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(MEBIBYTE)
+            count += 1
+        writer.close()
+
+    await asyncio.gather(*(one() for _ in range(connections)))
+    return {"count": count, "rate": count / seconds}
+
+
+async def up(port: int, mebibytes: int) -> dict[str, float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(f"POST {PREFIX}/up HTTP/1.1\r\n{HEADERS}Content-Length: {mebibytes * MEBIBYTE}\r\n\r\n".encode())
+    for _ in range(mebibytes):
+        writer.write(b"x" * MEBIBYTE)
+        await writer.drain()
+    assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200")
+    return {"count": mebibytes}
+
+
+async def down(port: int, mebibytes: int) -> dict[str, float]:
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MEBIBYTE)
+    writer.write(f"GET {PREFIX}/down?{mebibytes * MEBIBYTE} HTTP/1.1\r\n{HEADERS}\r\n".encode())
+    await reader.readuntil(b"\r\n\r\n")
+    left = mebibytes * MEBIBYTE
+    while left:
+        left -= len(piece := await reader.read(MEBIBYTE))
+        assert piece
+    return {"count": mebibytes}
+
+
+async def idle(port: int, count: int) -> dict[str, float]:
+    held = []
+    for _ in range(count):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(handshake())
+        assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 101")
+        held.append(writer)
+    return await _until_told(len(held))
+
+
+async def slow(port: int, count: int) -> dict[str, float]:
+    """Half of them read nothing of a large answer, the others send a byte of a large body now and then."""
+    held = []
+    for number in range(count):
+        _, writer = await asyncio.open_connection("127.0.0.1", port, limit=1024)
+        if number % 2:
+            writer.write(f"POST {PREFIX}/up HTTP/1.1\r\n{HEADERS}Content-Length: 100000000\r\n\r\nx".encode())
+        else:
+            writer.transport.pause_reading()
+            writer.write(f"GET {PREFIX}/down?100000000 HTTP/1.1\r\n{HEADERS}\r\n".encode())
+        held.append(writer)
+    for _ in range(5):
+        await asyncio.sleep(0.5)
+        for writer in held[1::2]:
+            writer.write(b"x")
+    return await _until_told(len(held))
+
+
+async def _until_told(count: int) -> dict[str, float]:
+    print("held", flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+    return {"count": count}
+
+
+async def cut(port: int, count: int) -> dict[str, float]:
+    """Connections that are reset, each somewhere between its first byte and its answer."""
+    choice, done = random.Random(1), 0
+    while done < count:
+        writers = [(await asyncio.open_connection("127.0.0.1", port))[1] for _ in range(50)]
+        for writer in writers:
+            writer.write(SMALL[: choice.randrange(1, len(SMALL) + 1)] if choice.random() < 0.5 else SMALL)
+        await asyncio.sleep(0)
+        for writer in writers:
+            writer.transport.abort()
+        done += len(writers)
+    return {"count": done}
+
+
+def main() -> None:
+    name, port, *rest = sys.argv[1:]
+    numbers = [float(one) for one in rest]
+    match name:
+        case "small" | "socket":
+            work = ask(int(port), numbers[0], int(numbers[1]), socket=name == "socket")
+        case "big":
+            work = big(int(port), numbers[0], int(numbers[1]))
+        case _:
+            work = {"up": up, "down": down, "idle": idle, "slow": slow, "cut": cut}[name](int(port), int(numbers[0]))
+    print(json.dumps(uvloop.run(work)))
+
+
+if __name__ == "__main__":
+    main()
