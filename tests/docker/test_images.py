@@ -99,7 +99,6 @@ def test_there_is_no_compiler_and_no_cache_in_it(half: str):
     look = """
 for name in cc gcc g++ c++ clang ld as make cmake rustc go; do command -v $name; done
 find /var/lib/apt/lists /var/cache/apt /root/.cache /tmp -type f ! -name lock 2>/dev/null | head -3
-find / -xdev -perm -4000 -newermt 2026-01-01 -type f 2>/dev/null
 true
 """
     assert inside(half, "sh", "-c", look) == ""

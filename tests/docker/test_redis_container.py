@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import anyio
 import pytest
-from testcontainers.core.config import testcontainers_config
+from support.redis_container import redis_container, url_of
 from testcontainers.core.container import DockerContainer
 
 from orchestrator.domain.errors import StoreUnavailable
@@ -12,22 +12,11 @@ from orchestrator.state.redis_store import RedisStore
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow]
 
-IMAGE = "redis:7-bookworm"
-COMMAND = "redis-server --protected-mode no --appendonly yes --appendfsync always --save '' --dir /data"
-
 
 @pytest.fixture
 def redis() -> Iterator[DockerContainer]:
-    testcontainers_config.ryuk_disabled = True  # its image cannot be had everywhere; the block removes the container
-    with DockerContainer(IMAGE).with_command(COMMAND) as container:
+    with redis_container() as container:
         yield container
-
-
-def url_of(redis: DockerContainer) -> str:
-    """By the container's own address: nothing is published on this machine."""
-    wrapped = redis.get_wrapped_container()
-    wrapped.reload()
-    return f"redis://{wrapped.attrs['NetworkSettings']['IPAddress']}:6379/0"
 
 
 async def opened(url: str) -> RedisStore:

@@ -49,7 +49,7 @@ def run_server() -> Iterator[Run]:
             server = Server(process, folder)
             deadline = time.monotonic() + 10
             with server.client() as client:
-                while not _answers(client):
+                while not answers(client):
                     assert process.poll() is None, (folder / "log").read_text()
                     assert time.monotonic() < deadline
                     time.sleep(0.01)
@@ -58,7 +58,7 @@ def run_server() -> Iterator[Run]:
         yield run
 
 
-def _answers(client: Redis) -> bool:
+def answers(client: Redis) -> bool:
     try:
         return bool(client.ping())
     except (RedisError, OSError):

@@ -3,6 +3,7 @@
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,7 +12,10 @@ from typing import TypeVar
 
 import anyio
 import pytest
+from redis import Redis as Client
 from redis.asyncio import Redis
+from support.redis_container import redis_container, url_of
+from support.state_servers import answers
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation, StartRequest
@@ -56,9 +60,23 @@ def server_url() -> Iterator[str]:
         shutil.rmtree(folder)
 
 
-@pytest.fixture(params=["memory", "redis"])
+@pytest.fixture(scope="session")
+def container_url() -> Iterator[str]:
+    """As compose has it: another program than the embedded one may be, over TCP."""
+    with redis_container(fsync="everysec") as container, Client.from_url(url_of(container), socket_timeout=5) as client:
+        deadline = time.monotonic() + 30
+        while not answers(client):
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        yield url_of(container)
+
+
+_SERVERS = {"redis": "server_url", "container": "container_url"}
+
+
+@pytest.fixture(params=["memory", "redis", pytest.param("container", marks=pytest.mark.docker)])
 def url(request: pytest.FixtureRequest) -> str | None:
-    return None if request.param == "memory" else str(request.getfixturevalue("server_url"))
+    return None if request.param == "memory" else str(request.getfixturevalue(_SERVERS[request.param]))
 
 
 @pytest.fixture
