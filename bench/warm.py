@@ -28,8 +28,8 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -162,8 +162,9 @@ def since(before: Mapping[int, float], now: Mapping[int, float]) -> float:
     return sum(max(0.0, used - before.get(pid, 0.0)) for pid, used in now.items())
 
 
-def measure(kinds: Sequence[str], rounds: int, image: str) -> dict[str, tuple[Measured, Measured]]:
-    """Of each kind cold and warm."""
+@contextmanager
+def measured(kinds: Sequence[str], rounds: int, image: str) -> Iterator[dict[str, tuple[Measured, Measured]]]:
+    """Of each kind cold and warm. What was started for it ends after the block."""
     sides: list[Side] = []
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-")))
@@ -189,7 +190,7 @@ def measure(kinds: Sequence[str], rounds: int, image: str) -> dict[str, tuple[Me
             for kind, side in zip(kinds, sides[::2], strict=True):
                 if kind == "containers":
                     side.wake(counts=turn > 0)
-    return {kind: (sides[2 * at].into, sides[2 * at + 1].into) for at, kind in enumerate(kinds)}
+        yield {kind: (sides[2 * at].into, sides[2 * at + 1].into) for at, kind in enumerate(kinds)}
 
 
 def report(kind: str, cold: Measured, warm: Measured) -> bool:
@@ -241,12 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = options.kinds.split(",")
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"unknown kinds: {', '.join(sorted(unknown))}")
-    found = measure(kinds, options.rounds, options.image)
-    print(f"rounds {options.rounds}, medians; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-    missed = [report(kind, cold, warm) for kind, (cold, warm) in found.items()]
-    if options.json:
-        raw = {kind: {"cold": vars(cold), "warm": vars(warm)} for kind, (cold, warm) in found.items()}
-        options.json.write_text(json.dumps(raw, indent=1))
+    with measured(kinds, options.rounds, options.image) as found:
+        print(f"rounds {options.rounds}, medians; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
+        missed = [report(kind, cold, warm) for kind, (cold, warm) in found.items()]
+        if options.json:
+            raw = {kind: {"cold": vars(cold), "warm": vars(warm)} for kind, (cold, warm) in found.items()}
+            options.json.write_text(json.dumps(raw, indent=1))
     return 1 if any(missed) else 0
 
 
