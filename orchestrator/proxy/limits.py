@@ -15,8 +15,8 @@ class FrontLimits:
     head_bytes: int = 16 * 1024  #: names and values of all header lines together
     header_count: int = 100
     head_seconds: float = 10.0  #: from the first byte of a request to the end of its head, then 408
-    idle_seconds: float = 75.0  #: keep-alive connection without a request
-    body_idle_seconds: float = 60.0  #: a body of which nothing more arrives, then 408
+    idle_seconds: float = 30.0  #: keep-alive connection without a request
+    body_idle_seconds: float = 30.0  #: a body of which nothing more arrives, then 408
     buffer_bytes: int = 256 * 1024  #: high-water mark of each direction of a proxied exchange
     connect_seconds: float = 3.0  #: to a runtime; it is near, so more than this means that it is not there
     answer_idle_seconds: float = 900.0  #: a runtime may think this long before its next byte
