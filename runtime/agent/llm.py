@@ -117,7 +117,7 @@ async def release_connections(holder: object) -> None:
     """
     _holders.discard(holder)
     library = sys.modules.get("litellm")
-    if library is None or _holders:
+    if library is None or _holders or _import_lock.locked():  # half an import has kept nothing, and cannot be asked
         return
     await library.close_litellm_async_clients()
     library.in_memory_llm_clients_cache.flush_cache()

@@ -75,6 +75,20 @@ def test_the_server_answers_while_the_model_library_is_imported(tmp_path: Path, 
         assert answered > 20
 
 
+def test_a_server_that_ends_while_the_model_library_is_imported_ends_well(
+    tmp_path: Path, process: RuntimeProcess
+) -> None:
+    process.start()
+    with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False, timeout=30) as http:
+        body = {"agent": {"llm": {"model": "openai/x"}}, "workspace": {"working_dir": str(tmp_path / "work")}}
+        id = http.post("/api/conversations", json=body).json()["id"]
+        assert http.post(f"/api/conversations/{id}/events", json={**message("words"), "run": False}).status_code == 200
+        while not any(name.startswith("litellm.") for name in finished(process)):
+            time.sleep(0.01)
+        process.end()
+    assert "Traceback" not in (process.folder / "runtime.log").read_text()
+
+
 FAILS_ONCE = """
 import sys
 
