@@ -15,7 +15,7 @@ import structlog
 from pydantic import SecretStr, TypeAdapter
 from support.binding import bind
 
-from runtime import app, logs, rehearsal
+from runtime import app, logs, rehearsal, state
 from runtime.settings import RuntimeSettings
 
 pytestmark = pytest.mark.anyio
@@ -108,12 +108,13 @@ def rehearsed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[str]:
 
 
 @pytest.fixture
-def said() -> Iterator[list[Any]]:
-    """Lines that would be written."""
+def said(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Lines that would be written of starts and rehearsals, whatever other tests have configured."""
     capture = structlog.testing.LogCapture()
-    structlog.configure(processors=[logs.unless_quiet, capture])
-    yield capture.entries
-    structlog.reset_defaults()
+    logger = structlog.wrap_logger(None, processors=[logs.unless_quiet, capture])
+    for module in (rehearsal, state):
+        monkeypatch.setattr(module, "log", logger)
+    return capture.entries
 
 
 async def test_a_spare_rehearses_a_start_and_nothing_of_it_stays(
@@ -154,17 +155,16 @@ async def test_a_rehearsal_ends_when_the_spare_is_bound(
 
 
 async def test_a_rehearsal_that_is_refused_says_so_and_harms_nobody(
-    configure: Configure, serve: Serve, rehearsed: list[str], monkeypatch: pytest.MonkeyPatch
+    configure: Configure, serve: Serve, rehearsed: list[str], said: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "SPARE_AFTER_SECONDS", 0.0)
     monkeypatch.setattr(rehearsal, "_calls", lambda key: iter([("GET", "/api/nothing", None)]))
-    with structlog.testing.capture_logs() as said:
-        async with serve(configure(session_api_keys=[]), init_key=INIT_KEY) as client:
-            until = time.monotonic() + 20
-            while not any(line["event"] == "runtime.not_rehearsed" for line in said):
-                assert time.monotonic() < until
-                await asyncio.sleep(0.05)
-            await bound_and_configured(client)
+    async with serve(configure(session_api_keys=[]), init_key=INIT_KEY) as client:
+        until = time.monotonic() + 20
+        while not any(line["event"] == "runtime.not_rehearsed" for line in said):
+            assert time.monotonic() < until
+            await asyncio.sleep(0.05)
+        await bound_and_configured(client)
 
 
 async def test_one_that_is_bound_at_once_makes_what_it_is_asked_for(
