@@ -35,8 +35,8 @@ def server(source: Path) -> Iterator[subprocess.Popen[bytes]]:
         )
         yield process
     if process.poll() is None:
-        process.kill()
-    process.wait(10)
+        process.terminate()  # its child ends with it
+    process.wait(30)
 
 
 def said(source: Path) -> str:
