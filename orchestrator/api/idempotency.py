@@ -27,13 +27,13 @@ from orchestrator.api.auth import CallerOf, caller_of
 from orchestrator.api.context import Services
 from orchestrator.api.problems import of_error, problem
 from orchestrator.domain.errors import NestorError, StoreUnavailable
-from orchestrator.domain.ids import TenantId, new_uuid
+from orchestrator.domain.ids import REPEATABLE_FOR, TenantId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import Caller
 from orchestrator.state.base import Replay
 
 log = structlog.get_logger(__name__)
-TTL_MS = 24 * 3600 * 1000
+TTL_MS = int(REPEATABLE_FOR.total_seconds() * 1000)
 HELD_MS = 15_000  #: a replica that died holds the key no longer
 _RENEWED_SECONDS = 5.0  # three of them fit
 _KEEP_TRIES, _KEEP_PAUSE_SECONDS = 3, 0.3
@@ -47,7 +47,7 @@ _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-aft
 
 def natural_id(request: Request, caller: CallerOf) -> str | None:
     """An id that follows from the `Idempotency-Key`: whatever becomes of the first request and its stored answer, a
-    repeat means the same conversation, message, tenant or user. None without such a key."""
+    repeat means the same conversation, message, tenant, user, API key or webhook. None without such a key."""
     key = request.headers.get("idempotency-key")
     if not key:
         return None

@@ -97,14 +97,25 @@ async def get_user(tenant: str, user: str, caller: CallerOf, services: ServicesO
 
 @router.post("/{tenant}/api-keys", status_code=201)
 async def create_key(
-    tenant: str, body: schemas.KeyBody, caller: CallerOf, services: ServicesOf, response: Response
+    tenant: str,
+    body: schemas.KeyBody,
+    caller: CallerOf,
+    services: ServicesOf,
+    response: Response,
+    natural_id: NaturalIdOf,
 ) -> dict[str, Any]:
-    """Make a key for the tenant, or for one of its users. The key is in this answer and nowhere else."""
+    """Make a key for the tenant, or for one of its users, once for each `Idempotency-Key`. The key is in this answer
+    and nowhere else."""
     id = _of_tenant(caller, tenant, scope=Scope.WRITE)
     wanted = frozenset(body.scopes) if body.scopes is not None else ALL_SCOPES
     user = UserId(parse_uuid(body.user, "user")) if body.user is not None else None
     key, text = await services.tenancy.create_key(
-        id, body.name, scopes=_at_most(wanted, caller), user=user, expires_at=_no_later(body.expires_at, caller)
+        id,
+        body.name,
+        scopes=_at_most(wanted, caller),
+        user=user,
+        expires_at=_no_later(body.expires_at, caller),
+        id=natural_id,
     )
     response.headers["cache-control"] = "no-store"
     return schemas.key_out(key, text)

@@ -11,6 +11,7 @@ from pydantic import Field, StringConstraints
 
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
+from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.schemas import Body
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden
@@ -57,9 +58,13 @@ TenantOf = Annotated[Owner, Depends(tenant_itself)]
 
 
 @router.post("", status_code=201)
-async def create(body: WebhookBody, owner: TenantOf, services: ServicesOf, response: Response) -> dict[str, Any]:
-    """Make a webhook. Its secret is in this answer and nowhere else."""
-    endpoint, secret = await services.webhooks.create(owner.tenant, body.url, body.events, body.description)
+async def create(
+    body: WebhookBody, owner: TenantOf, services: ServicesOf, response: Response, natural_id: NaturalIdOf
+) -> dict[str, Any]:
+    """Make a webhook, once for each `Idempotency-Key`. Its secret is in this answer and nowhere else."""
+    endpoint, secret = await services.webhooks.create(
+        owner.tenant, body.url, body.events, body.description, natural_id=natural_id
+    )
     response.headers["cache-control"] = "no-store"
     response.headers["location"] = f"/api/v2/webhooks/{endpoint.id}"
     return await webhook_out(services, endpoint, secret)

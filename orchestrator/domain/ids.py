@@ -5,6 +5,7 @@ All ids are random UUIDs, lower case with dashes; callers may send them without 
 
 import re
 import uuid
+from datetime import timedelta
 from typing import NewType
 
 from orchestrator.domain.errors import InvalidRequest
@@ -17,6 +18,8 @@ RuntimeId = NewType("RuntimeId", str)
 OperationId = NewType("OperationId", str)
 MessageId = NewType("MessageId", str)
 HookId = NewType("HookId", str)
+#: an `Idempotency-Key`, and the id that follows from it, mean their first request for so long (api-conventions.md 3)
+REPEATABLE_FOR = timedelta(hours=24)
 _DIGITS = re.compile(r"[0-9a-fA-F]{32}")
 
 

@@ -19,7 +19,16 @@ from anyio.abc import TaskGroup
 
 from orchestrator.domain.clock import Clock, parse_rfc3339
 from orchestrator.domain.errors import NestorError, StoreUnavailable
-from orchestrator.domain.hooks import Attempt, Delivery, HookEndpoint, HookStanding, Outcome, backoff_ms, body_of
+from orchestrator.domain.hooks import (
+    Attempt,
+    Delivery,
+    HookEndpoint,
+    HookSecret,
+    HookStanding,
+    Outcome,
+    backoff_ms,
+    body_of,
+)
 from orchestrator.domain.ids import HookId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.services.layers import Sealer
@@ -89,6 +98,10 @@ class Sender:
     async def url(self, endpoint: HookEndpoint) -> SecretText:
         return await self._sealer.open(endpoint.tenant, None, "webhook-url", endpoint.id, 1, endpoint.url_sealed)
 
+    async def secret(self, endpoint: HookEndpoint, secret: HookSecret) -> SecretText:
+        place = ("webhook-secret", endpoint.id, secret.number)
+        return await self._sealer.open(endpoint.tenant, None, *place, secret.sealed)
+
     async def send(self, endpoint: HookEndpoint, entry: str, lane: str, number: int) -> Sent:
         """Raises `Undecryptable`, `StoreUnavailable`; never for what the receiver does."""
         fields = body_of(endpoint.tenant, endpoint.id, entry)
@@ -96,14 +109,7 @@ class Sender:
         now, began = self._clock.now(), self._clock.monotonic()
         timestamp = int(now.timestamp())
         signatures = [
-            signature(
-                await self._sealer.open(
-                    endpoint.tenant, None, "webhook-secret", endpoint.id, secret.number, secret.sealed
-                ),
-                fields["id"],
-                timestamp,
-                body,
-            )
+            signature(await self.secret(endpoint, secret), fields["id"], timestamp, body)
             for secret in endpoint.signing(now)
         ]
         answer = await self._post(

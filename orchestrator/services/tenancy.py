@@ -3,10 +3,11 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import datetime
+from functools import partial
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.errors import InvalidRequest, NotApart, NotFound, Unauthenticated
-from orchestrator.domain.ids import KeyId, TenantId, UserId, new_uuid
+from orchestrator.domain.errors import Conflict, InvalidRequest, NotApart, NotFound, Unauthenticated
+from orchestrator.domain.ids import REPEATABLE_FOR, KeyId, TenantId, UserId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
 from orchestrator.security import session_keys
@@ -41,7 +42,9 @@ class Tenancy:
         """The operator key to show: a new one at the very first start without a configured one, otherwise None."""
         if self._operator_key is not None or await self._store.key(_OPERATOR_ID) is not None:
             return None
-        return await self._mint(KeyKind.OPERATOR, None, None, "operator", ALL_SCOPES, None, id=_OPERATOR_ID)
+        key, text = _minted(KeyKind.OPERATOR, None, None, "operator", ALL_SCOPES, self._clock.now(), None, _OPERATOR_ID)
+        await self._store.add_key(key)
+        return text
 
     async def create_tenant(self, name: str, *, id: str | None = None) -> Tenant:
         """Raises `NotApart` for a second one where tenants would not be kept apart. `id` is that of a request which may
@@ -123,20 +126,31 @@ class Tenancy:
         scopes: frozenset[Scope],
         user: UserId | None,
         expires_at: datetime | None,
+        id: str | None = None,
     ) -> tuple[ApiKey, SecretText]:
-        """A key for the tenant, or for one of its users. The text is shown here and nowhere else, ever."""
+        """A key for the tenant, or for one of its users. The text is shown here and nowhere else, ever.
+
+        `id` is that of a request which may be repeated. The key that it made not long ago gets another text: whoever
+        asks again has never seen the first.
+        """
         await self.tenant(tenant)
         if user is not None:
             await self.user(tenant, user)
         if expires_at is not None and expires_at <= self._clock.now():
             raise InvalidRequest("expires_at is in the past", field="expires_at")
         kind = KeyKind.USER if user is not None else KeyKind.TENANT
-        id = KeyId(new_uuid())
-        text = await self._mint(kind, tenant, user, name, scopes, expires_at, id=id)
-        stored = await self._store.key(id)
-        if stored is None:
-            raise NotFound("the key was revoked while it was made")
-        return stored, text
+        wanted = partial(_minted, kind, tenant, user, name, scopes, self._clock.now(), expires_at)
+        present = await self._store.key(KeyId(id)) if id is not None else None
+        if id is not None and present is not None:
+            key, text = wanted(KeyId(id))
+            made_by_it = replace(present, secret_hash=key.secret_hash, created_at=key.created_at) == key
+            if made_by_it and key.created_at - present.created_at < REPEATABLE_FOR:
+                if await self._store.replace_key(present, key):
+                    return key, text
+                raise Conflict("the key was changed while it was made", hint="try again with another Idempotency-Key")
+        key, text = wanted(KeyId(id) if id is not None and present is None else KeyId(new_uuid()))
+        await self._store.add_key(key)
+        return key, text
 
     async def keys(self, tenant: TenantId) -> Sequence[ApiKey]:
         await self.tenant(tenant)
@@ -165,22 +179,20 @@ class Tenancy:
     def _expired(self, key: ApiKey) -> bool:
         return key.expires_at is not None and key.expires_at <= self._clock.now()
 
-    async def _mint(
-        self,
-        kind: KeyKind,
-        tenant: TenantId | None,
-        user: UserId | None,
-        name: str,
-        scopes: frozenset[Scope],
-        expires_at: datetime | None,
-        *,
-        id: KeyId,
-    ) -> SecretText:
-        text = session_keys.mint(kind, id)
-        parsed = session_keys.parse(text.open())
-        if parsed is None:
-            raise ValueError("a key that was just made must parse")
-        secret_hash = session_keys.hash_secret(parsed[2])
-        key = ApiKey(id, kind, tenant, user, name, secret_hash, scopes, self._clock.now(), expires_at)
-        await self._store.add_key(key)
-        return text
+
+def _minted(
+    kind: KeyKind,
+    tenant: TenantId | None,
+    user: UserId | None,
+    name: str,
+    scopes: frozenset[Scope],
+    now: datetime,
+    expires_at: datetime | None,
+    id: KeyId,
+) -> tuple[ApiKey, SecretText]:
+    text = session_keys.mint(kind, id)
+    parsed = session_keys.parse(text.open())
+    if parsed is None:
+        raise ValueError("a key that was just made must parse")
+    secret_hash = session_keys.hash_secret(parsed[2])
+    return ApiKey(id, kind, tenant, user, name, secret_hash, scopes, now, expires_at), text

@@ -25,7 +25,7 @@ from orchestrator.domain.hooks import (
     HookStanding,
     draft,
 )
-from orchestrator.domain.ids import HookId, TenantId, new_uuid
+from orchestrator.domain.ids import REPEATABLE_FOR, HookId, TenantId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.services.hook_delivery import Sender
 from orchestrator.services.layers import Sealer
@@ -70,11 +70,26 @@ class Webhooks:
         self._queue_bytes = queue_bytes
 
     async def create(
-        self, tenant: TenantId, url: str, events: Sequence[HookEvent], description: str
+        self,
+        tenant: TenantId,
+        url: str,
+        events: Sequence[HookEvent],
+        description: str,
+        *,
+        natural_id: str | None = None,
     ) -> tuple[HookEndpoint, SecretText]:
-        """Raises `InvalidRequest` for an address that may not be called, and `LimitReached`."""
+        """Raises `InvalidRequest` for an address that may not be called, and `LimitReached`.
+
+        `natural_id` is that of a request which may be repeated: the webhook that it made is answered again.
+        """
         self._targets.read(url)
-        id, now, secret = HookId(new_uuid()), self._clock.now(), new_signing_secret()
+        now, secret = self._clock.now(), new_signing_secret()
+        present = await self._store.get(tenant, HookId(natural_id)) if natural_id is not None else None
+        if present is not None and now - present.created_at < REPEATABLE_FOR and present.version == 1:
+            as_made = (await self.url(present), present.events, present.description)
+            if as_made == (url, tuple(dict.fromkeys(events)), description):
+                return present, await self._sender.secret(present, present.secrets[0])
+        id = HookId(natural_id) if natural_id is not None and present is None else HookId(new_uuid())
         endpoint = HookEndpoint(
             id=id,
             tenant=tenant,

@@ -93,6 +93,15 @@ class RedisTenants:
         texts = await self._funnel.one(command("HVALS", TenantKeys(tenant).api_keys))
         return sorted(records.readable(records.api_key_from, texts), key=lambda key: (key.created_at, key.id))
 
+    async def replace_key(self, present: ApiKey, key: ApiKey) -> bool:
+        if key.tenant is None:
+            raise ValueError("only a tenant's key is replaced")
+        t = TenantKeys(key.tenant)
+        text = await self._funnel.one(command("HGET", t.api_keys, key.id))
+        if text is None or records.api_key_from(text) != present:
+            return False
+        return await self._replace_key(t, key.id, text, key)
+
     async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
         t = TenantKeys(tenant)
         while True:
@@ -100,9 +109,12 @@ class RedisTenants:
             if text is None:
                 return False
             revoked = replace(records.api_key_from(text), revoked=True)
-            call = run("key_replace", (t.api_keys,), id, text, records.api_key_text(revoked), journal=t.journal)
-            if await self._funnel.one(call, durable=True):
+            if await self._replace_key(t, id, text, revoked):
                 return True
+
+    async def _replace_key(self, t: TenantKeys, id: KeyId, text: str, key: ApiKey) -> bool:
+        call = run("key_replace", (t.api_keys,), id, text, records.api_key_text(key), journal=t.journal)
+        return bool(await self._funnel.one(call, durable=True))
 
     async def _entries(self, index: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
         start = "-" if cursor is None else f"({cursors.decode(cursor)}"

@@ -67,6 +67,12 @@ class MemoryTenants:
         own = [key for key in self._keys.values() if key.tenant == tenant]
         return sorted(own, key=lambda key: (key.created_at, key.id))
 
+    async def replace_key(self, present: ApiKey, key: ApiKey) -> bool:
+        if self._keys.get(key.id) != present:
+            return False
+        self._note(key)
+        return True
+
     async def revoke_key(self, tenant: TenantId, id: KeyId) -> bool:
         key = self._keys.get(id)
         if key is None or key.tenant != tenant:

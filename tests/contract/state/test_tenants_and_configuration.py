@@ -102,6 +102,19 @@ async def test_keys_are_found_by_id_and_revoked_for_every_replica(house: House) 
     assert await house.other.tenants.key(key.id) == replace(key, revoked=True)
 
 
+async def test_a_key_is_replaced_only_where_it_is_as_it_was_read(house: House) -> None:
+    key = a_key()
+    await house.store.tenants.add_key(key)
+    after = replace(key, secret_hash="another")
+    assert await house.other.tenants.replace_key(key, after)
+    assert await house.store.tenants.key(key.id) == after
+    assert not await house.store.tenants.replace_key(key, key)
+    await house.store.tenants.revoke_key(TENANT, key.id)
+    assert not await house.other.tenants.replace_key(after, key)
+    assert await house.store.tenants.key(key.id) == replace(after, revoked=True)
+    assert not await house.store.tenants.replace_key(unknown := a_key(), unknown)
+
+
 @pytest.mark.parametrize("user", [None, USER], ids=["tenant", "user"])
 async def test_settings_change_only_from_the_version_that_was_read(house: House, user: UserId | None) -> None:
     assert await house.store.configuration.settings(TENANT, user) == (None, 0)

@@ -82,13 +82,9 @@ async def test_a_failure_stays_what_it_is_when_its_key_cannot_be_given_back(
     assert "out of memory" in problem["detail"]
 
 
-@pytest.mark.parametrize("what", ["tenants", "users"])
-async def test_a_repeat_makes_nothing_anew_although_the_first_died_before_its_answer_was_kept(
-    nestor: Nestor, monkeypatch: pytest.MonkeyPatch, what: str
-) -> None:
-    tenant, _ = await nestor.tenant()
-    path = "/api/v2/tenants" if what == "tenants" else f"/api/v2/tenants/{tenant}/users"
-    headers = {"Idempotency-Key": "k"}
+@pytest.fixture
+def dies(nestor: Nestor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever is done is done, and dies before its answer is kept."""
 
     async def died(*given: Any, **more: Any) -> None:
         raise StoreUnavailable("nothing is kept")
@@ -96,14 +92,57 @@ async def test_a_repeat_makes_nothing_anew_although_the_first_died_before_its_an
     monkeypatch.setattr(nestor.house.services.store.idempotency, "finish", died)
     monkeypatch.setattr(idempotency, "_KEEP_PAUSE_SECONDS", 0)
     monkeypatch.setattr(idempotency, "HELD_MS", 100)
-    first = await nestor.call("POST", path, json={"name": "once"}, headers=headers, status=201)
+
+
+async def repeated(nestor: Nestor, *given: Any, **more: Any) -> Any:
+    """The answer, as soon as the first one's hold on the key is over."""
     with anyio.fail_after(10):
-        while (again := await nestor.call("POST", path, json={"name": "once"}, headers=headers)).get("code"):
+        while (again := await nestor.call(*given, **more)).get("code"):
             await anyio.sleep(0.05)
-    assert again == first
+    return again
+
+
+@pytest.mark.usefixtures("dies")
+@pytest.mark.parametrize("what", ["tenants", "users"])
+async def test_a_repeat_makes_nothing_anew_although_the_first_died_before_its_answer_was_kept(
+    nestor: Nestor, what: str
+) -> None:
+    tenant, _ = await nestor.tenant()
+    path = "/api/v2/tenants" if what == "tenants" else f"/api/v2/tenants/{tenant}/users"
+    headers = {"Idempotency-Key": "k"}
+    first = await nestor.call("POST", path, json={"name": "once"}, headers=headers, status=201)
+    assert await repeated(nestor, "POST", path, json={"name": "once"}, headers=headers) == first
     named = [item for item in (await nestor.call("GET", path))["items"] if item["name"] == "once"]
     assert named == [first]
-    with anyio.fail_after(10):
-        while (other := await nestor.call("POST", path, json={"name": "another"}, headers=headers)).get("code"):
-            await anyio.sleep(0.05)
+    other = await repeated(nestor, "POST", path, json={"name": "another"}, headers=headers)
+    assert other["id"] != first["id"]
+
+
+@pytest.mark.usefixtures("dies")
+async def test_an_api_key_that_nobody_was_told_of_is_replaced_by_the_repeat(nestor: Nestor) -> None:
+    tenant, _ = await nestor.tenant()
+    path = f"/api/v2/tenants/{tenant}/api-keys"
+    body = {"name": "once", "scopes": ["read"], "expires_at": "2999-01-01T00:00:00.123456Z"}
+    asked: dict[str, Any] = {"json": body, "headers": {"Idempotency-Key": "k"}}
+    first = await nestor.call("POST", path, status=201, **asked)
+    again = await repeated(nestor, "POST", path, **asked)
+    assert again["id"] == first["id"]
+    assert again["key"] != first["key"]
+    assert [item["name"] for item in (await nestor.call("GET", path))["items"]].count("once") == 1
+    await nestor.call("GET", "/api/v2/conversations", again["key"], status=200)
+    await nestor.call("GET", "/api/v2/conversations", first["key"], status=401)
+    await nestor.call("DELETE", f"{path}/{first['id']}", status=204)
+    assert (await repeated(nestor, "POST", path, **asked))["id"] != first["id"], "a revoked one does not come back"
+    await nestor.call("GET", "/api/v2/conversations", again["key"], status=401)
+
+
+@pytest.mark.usefixtures("dies")
+async def test_a_webhook_is_made_once_and_has_one_secret(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    path = "/api/v2/webhooks"
+    asked: dict[str, Any] = {"json": {"url": "https://hooks.example.com/a"}, "headers": {"Idempotency-Key": "k"}}
+    first = await nestor.call("POST", path, key, status=201, **asked)
+    assert await repeated(nestor, "POST", path, key, **asked) == first
+    assert len((await nestor.call("GET", path, key))["items"]) == 1
+    other = await repeated(nestor, "POST", path, key, **(asked | {"json": {"url": "https://hooks.example.com/b"}}))
     assert other["id"] != first["id"]
