@@ -4,6 +4,8 @@ import os
 
 import pytest
 from hypothesis import HealthCheck, settings
+from xdist.remote import Producer
+from xdist.scheduler import LoadFileScheduling
 
 os.environ.setdefault("LITELLM_LOCAL_MODEL_COST_MAP", "True")
 
@@ -17,13 +19,18 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Who runs where, when there are several workers (scripts/test).
+#: these share an engine, its networks and its rules
+_ON_THE_ENGINE = ("tests/docker/", "tests/contract/drivers/", "tests/contract/state/")
 
-    The files of the Docker suite share an engine, its networks and its rules, so one worker has them all; of the rest$
-    file stays whole, and what its tests share is made once.
-    """
-    for item in items:
-        group = "docker" if item.get_closest_marker("docker") else str(item.path)
-        item.add_marker(pytest.mark.xdist_group(group))
+
+class _Lanes(LoadFileScheduling):
+    """One worker has all that uses the Docker engine; of the rest each file stays whole: what its tests share is made
+    once, and they come in their order."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return "docker" if nodeid.startswith(_ON_THE_ENGINE) else super()._split_scope(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadFileScheduling:
+    """For several workers (scripts/test)."""
+    return _Lanes(config, log)

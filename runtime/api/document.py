@@ -22,6 +22,7 @@ from runtime.conversations.start import StartRequest
 _TOLD = {
     400: "The request cannot be carried out as it is",
     401: "No key, or a wrong one",
+    403: "The caller is not told this",
     404: "There is none",
     409: "It cannot be done in this state",
     413: "The body is too large",
@@ -62,6 +63,7 @@ _DONE: Mapping[str, int] = {
 _ALSO: Mapping[str, Sequence[int]] = {
     "get /ready": (503,),
     "patch /api/settings": (404,),
+    "post /api/settings/digests": (403,),
     "get /": (302,),
     "post /api/init": (500,),
     "post /api/conversations": (201, 429),

@@ -33,6 +33,7 @@ def differences(ours: Any, theirs: Any, place: str = "") -> Iterator[str]:
 
 #: what differs on purpose (docs/runtime.md), or depends on what was done before
 MEANT = {
+    "01-server_info": {".nestor is ours alone"},
     "02-settings-patch-invalid": {".errors is ours alone"},
     "02-settings-patch-misc": {".agent_settings.mcp_config.svc is ours alone"},
     # a validation error does not repeat what was sent
