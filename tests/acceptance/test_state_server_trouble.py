@@ -296,6 +296,8 @@ def test_restarted_without_its_files_it_is_written_anew_and_nobody_notices_but_b
             accepted = [here.create().json()["id"] for _ in range(10)]
             here.state.kill()
             here.state.start()
+            # what was started again may answer before it is noticed that it was
+            wait_for(lambda: "recovery.done" in here.nestor.log.read_text(), 20)
             wait_for(lambda: here.probe("/health").status_code == 200, 20)
         assert set(traffic.statuses) == {200}, traffic.refusals[:3]
         after = here.record
