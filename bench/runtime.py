@@ -57,6 +57,8 @@ def requests(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
         servers = {kind.name: stack.enter_context(serving(kind)) for kind in kinds}
         clients = {name: Client(server) for name, server in servers.items()}
         ids = {name: create(clients[name], servers[name], "requests") for name in servers}
+        for name, id in ids.items():  # ours imports the model library now, once: `stall` has what that costs
+            clients[name].call("POST", f"/api/conversations/{id}/events", MESSAGE)
         quiet(servers.values())
         rows: list[tuple[str, int, float, float, Callable[[str], tuple[str, str, Any]]]] = [
             ("CPU of GET /health", 300, 0.20, 0.10, lambda name: ("GET", "/health", None)),
