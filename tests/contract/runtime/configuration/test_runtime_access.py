@@ -6,6 +6,7 @@ import re
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -84,9 +85,11 @@ async def is_served(connection: Any, runtime: Runtime, kind: str) -> bool:
     frames = Frames(connection)
     if kind != "bash-events":
         return bool(await frames.next())
-    sent = {"command": "true"}
-    await connection.send(json.dumps(sent))
-    return (await frames.next())["kind"] == "BashCommand"
+    command = f": {uuid4()}"
+    await connection.send(json.dumps({"command": command}))
+    while (told := await frames.next()).get("command") != command:
+        pass  # the end of what an earlier connection sent is told here as well
+    return bool(told["kind"] == "BashCommand")
 
 
 @pytest.mark.parametrize("kind", SOCKETS)
