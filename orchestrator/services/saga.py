@@ -1,4 +1,6 @@
-"""A saga: steps with undo, logged before they run. `provisioning.py` has the steps, this file runs them.
+"""A saga: steps with undo, each logged before it runs, or beside it where nothing would be undone by the entry.
+
+`provisioning.py` has the steps, this file runs them.
 
 A step that may have run is undone, whether or not it answered. Every do and undo can run twice. An undo that fails is
 `stuck`: the log keeps it with a message, and whoever claims the conversation next tries again.

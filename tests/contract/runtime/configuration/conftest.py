@@ -14,6 +14,9 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from runtime.app import build_app
 from runtime.connection import CONNECTION, Connection
 from runtime.settings import RuntimeSettings
+from tests.support.runtime_fixtures import model, runtime
+
+__all__ = ["model", "runtime"]
 
 SAMPLES = Path(__file__).parent.parent / "samples"
 KEY = "session-key-for-tests"

@@ -1,14 +1,13 @@
 """Profiles, MCP servers in the settings, catalogues and skills against the contract."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at
+from tests.support.runtimes import Runtime, runtime_at
 
 pytestmark = pytest.mark.anyio
 
@@ -17,18 +16,6 @@ SAMPLES = Path(__file__).parent.parent / "samples"
 
 def sample(name: str) -> Any:
     return json.loads((SAMPLES / f"{name}.json").read_text())
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
 
 
 async def saved(runtime: Runtime, name: str = "fast", **llm: Any) -> None:

@@ -1,21 +1,5 @@
 """The model and the runtime that most tests of this folder talk to; a file that needs another kind has its own."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
+from tests.support.runtime_fixtures import model, runtime
 
-import pytest
-
-from orchestrator.demo.model_server import ScriptedModel
-from tests.support.runtimes import MODEL_KEY, Runtime, runtime_at
-
-
-@pytest.fixture
-async def model() -> AsyncIterator[ScriptedModel]:
-    async with ScriptedModel(required_key=MODEL_KEY) as made:
-        yield made
-
-
-@pytest.fixture
-async def runtime(tmp_path: Path, model: ScriptedModel) -> AsyncIterator[Runtime]:
-    async with runtime_at(tmp_path, model.base_url) as made:
-        yield made
+__all__ = ["model", "runtime"]
