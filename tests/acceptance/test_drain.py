@@ -61,8 +61,12 @@ def two_replicas() -> Iterator[tuple[OrchestratorProcess, OrchestratorProcess]]:
             one.start()
             stack.callback(end, one)
             replicas.append(one)
-        yield replicas[0], replicas[1]
-        remove_runtimes(folder / "data", url)
+        try:
+            yield replicas[0], replicas[1]
+        finally:
+            for one in replicas:
+                end(one)
+            remove_runtimes(folder / "data", url)
 
 
 def end(replica: OrchestratorProcess) -> None:
@@ -155,7 +159,7 @@ def a_route_that_one_replica_withdraws_is_none_on_the_other(
         assert socket.open.wait(20)
         first.call("POST", f"/api/v2/conversations/{made['id']}/pause", key, status=202)
         first.until(key, made["id"], "paused")
-        wait_for(lambda: client.get(url).status_code == 503, 1)  # a frozen runtime answers nobody
+        wait_for(lambda: client.get(url).status_code == 503, 10)  # a frozen runtime answers nobody
     assert socket.closed(5) == 1012
 
 

@@ -154,7 +154,7 @@ async def test_a_sleeping_step_waits_but_not_past_the_end_of_the_server():
         pending = asyncio.ensure_future(ask(model, [user({"sleep": 600, "text": "never"})], max_retries=0))
         await seen(model, 2)
         began = time.monotonic()
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 60
     assert (await pending).choices[0].message.content == "never"
 
 

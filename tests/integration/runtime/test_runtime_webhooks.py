@@ -101,7 +101,7 @@ async def test_events_go_by_number_by_time_and_by_size(
             await say(runtime, id, "one", "two")  # with the prompt and the updates five events
             began = time.monotonic()
             await until(lambda: timed.batches(id))
-            assert time.monotonic() - began < 3
+            assert time.monotonic() - began < 20
             assert len(timed.events(id)) == len(await runtime.events(id)) == 5
             assert not receiver.batches(id)
             await say(runtime, id, "three")
@@ -250,7 +250,7 @@ async def test_one_conversation_that_is_never_taken_does_not_hold_up_the_others(
         for number in range(20):
             await say(runtime, good, str(number))
             await until(lambda number=number: len(receiver.events(good)) == 3 + 2 * number)
-        assert time.monotonic() - began < 15
+        assert time.monotonic() - began < 60
         assert len(receiver.batches(bad, taken=False)) < 10
         receiver.decide = lambda path, number: Answer()
         await until(lambda: len(receiver.events(bad)) == 3, 30)
@@ -264,7 +264,7 @@ async def test_the_end_of_a_runtime_does_not_wait_for_a_receiver_that_hangs(
             await say(runtime, await runtime.start(), "one")
             await until(lambda: receiver.posts)
             began = time.monotonic()
-        assert time.monotonic() - began < 8
+        assert time.monotonic() - began < 16
 
 
 async def test_a_batch_that_is_too_large_is_halved(model: ScriptedModel, tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ async def test_a_server_that_hangs_is_unavailable_and_works_again_after(run_serv
             await put(store, 1)
     finally:
         os.kill(server.process.pid, signal.SIGCONT)
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 20
     # The reply of the call that was given up must not be taken for that of the next one.
     sealed, _ = await store.configuration.settings(TENANT, None)
     assert sealed == "x"
