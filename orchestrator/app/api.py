@@ -21,6 +21,7 @@ from orchestrator.api import (
 )
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
+from orchestrator.facades.dialect import Dialects
 
 
 def build(services: Services) -> FastAPI:
@@ -33,6 +34,7 @@ def build(services: Services) -> FastAPI:
     for module in (tenants, settings, conversations, inspection, messages, event_stream, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     problems.install(app)
+    app.add_middleware(Dialects)
     app.add_middleware(IdempotencyKeys, services=services)
     app.add_middleware(middleware.BodyLimit)
     app.add_middleware(middleware.RequestIds)
