@@ -56,7 +56,8 @@ class OrchestratorSettings(BaseSettings):
     starts. Never, because a name without a registry is anybody's on the public one. No start ever waits for one."""
     allowed_sizes: str = ""
     """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
-    processors and processes. Empty, because a machine is finite. A tenant may be given others."""
+    processors, processes, open files, log and disk. Empty, because a machine is finite. A tenant may be given
+    others."""
     runtime_network: str | None = None
     """Docker driver: a bridge that exists, made with inter-container traffic off. Without it Nestor makes its own."""
     runtime_subnet: str | None = None
@@ -83,8 +84,9 @@ class OrchestratorSettings(BaseSettings):
     network_rules: Literal["own", "outside"] = "own"
     """Docker driver: whether this process sets the machine's network rules, or `nestor netguard` does beside it."""
     runtime_disk_megabytes: int = Field(default=0, ge=0, le=1_000_000)
-    """Docker driver: the most that workspace and state of one runtime may take together, in MB; 0 for no limit. It is
-    looked at every ten seconds: one over it is ended, with the reason `disk_full`. No single file may be larger."""
+    """Docker driver: the most that workspace and state of one runtime may take together, in MB, times its size; 0 for
+    no limit. It is looked at every ten seconds: one over it is ended, with the reason `disk_full`. No single file may
+    be larger."""
     oci_runtime: str | None = None
     """Docker driver: the engine's OCI runtime for containers, such as runsc or kata. One that it does not have is
     refused; nothing falls back to another."""

@@ -13,9 +13,9 @@ router = APIRouter(prefix="/api/v2", tags=["conversations"])
 
 @router.get("/conversations/{conversation}/usage")
 async def usage(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
-    """What it uses at this moment: processor seconds since it started, memory and its limit, processes, and what
-    workspace and state take on the disk (null where that cannot be told). 409 without a runtime, or with a driver that
-    does not measure."""
+    """What it uses at this moment: processor seconds since it started, memory, processes, and what workspace and
+    state take on the disk (null where that cannot be told), each with its limit by the runtime's size. 409
+    without a runtime, or with a driver that does not measure."""
     found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
     return asdict(await services.inspection.usage(found))
 

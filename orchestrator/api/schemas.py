@@ -277,6 +277,7 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "version": conversation.version,
         "fence": conversation.fence,
         "image": None if conversation.image is None else asdict(conversation.image),
+        "size": conversation.request.size,
         "repository": conversation.request.repository,
         "branch": conversation.request.branch,
         "git_provider": conversation.request.git_provider,

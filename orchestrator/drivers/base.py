@@ -85,13 +85,27 @@ def is_spare(labels: OwnerLabels) -> bool:
 
 @dataclass(frozen=True)
 class Limits:
+    """What one runtime may use at most. `size` says how many times the smallest it is; the limit of the disk is the
+    operator's times that (`NESTOR_RUNTIME_DISK_MEGABYTES`)."""
+
     memory_bytes: int = 2 * 1024**3
     cpus: float = 2.0
     pids: int = 512
+    open_files: int = 4096  #: of each process, which may raise it to twice as many
+    log_bytes: int = 20_000_000  #: of what it prints, in two files of which the older one is dropped
+    size: int = 1
 
     def times(self, size: int) -> "Limits":
-        """So many times of all but the disk."""
-        return replace(self, memory_bytes=size * self.memory_bytes, cpus=size * self.cpus, pids=size * self.pids)
+        """So many times of everything."""
+        return replace(
+            self,
+            memory_bytes=size * self.memory_bytes,
+            cpus=size * self.cpus,
+            pids=size * self.pids,
+            open_files=size * self.open_files,
+            log_bytes=size * self.log_bytes,
+            size=size * self.size,
+        )
 
 
 @dataclass(frozen=True)
@@ -209,6 +223,12 @@ class Usage:
     memory_limit_bytes: int
     processes: int
     disk_bytes: int | None  #: of workspace and state together; None where that cannot be told
+    size: int  #: how many times the smallest runtime it is
+    cpu_limit: float  #: processors
+    processes_limit: int
+    open_files_limit: int  #: of each process
+    log_limit_bytes: int
+    disk_limit_bytes: int | None  #: None: the operator set none
 
 
 @dataclass(frozen=True)
@@ -217,6 +237,7 @@ class DiskUse:
 
     bytes: int
     running_seconds: float
+    size: int = 1  #: how many times the smallest runtime it is
 
 
 @dataclass(frozen=True)

@@ -293,6 +293,7 @@ class DockerDriver:
         self._hardening = replace(
             self._choices.hardening,
             swappiness=str(self._info.get("CgroupVersion", "1")) == "1",
+            processors=int(self._info.get("NCPU") or 0),
             resolve=self._choices.egress is Egress.OPEN,
         )
         return None

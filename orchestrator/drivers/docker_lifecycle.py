@@ -44,6 +44,7 @@ from orchestrator.drivers.docker_spec import (
     digest,
     image_of,
     owned,
+    size_of,
     spare_kind,
 )
 from orchestrator.drivers.docker_volumes import Volumes
@@ -170,15 +171,19 @@ class Lifecycle:
 
     def usage(self, handle: Handle) -> Usage:
         """What it uses now."""
-        return docker_usage.usage(self._engine, handle, self._volumes.folders(handle.labels))
+        container = self._look(handle)
+        return docker_usage.usage(self._engine, handle, container, self._volumes.folders(handle.labels))
 
     def disk(self, handle: Handle) -> DiskUse | None:
         """What its storage takes. Raises `RuntimeNotFound` when it does not run."""
-        state = self._look(handle)["State"]
+        container = self._look(handle)
+        state = container["State"]
         if not state["Running"]:
             raise RuntimeNotFound(f"runtime {handle.name} does not run")
-        size = docker_usage.size_of(self._volumes.folders(handle.labels))
-        return None if size is None else DiskUse(size, docker_usage.seconds_since(state["StartedAt"]))
+        taken = docker_usage.taken_by(self._volumes.folders(handle.labels))
+        if taken is None:
+            return None
+        return DiskUse(taken, docker_usage.seconds_since(state["StartedAt"]), size_of(container["Config"]["Labels"]))
 
     def end_full(self, handle: Handle) -> None:
         """Kill it because its storage is too large, and remember why."""

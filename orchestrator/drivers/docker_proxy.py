@@ -95,6 +95,7 @@ class Proxies:
                 labels={EGRESS: network.name, f"{EGRESS}-of": self._installation},
                 host_config=host,
                 networking_config=client.create_networking_config({network.name: endpoint}),
+                healthcheck={"test": ["NONE"]},  # a process every half minute in each of hundreds of cells is too much
                 use_config_proxy=False,
             )
             return str(made["Id"])

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestrator.drivers.base import Limits, Row
 from orchestrator.drivers.docker_probe import Seen
-from orchestrator.drivers.docker_spec import OOM_SCORE, OPEN_FILES, USER, Hardening
+from orchestrator.drivers.docker_spec import OOM_SCORE, USER, Hardening
 
 _UNLIMITED = 1 << 60
 
@@ -66,7 +66,7 @@ def _limits(seen: Seen, limits: Limits, ground: Ground) -> Iterator[Row]:
     yield _at_most(seen, "processes", limits.pids)
     quota, period = _quota(seen)
     yield Row("processors", 0 < quota <= limits.cpus * period, True, f"{quota / period:g}" if quota > 0 else "no limit")
-    yield _equal(seen, "files", "files", str(OPEN_FILES[0]))
+    yield _equal(seen, "files", "files", str(limits.open_files))
     yield _equal(seen, "core", "core", "0")
     yield Row("oom-score", seen.one("oom score") == str(OOM_SCORE), False, seen.one("oom score"))
     log = seen.shown["HostConfig"].get("LogConfig") or {}

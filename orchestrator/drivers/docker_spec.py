@@ -39,8 +39,10 @@ _TMPFS = {
     HOME: "rw,nosuid,nodev,exec,size=512m,mode=700,uid=10001,gid=10001",
 }
 _STOP_SECONDS = 10
+_LOG_FILES = 2
 OOM_SCORE = 500
-OPEN_FILES = (4096, 8192)
+#: How many times the smallest a container is.
+SIZE = f"{PREFIX}size"
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class Hardening:
     seccomp: str | None = None  #: a profile as JSON; None for the engine's default
     apparmor: str | None = None  #: the name of a profile that the machine has loaded
     swappiness: bool = False  #: the kernel's control groups know it (version 1)
-    file_bytes: int = 0  #: the largest file; 0 for any
+    file_bytes: int = 0  #: the largest file in a runtime of size 1; 0 for any
+    processors: int = 0  #: the machine's, as the engine counts them; it refuses a limit above that. 0: not known
     resolve: bool = True  #: names are resolved inside; without it the engine's resolver asks nobody
 
 
@@ -126,7 +129,7 @@ def spare_kind(image: Image, described: Mapping[str, Any], *, network: str, hard
     """What a spare of this image would be now: another text when the image was made anew or is started in another
     way."""
     command = _command(image)
-    chosen = asdict(replace(hardening, swappiness=False))  # that one is the engine's, and no choice
+    chosen = asdict(replace(hardening, swappiness=False, processors=0))  # these are the engine's, and no choice
     how = [network, command, _TMPFS, asdict(Limits()), chosen]
     return json.dumps([described.get("Id"), how], sort_keys=True)
 
@@ -165,6 +168,7 @@ def container_arguments(
         "environment": {**told, **environment_of(spec)},
         "labels": {
             **labels_of(spec.labels, fence=fence, digest=digest(spec)),
+            SIZE: str(spec.limits.size),
             **({} if image.dialect is Dialect.OWN else {DIALECT: image.dialect.value}),
         },
         "working_dir": HOME,  # empty at every start, so that no file of the agent is taken for configuration
@@ -221,16 +225,16 @@ def host_config(
         memswap_limit=limits.memory_bytes,  # the same number: no swap
         mem_swappiness=0 if hardening.swappiness else None,
         oom_score_adj=OOM_SCORE,  # the kernel takes a runtime before it takes the orchestrator
-        nano_cpus=round(limits.cpus * 1_000_000_000),
+        nano_cpus=round(_cpus(limits, hardening) * 1_000_000_000),
         cpu_shares=512,
         pids_limit=limits.pids,
-        ulimits=_ulimits(hardening),
+        ulimits=_ulimits(hardening, limits),
         dns=None if hardening.resolve else ["127.0.0.1"],
         dns_opt=None if hardening.resolve else ["timeout:1", "attempts:1"],  # nobody answers there: say so soon
         init=True,  # reaps what the agent's commands leave behind, and hands SIGTERM on
         ipc_mode="private",
         shm_size="128m",
-        log_config=LogConfig(type=LogConfig.types.JSON, config={"max-size": "10m", "max-file": "2"}),
+        log_config=_log(limits),
         restart_policy={"Name": "no"},  # the orchestrator decides, otherwise fences mean nothing
         auto_remove=False,  # exit code and last lines are evidence
     )
@@ -245,9 +249,25 @@ def _security(hardening: Hardening) -> list[str]:
     return options
 
 
-def _ulimits(hardening: Hardening) -> list[Ulimit]:
-    soft, hard = OPEN_FILES
-    found = [Ulimit(name="nofile", soft=soft, hard=hard), Ulimit(name="core", soft=0, hard=0)]
+def _cpus(limits: Limits, hardening: Hardening) -> float:
+    return min(limits.cpus, hardening.processors) if hardening.processors else limits.cpus
+
+
+def _log(limits: Limits) -> LogConfig:
+    each = f"{max(1, limits.log_bytes // _LOG_FILES // 1_000_000)}m"
+    return LogConfig(type=LogConfig.types.JSON, config={"max-size": each, "max-file": str(_LOG_FILES)})
+
+
+def _ulimits(hardening: Hardening, limits: Limits) -> list[Ulimit]:
+    files = limits.open_files
+    found = [Ulimit(name="nofile", soft=files, hard=2 * files), Ulimit(name="core", soft=0, hard=0)]
     if hardening.file_bytes:
-        found.append(Ulimit(name="fsize", soft=hardening.file_bytes, hard=hardening.file_bytes))
+        largest = hardening.file_bytes * limits.size
+        found.append(Ulimit(name="fsize", soft=largest, hard=largest))
     return found
+
+
+def size_of(labels: Mapping[str, str] | None) -> int:
+    """How many times the smallest a container is, by its labels; 1 for one that was made before there were sizes."""
+    text = (labels or {}).get(SIZE, "")
+    return int(text) if text.isascii() and text.isdigit() and int(text) else 1

@@ -12,14 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.domain.errors import RuntimeNotFound
+from orchestrator.drivers import docker_spec
 from orchestrator.drivers.base import Handle, Usage
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
 
 _SIZE_SECONDS = 30
 
 
-def usage(engine: Engine, handle: Handle, folders: Sequence[Path]) -> Usage:
-    """Of one runtime. Raises `RuntimeNotFound`, `DriverUnavailable`."""
+def usage(engine: Engine, handle: Handle, container: Mapping[str, Any], folders: Sequence[Path]) -> Usage:
+    """Of one runtime, whose `container` is as the engine describes it: limits are read there. Raises
+    `RuntimeNotFound`, `DriverUnavailable`."""
     try:
         found: Mapping[str, Any] = engine.ask(
             f"measure {handle.name}", lambda client: client.stats(handle.reference, stream=False, one_shot=True)
@@ -32,11 +34,28 @@ def usage(engine: Engine, handle: Handle, folders: Sequence[Path]) -> Usage:
         memory_bytes=_held(memory),
         memory_limit_bytes=int(memory.get("limit") or 0),
         processes=int((found.get("pids_stats") or {}).get("current") or 0),
-        disk_bytes=size_of(folders),
+        disk_bytes=taken_by(folders),
+        **_limits(container),
     )
 
 
-def size_of(folders: Sequence[Path]) -> int | None:
+def _limits(container: Mapping[str, Any]) -> dict[str, Any]:
+    """What holds for it, whatever holds for one that would be made now."""
+    host = container["HostConfig"]
+    bounds = {one["Name"]: int(one["Soft"]) for one in host.get("Ulimits") or ()}
+    log = (host.get("LogConfig") or {}).get("Config") or {}
+    each = log.get("max-size", "").removesuffix("m")
+    return {
+        "size": docker_spec.size_of(container["Config"]["Labels"]),
+        "cpu_limit": int(host.get("NanoCpus") or 0) / 1e9,
+        "processes_limit": int(host.get("PidsLimit") or 0),
+        "open_files_limit": bounds.get("nofile", 0),
+        "log_limit_bytes": int(each) * 1_000_000 * int(log.get("max-file", 1)) if each.isdigit() else 0,
+        "disk_limit_bytes": bounds.get("fsize"),
+    }
+
+
+def taken_by(folders: Sequence[Path]) -> int | None:
     """What they take on the disk together; None when that cannot be told in time."""
     program = shutil.which("du")
     if program is None or not folders or not all(folder.is_dir() for folder in folders):

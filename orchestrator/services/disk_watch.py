@@ -22,7 +22,7 @@ class DiskWatch:
     """One `tick` looks once at each runtime that is this replica's share."""
 
     def __init__(self, installation: str, driver: Driver, shares: Shares, *, limit_bytes: int) -> None:
-        """`limit_bytes` of workspace and state together; 0 for no limit."""
+        """`limit_bytes` of workspace and state together, for a runtime of size 1; 0 for no limit."""
         self._shares = shares
         self._installation = installation
         self._driver = driver
@@ -53,10 +53,10 @@ class DiskWatch:
 
     async def _look(self, driver: Measurable, handle: Handle) -> bool:
         used = await driver.disk(handle)
-        if used is None or used.bytes <= self._limit:
+        if used is None or used.bytes <= (limit := self._limit * used.size):
             return False
-        if used.running_seconds < _GRACE_SECONDS and used.bytes <= _GRACE_SHARE * self._limit:
+        if used.running_seconds < _GRACE_SECONDS and used.bytes <= _GRACE_SHARE * limit:
             return False
-        log.warning("runtime.disk_full", name=handle.name, bytes=used.bytes, limit=self._limit)
+        log.warning("runtime.disk_full", name=handle.name, bytes=used.bytes, limit=limit)
         await driver.end_full(handle)
         return True

@@ -23,17 +23,17 @@ MEGABYTE = 1_000_000
 
 async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_that_reason(tmp_path: Path):
     installation = str(uuid.uuid4())
-    choices = Choices(hardening=Hardening(file_bytes=15 * MEGABYTE))
+    choices = Choices(hardening=Hardening(file_bytes=15 * MEGABYTE // 2))
     driver = DockerDriver(tmp_path, installation=installation, image=containers.standin_image(), choices=choices)
     assert (await driver.fingerprint()).usable
     conversation = str(uuid.uuid4())
     ids = TenantId(str(uuid.uuid4())), ConversationId(conversation), RuntimeId(str(uuid.uuid4()))
     labels = OwnerLabels(installation, *ids, 1)
     await driver.ensure_volume(labels, fence=1)
-    limits = Limits(memory_bytes=256 * 1024**2)
+    limits = Limits(memory_bytes=128 * 1024**2).times(2)  # the limits of disk and files are for size 1
     handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels, limits=limits), fence=1)
     await driver.start(handle, fence=1, init_key=new_secret())
-    watch = DiskWatch(installation, driver, Shares(None, "a replica"), limit_bytes=20 * MEGABYTE)
+    watch = DiskWatch(installation, driver, Shares(None, "a replica"), limit_bytes=10 * MEGABYTE)
     try:
         used = await driver.usage(handle)
         assert 0 < used.memory_bytes < used.memory_limit_bytes == 256 * 1024**2
@@ -41,6 +41,7 @@ async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_t
         assert used.cpu_seconds > 0
         assert used.disk_bytes is not None
         assert used.disk_bytes < MEGABYTE
+        assert (used.size, used.disk_limit_bytes) == (2, 15 * MEGABYTE)
 
         fill(handle, "/workspace/one", 14)
         fill(handle, "/state/two", 12)  # both count, and together they are within the grace

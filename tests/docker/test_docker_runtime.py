@@ -121,8 +121,23 @@ async def test_every_flag_is_in_force_as_the_engine_shows_it(yard):
     assert list(shown["NetworkSettings"]["Networks"]) == [f"nestor-{yard.installation.replace('-', '')[:11]}"]
 
 
+async def test_a_larger_size_is_larger_in_everything(yard):
+    handle = await yard.driver.create(yard.spec(limits=Limits().times(4)), fence=1)
+    host = containers.inspect("container", handle.reference)["HostConfig"]
+    assert (host["Memory"], host["MemorySwap"]) == (8192 * MEBIBYTE, 8192 * MEBIBYTE)
+    processors = int(containers.docker("info", "--format", "{{.NCPU}}"))  # an engine takes no more than there are
+    assert host["NanoCpus"] == 1_000_000_000 * min(8, processors)
+    assert host["PidsLimit"] == 2048
+    assert {(one["Name"], one["Soft"], one["Hard"]) for one in host["Ulimits"]} == {
+        ("nofile", 16384, 32768),
+        ("core", 0, 0),
+    }
+    assert host["LogConfig"]["Config"] == {"max-file": "2", "max-size": "40m"}
+
+
 async def test_every_flag_is_felt_from_inside(yard):
     handle, _ = await yard.started(limits=Limits(memory_bytes=512 * MEBIBYTE, cpus=1.0, pids=64))
+    assert inside(handle, "ulimit -Sn; ulimit -Hn") == "4096\n8192"
     status = dict(
         line.split(":\t") for line in inside(handle, "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status").splitlines()
     )

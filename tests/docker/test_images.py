@@ -1,4 +1,4 @@
-"""Both images: they build with either builder, and hold what they should and nothing more."""
+"""All images: they build with either builder, and hold what they should and nothing more."""
 
 import json
 import os
@@ -13,6 +13,7 @@ from support import containers
 pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HALVES = ("runtime", "orchestrator")
+SMALL = ("egress", "front")
 
 
 def inside(half: str, *command: str) -> str:
@@ -50,7 +51,7 @@ def test_it_needs_nothing_that_an_older_builder_or_a_machine_without_a_registry_
     assert packages.count("--require-hashes") == packages.count(" -r ") == 3
 
 
-@pytest.mark.parametrize("half", HALVES)
+@pytest.mark.parametrize("half", [*HALVES, *SMALL])
 def test_it_runs_as_nobody_in_particular_and_can_tell_whether_it_lives(half: str):
     config = containers.inspect("image", f"nestor-{half}")["Config"]
     assert inside(half, "id", "-u").strip() == "10001"
@@ -62,6 +63,28 @@ def test_it_runs_as_nobody_in_particular_and_can_tell_whether_it_lives(half: str
     assert labels["version"] in (containers.REPOSITORY / "pyproject.toml").read_text()
     assert labels["licenses"] == "MIT"
     assert labels["name"] == "python:3.13-slim-trixie"
+
+
+def test_the_small_images_tell_whether_they_work():
+    front = ("run", "--detach", "--network", "none", "-e", "LISTEN=127.0.0.1:8080", "-e", "ONE=127.0.0.1:1",
+             "-e", "TWO=127.0.0.1:2", "--health-interval", "500ms", "nestor-front")  # fmt: skip
+    egress = ("run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/run",
+              "--health-interval", "500ms", "nestor-egress")  # fmt: skip
+    made = [containers.docker(*egress).strip(), containers.docker(*front).strip()]
+    try:
+        assert health(made[0], "healthy")
+        assert health(made[1], "unhealthy")  # there is no replica behind it
+    finally:
+        containers.docker("rm", "--force", *made)
+
+
+def health(id: str, wanted: str) -> bool:
+    """Whether the engine comes to say so of this container within a minute."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        if containers.inspect("container", id)["State"]["Health"]["Status"] == wanted:
+            return True
+    return False
 
 
 @pytest.mark.parametrize(

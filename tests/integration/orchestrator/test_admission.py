@@ -122,6 +122,7 @@ async def test_the_operator_gives_a_tenant_sizes_of_its_own_and_a_first_one(nest
 
     async def made(key: str, **body: int) -> Limits:
         record = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=20", key, json=body, status=200)
+        assert record["size"] == nestor.engine.runtimes[f"nestor-{record['runtime']['id']}-g1"].spec.limits.size
         return nestor.engine.runtimes[f"nestor-{record['runtime']['id']}-g1"].spec.limits
 
     assert await made(key) == Limits().times(4)
