@@ -196,7 +196,7 @@ async def test_a_runtime_that_nobody_knows_is_left_and_named(nestor: Nestor, eng
     await nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
     await ready(nestor, key)
     await nestor.house.workers.drained()  # what they still write would be a journal of its own
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         while await nestor.house.shipper.tick():
             pass
     folder = nestor.house.settings.data_dir / "journal" / tenant

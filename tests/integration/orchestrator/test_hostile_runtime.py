@@ -76,13 +76,13 @@ async def flood(_target: str, stream: anyio.abc.SocketStream) -> None:
 
 async def test_an_answer_that_never_ends_is_given_up_after_its_time() -> None:
     async with runtime(drip) as address, RuntimeClients().open(f"http://{address}", KEY) as client:
-        with anyio.fail_after(5), pytest.raises(RuntimeUnreachable):
+        with anyio.fail_after(30), pytest.raises(RuntimeUnreachable):
             await client.create_conversation({}, timeout=0.5)
 
 
 async def test_a_runtime_is_alive_by_its_status_alone() -> None:
     async with runtime(flood) as address, RuntimeClients().open(f"http://{address}", KEY) as client:
-        with anyio.fail_after(1):
+        with anyio.fail_after(20):
             assert await client.alive()
 
 
@@ -119,7 +119,7 @@ async def test_two_pulls_at_once_keep_each_event_once(tmp_path: Path) -> None:
         conversation = await reachable(store, keys, address)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(events.pull, conversation)
-            with anyio.fail_after(5):
+            with anyio.fail_after(30):
                 while not second_pages:
                     await anyio.sleep(0.01)
             await events.pull(conversation)

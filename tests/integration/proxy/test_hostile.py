@@ -140,7 +140,7 @@ async def test_an_upgrade_that_is_not_on_offer_is_declined_and_the_body_kept(rig
     for path, answer in ((f"/runtimes/{route.runtime}/x", b"hello"), (API, b'{"size":5}')):
         start = f"POST {path} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n{offer}"
         reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             for framed in (
                 "Content-Length: 5\r\n\r\nhello",
                 "Transfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n",
@@ -278,7 +278,7 @@ async def test_a_head_that_drips_is_408(bare_rig):
     await rig.open(FrontLimits(head_seconds=0.4))
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     answer = asyncio.ensure_future(reader.read(13))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for byte in b"GET / HTTP/1.1\r\nHost: " + b"h" * 10_000:
             if answer.done():
                 break
@@ -304,7 +304,7 @@ async def test_a_body_that_stalls_is_408(bare_rig, path):
     got = await rig.talk(f"{head}Content-Length: 10\r\n\r\nabc".encode())
     assert got.startswith(b"HTTP/1.1 408 ")
     if path != API:
-        await asyncio.wait_for(ended.wait(), 5)
+        await asyncio.wait_for(ended.wait(), 20)
     await rig.eventually(lambda: not rig.server.server_state.tasks)
 
 

@@ -490,7 +490,7 @@ async def test_a_client_that_waits_for_100_is_told_to_continue(rig):
     )
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     writer.write(head.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await reader.readuntil(b"\r\n\r\n") == b"HTTP/1.1 100 Continue\r\n\r\n"
         writer.write(b"hello")
         assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")
@@ -573,7 +573,7 @@ async def test_a_client_that_goes_away_ends_the_request_at_the_runtime(rig):
     _, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     head = f"GET /runtimes/{route.runtime}/ HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
     writer.write(head.encode())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         assert await seen.get() == "request"
         writer.close()
         assert await seen.get() == "gone"
@@ -611,7 +611,7 @@ async def test_api_and_runtime_share_one_client_connection(rig, recorder):
     route = rig.publish(recorder["port"])
     reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
     key = f"Host: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(20):
         for _ in range(3):
             writer.write(f"GET /runtimes/{route.runtime}/ HTTP/1.1\r\n{key}".encode())
             assert (await reader.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 OK")

@@ -46,7 +46,7 @@ async def test_a_taken_port_is_told_and_a_closed_one_is_free(rig, recorder):
     reader, writer = await asyncio.open_connection("127.0.0.1", first.port)
     await rig.eventually(lambda: len(rig.server.server_state.connections) == 1)
     first.close()
-    assert await asyncio.wait_for(reader.read(), 5) == b""
+    assert await asyncio.wait_for(reader.read(), 20) == b""
     writer.close()
     with pytest.raises(OSError, match="onnect"):
         await asyncio.open_connection("127.0.0.1", first.port)
@@ -69,7 +69,7 @@ async def test_sockets_work_and_the_servers_end_covers_them(rig):
     assert await socket.recv() == rig.inner_key
     rig.server.should_exit = True
     with pytest.raises(websockets.ConnectionClosed) as closed:
-        await asyncio.wait_for(socket.recv(), 5)
+        await asyncio.wait_for(socket.recv(), 20)
     assert closed.value.rcvd.code == 1012
     with pytest.raises(OSError, match="onnect"):
         await asyncio.open_connection("127.0.0.1", port.port)

@@ -92,5 +92,5 @@ async def test_a_socket_by_first_frame_and_the_end_of_the_server(rig, tls):
     assert await socket.recv() == "x" * 300_000
     server.should_exit = True
     with pytest.raises(websockets.ConnectionClosed) as closed:
-        await asyncio.wait_for(socket.recv(), 5)
+        await asyncio.wait_for(socket.recv(), 20)
     assert closed.value.rcvd.code == 1012

@@ -25,7 +25,7 @@ async def test_all_who_wait_for_it_are_told_and_nobody_else() -> None:
             tasks.start_soon(wait, id, name)
         await anyio.wait_all_tasks_blocked()
         arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nothing else of it is looked at
-        with anyio.fail_after(5):
+        with anyio.fail_after(30):
             while len(told) < 2:
                 await anyio.lowlevel.checkpoint()
         await anyio.wait_all_tasks_blocked()
@@ -36,7 +36,7 @@ async def test_all_who_wait_for_it_are_told_and_nobody_else() -> None:
 
 async def test_the_wait_ends_by_itself_and_leaves_nothing() -> None:
     arrivals = Arrivals()
-    with anyio.fail_after(5):
+    with anyio.fail_after(30):
         await arrivals.wait(ONE, 0.01)
     assert not arrivals._waiting
     arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nobody is there
