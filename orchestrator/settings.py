@@ -53,7 +53,8 @@ class OrchestratorSettings(BaseSettings):
     """So many of a hundred new conversations whose request names no image begin on it, chosen by their ids."""
     pull_images: Literal["never", "missing"] = "never"
     """Docker driver: whether an image named here that the engine does not have is fetched from its registry when Nestor
-    starts. Never, because a name without a registry is anybody's on the public one. No start ever waits for one."""
+    starts, and within two minutes when the engine loses it later. Never, because a name without a registry is anybody's
+    on the public one. No start ever waits for one."""
     allowed_sizes: str = ""
     """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
     processors, processes, open files, log and disk. Empty, because a machine is finite. A tenant may be given

@@ -34,9 +34,11 @@ async def pull_missing(driver: Imaged, catalogue: Catalogue) -> None:
                 raise Misconfigured(exc.message, hint=exc.hint) from None
 
 
-async def images_of(driver: Driver, catalogue: Catalogue | None, tenants: Tenants) -> Images | None:
-    """None where runtimes are made of no images. Raises `Misconfigured` where the engine lacks the one that new
-    conversations get, or are to try out."""
+async def images_of(
+    driver: Driver, catalogue: Catalogue | None, tenants: Tenants, *, fetching: bool = False
+) -> Images | None:
+    """`fetching` as for `Images`. None where runtimes are made of no images. Raises `Misconfigured` where the engine
+    lacks the one that new conversations get, or are to try out."""
     if catalogue is None or not isinstance(driver, Imaged) or not driver.capabilities.images:
         return None
 
@@ -44,7 +46,7 @@ async def images_of(driver: Driver, catalogue: Catalogue | None, tenants: Tenant
         record = await tenants.tenant(tenant)
         return None if record is None else record.images
 
-    images = Images(driver, catalogue, granted)
+    images = Images(driver, catalogue, granted, fetching=fetching)
     missing = await images.look()
     for name in (catalogue.default, catalogue.canary):
         if name is not None and images.id_of(name) is None:

@@ -170,7 +170,8 @@ async def open_house(
         facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
         isolation = Isolation(driver, settings.accepted)
         await isolation.establish(facing.address if facing is not None else None, store.tenants)
-        images = await images_of(driver, settings.catalogue, store.tenants)
+        fetching = settings.pull_images == "missing"
+        images = await images_of(driver, settings.catalogue, store.tenants, fetching=fetching)
         clients = RuntimeClients()
         await recovery.adopt(driver, installation, clients)
         house = await _furnish(

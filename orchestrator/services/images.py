@@ -17,6 +17,7 @@ from orchestrator.drivers.base import Imaged, ImageUnavailable
 
 log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 10.0
+_FETCH_AGAIN_SECONDS = 60.0
 NO_IMAGES = "the driver in use has no images"
 #: What the operator allows one tenant in the place of the catalogue: ids by name; None for no such list.
 Granted = Callable[[TenantId], Awaitable[Mapping[str, str] | None]]
@@ -25,7 +26,9 @@ Granted = Callable[[TenantId], Awaitable[Mapping[str, str] | None]]
 class Images:
     """Of one replica."""
 
-    def __init__(self, driver: Imaged, catalogue: Catalogue, granted: Granted) -> None:
+    def __init__(self, driver: Imaged, catalogue: Catalogue, granted: Granted, *, fetching: bool = False) -> None:
+        """`fetching`: what the operator names and the engine lost is pulled again, beside everything else."""
+        self._fetching = fetching
         self._driver = driver
         self._granted = granted
         self.catalogue = catalogue
@@ -33,12 +36,35 @@ class Images:
 
     async def run(self) -> None:
         """Until cancelled: what the names stand for by now."""
-        while True:
-            await anyio.sleep(_LOOK_SECONDS)
+        async with anyio.create_task_group() as tasks:
+            if self._fetching:
+                tasks.start_soon(self._fetch_again_and_again)
+            while True:
+                await anyio.sleep(_LOOK_SECONDS)
+                try:
+                    await self.look()
+                except NestorError as exc:
+                    log.warning("images.not_looked_at", problem=exc.message)
+
+    async def fetch(self) -> int:
+        """Pull what `look` did not find; answers how many came. One that cannot be had is told, and tried again later:
+        conversations on it fail with `image_pull` meanwhile. May be repeated."""
+        came = 0
+        for name in [name for name in self.catalogue.names if name not in self._ids]:
             try:
-                await self.look()
+                await self._driver.pull(name)
+                self._ids[name] = await self._driver.image_id(name)
             except NestorError as exc:
-                log.warning("images.not_looked_at", problem=exc.message)
+                log.warning("image.not_fetched", image=name, problem=exc.message, hint=exc.hint)
+                continue
+            log.info("image.fetched", image=name, id=self._ids[name])
+            came += 1
+        return came
+
+    async def _fetch_again_and_again(self) -> None:
+        while True:
+            await anyio.sleep(_FETCH_AGAIN_SECONDS)
+            await self.fetch()
 
     async def look(self) -> Sequence[ImageUnavailable]:
         """Ask the engine for all of them; answers what it does not have. Raises `DriverUnavailable`."""
