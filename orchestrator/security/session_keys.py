@@ -1,8 +1,9 @@
 """The text of API keys, and the hashes under which keys are found.
 
 `api/auth.py` parses and compares, the services that make keys mint them. An API key is `nst_<kind>_<id>_<secret>`: the
-id finds the stored record, the secret is compared by its hash. A runtime's session key is plain random text and is
-found by its hash alone. Nothing here knows a store.
+id finds the stored record, the secret is compared by its hash. A runtime's session key is `nst_session_<id>_<secret>`
+with the id of the runtime: it leads to the record, whose hash is that of the whole key. Keys of before are plain random
+text; they are good at their runtime's own address, and lead nowhere by themselves. Nothing here knows a store.
 """
 
 import hashlib
@@ -11,11 +12,12 @@ import re
 from typing import NamedTuple
 
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.domain.ids import KeyId, parse_uuid
+from orchestrator.domain.ids import KeyId, RuntimeId, parse_uuid
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.domain.tenancy import KeyKind
 
 _SHAPE = re.compile(r"nst_(op|tenant|user)_([0-9a-f]{32})_([A-Za-z0-9_-]{43})")
+_SESSION_SHAPE = re.compile(r"nst_session_([0-9a-f]{32})_[A-Za-z0-9_-]{43}")
 OPERATOR_KEY_LENGTH = 32
 
 
@@ -43,6 +45,17 @@ def parse(text: str) -> ParsedKey | None:
     if found is None:
         return None
     return ParsedKey(KeyKind(found[1]), KeyId(parse_uuid(found[2])), SecretText(found[3]))
+
+
+def mint_session(runtime: RuntimeId) -> SecretText:
+    """A fresh session key of this runtime; store `hash_key` of its text."""
+    return SecretText(f"nst_session_{runtime.replace('-', '')}_{new_secret().open()}")
+
+
+def runtime_of(session_key: str) -> RuntimeId | None:
+    """The runtime that a session key names; nothing of it is proved. None for text of another form."""
+    found = _SESSION_SHAPE.fullmatch(session_key)
+    return RuntimeId(parse_uuid(found[1])) if found is not None else None
 
 
 def hash_secret(secret: SecretText) -> str:

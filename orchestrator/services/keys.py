@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from orchestrator.domain.conversation import Conversation, RuntimeRecord
 from orchestrator.domain.secrets import SecretText, new_secret
-from orchestrator.security.session_keys import hash_key
+from orchestrator.security.session_keys import hash_key, mint_session
 from orchestrator.services.layers import Sealer
 
 
@@ -29,7 +29,7 @@ class KeyRing:
         record = conversation.runtime
         if record is None:
             raise ValueError("the record of a conversation names its runtime from the start")
-        session = (await self._open(conversation, "session", record.session_key_sealed)) or new_secret()
+        session = (await self._open(conversation, "session", record.session_key_sealed)) or mint_session(record.id)
         state = (await self._open(conversation, "state", record.state_key_sealed)) or new_secret()
         keys = RuntimeKeys(session=session, inner=new_secret(), state=state)
         renewed = RuntimeRecord(

@@ -3,10 +3,19 @@
 import pytest
 
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.domain.ids import KeyId, new_uuid
+from orchestrator.domain.ids import KeyId, RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import KeyKind
-from orchestrator.security.session_keys import check_operator_key, hash_key, hash_secret, matches, mint, parse
+from orchestrator.security.session_keys import (
+    check_operator_key,
+    hash_key,
+    hash_secret,
+    matches,
+    mint,
+    mint_session,
+    parse,
+    runtime_of,
+)
 
 
 @pytest.mark.parametrize("kind", list(KeyKind))
@@ -42,6 +51,16 @@ def test_what_has_another_form_is_no_key(change) -> None:
     key = mint(KeyKind.OPERATOR, KeyId("a" * 8 + "-aaaa-aaaa-aaaa-" + "a" * 12)).open()
     assert parse(key) is not None
     assert parse(change(key)) is None
+
+
+def test_a_session_key_names_its_runtime_and_is_no_api_key() -> None:
+    runtime = RuntimeId(new_uuid())
+    key = mint_session(runtime).open()
+    assert runtime_of(key) == runtime
+    assert parse(key) is None
+    assert mint_session(runtime).open() != key
+    for other in ("", "plain-random-text", key + "x", key[:-1], key.upper(), key.replace("session", "tenant")):
+        assert runtime_of(other) is None
 
 
 def test_a_key_is_found_by_its_sha256() -> None:
