@@ -11,11 +11,12 @@ import structlog
 
 from orchestrator.domain.errors import NestorError, RuntimeUnreachable, TransientError
 from orchestrator.proxy import answers
-from orchestrator.proxy.access import Access
+from orchestrator.proxy.access import WITH_KEY, Access
 from orchestrator.proxy.admission import Refused, admit, reach
+from orchestrator.proxy.familiar import FamiliarAnswer
 from orchestrator.proxy.front import Front
 from orchestrator.proxy.head import Head
-from orchestrator.proxy.headers import Answer, confine, framed, localise, request_lines
+from orchestrator.proxy.headers import Answer, confine, localise, request_head
 from orchestrator.proxy.pool import Busy
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.target import Destination, leads_to_init
@@ -32,7 +33,7 @@ class Exchange:
     """Lives from the end of the request's head to the end of the answer."""
 
     __slots__ = (
-        "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_head", "_held",
+        "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_has_body", "_head", "_held",
         "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_task",
         "bodiless", "keep_alive",
     )  # fmt: skip
@@ -47,7 +48,8 @@ class Exchange:
         self._connection: UpstreamConnection | None = None
         self._task: asyncio.Task[None] | None = None
         self._pending: list[bytes] = []  # of the request's body, at most what was read before reading stopped
-        self._request_done = not head.has_body
+        self._has_body = head.has_body
+        self._request_done = not self._has_body
         self._answer: Answer | None = None
         self._out: list[bytes] = []  # of the answer: what one read of the upstream gave goes out in one write
         self._path = destination.path
@@ -77,7 +79,7 @@ class Exchange:
             if connection is not None:
                 self._send(route, connection)
                 return
-        if self._head.has_body:
+        if self._has_body:
             self._front.hold_request(True)
         self._task = self._front.own(self._prepare(route, fresh=False))
 
@@ -140,7 +142,7 @@ class Exchange:
 
     def _idle_at_most(self) -> float:
         limits = self._context.limits
-        return limits.upstream_fresh_seconds if self._head.has_body else limits.upstream_idle_seconds
+        return limits.upstream_fresh_seconds if self._has_body else limits.upstream_idle_seconds
 
     async def _prepare(self, route: Route | None, *, fresh: bool) -> None:
         """Find the route if it is not known, and a connection. The edge of the request: every failure is answered."""
@@ -171,15 +173,15 @@ class Exchange:
         self._task = None
         self._route = route
         self._connection = connection
-        with_key = self._access is Access.WITH_KEY
+        with_key = self._access is WITH_KEY
         if with_key:
             self._context.touch(route)
-        lines = request_lines(self._head, self._destination.target, route, with_key=with_key)
-        connection.ask(self, framed(self._head, lines))
-        pending, self._pending = self._pending, []
-        for data in pending:
-            self._write_body(connection, data)
-        if self._head.has_body:
+        connection.ask(self, request_head(self._head, self._destination.target, route, with_key=with_key))
+        if self._pending:
+            pending, self._pending = self._pending, []
+            for data in pending:
+                self._write_body(connection, data)
+        if self._has_body:
             if self._request_done and self._head.chunked:
                 connection.write(b"0\r\n\r\n")
             self._front.hold_request(False)
@@ -201,7 +203,7 @@ class Exchange:
         self.on_lost(garbled=True)
 
     def on_answer(self, answer: Answer, *, until_close: bool) -> None:
-        if answer.status == 401 and self._access is Access.WITH_KEY:
+        if answer.status == 401 and self._access is WITH_KEY:
             self._stale()  # it refused the inner key: it is not the runtime that the route means
             return
         self._answer = answer
@@ -209,6 +211,20 @@ class Exchange:
             self._held = []  # two meanings, told apart by the body: another generation, or the runtime's own conflict
             return
         self._write_head(answer, until_close=until_close)
+
+    def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool:
+        """The usual answer, with all of its body: out with it, and the connection is free again. Answers whether it was
+        dealt with so."""
+        connection, transport = self._connection, self._front.transport
+        if connection is None or self._out or not (self._request_done and self.keep_alive):
+            return False
+        self._connection = None
+        self._over = True
+        connection.done()
+        if not transport.is_closing():
+            transport.write((answer.confined if self._destination.prefix else answer.plain) + body)
+        self._front.exchange_over(keep_alive=True)
+        return True
 
     def on_answer_body(self, data: bytes) -> None:
         if self._held is not None:
@@ -262,7 +278,7 @@ class Exchange:
     # The answer
 
     def _may_repeat(self) -> bool:
-        return not self._retried and not self._head.has_body
+        return not self._retried and not self._has_body
 
     def _stale(self) -> None:
         """The runtime says that it is another one than the route means. Nothing was done, so one more try is safe."""

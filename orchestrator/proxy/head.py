@@ -38,6 +38,9 @@ class Head:
     connection: frozenset[bytes] = frozenset()
     websocket: bool = False
     expects: bool = False  #: `Expect: 100-continue`
+    upgrade: bool = False  #: it asks for another protocol, whichever
+    proved: str | None = None  #: the SHA-256 that the session key was found to have by `access`
+    passed: bytes | None = None  #: the lines that a runtime gets to see, once they were made
 
     @property
     def has_body(self) -> bool:
@@ -102,6 +105,7 @@ def _take(head: Head, name: bytes, value: bytes) -> None:
         case b"connection":
             head.connection |= {token.strip().lower() for token in value.split(b",")}
         case b"upgrade":
+            head.upgrade = True
             head.websocket = value.strip().lower() == b"websocket"
         case b"expect":
             head.expects = value.strip().lower() == b"100-continue" and head.version == "1.1"

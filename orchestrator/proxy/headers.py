@@ -75,23 +75,37 @@ def _may_arrive(name: bytes) -> bool:
 def request_lines(head: Head, target: bytes, route: Route, *, with_key: bool) -> list[bytes]:
     """The request line and the headers for a runtime, without framing: the caller's key is gone, the inner one is there
     if the caller's was right."""
+    said = route.said if with_key else route.said_without_key
+    return [head.method + b" " + target + b" HTTP/1.1", *_lines(head), *said]
+
+
+def _lines(head: Head) -> list[bytes]:
     nominated = head.connection and head.connection - _ORDINARY_TOKENS - {b"host"}
-    lines = [head.method + b" " + target + b" HTTP/1.1", *for_runtime(head.headers, nominated)]
+    lines = for_runtime(head.headers, nominated)
     if not head.host:
         lines.append(b"host: runtime")
-    lines += route.said if with_key else route.said_without_key
     return lines
 
 
-def framed(head: Head, lines: list[bytes]) -> bytes:
-    """The whole head of an ordinary request: the body travels as it was announced, by length or in chunks of ours."""
+def request_head(head: Head, target: bytes, route: Route, *, with_key: bool) -> bytes:
+    """The whole head of an ordinary request: as `request_lines`, and the body travels as it was announced, by length or
+    in chunks of ours."""
+    passed = head.passed
+    if passed is None:
+        passed = head.passed = _passed(head)
+    said = route.said_block if with_key else route.said_block_without_key
+    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, passed, said)
+
+
+def _passed(head: Head) -> bytes:
+    lines = _lines(head)
     if head.chunked:
         lines.append(b"transfer-encoding: chunked")
     elif head.length is not None:
         lines.append(b"content-length: " + head.length)
     if head.expects:
         lines.append(b"expect: 100-continue")
-    return b"\r\n".join(lines) + b"\r\n\r\n"
+    return b"".join([line + b"\r\n" for line in lines])
 
 
 @dataclass(slots=True)

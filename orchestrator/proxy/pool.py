@@ -10,6 +10,7 @@ from typing import Protocol
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.proxy.familiar import FamiliarAnswers
 from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.upstream import UpstreamConnection
@@ -38,6 +39,7 @@ class Upstreams:
 
     def __init__(self, limits: FrontLimits) -> None:
         self.limits = limits
+        self.answers = FamiliarAnswers()
         self._idle: dict[_Place, list[UpstreamConnection]] = {}
         self._open: dict[RuntimeId, set[RouteUser]] = {}
         self._sweep: asyncio.TimerHandle | None = None

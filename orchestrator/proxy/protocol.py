@@ -23,6 +23,7 @@ from orchestrator.proxy import answers
 from orchestrator.proxy.access import origin_allowed
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.exchange import Exchange
+from orchestrator.proxy.familiar import FamiliarHeads
 from orchestrator.proxy.head import BadHead, Head, read_head
 from orchestrator.proxy.target import Destination, Routing
 from orchestrator.proxy.websocket import SocketOpening
@@ -81,6 +82,9 @@ class FrontProtocol(HttpToolsProtocol):
             0  # bytes that the parser took and has told nothing of: it keeps an unfinished line without limit
         )
         self._raw = b""  # the segments in which the present head is
+        self._at_border = False  # the message that begins next begins with these segments
+        self._first = False  # the present head is the first that began in them
+        self._familiar = FamiliarHeads()
         self._head_since = 0.0
         self._last_data = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -112,6 +116,10 @@ class FrontProtocol(HttpToolsProtocol):
             return
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
+        if self._reading is _NOTHING:
+            if self._familiar and self._exchange is None and self._recognised(data):
+                return
+            self._at_border = True
         self._unread += len(data)
         self._raw = self._raw + data if self._reading is _HEAD else data
         try:
@@ -162,6 +170,7 @@ class FrontProtocol(HttpToolsProtocol):
         if self._exchange is not None or self._deaf:
             raise _Stop  # pipelined: the one under way is finished, then the connection is closed
         self._reading = _HEAD
+        self._first, self._at_border = self._at_border, False
         self._head_since = self.loop.time()
         self._head_bytes = 0
         self.url = b""
@@ -209,6 +218,8 @@ class FrontProtocol(HttpToolsProtocol):
         if head.websocket:
             self._socket = head, destination
             return
+        if self._first and self._declined is None:
+            self._familiar.learn(self._raw, head)
         self._exchange = Exchange(self, head, destination)
         self._exchange.begin()
 
@@ -301,6 +312,25 @@ class FrontProtocol(HttpToolsProtocol):
         self.headers.extend(head.headers)
         self.expect_100_continue = head.expects
         super().on_headers_complete()
+
+    def _recognised(self, data: bytes) -> bool:
+        """Whether `data` is one whole request for a runtime with lines that were read before; then it is on its way. The
+        parser waits at the end of a message meanwhile and does not miss it."""
+        if self.cycle is not None and self._application_runs:
+            return False
+        known = self._familiar.recognise(data)
+        if known is None:
+            return False
+        head, body = known
+        destination = self._routing.destination(head.target, head.host)
+        if destination is None or len(head.target) > self._limits.target_bytes:
+            return False
+        exchange = self._exchange = Exchange(self, head, destination)
+        exchange.begin()
+        if body:
+            exchange.on_request_body(body)
+            exchange.on_request_end()
+        return True
 
     def _feed(self, data: bytes) -> None:
         """Give `data` to the parser. Raises HttpParserError."""

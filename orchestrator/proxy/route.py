@@ -36,6 +36,16 @@ class Route:
         """The lines that a request to an open path gets."""
         return (b"x-generation: %d" % self.generation,)
 
+    @cached_property
+    def said_block(self) -> bytes:
+        """`said` as the end of a head."""
+        return b"\r\n".join([*self.said, b"\r\n"])
+
+    @cached_property
+    def said_block_without_key(self) -> bytes:
+        """`said_without_key` as the end of a head."""
+        return b"\r\n".join([*self.said_without_key, b"\r\n"])
+
     def leads_to(self, other: "Route") -> bool:
         """Whether both mean the same runtime of the same generation at the same place, opened by the same key."""
         return self.place == other.place and self.session_key_hash == other.session_key_hash

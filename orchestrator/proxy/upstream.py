@@ -10,6 +10,7 @@ from typing import Protocol, cast
 
 import httptools
 
+from orchestrator.proxy.familiar import FamiliarAnswer, FamiliarAnswers
 from orchestrator.proxy.headers import Answer, BadAnswer, read_answer
 from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Route
@@ -25,6 +26,7 @@ class Asker(Protocol):
 
     def on_interim(self, status: int) -> None: ...
     def on_answer(self, answer: Answer, *, until_close: bool) -> None: ...
+    def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool: ...  # False: rather piece by piece
     def on_answer_body(self, data: bytes) -> None: ...
     def on_answer_end(self) -> None: ...
     def on_pause_in_answer(self) -> None: ...  # all that has come so far was told
@@ -38,6 +40,7 @@ class Pool(Protocol):
     """Where a connection comes from and goes back to."""
 
     limits: FrontLimits
+    answers: FamiliarAnswers
 
     def put(self, connection: "UpstreamConnection") -> None: ...
     def forget(self, user: "UpstreamConnection") -> None: ...
@@ -95,6 +98,15 @@ class UpstreamConnection(asyncio.Protocol):
             self.last_bytes = self.now()
             self.transport.resume_reading()
 
+    def done(self) -> None:
+        """As `release`, after an answer that came whole and left nothing of itself here."""
+        self.asker = None
+        self.used = True
+        if self._reading_paused or self.transport.is_closing():
+            self.release()
+        else:
+            self.pool.put(self)
+
     def release(self) -> None:
         """The exchange is over: back to the pool if it may carry another one, else closed."""
         self.asker = None
@@ -151,6 +163,16 @@ class UpstreamConnection(asyncio.Protocol):
         if self.asker is None:
             self.discard()  # it speaks unasked: whose answer would that be
             return
+        if self._head == b"" and not self._interims:
+            end = data.find(b"\r\n\r\n")
+            known = self.pool.answers.get(data[:end]) if end > 0 else None
+            if (
+                known is not None
+                and len(data) - end - 4 == known.length
+                and not self.asker.bodiless
+                and self.asker.on_whole_answer(known, data[end + 4 :])
+            ):
+                return
         self.last_bytes = self.now()
         try:
             if self._head is None:
@@ -177,6 +199,7 @@ class UpstreamConnection(asyncio.Protocol):
                 self._head = block
                 return
             answer = read_answer(block[:end])
+            self.pool.answers.learn(block[:end], answer)
             block = block[end + 4 :]
             if answer.status >= 200 or answer.status == 101:
                 break

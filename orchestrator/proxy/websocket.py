@@ -18,6 +18,7 @@ from orchestrator.proxy import answers, frames
 from orchestrator.proxy.access import opens, origin_allowed
 from orchestrator.proxy.admission import Refused, look_up, wake
 from orchestrator.proxy.frames import BadFrame, close_frame, read_frame, server_frame
+from orchestrator.proxy.familiar import FamiliarAnswer
 from orchestrator.proxy.front import SocketFront
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, request_lines
@@ -58,6 +59,10 @@ class _Handshake:
 
     def on_answer(self, answer: Answer, *, until_close: bool) -> None:
         self._settle(answer, b"")
+
+    def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool:
+        self._settle(answer.answer, b"")
+        return True
 
     def on_answer_body(self, data: bytes) -> None:
         """The body of a refusal stays here: the client gets one of ours."""

@@ -84,11 +84,11 @@ def for_runtime(message: Message, place: Place) -> Seen | None:
             lines.append((name, value))
     if not message.values(b"host"):
         lines.append((b"host", b"runtime"))
+    if version == b"1.1" and [value.lower() for value in message.values(b"expect")] == [b"100-continue"]:
+        lines.append((b"expect", b"100-continue"))
     lines.append((b"x-generation", b"%d" % place.route.generation))
     if right:
         lines.append((b"x-session-api-key", INNER_KEY.encode()))
-    if version == b"1.1" and [value.lower() for value in message.values(b"expect")] == [b"100-continue"]:
-        lines.append((b"expect", b"100-continue"))
     return ("runtime", method, path, tuple(lines), framing(message), message.body)
 
 

@@ -6,7 +6,7 @@ nominated and duplicated headers, pipelining) and random bytes changed anywhere.
 """
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from random import Random
 
 FRAMING = (
@@ -118,10 +118,16 @@ class Case:
 def make_case(random: Random, prefixes: tuple[bytes, ...], key: bytes) -> Case:
     """One case. `prefixes` are the beginnings of targets, `key` opens those that need one."""
     case = Case(at_once=random.random() < 0.3, tampered=random.random() < 0.85)
-    count = random.choice((1, 1, 2, 3))
+    count = random.choice((1, 1, 2, 3, 3))
     victim = random.randrange(count) if case.tampered else -1
+    repeats = random.random() < 0.4  # clients repeat their lines, which a reader may recognise
+    first: Draft | None = None
     for number in range(count):
         draft = _draft(random, random.choice(prefixes), key)
+        if first is not None and repeats:
+            draft = replace(draft, lines=[*first.lines], body=first.body)
+        elif first is None:
+            first = replace(draft, lines=[*draft.lines])
         if number == victim:
             for _ in range(random.choice((1, 1, 1, 2, 3))):
                 random.choices(TAMPERING, WEIGHTS)[0](random, draft)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.proxy.head import BadHead, read_head
-from orchestrator.proxy.headers import BadAnswer, confine, for_runtime, framed, localise, read_answer, request_lines
+from orchestrator.proxy.headers import BadAnswer, confine, for_runtime, localise, read_answer, request_head, request_lines
 from orchestrator.proxy.route import Route
 
 ROUTE = Route(RuntimeId("r"), TenantId("t"), ConversationId("c"), 4, "127.0.0.1", 1, "hash", SecretText("s3cr3t"))
@@ -77,8 +77,9 @@ def test_the_body_is_announced_as_it_came() -> None:
         ((b"content-length", b"12"), b"content-length: 12"),
         ((b"transfer-encoding", b"Chunked"), b"transfer-encoding: chunked"),
     ):
-        block = framed(read_head(b"POST", b"/", "1.1", [*base, extra]), [])
-        assert block == line + b"\r\n\r\n"
+        block = request_head(read_head(b"POST", b"/", "1.1", [*base, extra]), b"/x", ROUTE, with_key=False)
+        assert block.startswith(b"POST /x HTTP/1.1\r\nhost: h\r\n" + line + b"\r\n")
+        assert block.endswith(b"\r\n\r\n")
 
 
 def test_the_key_is_in_no_repr() -> None:

@@ -1,0 +1,96 @@
+"""Heads that were read before, so that they need not be read again.
+
+A client that keeps its connection repeats its header lines to the byte, and only the request line changes; a runtime
+answers in few ways. Both are recognised by their raw bytes. What was accepted once by the strict reading (the parser,
+`read_head`, `read_answer`) means the same the next time, whatever request line stands before it; anything else, be it
+one byte that differs, is read in full. Blocks of a client are kept with its connection and go with it: its key is in
+them, and nobody else's request is ever compared with them.
+"""
+
+import re
+
+from orchestrator.proxy.head import Head
+from orchestrator.proxy.headers import Answer, confine
+
+_REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1")
+_BLOCK_BYTES = 4096
+_BLOCKS = 4  #: of one connection: a client has few kinds of requests
+_ANSWERS = 512
+_READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of their own for an exchange
+
+
+class FamiliarHeads:
+    """The header blocks of one connection."""
+
+    __slots__ = ("_blocks",)
+
+    def __init__(self) -> None:
+        self._blocks: dict[bytes, tuple[Head, int]] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self._blocks)
+
+    def learn(self, raw: bytes, head: Head) -> None:
+        """`raw` began with the bytes of `head`, which was accepted. Nothing is kept of one that is not plain."""
+        line = b"%b %b HTTP/1.1" % (head.method, head.target)
+        end = raw.find(b"\r\n\r\n") + 4
+        plain = not (head.chunked or head.expects or head.upgrade) and head.version == "1.1" and head.keep_alive
+        if not plain or not raw.startswith(line + b"\r\n") or end - len(line) > _BLOCK_BYTES:
+            return
+        if len(self._blocks) >= _BLOCKS:
+            del self._blocks[next(iter(self._blocks))]
+        self._blocks[raw[len(line) : end]] = head, int(head.length or 0)
+
+    def recognise(self, data: bytes) -> tuple[Head, bytes] | None:
+        """The head and the body if `data` is exactly one whole request whose header block is known.
+
+        The same `Head` is given out each time, with another method and target: of one connection one request at a time
+        is under way.
+        """
+        line_end = data.find(b"\r\n")
+        end = data.find(b"\r\n\r\n", line_end) + 4
+        known = self._blocks.get(data[line_end:end])
+        if known is None or len(data) - end != known[1]:
+            return None
+        line = _REQUEST_LINE.fullmatch(data, 0, line_end)
+        if line is None:
+            return None
+        head = known[0]
+        head.method, head.target = line.groups()
+        return head, data[end:]
+
+
+class FamiliarAnswer:
+    """The head of an answer that has a length: how long its body is, and what a client gets of it."""
+
+    __slots__ = ("answer", "confined", "length", "plain")
+
+    def __init__(self, answer: Answer, length: int) -> None:
+        self.answer = answer
+        self.length = length
+        self.plain = _rendered(answer, answer.lines, length)
+        self.confined = _rendered(answer, confine(answer.lines, b""), length)  #: for who came by path
+
+
+class FamiliarAnswers:
+    """The heads of answers, by their bytes, of all runtimes: what a head means does not depend on who says it."""
+
+    __slots__ = ("_known", "get")
+
+    def __init__(self) -> None:
+        self._known: dict[bytes, FamiliarAnswer] = {}
+        self.get = self._known.get
+
+    def learn(self, block: bytes, answer: Answer) -> None:
+        """`block` is the head without its empty line. Not kept: what depends on the request or on the connection."""
+        if answer.length is None or not answer.reusable or answer.redirects or len(block) > _BLOCK_BYTES:
+            return
+        if answer.status < 200 or answer.status in _READ_CLOSELY:
+            return
+        if len(self._known) >= _ANSWERS:
+            self._known.clear()
+        self._known[block] = FamiliarAnswer(answer, answer.length)
+
+
+def _rendered(answer: Answer, lines: list[bytes], length: int) -> bytes:
+    return b"\r\n".join([answer.status_line, *lines, b"content-length: %d\r\n\r\n" % length])
