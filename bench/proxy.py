@@ -101,6 +101,7 @@ def one_round(name: str, port: int, pid: int, behind: int, seconds: float) -> di
     found["added_p50"] = load("small", port, seconds / 2, 1)["p50_ms"] - direct
     if name == "FastAPI + httpx":
         return found
+    found["fresh_cpu"] = loaded(pid, "fresh", port, seconds, 32)[1]
     frames = loaded(pid, "socket", port, seconds, 32)
     bodies = loaded(pid, "big", port, seconds, 4)
     found |= {"socket_cpu": frames[1], "socket_rate": frames[0]["rate"]}
@@ -165,6 +166,7 @@ def lines(found: Figures) -> Iterator[tuple[str, float, str, float | None, float
         ("CPU us per small request", "small_cpu", "nginx", 2.5, False),
         ("CPU us per small request", "small_cpu", "FastAPI + httpx", 0.03, False),
         ("CPU us per small request", "small_cpu", "configurable-http-proxy", 0.25, False),
+        ("the same, no head twice", "fresh_cpu", "nginx", 4.0, False),
         ("small requests a second, one core", "small_rate", "nginx", 0.60, True),
         ("small requests a second, one core", "small_rate", "configurable-http-proxy", 3.0, True),
         ("WebSocket messages a second", "socket_rate", "nginx", 0.9, True),

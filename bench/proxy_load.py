@@ -1,6 +1,6 @@
 """The load of `bench/proxy.py`.
 
-`python bench/proxy_load.py small|socket|big|up|down|idle|slow|cut PORT ...`.
+`python bench/proxy_load.py small|fresh|socket|big|up|down|idle|slow|cut PORT ...`.
 
 Prints one JSON object when it is done. `idle` holds its sockets, and `slow` its stalled transfers, until its input
 ends.
@@ -8,34 +8,45 @@ ends.
 
 import asyncio
 import base64
+import itertools
 import json
 import os
 import random
 import sys
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import uvloop
 from proxy_servers import BODY, KEY, MEBIBYTE, PREFIX
 
 HEADERS = f"Host: h\r\nX-Session-API-Key: {KEY}\r\nAccept: */*\r\nUser-Agent: b\r\n"
-SMALL = f"GET {PREFIX}/api/bash/bash_events/search?limit=1 HTTP/1.1\r\n{HEADERS}\r\n".encode()
+LINE = f"GET {PREFIX}/api/bash/bash_events/search?limit=%d HTTP/1.1\r\n{HEADERS}"
+SMALL = (LINE % 1 + "\r\n").encode()
+TARGETS = [(LINE % number + "\r\n").encode() for number in range(1, 101)]  #: as clients do: other targets, same lines
 FRAME = b"\x81\xe4" + bytes(4) + b"x" * 100
 ECHO_SIZE = 102
+
+
+def fresh() -> Iterator[bytes]:
+    """No head twice: a proxy has to read each in full."""
+    for number in itertools.count():
+        yield (LINE % 1 + f"X-Request-Id: {number:032x}\r\n\r\n").encode()
 
 
 class Asking(asyncio.Protocol):
     """One request or frame after the other, each when the last was answered."""
 
-    def __init__(self, question: bytes, until: float, times: list[float], opening: bytes = b"") -> None:
-        self.question, self.until, self.times, self.opening = question, until, times, opening
+    def __init__(self, questions: Iterator[bytes], until: float, times: list[float], opening: bytes = b"") -> None:
+        self.questions, self.until, self.times, self.opening = questions, until, times, opening
+        self.frames = bool(opening)
         self.over = asyncio.get_running_loop().create_future()
         self.got = b""
 
     def connection_made(self, transport: Any) -> None:
         self.transport = transport
         self.began = time.perf_counter()
-        transport.write(self.opening or self.question)
+        transport.write(self.opening or next(self.questions))
 
     def data_received(self, data: bytes) -> None:
         self.got += data
@@ -44,7 +55,7 @@ class Asking(asyncio.Protocol):
                 return
             assert self.got.startswith(b"HTTP/1.1 101"), self.got[:200]
             self.opening, self.got = b"", b""
-        elif self.question is FRAME:
+        elif self.frames:
             if len(self.got) < ECHO_SIZE:
                 return
             self.times.append(time.perf_counter() - self.began)
@@ -57,7 +68,7 @@ class Asking(asyncio.Protocol):
             self.got = b""
         self.began = time.perf_counter()
         if self.began < self.until:
-            self.transport.write(self.question)
+            self.transport.write(next(self.questions))
         elif not self.over.done():
             self.over.set_result(None)
 
@@ -72,15 +83,15 @@ def handshake() -> bytes:
     return f"GET {PREFIX}/ws HTTP/1.1\r\n{HEADERS}{upgrade}\r\n\r\n".encode()
 
 
-async def ask(port: int, seconds: float, connections: int, *, socket: bool) -> dict[str, float]:
+async def ask(port: int, seconds: float, connections: int, kind: str) -> dict[str, float]:
     loop, times = asyncio.get_running_loop(), list[float]()
     until = time.perf_counter() + seconds
-    question = FRAME if socket else SMALL
+    every = {"small": itertools.cycle(TARGETS), "fresh": fresh(), "socket": itertools.repeat(FRAME)}[kind]
     asking = []
     for _ in range(connections):
-        opening = handshake() if socket else b""
+        opening = handshake() if kind == "socket" else b""
         asking.append(
-            (await loop.create_connection(lambda o=opening: Asking(question, until, times, o), "127.0.0.1", port))[1]
+            (await loop.create_connection(lambda o=opening: Asking(every, until, times, o), "127.0.0.1", port))[1]
         )
     await asyncio.gather(*(one.over for one in asking))
     times.sort()
@@ -177,8 +188,8 @@ def main() -> None:
     name, port, *rest = sys.argv[1:]
     numbers = [float(one) for one in rest]
     match name:
-        case "small" | "socket":
-            work = ask(int(port), numbers[0], int(numbers[1]), socket=name == "socket")
+        case "small" | "fresh" | "socket":
+            work = ask(int(port), numbers[0], int(numbers[1]), name)
         case "big":
             work = big(int(port), numbers[0], int(numbers[1]))
         case _:

@@ -33,8 +33,8 @@ class Exchange:
     """Lives from the end of the request's head to the end of the answer."""
 
     __slots__ = (
-        "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_has_body", "_head", "_held",
-        "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_task",
+        "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_has_body", "_head",
+        "_held", "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_task",
         "bodiless", "keep_alive",
     )  # fmt: skip
 
@@ -336,7 +336,9 @@ class Exchange:
         """Write what is collected. The loop makes a system call of every write, so head and body go together."""
         # A closed transport of the loop raises on write, and another connection's callback may be the writer.
         if self._out and not self._front.transport.is_closing():
-            if sum(map(len, self._out)) <= _COPIED_BYTES:
+            if len(self._out) == 1:
+                self._front.transport.write(self._out[0])
+            elif sum(map(len, self._out)) <= _COPIED_BYTES:
                 self._front.transport.write(b"".join(self._out))
             else:
                 self._front.transport.writelines(self._out)

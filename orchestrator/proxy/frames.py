@@ -30,10 +30,22 @@ class FrameTracker:
 
     def feed(self, data: bytes) -> int:
         """Follow `data`; the offset in it at which the first frame ends, -1 if none does."""
+        size = len(data)
+        if not self._left and not self._header and size >= 2:
+            length = data[1] & 0x7F
+            if length < 126 and size == length + (
+                6 if data[1] & 0x80 else 2
+            ):  # one whole small frame, as nearly all are
+                opcode = data[0] & 0x0F
+                if opcode in (TEXT, BINARY):
+                    self.messages += 1
+                elif opcode == CLOSE:
+                    self.closed = True
+                return size
+        return self._follow(data)
+
+    def _follow(self, data: bytes) -> int:
         position, size, first = 0, len(data), -1
-        if self.between_frames and size >= 2 and data[1] & 0x7F < 126 and size == _header_size(data) + (data[1] & 0x7F):
-            self._note(data[0])  # one whole small frame, as nearly all are
-            return size
         while position < size:
             if self._left:
                 step = min(self._left, size - position)

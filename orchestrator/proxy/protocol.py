@@ -314,8 +314,8 @@ class FrontProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def _recognised(self, data: bytes) -> bool:
-        """Whether `data` is one whole request for a runtime with lines that were read before; then it is on its way. The
-        parser waits at the end of a message meanwhile and does not miss it."""
+        """Whether `data` is one whole request for a runtime with lines that were read before; then it is on its way.
+        The parser waits at the end of a message meanwhile and does not miss it."""
         if self.cycle is not None and self._application_runs:
             return False
         known = self._familiar.recognise(data)

@@ -67,7 +67,7 @@ class Tunnel:
 
     __slots__ = (
         "_client", "_connections", "_context", "_cutter", "_from_client", "_from_runtime", "_leaving", "_left",
-        "_runtime", "route",
+        "_runtime", "_touch", "route",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +80,7 @@ class Tunnel:
     ) -> None:
         self.route = route
         self._context = context
+        self._touch = context.touch
         self._connections = connections
         self._client = _ClientEnd(self, client)
         self._runtime = _RuntimeEnd(self, runtime)
@@ -103,26 +104,29 @@ class Tunnel:
             self.from_client(from_client)
 
     def from_client(self, data: bytes) -> None:
-        before = self._from_client.messages
-        self._from_client.feed(data)
+        tracker = self._from_client
+        before = tracker.messages
+        tracker.feed(data)
         if self._left:
-            if self._from_client.closed:
+            if tracker.closed:
                 self._client.transport.close()  # it has answered our close frame
             return
-        if self._from_client.messages != before:
-            self._context.touch(self.route)  # pings alone keep nothing awake
-        if not self._runtime.transport.is_closing():
-            self._runtime.transport.write(data)
+        if tracker.messages != before:
+            self._touch(self.route)  # pings alone keep nothing awake
+        runtime = self._runtime.transport
+        if not runtime.is_closing():
+            runtime.write(data)
 
     def from_runtime(self, data: bytes) -> None:
-        if self._left or self._client.transport.is_closing():
+        client = self._client.transport
+        if self._left or client.is_closing():
             return
         end = self._from_runtime.feed(data)
         if self._leaving is not None and end >= 0:
-            self._client.transport.write(data[:end])
+            client.write(data[:end])
             self._say_goodbye(self._leaving)
         else:
-            self._client.transport.write(data)
+            client.write(data)
 
     def leave(self, code: int, reason: str) -> None:
         """Close the client's side with `code`, now or at the end of the frame under way, or cut it off."""

@@ -17,8 +17,8 @@ from orchestrator.domain.errors import RuntimeUnreachable, TransientError
 from orchestrator.proxy import answers, frames
 from orchestrator.proxy.access import opens, origin_allowed
 from orchestrator.proxy.admission import Refused, look_up, wake
-from orchestrator.proxy.frames import BadFrame, close_frame, read_frame, server_frame
 from orchestrator.proxy.familiar import FamiliarAnswer
+from orchestrator.proxy.frames import BadFrame, close_frame, read_frame, server_frame
 from orchestrator.proxy.front import SocketFront
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, request_lines

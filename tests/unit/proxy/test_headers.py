@@ -7,7 +7,15 @@ from hypothesis import strategies as st
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.proxy.head import BadHead, read_head
-from orchestrator.proxy.headers import BadAnswer, confine, for_runtime, localise, read_answer, request_head, request_lines
+from orchestrator.proxy.headers import (
+    BadAnswer,
+    confine,
+    for_runtime,
+    localise,
+    read_answer,
+    request_head,
+    request_lines,
+)
 from orchestrator.proxy.route import Route
 
 ROUTE = Route(RuntimeId("r"), TenantId("t"), ConversationId("c"), 4, "127.0.0.1", 1, "hash", SecretText("s3cr3t"))

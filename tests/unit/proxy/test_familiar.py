@@ -1,0 +1,120 @@
+"""Heads that are recognised by their bytes: never one that is not exactly what was read, and only whole requests."""
+
+import pytest
+
+from orchestrator.proxy.familiar import FamiliarAnswers, FamiliarHeads
+from orchestrator.proxy.head import Head, read_head
+from orchestrator.proxy.headers import read_answer
+
+LINES = b"\r\nHost: h\r\nX-Session-API-Key: k\r\n"
+GET = b"GET /a HTTP/1.1" + LINES + b"\r\n"
+POST = b"POST /a HTTP/1.1" + LINES + b"Content-Length: 3\r\n\r\n"
+HEADERS = [(b"host", b"h"), (b"x-session-api-key", b"k")]
+
+
+def learned(*blocks: tuple[bytes, Head]) -> FamiliarHeads:
+    heads = FamiliarHeads()
+    for raw, head in blocks:
+        heads.learn(raw, head)
+    return heads
+
+
+@pytest.fixture
+def heads() -> FamiliarHeads:
+    return learned(
+        (GET, read_head(b"GET", b"/a", "1.1", [*HEADERS])),
+        (POST + b"abc", read_head(b"POST", b"/a", "1.1", [*HEADERS, (b"content-length", b"3")])),
+    )
+
+
+def test_another_request_line_before_the_same_lines(heads: FamiliarHeads) -> None:
+    found = heads.recognise(GET.replace(b"GET /a", b"DELETE /b/c?d=%20"))
+    assert found is not None
+    head, body = found
+    assert (head.method, head.target, head.session_key, body) == (b"DELETE", b"/b/c?d=%20", b"k", b"")
+
+
+def test_a_body_that_is_all_there(heads: FamiliarHeads) -> None:
+    found = heads.recognise(POST.replace(b"/a", b"/b") + b"xyz")
+    assert found is not None
+    assert (found[0].target, found[1]) == (b"/b", b"xyz")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        GET[:-1], GET + b"x", GET + GET, b"\r\n" + GET, POST + b"ab", POST + b"abcd", b"", b"\r\n\r\n", GET[16:],
+        GET.replace(b"Host: h", b"host: h"), GET.replace(b": k", b": j"), GET.replace(b"\r\nX", b"\nX"),
+        GET.replace(b"GET", b"get"), GET.replace(b"GET", b"CONNECT"), GET.replace(b"1.1", b"1.0"),
+        GET.replace(b" /a ", b"  /a "), GET.replace(b"/a", b"a"), GET.replace(b"/a", b"http://h/a"),
+        GET.replace(b"/a", b"/a#b"), GET.replace(b"/a", b"/a b"), GET.replace(b"/a", b"/\xe4"),
+        GET.replace(b"/a", b"/\r"), GET.replace(b"/a", b"/\n"), GET.replace(b" HTTP", b"\tHTTP"),
+        GET.replace(b"/a", b""), GET.replace(b"/a", b"*"),
+    ],
+)  # fmt: skip
+def test_all_else_is_read_in_full(heads: FamiliarHeads, data: bytes) -> None:
+    assert heads.recognise(data) is None
+
+
+@pytest.mark.parametrize(
+    ("version", "more"),
+    [
+        ("1.0", []),
+        ("1.1", [(b"connection", b"close")]),
+        ("1.1", [(b"transfer-encoding", b"chunked")]),
+        ("1.1", [(b"expect", b"100-continue"), (b"content-length", b"3")]),
+        ("1.1", [(b"connection", b"upgrade"), (b"upgrade", b"h2c")]),
+    ],
+)
+def test_what_is_not_plain_is_not_kept(version: str, more: list[tuple[bytes, bytes]]) -> None:
+    lines = b"".join(b"%b: %b\r\n" % line for line in [*HEADERS, *more])
+    raw = b"GET /a HTTP/%b\r\n%b\r\n" % (version.encode(), lines)
+    heads = learned((raw, read_head(b"GET", b"/a", version, [*HEADERS, *more])))
+    assert not heads
+    assert heads.recognise(raw) is None
+
+
+def test_a_head_that_does_not_begin_what_came_is_not_kept() -> None:
+    assert not learned((b"\r\n" + GET, read_head(b"GET", b"/a", "1.1", [*HEADERS])))
+
+
+def test_few_are_kept() -> None:
+    heads = FamiliarHeads()
+    for number in range(20):
+        lines = [*HEADERS, (b"x", b"%d" % number)]
+        raw = b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % number
+        heads.learn(raw, read_head(b"GET", b"/a", "1.1", lines))
+    kept = [n for n in range(20) if heads.recognise(b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % n)]
+    assert kept == [16, 17, 18, 19]
+
+
+@pytest.mark.parametrize(
+    ("block", "kept"),
+    [
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2", True),
+        (b"HTTP/1.1 404 Not Found\r\ncontent-length: 2", True),
+        (b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked", False),
+        (b"HTTP/1.1 200 OK", False),
+        (b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\nconnection: close", False),
+        (b"HTTP/1.0 200 OK\r\ncontent-length: 2", False),
+        (b"HTTP/1.1 302 Found\r\ncontent-length: 2\r\nlocation: /x", False),
+        (b"HTTP/1.1 401 Unauthorized\r\ncontent-length: 2", False),
+        (b"HTTP/1.1 409 Conflict\r\ncontent-length: 2", False),
+        (b"HTTP/1.1 304 Not Modified\r\ncontent-length: 2", False),
+    ],
+)
+def test_answers_that_depend_on_nothing_are_kept(block: bytes, kept: bool) -> None:
+    answers = FamiliarAnswers()
+    answers.learn(block, read_answer(block))
+    assert (answers.get(block) is not None) is kept
+
+
+def test_what_a_caller_must_not_see_is_in_neither_form() -> None:
+    block = b"HTTP/1.1 200 OK\r\nset-cookie: a=b\r\nserver: s\r\nx-kept: 1\r\ncontent-length: 2"
+    answers = FamiliarAnswers()
+    answers.learn(block, read_answer(block))
+    found = answers.get(block)
+    assert found is not None
+    assert found.plain == b"HTTP/1.1 200 OK\r\nx-kept: 1\r\ncontent-length: 2\r\n\r\n"
+    assert b"content-security-policy: sandbox" in found.confined
+    assert b"cookie" not in found.confined

@@ -1,0 +1,12 @@
+"""Heads that the parser lets through and two readers could read differently."""
+
+import pytest
+
+from orchestrator.proxy.head import BadHead, read_head
+
+
+def test_a_length_that_not_every_reader_can_count_is_refused() -> None:
+    """The parser takes whatever fits 64 bits."""
+    assert read_head(b"PUT", b"/", "1.1", [(b"host", b"h"), (b"content-length", b"9" * 18)]).has_body
+    with pytest.raises(BadHead, match="too large"):
+        read_head(b"PUT", b"/", "1.1", [(b"host", b"h"), (b"content-length", b"1844674473709551619")])
