@@ -199,10 +199,13 @@ class FrontProtocol(HttpToolsProtocol):
             return
         self._head_since = 0.0
         self._unread = 0
-        if self.url + b" HTTP/1." not in self._raw:
-            raise _Stop  # the parser speaks RTSP and ICE as well, and does not tell
+        method = self.parser.get_method()
+        line, raw = b"%b %b " % (method, self.url), self._raw
+        # The parser speaks RTSP and ICE as well, and does not tell. What is pipelined may have the same line in HTTP.
+        if line + b"HTTP/1." not in raw or line + b"RTSP/" in raw or line + b"ICE/" in raw:
+            raise _Stop
         try:
-            head = read_head(self.parser.get_method(), self.url, self.parser.get_http_version(), self.headers)
+            head = read_head(method, self.url, self.parser.get_http_version(), self.headers)
         except BadHead as bad:
             self._refusal = answers.bad_request(str(bad))
             raise _Stop from None
@@ -316,7 +319,7 @@ class FrontProtocol(HttpToolsProtocol):
     def _recognised(self, data: bytes) -> bool:
         """Whether `data` is one whole request for a runtime with lines that were read before; then it is on its way.
         The parser waits at the end of a message meanwhile and does not miss it."""
-        if self.cycle is not None and self._application_runs:
+        if self._application_runs:
             return False
         known = self._familiar.recognise(data)
         if known is None:

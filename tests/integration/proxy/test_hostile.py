@@ -87,6 +87,15 @@ async def test_an_ambiguous_head_is_refused_and_the_connection_closed(rig, recor
     assert recorder["requests"] == []
 
 
+async def test_another_protocol_is_refused_before_the_same_line_in_http(rig, recorder):
+    for path, key in await paths(rig, recorder):
+        rest = f"Host: h\r\n{key}\r\n"
+        got = await rig.talk(f"GET {path} RTSP/1.0\r\n{rest}GET {path} HTTP/1.1\r\n{rest}".encode())
+        assert got.startswith(b"HTTP/1.1 400 "), (path, got)
+        assert len(STATUS.findall(got)) == 1
+    assert recorder["requests"] == []
+
+
 @pytest.mark.parametrize("name", BODIES)
 async def test_a_body_that_cannot_be_read_ends_the_request(rig, name):
     seen = []
