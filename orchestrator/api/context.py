@@ -21,6 +21,7 @@ from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.messages import Messages
 from orchestrator.services.tenancy import Tenancy
+from orchestrator.services.transcript import Transcript
 from orchestrator.services.webhooks import Webhooks
 from orchestrator.state.base import Store
 from orchestrator.state.figures import Figures
@@ -41,6 +42,7 @@ class Services:
     holding: Holding
     inspection: Inspection
     feed: EventFeed
+    transcript: Transcript
     webhooks: Webhooks
     keys: KeyRing
     sealer: Sealer

@@ -1,7 +1,6 @@
 """Conversations of the native API, their messages, events, and the operations that start, stop and delete them."""
 
 import json
-import re
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
@@ -13,8 +12,8 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import Conversation, Phase, StartRequest
-from orchestrator.domain.errors import Elapsed, InvalidRequest
-from orchestrator.domain.git import check_provider_name
+from orchestrator.domain.errors import Elapsed
+from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
@@ -25,9 +24,6 @@ from orchestrator.state.base import StoredEvent
 
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 _POLL_SECONDS = 0.05
-_REPOSITORY = re.compile(r"(https?://[^\s/]+/)?[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+/?")
-_BRANCH = re.compile(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*")
-_CREDENTIALS = re.compile(r"://[^/]*@")  # the record is not sealed, and is shown
 Wait = Annotated[Literal["ready"] | None, Query()]
 WaitSeconds = Annotated[float, Query(gt=0, le=300)]
 
@@ -191,20 +187,7 @@ def _next(found: Sequence[StoredEvent], limit: int) -> str | None:
 
 
 def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
-    if body.branch is not None and body.repository is None:
-        raise InvalidRequest("branch is given without a repository", field="branch")
-    if body.repository is not None and _CREDENTIALS.search(body.repository):
-        raise InvalidRequest(
-            "repository holds credentials", field="repository", hint="store them with PUT /api/v2/git-providers/{name}"
-        )
-    if body.branch is not None and not _BRANCH.fullmatch(body.branch):
-        raise InvalidRequest(f"{body.branch[:80]!r} is no branch", field="branch")
-    if body.repository is not None and not _REPOSITORY.fullmatch(body.repository):
-        raise InvalidRequest(
-            f"{body.repository[:80]!r} is no repository",
-            field="repository",
-            hint="send owner/name, or https://host/owner/name",
-        )
+    check_repository(body.repository, body.branch)
     if body.settings is not None and body.settings.limits is not None:
         body.settings.limits.refuse_tenants_own("a request")
     secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}

@@ -31,6 +31,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.PreconditionFailed, 412),
     (errors.TooLarge, 413),
     (errors.LimitReached, 429),
+    (errors.NotOffered, 501),
     (errors.RuntimeUnreachable, 502),
     (errors.TransientError, 503),
     (errors.Unreadable, 503),

@@ -11,7 +11,6 @@ from orchestrator.api import (
     messages,
     metrics,
     middleware,
-    older,
     operations,
     problems,
     query,
@@ -21,7 +20,13 @@ from orchestrator.api import (
 )
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
+from orchestrator.facades import missing
+from orchestrator.facades.app_conversations import conversations as app_conversations
+from orchestrator.facades.app_conversations import events as app_events
 from orchestrator.facades.dialect import Dialects
+from orchestrator.facades.last_known import LastKnown
+from orchestrator.facades.v0 import configuration
+from orchestrator.facades.v0 import conversations as v0
 
 
 def build(services: Services) -> FastAPI:
@@ -29,13 +34,16 @@ def build(services: Services) -> FastAPI:
     app = FastAPI(title="Nestor", version=services.about.get("version", ""), redoc_url="/redoc")
     app.state.services = services
     app.state.started = time.monotonic()
-    for module in (operations, metrics, older):
+    for module in (operations, metrics):
         app.include_router(module.router)
     for module in (tenants, settings, conversations, inspection, messages, event_stream, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
+    for facade in (configuration, v0, app_conversations, app_events, missing):
+        app.include_router(facade.router)
     problems.install(app)
     app.add_middleware(Dialects)
     app.add_middleware(IdempotencyKeys, services=services)
+    app.add_middleware(LastKnown)
     app.add_middleware(middleware.BodyLimit)
     app.add_middleware(middleware.RequestIds)
     return app

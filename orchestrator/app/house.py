@@ -79,6 +79,7 @@ from orchestrator.services.shares import Shares
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
+from orchestrator.services.transcript import Transcript
 from orchestrator.services.warm_start import stages_of
 from orchestrator.services.watching import EngineWatch
 from orchestrator.services.webhooks import Webhooks
@@ -380,6 +381,7 @@ async def _furnish(
         holding=Holding(store.inbox, idleness, admission, clock),
         inspection=Inspection(driver, effective, keys),
         feed=feed,
+        transcript=Transcript(events),
         webhooks=webhooks,
         keys=keys,
         sealer=envelope,

@@ -14,6 +14,7 @@
     │   ├── PreconditionFailed 412
     │   ├── TooLarge           413
     │   ├── LimitReached       429
+    │   ├── NotOffered         501   nothing here does it
     │   └── Elapsed            408
     ├── TransientError         a later try may work; says when
     │   ├── StoreUnavailable   503   the state server did not answer
@@ -114,6 +115,12 @@ class Gone(CallerError):
     """The object was deleted and can still be restored."""
 
     code = "gone"
+
+
+class NotOffered(CallerError):
+    """The request is understood and this installation has nothing that does it; the message names what is missing."""
+
+    code = "not_offered"
 
 
 class PreconditionFailed(CallerError):

@@ -14,6 +14,9 @@ PUBLIC_HOSTS = {
     "azure_devops": "dev.azure.com",
 }
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?")
+_REPOSITORY = re.compile(r"(https?://[^\s/]+/)?[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+/?")
+_BRANCH = re.compile(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*")
+_CREDENTIALS = re.compile(r"://[^/]*@")  # the record is not sealed, and is shown
 LOOPBACK = frozenset({"127.0.0.1", "localhost", "[::1]", "::1"})
 
 
@@ -34,6 +37,24 @@ def check_provider_name(name: str) -> str:
             f"{name[:40]!r} is no git provider", field="provider", hint=f"one of {', '.join(PUBLIC_HOSTS)}"
         )
     return name
+
+
+def check_repository(repository: str | None, branch: str | None) -> None:
+    """Raises `InvalidRequest` for what is no repository or no branch, and for a branch without a repository."""
+    if branch is not None and repository is None:
+        raise InvalidRequest("branch is given without a repository", field="branch")
+    if repository is not None and _CREDENTIALS.search(repository):
+        raise InvalidRequest(
+            "repository holds credentials", field="repository", hint="store them with PUT /api/v2/git-providers/{name}"
+        )
+    if branch is not None and not _BRANCH.fullmatch(branch):
+        raise InvalidRequest(f"{branch[:80]!r} is no branch", field="branch")
+    if repository is not None and not _REPOSITORY.fullmatch(repository):
+        raise InvalidRequest(
+            f"{repository[:80]!r} is no repository",
+            field="repository",
+            hint="send owner/name, or https://host/owner/name",
+        )
 
 
 def check_host(host: str | None, *, allow_http_hosts: frozenset[str]) -> str | None:

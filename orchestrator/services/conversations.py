@@ -327,6 +327,31 @@ class ConversationService:
 
         return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
 
+    async def describe(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        title: str | None = None,
+        labels: Mapping[str, str] | None = None,
+    ) -> Conversation:
+        """Give it another title, or further labels, in every phase; what is None stays, and nothing else changes: a
+        start that goes on goes on. Raises `NotFound`, `Conflict`."""
+        for _ in range(_TRIES):
+            present = await self.get(tenant, user, id)
+            changed = replace(
+                present,
+                title=present.title if title is None else title,
+                labels={**present.labels, **(labels or {})},
+            )
+            if changed == present:
+                return present
+            changed = replace(changed, updated_at=self._clock.now())
+            if await self._store.conversations.request(changed, expected_version=present.version):
+                return await self._after(changed)
+        raise Conflict("the conversation is changing quickly", hint="try again")
+
     async def upgrade(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, image: str | None
     ) -> Conversation:

@@ -59,13 +59,19 @@ class EventLog:
     ) -> Sequence[StoredEvent]:
         """Up to `limit` events with a sequence above `after`; `ask` the runtime first for what is new there. One that
         cannot be reached costs freshness only."""
-        if ask and conversation.phase is Phase.READY:
-            try:
-                with anyio.move_on_after(_FRESH_SECONDS):
-                    await self.pull(conversation)
-            except NOT_PULLED as exc:
-                log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
+        if ask:
+            await self.freshen(conversation)
         return await self._archiving.read(conversation, after=after, limit=limit)
+
+    async def freshen(self, conversation: Conversation) -> None:
+        """Take over what is new in the runtime, where there is one. One that cannot be reached costs freshness only."""
+        if conversation.phase is not Phase.READY:
+            return
+        try:
+            with anyio.move_on_after(_FRESH_SECONDS):
+                await self.pull(conversation)
+        except NOT_PULLED as exc:
+            log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
 
     async def take(self, conversation: Conversation, first: int, events: Sequence[Mapping[str, Any]]) -> bool:
         """Keep what the runtime sent by itself, numbered as in its own log; what is there already is dropped. False

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, StringConstraints, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, model_validator
 
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.errors import InvalidRequest
@@ -39,7 +39,7 @@ class FlatSettings(OlderBody):
     llm_base_url: Annotated[str, StringConstraints(pattern=r"^\s*(https?://[^\s@]+\s*)?$")] | None = None
     remote_runtime_resource_factor: int | None = None
     enable_default_condenser: bool | None = None
-    condenser_max_size: int | None = None
+    condenser_max_size: int | None = Field(default=None, ge=20)
     enable_sound_notifications: bool | None = None
     enable_proactive_conversation_starters: bool | None = None
     enable_solvability_analysis: bool | None = None

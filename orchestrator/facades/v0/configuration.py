@@ -13,7 +13,11 @@ from pydantic import ValidationError
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.json_values import check_json
-from orchestrator.api.older_bodies import (
+from orchestrator.domain.errors import InvalidRequest, NotFound
+from orchestrator.domain.git import GitProvider, check_host, check_provider_name
+from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value, deep_redact
+from orchestrator.domain.settings import wrap_secrets
+from orchestrator.facades.v0.configuration_bodies import (
     BulkSecrets,
     FlatSettings,
     OneSecret,
@@ -21,10 +25,6 @@ from orchestrator.api.older_bodies import (
     SecretRename,
     provider_items,
 )
-from orchestrator.domain.errors import InvalidRequest, NotFound
-from orchestrator.domain.git import GitProvider, check_host, check_provider_name
-from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value, deep_redact
-from orchestrator.domain.settings import wrap_secrets
 
 router = APIRouter(prefix="/api", tags=["older configuration calls"])
 

@@ -1,0 +1,1 @@
+"""The V1 API of app-conversations: start tasks, records, messages and events."""
