@@ -35,6 +35,7 @@ class Services:
     layers: Layers
     effective: Effective
     conversations: ConversationService
+    runtimes: ConversationService  #: the same use cases for bare runtimes
     arrivals: Arrivals
     messages: Messages
     idleness: Idleness

@@ -2,30 +2,25 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-import anyio
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.api import schemas
+from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.domain.conversation import Conversation, Phase, StartRequest
-from orchestrator.domain.errors import Elapsed
+from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
-from orchestrator.domain.tenancy import Scope
 from orchestrator.services.conversations import Wanted
 from orchestrator.services.overrides import Overrides
 from orchestrator.state.base import StoredEvent
 
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
-_POLL_SECONDS = 0.05
-Wait = Annotated[Literal["ready"] | None, Query()]
-WaitSeconds = Annotated[float, Query(gt=0, le=300)]
 
 
 @router.post("/conversations", status_code=202)
@@ -50,7 +45,7 @@ async def create(
             await services.conversations.try_out(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
         )
     conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
-    return await _accepted(services, owner, conversation, response, wait, timeout)
+    return await accepted(services, owner, conversation, response, wait, timeout)
 
 
 @router.get("/conversations")
@@ -72,7 +67,7 @@ async def get(conversation: str, owner: OwnerOf, services: ServicesOf, deleted: 
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
     key. `deleted`: also one that is deleted and can still be brought back."""
     found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation), deleted=deleted)
-    return await _render(services, owner, found)
+    return await rendered(services, owner, found)
 
 
 @router.delete("/conversations/{conversation}", status_code=202)
@@ -82,14 +77,14 @@ async def delete(
     """In every phase. Unknown from now on, its runtime is removed; until `purge_at` it can be brought back, then
     nothing is left of it. `purge`: at once."""
     gone = await services.conversations.delete(owner.tenant, owner.user, id_of(conversation), purge=purge)
-    return await _accepted(services, owner, gone, response, None, 0)
+    return await accepted(services, owner, gone, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/undelete", status_code=202)
 async def undelete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Bring a deleted conversation back: stopped, with its workspace as it was. 404 when it is gone."""
     back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation))
-    return await _accepted(services, owner, back, response, None, 0)
+    return await accepted(services, owner, back, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/start", status_code=202)
@@ -106,14 +101,14 @@ async def start(
     if dry_run:
         return await _tried(services, owner, conversation, response)
     started = await services.conversations.start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
-    return await _accepted(services, owner, started, response, wait, timeout)
+    return await accepted(services, owner, started, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/pause", status_code=202)
 async def pause(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
     paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation))
-    return await _accepted(services, owner, paused, response, None, 0)
+    return await accepted(services, owner, paused, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/resume", status_code=202)
@@ -130,14 +125,14 @@ async def resume(
     if dry_run:
         return await _tried(services, owner, conversation, response)
     resumed = await services.conversations.resume(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
-    return await _accepted(services, owner, resumed, response, wait, timeout)
+    return await accepted(services, owner, resumed, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/stop", status_code=202)
 async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start."""
     stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation))
-    return await _accepted(services, owner, stopped, response, None, 0)
+    return await accepted(services, owner, stopped, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/upgrade")
@@ -149,7 +144,7 @@ async def upgrade(
     changed = await services.conversations.upgrade(
         owner.tenant, owner.user, id_of(conversation), image=None if body is None else body.image
     )
-    return await _render(services, owner, changed)
+    return await rendered(services, owner, changed)
 
 
 @router.get("/conversations/{conversation}/events")
@@ -213,49 +208,3 @@ async def _tried(services: Services, owner: Owner, conversation: str, response: 
     return schemas.report_out(
         await services.conversations.try_start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
     )
-
-
-async def _accepted(
-    services: Services, owner: Owner, conversation: Conversation, response: Response, wait: str | None, timeout: float
-) -> dict[str, Any]:
-    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200."""
-    if conversation.operation is not None:
-        response.headers["location"] = f"/api/v2/operations/{conversation.operation}"
-        response.headers["retry-after"] = "1"
-    if wait == "ready":
-        conversation = await _until_ready(services, owner, conversation, timeout)
-        response.status_code = 200
-    return await _render(services, owner, conversation)
-
-
-async def _until_ready(services: Services, owner: Owner, conversation: Conversation, timeout: float) -> Conversation:
-    with anyio.move_on_after(timeout):
-        while conversation.phase is not Phase.READY and await services.conversations.is_starting(conversation):
-            await services.arrivals.wait(conversation.id, _POLL_SECONDS)
-            conversation = await services.conversations.get(owner.tenant, owner.user, conversation.id)
-        return await services.conversations.get(owner.tenant, owner.user, conversation.id)
-    raise Elapsed(
-        f"not ready within {timeout:g} seconds; the start goes on",
-        hint="watch the operation",
-        conversation=conversation.id,
-        operation=conversation.operation,
-    )
-
-
-async def _wanted_generation(services: Services, conversation: Conversation) -> str:
-    return await services.store.configuration.generation(conversation.tenant, conversation.user)
-
-
-async def _render(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
-    """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
-    shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
-    key = await services.keys.session_key(conversation) if shown else None
-    out = schemas.conversation_out(conversation, url=services.runtime_url(conversation), session_key=key)
-    return out | {
-        "idle": schemas.idle_out(await services.idleness.rest(conversation)),
-        **schemas.outlook_out(await services.holding.outlook(conversation)),
-        "failures": schemas.failures_out(conversation),
-        "configuration": schemas.configuration_out(conversation, await _wanted_generation(services, conversation)),
-        "queue": schemas.queue_out(await services.admission.standing(conversation)),
-        "stuck": schemas.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
-    }

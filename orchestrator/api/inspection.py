@@ -1,10 +1,11 @@
-"""What the runtime of a conversation uses, and what it printed."""
+"""What the runtime of a conversation, or a bare one, uses, and what it printed."""
 
 from dataclasses import asdict
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
+from orchestrator.api import runtimes
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 
@@ -26,4 +27,20 @@ async def logs(
 ) -> dict[str, Any]:
     """The last lines that the agent server printed, without any value that it was given. 409 without a runtime."""
     found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
+    return {"lines": list(await services.inspection.logs(found, lines=lines))}
+
+
+@router.get("/runtimes/{runtime}/usage", tags=["runtimes"])
+async def runtime_usage(runtime: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """As of a conversation's runtime."""
+    found = await services.runtimes.get(owner.tenant, owner.user, runtimes.id_of(runtime))
+    return asdict(await services.inspection.usage(found))
+
+
+@router.get("/runtimes/{runtime}/logs", tags=["runtimes"])
+async def runtime_logs(
+    runtime: str, owner: OwnerOf, services: ServicesOf, lines: Annotated[int, Query(ge=1, le=1000)] = 100
+) -> dict[str, Any]:
+    """As of a conversation's runtime."""
+    found = await services.runtimes.get(owner.tenant, owner.user, runtimes.id_of(runtime))
     return {"lines": list(await services.inspection.logs(found, lines=lines))}

@@ -1,7 +1,7 @@
 """Failures as HTTP: the one table, and RFC 9457 problem documents that older clients can read as well.
 
-`detail` is always a string; `error` repeats it for scripts of the older generation. A 5xx says nothing of the failure
-but its request id: the log has the rest.
+`detail` is always a string; `error` and `message` repeat it for scripts of the older generations. A 5xx
+says nothing of the failure but its request id: the log has the rest.
 """
 
 import json
@@ -59,6 +59,7 @@ def problem(
         "status": status,
         "detail": detail,
         "error": detail,
+        "message": detail,
         "code": code,
         "request_id": request.scope.get("state", {}).get("request_id"),
         "retryable": retry_after is not None or status in (429, 503),

@@ -11,7 +11,7 @@ from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Decision, Meter, Policy, Report, Standing, Verdict
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why
+from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why
 from orchestrator.domain.drift import Drift
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.operation import Operation
@@ -211,6 +211,16 @@ class ConversationBody(Body):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
+class RuntimeBody(Body):
+    """`environment` is for the shell of the runtime: its values are kept sealed and reach it with its keys."""
+
+    name: Name | None = None
+    environment: dict[str, str] | None = None
+    image: ImageName | None = None
+    size: int | None = None
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
+
+
 def tenant_out(tenant: Tenant) -> dict[str, Any]:
     return {
         "id": tenant.id,
@@ -256,6 +266,22 @@ def settings_out(document: Mapping[str, Any], origin: Mapping[str, str] | None =
     if origin is not None:
         shown["origin"] = dict(origin)
     return shown
+
+
+def record_out(record: Conversation, *, url: str | None, session_key: SecretText | None) -> dict[str, Any]:
+    """The native record of either kind."""
+    out = conversation_out(record, url=url, session_key=session_key)
+    return out if record.kind is Kind.CONVERSATION else _runtime_out(record, out)
+
+
+def _runtime_out(record: Conversation, out: Mapping[str, Any]) -> dict[str, Any]:
+    """A bare runtime: what a conversation's record has of its runtime is its own."""
+    own = out["runtime"] or {"generation": 0, "url": None, "session_key": None}
+    kept = {name: value for name, value in out.items() if name not in _OF_CONVERSATIONS}
+    return {"id": record.id, "name": record.name or None, **own, **kept}
+
+
+_OF_CONVERSATIONS = frozenset({"id", "title", "repository", "branch", "git_provider", "runtime"})
 
 
 def conversation_out(conversation: Conversation, *, url: str | None, session_key: SecretText | None) -> dict[str, Any]:
@@ -431,7 +457,7 @@ def operation_out(operation: Operation) -> dict[str, Any]:
         "id": operation.id,
         "kind": operation.kind,
         "state": operation.state,
-        "conversation": operation.conversation,
+        operation.subject: operation.conversation,
         "failure": why_out(operation.failure) if operation.failure is not None else None,
         "stages": [
             {

@@ -14,6 +14,7 @@ from orchestrator.api import (
     operations,
     problems,
     query,
+    runtimes,
     settings,
     tenants,
     webhooks,
@@ -36,7 +37,7 @@ def build(services: Services) -> FastAPI:
     app.state.started = time.monotonic()
     for module in (operations, metrics):
         app.include_router(module.router)
-    for module in (tenants, settings, conversations, inspection, messages, event_stream, webhooks):
+    for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (configuration, v0, app_conversations, app_events, missing):
         app.include_router(facade.router)

@@ -17,7 +17,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.conversation import Conversation, Kind
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.settings import OrchestratorSettings
 
@@ -42,8 +42,9 @@ class Facing:
         return str(host), int(port)
 
     def webhook(self, conversation: Conversation) -> Mapping[str, Any] | None:
-        """The receiver that the runtime of this conversation is given at its binding."""
-        if conversation.runtime is None:
+        """The receiver that the runtime of this conversation is given at its binding; none for a bare runtime, whose
+        conversations are its clients' own."""
+        if conversation.runtime is None or conversation.kind is Kind.RUNTIME:
             return None
         return {
             "base_url": f"{self.url}/runtimes/{conversation.runtime.id}",

@@ -23,12 +23,12 @@ from orchestrator.app.containers import Isolation, docker_driver, images_of, pul
 from orchestrator.app.facing import Facing
 from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.ports import PublicPorts
-from orchestrator.app.routing import Routes
+from orchestrator.app.routing import Rouse, Routes
 from orchestrator.app.state_health import StateHealth
 from orchestrator.domain.clock import SystemClock
-from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
-from orchestrator.domain.ids import RuntimeId, new_uuid
+from orchestrator.domain.conversation import Conversation, Kind
+from orchestrator.domain.errors import Misconfigured, NestorError, NotFound, StoreUnavailable
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import step_seconds
 from orchestrator.drivers.base import Dialect, Driver, Imaged, Spareable
@@ -355,25 +355,37 @@ async def _furnish(
             call_seconds=settings.hook_seconds,
         ),
     )
-    conversations = ConversationService(
-        store,
-        effective,
-        overrides,
-        events,
-        admission,
-        clock,
-        wake=workers.wake,
-        gone=withdraw,
-        undelete_seconds=settings.undelete_seconds,
-        images=images,
-        sizes=settings.sizes,
-        stages=lambda: stages_of(surroundings),
+    conversations, runtimes = (
+        ConversationService(
+            store,
+            effective,
+            overrides,
+            events,
+            admission,
+            clock,
+            wake=workers.wake,
+            gone=withdraw,
+            undelete_seconds=settings.undelete_seconds,
+            images=images,
+            sizes=settings.sizes,
+            stages=lambda: stages_of(surroundings),
+            kind=kind,
+        )
+        for kind in (Kind.CONVERSATION, Kind.RUNTIME)
     )
+
+    async def rouse(tenant: TenantId, id: ConversationId) -> None:
+        try:
+            await conversations.wake(tenant, id)
+        except NotFound:
+            await runtimes.wake(tenant, id)
+
     services = Services(
         tenancy=tenancy,
         layers=layers,
         effective=effective,
         conversations=conversations,
+        runtimes=runtimes,
         arrivals=arrivals,
         messages=Messages(store.inbox, conversations, wake=workers.wake),
         idleness=idleness,
@@ -402,7 +414,7 @@ async def _furnish(
         store=store,
         driver=driver,
         routes=cache,
-        wake=lambda runtime, seconds: _woken(cache, routes, runtime, seconds, conversations, admission),
+        wake=lambda runtime, seconds: _woken(cache, routes, runtime, seconds, rouse, admission),
         activity=activity,
         ports=ports,
         workers=workers,
@@ -534,10 +546,10 @@ async def _woken(
     routes: Routes,
     runtime: RuntimeId,
     seconds: float,
-    service: ConversationService,
+    rouse: Rouse,
     admission: Admission,
 ) -> Found:
-    found = await routes.wake(runtime, service.wake, admission.waits_for, seconds=seconds)
+    found = await routes.wake(runtime, rouse, admission.waits_for, seconds=seconds)
     cache.invalidate(runtime)  # what is cached says that it sleeps
     return found
 

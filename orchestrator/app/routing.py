@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 import anyio
 
 from orchestrator.domain.admission import Standing
-from orchestrator.domain.conversation import Conversation, Desired, Phase
+from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.route import Found, Route, Unavailable
@@ -110,5 +110,7 @@ def _seconds(refusal: LimitReached | CapacityReached | Standing) -> int:
 
 def _not_ready(record: Conversation) -> str:
     if record.phase is Phase.PAUSED and record.desired is Desired.PAUSED:
-        return "the runtime is paused: resume its conversation to go on"
-    return f"the runtime is not ready: its conversation is {record.phase}"
+        own = "it" if record.kind is Kind.RUNTIME else "its conversation"
+        return f"the runtime is paused: resume {own} to go on"
+    of = "it" if record.kind is Kind.RUNTIME else "its conversation"
+    return f"the runtime is not ready: {of} is {record.phase}"

@@ -30,6 +30,13 @@ class Phase(enum.StrEnum):
     FAILED = "failed"  #: nothing runs; `reason` says why
 
 
+class Kind(enum.StrEnum):
+    """What a record is of. Both live by the same phases, steps and clocks."""
+
+    CONVERSATION = "conversation"
+    RUNTIME = "runtime"  #: bare: without a conversation, a repository, an inbox or an event log of its own
+
+
 TRANSITIONS: Mapping[Phase, frozenset[Phase]] = {
     Phase.PENDING: frozenset({Phase.PROVISIONING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
     Phase.PROVISIONING: frozenset({Phase.CONFIGURING, Phase.PENDING, Phase.STOPPING, Phase.DELETING, Phase.FAILED}),
@@ -158,7 +165,8 @@ class StartRequest:
     initial_message: str | None = None
     image: str | None = None
     size: int = 1  #: of `spares.SIZES`
-    sealed_overrides: str = ""  #: settings and secrets of this request alone, sealed; empty when there are none
+    sealed_overrides: str = ""  #: what this request alone brings (`services/overrides.py`), sealed; empty: nothing
+    has_start_body: bool = False  #: among it the agent server's own body, from a client that knows that API
 
 
 @dataclass(frozen=True)
@@ -207,7 +215,8 @@ class RuntimeRecord:
 
 @dataclass(frozen=True)
 class Conversation:
-    """The durable thing a user asks for; it survives its runtimes."""
+    """The durable thing a user asks for; it survives its runtimes. A bare runtime has a record of the same form, whose
+    id is that of its runtime."""
 
     id: ConversationId
     tenant: TenantId
@@ -234,8 +243,15 @@ class Conversation:
     trouble: PushTrouble | None = None  #: a change of its configuration could not be pushed so far
     drift: Drift | None = None  #: the last change of its configuration that somebody made in the runtime
     was_ready: bool = False  #: it was ready once, so its volume holds work
+    kind: Kind = Kind.CONVERSATION
+    name: str = ""  #: of a bare runtime: the only one of its user that has it, unless deleted; empty: none
     version: int = 1
     fence: int = 0
+
+
+def name_of(conversation: Conversation) -> str:
+    """Under what its tenant knows its name, by user; empty where it has none."""
+    return f"{conversation.user or ''}/{conversation.name}" if conversation.name else ""
 
 
 def advance(conversation: Conversation, to: Phase, *, why: Why, now: datetime) -> Conversation:

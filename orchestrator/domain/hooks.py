@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.conversation import STATUS_OF, Conversation, Phase, Why, last_lines
+from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why, last_lines
 from orchestrator.domain.ids import ConversationId, HookId, TenantId, new_uuid
 
 VERSION = 1  #: of the body's form; raised when a field changes its meaning or goes
@@ -27,6 +27,8 @@ class HookEvent(enum.StrEnum):
 
     CREATED = "conversation.created"
     STATUS_CHANGED = "conversation.status_changed"
+    RUNTIME_CREATED = "runtime.created"  #: this and the next are of bare runtimes alone
+    RUNTIME_STATUS_CHANGED = "runtime.status_changed"
     RUNTIME_READY = "runtime.ready"
     RUNTIME_FAILED = "runtime.failed"
     MESSAGE_ACCEPTED = "message.accepted"
@@ -104,18 +106,19 @@ def drafts_text(drafts: Sequence[Draft]) -> str:
 
 
 def created(conversation: Conversation) -> list[Draft]:
-    """A conversation was asked for."""
+    """A conversation, or a bare runtime, was asked for."""
+    type = HookEvent.CREATED if conversation.kind is Kind.CONVERSATION else HookEvent.RUNTIME_CREATED
     data = _place(conversation) | {"phase": conversation.phase, "status": STATUS_OF[conversation.phase]}
-    return [draft(HookEvent.CREATED, conversation.tenant, conversation.created_at, data)]
+    return [draft(type, conversation.tenant, conversation.created_at, data)]
 
 
 def moved(conversation: Conversation) -> list[Draft]:
-    """A conversation is in another phase than before."""
+    """A conversation, or a bare runtime, is in another phase than before."""
+    is_bare = conversation.kind is Kind.RUNTIME
+    type = HookEvent.RUNTIME_STATUS_CHANGED if is_bare else HookEvent.STATUS_CHANGED
     state = {"phase": conversation.phase, "status": STATUS_OF[conversation.phase], "attempt": conversation.attempt}
     place, at = _place(conversation), conversation.updated_at
-    told = [
-        draft(HookEvent.STATUS_CHANGED, conversation.tenant, at, place | state | {"reason": conversation.why.reason})
-    ]
+    told = [draft(type, conversation.tenant, at, place | state | {"reason": conversation.why.reason})]
     if conversation.phase is Phase.READY:
         told.append(draft(HookEvent.RUNTIME_READY, conversation.tenant, at, place))
     if conversation.phase is Phase.FAILED or conversation.restart_at is not None:
@@ -216,7 +219,7 @@ def backoff_ms(base_ms: int, failures: int, *, longest_ms: int, asked_ms: int = 
 def _place(conversation: Conversation) -> dict[str, Any]:
     runtime = conversation.runtime
     return {
-        "conversation_id": conversation.id,
+        "conversation_id": conversation.id if conversation.kind is Kind.CONVERSATION else None,
         "user_id": conversation.user,
         "runtime_id": runtime.id if runtime is not None else None,
         "generation": runtime.generation if runtime is not None else None,

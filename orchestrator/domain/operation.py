@@ -4,7 +4,7 @@ import enum
 from dataclasses import dataclass
 from datetime import datetime
 
-from orchestrator.domain.conversation import Why
+from orchestrator.domain.conversation import Kind, Why
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId
 
 
@@ -45,3 +45,4 @@ class Operation:
     created_at: datetime
     updated_at: datetime
     failure: Why | None = None  #: why it failed; None also for one that another took the place of
+    subject: Kind = Kind.CONVERSATION  #: what `conversation` is the id of

@@ -7,7 +7,7 @@ surfaces ever disagree about where a conversation is.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from orchestrator.domain.conversation import Conversation, Phase, Reason
+from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, put_to_rest
 
 
 @dataclass(frozen=True)
@@ -55,8 +55,15 @@ AGENT_STATES: Mapping[str, str] = {
 
 
 def statuses_of(conversation: Conversation) -> Statuses:
-    """What the conversation's phase and reason are called."""
+    """What the conversation's phase and reason are called. One that is deleted is over at once; one that a driver which
+    cannot pause has stopped instead is paused all the same: a resume or a use brings it back."""
     row = TABLE[conversation.phase]
+    if conversation.desired is Desired.DELETED:
+        return _OVER
+    if row is _OVER and (conversation.desired is Desired.PAUSED or put_to_rest(conversation)):
+        return _PAUSED
+    if conversation.phase is Phase.PENDING and conversation.restart_at is not None:  # it died, and starts again
+        return replace(row, conversation="ERROR", runtime_status="STATUS$ERROR_RUNTIME_DISCONNECTED")
     if conversation.phase is Phase.FAILED and conversation.why.reason is Reason.RUNTIME_LOST:
         coming = "ERROR" if conversation.restart_at is not None else "ARCHIVED"
         return replace(row, sandbox="MISSING", conversation=coming)

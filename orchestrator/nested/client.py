@@ -166,6 +166,14 @@ class RuntimeClient:
         answer = await self._call("GET", f"/api/conversations/{id}")
         return answer if isinstance(answer, dict) else {}
 
+    async def conversations_in(self, status: str) -> int:
+        """How many of the runtime's conversations have this execution status. Raises `RuntimeUnreachable` for
+        nonsense."""
+        answer = await self._call("GET", "/api/conversations/count", params={"status": status})
+        if not isinstance(answer, int):
+            raise RuntimeUnreachable("the runtime answered the number of its conversations with something else")
+        return answer
+
     async def known_fence(self, id: str) -> tuple[bool, int]:
         """Whether the conversation is there, and the highest fence that the runtime has seen if that is above this
         client's, else 0. Raises `RuntimeUnreachable`, and `Refused` for anything else that is in the way."""

@@ -13,6 +13,7 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import (
     Conversation,
     Desired,
+    Kind,
     Phase,
     RuntimeRecord,
     StartRequest,
@@ -45,6 +46,7 @@ class Wanted:
     title: str | None
     labels: Mapping[str, str]
     size: int | None = None  #: None: as the tenant has it
+    name: str = ""  #: of a bare runtime: whoever asks for the same one gets the one that is there
 
 
 def may_wake(conversation: Conversation) -> bool:
@@ -56,18 +58,16 @@ def at_rest(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
 
 
-def archived() -> Conflict:
+def archived(kind: Kind = Kind.CONVERSATION) -> Conflict:
     """Nothing goes on without the workspace: the agent's own log was in it."""
-    return Conflict(
-        "the conversation is archived: its workspace is gone",
-        hint="make a new conversation; the events of this one can still be read",
-    )
+    hint = "; the events of this one can still be read" if kind is Kind.CONVERSATION else ""
+    return Conflict(f"the {kind} is archived: its workspace is gone", hint=f"make a new {kind}{hint}")
 
 
 def _started(present: Conversation) -> Conversation | None:
     """A stopped or failed one that is to run."""
     if present.archived_at is not None:
-        raise archived()
+        raise archived(present.kind)
     if present.phase in (Phase.STOPPED, Phase.FAILED):
         return replace(present, desired=Desired.RUNNING, restart_at=None)
     return None
@@ -78,7 +78,7 @@ def _resumed(present: Conversation) -> Conversation | None:
     if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
         return replace(present, desired=Desired.RUNNING)
     if present.desired is not Desired.RUNNING:
-        raise Conflict(f"the conversation is {present.phase}", hint="wait until it is stopped, then start it")
+        raise Conflict(f"the {present.kind} is {present.phase}", hint="wait until it is stopped, then start it")
     return None
 
 
@@ -88,7 +88,8 @@ def _brought_back(present: Conversation) -> Conversation | None:
 
 
 class ConversationService:
-    """Every method works on the conversations of one tenant, and of one user where the caller is a user."""
+    """Every method works on the conversations of one tenant, and of one user where the caller is a user; or on its bare
+    runtimes (`kind`). To each of the two the other's ids are unknown."""
 
     def __init__(
         self,
@@ -105,7 +106,9 @@ class ConversationService:
         images: Images | None,
         sizes: Collection[int] = (1,),
         stages: Callable[[], Sequence[str]],
+        kind: Kind = Kind.CONVERSATION,
     ) -> None:
+        self._kind = kind
         self._start_stages = stages
         self._store = store
         self._effective = effective
@@ -122,9 +125,10 @@ class ConversationService:
     async def create(
         self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None = None
     ) -> Conversation:
-        """Accept a conversation; a known id answers the stored one, so that a repeat joins the start under way. Raises
-        `LimitReached` and `CapacityReached` where the tenant's policy is to refuse; then nothing was made."""
-        if (present := await self._present(tenant, user, wanted.id)) is not None:
+        """Accept one; a known id, or the name of one that is not deleted, answers the stored one: a repeat joins the
+        start under way. Raises `LimitReached` and `CapacityReached` where the tenant's policy is to refuse; then
+        nothing was made."""
+        if (present := await self._present(tenant, user, wanted)) is not None:
             return present
         conversation = await self._drafted(tenant, user, key, wanted)
         who = Starter(tenant, conversation.id, user, key)
@@ -134,7 +138,7 @@ class ConversationService:
 
     async def try_out(self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None) -> Report:
         """What `create` would do now, checked as it would be. Changes nothing."""
-        known = await self._present(tenant, user, wanted.id) is not None
+        known = await self._present(tenant, user, wanted) is not None
         if not known:
             await self._drafted(tenant, user, key, wanted)
         report = await self._admission.report(Starter(tenant, None, user, key))
@@ -151,16 +155,24 @@ class ConversationService:
         report = await self._admission.report(Starter(tenant, id, present.user, key or present.key))
         return replace(report, decision=Decision.JOIN, would_pause=()) if joins else report
 
-    async def _present(self, tenant: TenantId, user: UserId | None, id: ConversationId | None) -> Conversation | None:
+    async def _present(self, tenant: TenantId, user: UserId | None, wanted: Wanted) -> Conversation | None:
+        id = wanted.id
         present = await self._store.conversations.get(tenant, id) if id is not None else None
         if present is None:
-            return None
+            return await self.named(tenant, user, wanted.name) if wanted.name else None
+        if present.kind is not self._kind:
+            raise Conflict(f"this id belongs to a {present.kind}", hint="use another one")
         if self._visible(present, user).desired is Desired.DELETED:
             raise Conflict(
-                "a deleted conversation has this id",
-                hint=f"POST /api/v2/conversations/{id}/undelete, or DELETE it with ?purge=true first",
+                f"a deleted {self._kind} has this id",
+                hint=f"POST /api/v2/{self._kind}s/{id}/undelete, or DELETE it with ?purge=true first",
             )
         return present
+
+    async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
+        """The bare runtime of this name that is not deleted: the tenant's own, or this user's own."""
+        found = await self._store.conversations.named(tenant, user, name)
+        return None if found is None or found.desired is Desired.DELETED else found
 
     async def _drafted(self, tenant: TenantId, user: UserId | None, key: KeyId | None, wanted: Wanted) -> Conversation:
         """The record as it would be stored, checked."""
@@ -177,14 +189,21 @@ class ConversationService:
             phase_since=now,
             title=wanted.title,
             labels=wanted.labels,
-            runtime=RuntimeRecord(id=RuntimeId(new_uuid()), generation=0),
+            runtime=RuntimeRecord(id=self._runtime_id(id), generation=0),
             operation=OperationId(new_uuid()),
             key=key,
+            kind=self._kind,
+            name=wanted.name,
         )
         await self._check(conversation)
         if self._images is None:
             return conversation
         return replace(conversation, image=await self._images.pin(tenant, wanted.request.image, id))
+
+    def _runtime_id(self, id: ConversationId) -> RuntimeId:
+        """A conversation's id may be its caller's choice, and two tenants may choose the same one; a bare runtime's is
+        ours."""
+        return RuntimeId(id if self._kind is Kind.RUNTIME else new_uuid())
 
     async def _put(self, conversation: Conversation, ask: Ask) -> Conversation:
         """The record with all that points to it. Refused: nothing of it is left."""
@@ -216,7 +235,7 @@ class ConversationService:
         """Raises `NotFound`, in the same words for another user's, and for one that is deleted unless `deleted`."""
         found = await self._store.conversations.get(tenant, id)
         if found is None or (found.desired is Desired.DELETED and not deleted):
-            raise NotFound("there is no such conversation")
+            raise self._unknown()
         return self._visible(found, user)
 
     async def list(
@@ -225,7 +244,9 @@ class ConversationService:
         """Newest first; with `deleted` also those that can still be brought back."""
         items: list[Conversation] = []
         for _ in range(_PAGES_LOOKED_AT):  # where there is much that is deleted, a page may be short
-            page = await self._store.conversations.list(tenant, user=user, cursor=cursor, limit=limit - len(items))
+            page = await self._store.conversations.list(
+                tenant, user=user, cursor=cursor, limit=limit - len(items), kind=self._kind
+            )
             items += [item for item in page.items if deleted or item.desired is not Desired.DELETED]
             cursor = page.next_cursor
             if cursor is None or len(items) == limit:
@@ -263,7 +284,7 @@ class ConversationService:
             if present.desired is Desired.PAUSED:
                 return None
             if present.desired is not Desired.RUNNING or present.phase not in _PAUSABLE:
-                raise Conflict(f"the conversation is {present.phase}", hint="only one that is ready can be paused")
+                raise Conflict(f"the {self._kind} is {present.phase}", hint="only one that is ready can be paused")
             return replace(present, desired=Desired.PAUSED)
 
         return await self._change(tenant, user, id, change, "pause", ())
@@ -316,13 +337,13 @@ class ConversationService:
 
     async def undelete(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
         """Bring a deleted one back, stopped, with its workspace. Not deleted: nothing to do. Raises `NotFound` when it
-        is gone, or on its way there."""
+        is gone, or on its way there; `Conflict` where another one has its name by now."""
 
         def change(present: Conversation) -> Conversation | None:
             if present.desired is not Desired.DELETED:
                 return None
             if present.purging or present.purge_at is None or present.purge_at <= self._clock.now():
-                raise NotFound("there is no such conversation")
+                raise self._unknown()
             return replace(present, desired=Desired.STOPPED, purge_at=None)
 
         return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
@@ -363,12 +384,12 @@ class ConversationService:
             if self._images is None:
                 raise InvalidRequest(NO_IMAGES, field="image", hint="what runs is what is installed beside Nestor")
             if present.phase not in (Phase.STOPPED, Phase.FAILED) or await self.is_starting(present):
-                raise Conflict(f"the conversation is {present.phase}", hint="stop it, change its image, then start it")
+                raise Conflict(f"the {self._kind} is {present.phase}", hint="stop it, change its image, then start it")
             pin = await self._images.pin_now(tenant, image, id)
             changed = replace(present, image=pin)
             if changed == present or await self._request(changed, present, None):
                 return await self._after(changed)
-        raise Conflict("the conversation is changing quickly", hint="try again")
+        raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
 
     async def events(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
@@ -377,14 +398,14 @@ class ConversationService:
         return await self._events.read(await self.get(tenant, user, id), after=after, limit=limit)
 
     async def operation(self, tenant: TenantId, user: UserId | None, id: OperationId) -> Operation:
-        """Raises `NotFound`."""
+        """Of either kind. Raises `NotFound`."""
         found = await self._store.operations.get(tenant, id)
         if found is None:
             raise NotFound("there is no such operation")
         if user is not None:
-            conversation = await self._store.conversations.get(tenant, found.conversation)
-            if conversation is not None:
-                self._visible(conversation, user)
+            of = await self._store.conversations.get(tenant, found.conversation)
+            if of is not None and of.user != user:
+                raise NotFound(f"there is no such {of.kind}")
         return found
 
     async def _size(self, tenant: TenantId, asked: int | None) -> int:
@@ -405,7 +426,11 @@ class ConversationService:
         request = conversation.request
         if request.image is not None and self._images is None:
             raise InvalidRequest(NO_IMAGES, field="image", hint="leave image out")
+        if self._kind is Kind.RUNTIME:
+            return  # its clients bring what they need
         bundle = await self._effective.bundle(conversation.tenant, conversation.user, own=conversation)
+        if request.has_start_body:
+            return  # of a client that knows the agent server: the model is in its body, and the server says what lacks
         if not bundle.settings.get("agent_settings", {}).get("llm", {}).get("model"):
             raise InvalidRequest(
                 "no model is set",
@@ -445,7 +470,7 @@ class ConversationService:
             if await self._request(changed, present, ask):
                 self._wake()
                 return await self._after(changed)
-        raise Conflict("the conversation is changing quickly", hint="try again")
+        raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
 
     async def _request(self, changed: Conversation, present: Conversation, ask: Ask | None) -> bool:
         stored = False
@@ -488,11 +513,14 @@ class ConversationService:
                 tuple(Stage(name) for name in stages),
                 now,
                 now,
+                subject=conversation.kind,
             )
         )
 
-    @staticmethod
-    def _visible(conversation: Conversation, user: UserId | None) -> Conversation:
-        if user is not None and conversation.user != user:
-            raise NotFound("there is no such conversation")
+    def _visible(self, conversation: Conversation, user: UserId | None) -> Conversation:
+        if conversation.kind is not self._kind or (user is not None and conversation.user != user):
+            raise self._unknown()
         return conversation
+
+    def _unknown(self) -> NotFound:
+        return NotFound(f"there is no such {self._kind}")

@@ -96,7 +96,17 @@ class Deaths:
         operation = OperationId(new_uuid())
         stages = tuple(Stage(name) for name in stages_of(self._house))
         await self._operations.create(
-            Operation(operation, lease.tenant, lease.conversation, "restart", OperationState.RUNNING, stages, now, now)
+            Operation(
+                operation,
+                lease.tenant,
+                lease.conversation,
+                "restart",
+                OperationState.RUNNING,
+                stages,
+                now,
+                now,
+                subject=conversation.kind,
+            )
         )
         told = replace(why, message=f"{why.message}; it starts again in {delay:g} seconds", hint="", retryable=True)
         pending = advance(noted(conversation, why, now=now, restarted=True), Phase.PENDING, why=told, now=now)

@@ -46,6 +46,10 @@ class Effective:
         settings, _origin = merge(documents)
         return Bundle(settings=settings, providers=list(providers.values()), secrets=secrets)
 
+    async def brought(self, own: Conversation) -> Overrides:
+        """What its own request brought. Raises `Undecryptable`."""
+        return await self._overrides.open(own)
+
     async def settings(self, own: Conversation) -> dict[str, Any]:
         """The merged settings of one conversation alone. Raises as `bundle`."""
         documents: list[tuple[str, Mapping[str, Any]]] = [("operator", self._operator)]

@@ -15,7 +15,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId
 from orchestrator.nested.client import EventPage, RuntimeClient, RuntimeClients, is_event_id
@@ -99,8 +99,10 @@ class EventLog:
             await self.pull(conversation)
 
     async def pull(self, conversation: Conversation) -> int:
-        """Take over what the runtime has and we have not; answers the last sequence kept. Raises
-        `RuntimeUnreachable`, `Refused`."""
+        """Take over what the runtime has and we have not; answers the last sequence kept. A bare runtime has no log.
+        Raises `RuntimeUnreachable`, `Refused`."""
+        if conversation.kind is Kind.RUNTIME:
+            return 0
         self.pulls += 1
         runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
         if runtime is None or key is None or not runtime.address:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.retention import Spans, Times
 from orchestrator.nested.client import RuntimeClients
@@ -102,6 +102,8 @@ class Idleness:
             return True
         try:
             async with self._clients.open(f"http://{runtime.address}", key) as client:
+                if conversation.kind is Kind.RUNTIME:  # what its clients began in it
+                    return await client.conversations_in(_AT_WORK) > 0
                 return (await client.conversation(conversation.id)).get("execution_status") == _AT_WORK
         except (RuntimeUnreachable, Refused):
             return True

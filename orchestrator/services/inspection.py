@@ -53,5 +53,5 @@ class Inspection:
 
 def _without_runtime(conversation: Conversation) -> Conflict:
     return Conflict(
-        f"the conversation is {conversation.phase}, and has no runtime now", hint="start it, or wait for it"
+        f"the {conversation.kind} is {conversation.phase}, and has no runtime now", hint="start it, or wait for it"
     )

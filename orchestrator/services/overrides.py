@@ -1,4 +1,5 @@
-"""What one start request brings beside the stored layers: settings and secrets of its own, sealed with its record."""
+"""What one start request brings beside the stored layers: settings, secrets and variables of its own, and the agent
+server's own body from a client that speaks to it; sealed with its record."""
 
 import json
 from collections.abc import Mapping
@@ -19,6 +20,12 @@ class Overrides:
 
     settings: Mapping[str, Any] = field(default_factory=dict)
     secrets: Mapping[str, SecretText] = field(default_factory=dict)
+    environment: Mapping[str, SecretText] = field(default_factory=dict)  #: of the agent's and callers' shell
+    start_body: SecretText | None = None  #: JSON text, as the client sent it
+
+    @property
+    def is_empty(self) -> bool:
+        return not (self.settings or self.secrets or self.environment or self.start_body)
 
 
 class OverrideSeal:
@@ -29,9 +36,15 @@ class OverrideSeal:
 
     async def seal(self, tenant: TenantId, conversation: ConversationId, overrides: Overrides) -> str:
         """The text for the record; empty when there is nothing to seal."""
-        if not overrides.settings and not overrides.secrets:
+        if overrides.is_empty:
             return ""
-        text = json.dumps({"settings": reveal(overrides.settings), "secrets": reveal(overrides.secrets)})
+        fields = {
+            "settings": reveal(overrides.settings),
+            "secrets": reveal(overrides.secrets),
+            "environment": reveal(overrides.environment),
+            "start_body": reveal(overrides.start_body),
+        }
+        text = json.dumps({name: value for name, value in fields.items() if value})
         return await self._sealer.seal(tenant, None, "overrides", conversation, 1, SecretText(text))
 
     async def open(self, conversation: Conversation) -> Overrides:
@@ -41,5 +54,10 @@ class OverrideSeal:
             return Overrides()
         opened = await self._sealer.open(conversation.tenant, None, "overrides", conversation.id, 1, sealed)
         document = json.loads(opened.open())
-        secrets = {name: SecretText(value) for name, value in document["secrets"].items()}
-        return Overrides(settings=wrap_secrets(document["settings"]), secrets=secrets)
+        body = document.get("start_body")
+        return Overrides(
+            settings=wrap_secrets(document.get("settings", {})),
+            secrets={name: SecretText(value) for name, value in document.get("secrets", {}).items()},
+            environment={name: SecretText(value) for name, value in document.get("environment", {}).items()},
+            start_body=SecretText(body) if body else None,
+        )

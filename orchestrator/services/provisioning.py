@@ -5,6 +5,7 @@ commit point is `publish`, one compare-and-set. A step raises `StartFailed` (wit
 `NestorError`, or lets the deadline end it.
 """
 
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,17 @@ from typing import Any, TypeVar
 import anyio
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phase, Reason, StartFailed, Why, advance
+from orchestrator.domain.conversation import (
+    REQUESTED,
+    Conversation,
+    Held,
+    Kind,
+    Phase,
+    Reason,
+    StartFailed,
+    Why,
+    advance,
+)
 from orchestrator.domain.drift import Seen
 from orchestrator.domain.errors import (
     Conflict,
@@ -315,13 +326,13 @@ async def bind_runtime(start: Provisioning) -> None:
         await _bind_stock(start, keys)
         return
     async with client_of(start) as client:
-        await client.init(made(start.init_key), init_body(start, keys))
+        await client.init(made(start.init_key), await init_body(start, keys))
     start.init_key = None
     await start.store(advance_to(start, Phase.CONFIGURING))
 
 
-def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
-    """What a dormant runtime is told."""
+async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
+    """What a dormant runtime is told. Raises `Undecryptable`."""
     body: dict[str, Any] = {
         "session_api_keys": [keys.inner.open()],
         "secret_key": keys.state.open(),
@@ -333,7 +344,15 @@ def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
     }
     if (webhook := start.house.webhook(start.conversation)) is not None:
         body["webhooks"] = [webhook]
+    if environment := await _environment(start):
+        body["env"] = environment
     return body
+
+
+async def _environment(start: Provisioning) -> dict[str, str]:
+    """The variables that the request brought."""
+    brought = (await start.house.effective.brought(start.conversation)).environment
+    return {name: value.open() for name, value in brought.items()}
 
 
 async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
@@ -342,10 +361,16 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
     if observed.endpoint != start.endpoint:
         why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
         raise StartFailed(why)
+    environment = await _environment(start)
     if made(start.endpoint).dialect is Dialect.DORMANT:
-        body = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
+        body: dict[str, Any] = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
+        if environment:
+            body["env"] = environment
         async with client_of(start) as client:
             await client.init_unproven(made(start.init_key), body)
+    elif environment:
+        hint = "leave environment out, or use Nestor's own runtime"
+        raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server takes no variables", hint))
     start.init_key = None
     await start.store(advance_to(start, Phase.CONFIGURING))
 
@@ -358,7 +383,8 @@ async def push_settings(start: Provisioning) -> None:
     await permit(start.house, start.conversation, made(start.endpoint), bundle)
     async with client_of(start) as client:
         if made(start.endpoint).stock:
-            await client.patch_settings(stock.settings_body(bundle.settings))
+            if body := stock.settings_body(bundle.settings):
+                await client.patch_settings(body)
             return
         await client.post_settings(wire.settings_body(bundle.settings))
         rest = wire.settings_rest(bundle.settings)
@@ -407,16 +433,24 @@ async def _put_secrets(client: RuntimeClient, secrets: Mapping[str, SecretText])
 
 
 async def create_nested_conversation(start: Provisioning) -> None:
-    """Under our own id, so that a second try joins the first; the repository is cloned in this call."""
-    request = start.conversation.request
-    if made(start.endpoint).stock:
+    """Under our own id, so that a second try joins the first; the repository is cloned in this call. A bare runtime has
+    none."""
+    request, id = start.conversation.request, start.conversation.id
+    if start.conversation.kind is Kind.RUNTIME:
+        async with client_of(start) as client:
+            start.seen = await _seen(start, client)
+        return
+    own = (await start.house.effective.brought(start.conversation)).start_body if request.has_start_body else None
+    if own is not None:  # both kinds of agent servers know their own body
+        body = {**json.loads(own.open()), "conversation_id": id}
+    elif made(start.endpoint).stock:
         if request.repository is not None:
             hint = "leave repository out and let the agent clone it, or use Nestor's own runtime"
             raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server clones no repository", hint))
         workspace = made(start.endpoint).workspace
         body = stock.conversation_body(start.conversation.id, request, made(start.bundle), workspace)
     else:
-        body = wire.conversation_body(start.conversation.id, request)
+        body = wire.conversation_body(id, request)
     async with client_of(start) as client:
         start.seen = await _seen(start, client)
         await client.create_conversation(body, timeout=CONVERSE_SECONDS)

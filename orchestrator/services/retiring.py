@@ -101,7 +101,17 @@ class Retiring:
         """As a caller would: it can be undone for as long."""
         now, operation = self._house.clock.now(), OperationId(new_uuid())
         await self._store.operations.create(
-            Operation(operation, conversation.tenant, conversation.id, "delete", OperationState.RUNNING, (), now, now)
+            Operation(
+                operation,
+                conversation.tenant,
+                conversation.id,
+                "delete",
+                OperationState.RUNNING,
+                (),
+                now,
+                now,
+                subject=conversation.kind,
+            )
         )
         deleted = replace(
             conversation,

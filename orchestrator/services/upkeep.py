@@ -17,7 +17,7 @@ from datetime import timedelta
 import anyio
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Held, PushTrouble
+from orchestrator.domain.conversation import Conversation, Held, Kind, PushTrouble
 from orchestrator.domain.drift import Part, Seen, is_due, repaired, seen
 from orchestrator.domain.errors import (
     DriverUnavailable,
@@ -199,7 +199,7 @@ async def push_stock(client: RuntimeClient, conversation: Conversation, bundle: 
     for name in [*_removed(held, bundle), *gone]:
         if name not in secrets:
             await client.delete_secret(name)
-    if secrets:
+    if secrets and conversation.kind is Kind.CONVERSATION:
         await client.update_conversation_secrets(conversation.id, secrets)
 
 

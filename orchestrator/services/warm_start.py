@@ -64,7 +64,7 @@ async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
     try:
         with anyio.fail_after(_INIT_SECONDS):
             async with client_of(start) as client:
-                await client.init(taken.init_key, init_body(start, start.keys))
+                await client.init(taken.init_key, await init_body(start, start.keys))
     except (RuntimeUnreachable, Refused, Impostor, TimeoutError) as exc:
         log.warning("spare.not_bound", name=taken.name, problem=type(exc).__name__)
         if isinstance(exc, NotDormant):

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.domain.admission import Ask
-from orchestrator.domain.conversation import Conversation, Why
+from orchestrator.domain.conversation import Conversation, Kind, Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
@@ -188,15 +188,27 @@ class Conversations(Protocol):
 
     async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         """Write the record, the list index, the start intent and, with `ask`, its slot or place in the queue in one
-        step. An id that exists answers the stored record. Raises `LimitReached` as `ask` says; then nothing is
+        step. An id that exists answers the stored record; a name that its user has given already, to one that is not
+        deleted, answers that one's. Raises `LimitReached` as `ask` says; then nothing is
         written. Without `ask` a record whose runtime runs is counted and never refused."""
         ...
 
     async def get(self, tenant: TenantId, id: ConversationId) -> Conversation | None: ...
     async def list(
-        self, tenant: TenantId, *, user: UserId | None, cursor: str | None, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind | None = None,
     ) -> Page[Conversation]:
-        """Newest first by creation."""
+        """Newest first by creation; of one kind, or of all (None). A page of conversations is short where bare runtimes
+        were made among them."""
+        ...
+
+    async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
+        """The bare runtime that has this name of this user, or had it last."""
         ...
 
     async def request(
@@ -210,7 +222,8 @@ class Conversations(Protocol):
         """Store a caller's change (desired state, labels, title) without a lease and make it due now. Compare-and-set
         on the version; phase, runtime and fence are never written. The stored version is the expected one + 1. With
         `ask`, for a start, as `create`; a desired state other than running takes back a start not begun. `replaces`:
-        the operation which the conversation had; where it has not ended it fails, in the same step."""
+        the operation which the conversation had; where it has not ended it fails, in the same step. Raises `Conflict`
+        for one that is not to be deleted any more and whose name another one has."""
         ...
 
     async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
-from orchestrator.domain.conversation import Conversation, Desired, slot_of
+from orchestrator.domain.conversation import Conversation, Desired, Kind, name_of, slot_of
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
 from orchestrator.state import due, keys, records
@@ -14,14 +14,16 @@ from orchestrator.state.funnel import command, run
 from orchestrator.state.hooks import outbox_due
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.leases import RedisLeases
-from orchestrator.state.refusals import changed_meanwhile, lease_lost
+from orchestrator.state.refusals import changed_meanwhile, lease_lost, name_taken
 from orchestrator.state.slots import ask_text, joining, refused
 
 
 class RedisConversations(RedisLeases):
     async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         t = TenantKeys(conversation.tenant)
-        own = () if conversation.user is None else (t.user_conversations(conversation.user),)
+        lists = [] if conversation.user is None else [t.user_conversations(conversation.user)]
+        if conversation.kind is Kind.RUNTIME:
+            lists += [t.runtimes, *([] if conversation.user is None else [t.user_runtimes(conversation.user)])]
         parts = records.conversation_parts(conversation)
         call = run(
             "conversation_create",
@@ -36,7 +38,9 @@ class RedisConversations(RedisLeases):
                 t.hooks_wanted,
                 t.hook_prefix,
                 t.phases,
-                *own,
+                t.names,
+                t.conversation_prefix,
+                *lists,
             ),
             conversation.id,
             ask_text(ask) if ask is not None else "hold" if slot_of(conversation.phase) == "hold" else "",
@@ -45,6 +49,7 @@ class RedisConversations(RedisLeases):
             conversation.key or "",
             *(parts[part] for part in records.PARTS),
             hooks.drafts_text(hooks.created(conversation)),
+            name_of(conversation),
             journal=t.journal,
         )
         join = (*joining(conversation.tenant, ask), outbox_due(conversation.tenant))
@@ -58,17 +63,32 @@ class RedisConversations(RedisLeases):
         return None if parts[0] is None else records.conversation_from(parts)
 
     async def list(
-        self, tenant: TenantId, *, user: UserId | None, cursor: str | None, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind | None = None,
     ) -> Page[Conversation]:
         t = TenantKeys(tenant)
-        index = t.conversations if user is None else t.user_conversations(user)
+        if kind is Kind.RUNTIME:
+            index = t.runtimes if user is None else t.user_runtimes(user)
+        else:
+            index = t.conversations if user is None else t.user_conversations(user)
         start = "+" if cursor is None else f"({cursors.decode(cursor)}"
         entries = await self._funnel.one(command("ZREVRANGEBYLEX", index, start, "-", "LIMIT", 0, limit + 1))
         page = [ConversationId(cursors.member_id(entry)) for entry in entries[:limit]]
         found = await self._funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in page))
         # One that was removed since the index was read is not there any more.
         items = records.readable(records.conversation_from, (parts for parts in found if parts[0] is not None))
+        items = [item for item in items if kind is None or item.kind is kind]
         return Page(items, cursors.encode(entries[limit - 1]) if len(entries) > limit else None)
+
+    async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
+        t = TenantKeys(tenant)
+        id = await self._funnel.one(command("HGET", t.names, f"{user or ''}/{name}"))
+        return None if id is None else await self.get(tenant, ConversationId(id))
 
     async def request(
         self,
@@ -91,6 +111,8 @@ class RedisConversations(RedisLeases):
                 t.evictions,
                 t.operation(replaces or OperationId("")),
                 t.running_operations(conversation.id),
+                t.names,
+                t.conversation_prefix,
             ),
             conversation.id,
             expected_version,
@@ -106,6 +128,8 @@ class RedisConversations(RedisLeases):
         await self._funnel.one(told(conversation.id))
         if answer[0] == "refused":
             raise refused(answer)
+        if answer[0] == "taken":
+            raise name_taken(conversation.name)
         return bool(answer[0] == "stored")
 
     async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
@@ -149,9 +173,10 @@ class RedisConversations(RedisLeases):
         t, id = TenantKeys(lease.tenant), lease.conversation
         own = (t.inbox(id), t.waiting(id), t.events(id), t.saga(id), t.running_operations(id))
         slots = (t.slots, t.queue, t.evictions)
+        rest = (t.user_prefix, t.operation_prefix, t.phases, t.runtimes, t.names)
         call = run(
             "conversation_remove",
-            (t.conversation(id), t.due, t.conversations, *own, *slots, t.user_prefix, t.operation_prefix, t.phases),
+            (t.conversation(id), t.due, t.conversations, *own, *slots, *rest),
             id,
             lease.owner,
             lease.fence,

@@ -107,6 +107,8 @@ class TenantKeys:
         self.queue = f"{self._prefix}:queue"  #: sorted set of conversations that wait for a slot, in order
         self.evictions = f"{self._prefix}:evictions"  #: sorted set: conversation that is to make room -> until ms
         self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
+        self.runtimes = f"{self._prefix}:runtimes"  #: sorted set: those of `conversations` that are bare runtimes
+        self.names = f"{self._prefix}:names"  #: hash: <user or ''>/<name of a bare runtime> -> who got it last
         self.phases = f"{self._prefix}:phases"  #: hash: phase -> how many conversations are in it
         self.hooks = f"{self._prefix}:hooks"  #: hash: endpoint id -> endpoint
         self.hooks_wanted = f"{self._prefix}:hooks:wanted"  #: hash: endpoint that listens -> what for (`outbox.lua`)
@@ -119,6 +121,10 @@ class TenantKeys:
     def user_conversations(self, user: UserId) -> str:
         """Sorted set, as `conversations`."""
         return f"{self.user_prefix}{user}:conversations"
+
+    def user_runtimes(self, user: UserId) -> str:
+        """Sorted set, as `runtimes`."""
+        return f"{self.user_prefix}{user}:runtimes"
 
     def settings(self, user: UserId | None) -> str:
         """Hash: sealed, version."""

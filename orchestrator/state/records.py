@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import TypeAdapter
 
-from orchestrator.domain.conversation import Conversation, Why
+from orchestrator.domain.conversation import Conversation, Kind, Why
 from orchestrator.domain.errors import Unreadable
 from orchestrator.domain.hooks import HookEndpoint
 from orchestrator.domain.operation import Operation, Stage
@@ -24,8 +24,11 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 #: Raised when an older version must not touch what this one writes.
-SCHEMA = 2
+SCHEMA = 3
 _FIRST = 1  #: what every older version can read and write
+_WITH_VOLUMES = (
+    2  #: a version that does not know `volume` would write the record back without it, and lose the workspace
+)
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
@@ -51,9 +54,15 @@ def conversation_parts(conversation: Conversation) -> dict[str, str]:
         "runtime": "" if runtime is None else _text(runtime),
         "version": str(fields.pop("version")),
         "fence": str(fields.pop("fence")),
-        # A version that does not know `volume` would write the record back without it, and lose the workspace.
-        "record": _text({"schema": SCHEMA if runtime is not None and runtime.get("volume") else _FIRST, **fields}),
+        "record": _text({"schema": _schema_of(conversation), **fields}),
     }
+
+
+def _schema_of(conversation: Conversation) -> int:
+    if conversation.kind is not Kind.CONVERSATION:  # an older version would make a conversation of it
+        return SCHEMA
+    runtime = conversation.runtime
+    return _WITH_VOLUMES if runtime is not None and runtime.volume else _FIRST
 
 
 def conversation_from(parts: Sequence[str]) -> Conversation:

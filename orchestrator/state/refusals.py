@@ -1,7 +1,7 @@
 """What the stores say no with, in the same words whichever store it is."""
 
 from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, QUEUE_LENGTH, Standing
-from orchestrator.domain.errors import CapacityReached, LeaseLost, LimitReached, NotFound, PreconditionFailed
+from orchestrator.domain.errors import CapacityReached, Conflict, LeaseLost, LimitReached, NotFound, PreconditionFailed
 from orchestrator.state.lease import Lease
 
 #: rule -> what is counted, what to do
@@ -63,6 +63,10 @@ def no_operation() -> NotFound:
 
 def changed_meanwhile() -> PreconditionFailed:
     return PreconditionFailed("the conversation changed since it was read", hint="read it again")
+
+
+def name_taken(name: str) -> Conflict:
+    return Conflict(f"another runtime has the name {name} by now", hint="delete that one first, or let this one be")
 
 
 def too_many_hooks(current: int, limit: int) -> LimitReached:

@@ -14,7 +14,7 @@ from typing import Any
 
 import structlog
 
-from orchestrator.domain.conversation import Conversation, Desired, Phase, put_to_rest, slot_of
+from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase, name_of, put_to_rest, slot_of
 from orchestrator.domain.errors import StoreUnavailable, Unreadable
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, message_event_id, new_uuid
 from orchestrator.domain.operation import Stage
@@ -221,7 +221,7 @@ class Restoring:
             calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook))
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations, t.generations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
-        layer = (t.settings(None), t.secrets(None), t.providers(None), t.phases)
+        layer = (t.settings(None), t.secrets(None), t.providers(None), t.phases, t.runtimes, t.names)
         await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])
 
     def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
@@ -232,7 +232,7 @@ class Restoring:
         for id, text in folded.of("user"):
             user = UserId(id)
             layer = (t.settings(user), t.secrets(user), t.providers(user), t.user_conversations(user))
-            yield command("UNLINK", *layer, f"{t.slots}:user:{id}", f"{t.starts}:user:{id}")
+            yield command("UNLINK", *layer, t.user_runtimes(user), f"{t.slots}:user:{id}", f"{t.starts}:user:{id}")
             yield command("HSET", t.users, id, text)
             users = records.readable(records.user_from, [text])
             yield command("ZADD", t.user_index, 0, cursors.member(users[0].created_at if users else _BEGINNING, id))
@@ -282,6 +282,14 @@ class Restoring:
         yield command("ZADD", t.conversations, 0, member)
         if conversation.user is not None:
             yield command("ZADD", t.user_conversations(conversation.user), 0, member)
+        if conversation.kind is Kind.RUNTIME:
+            yield command("ZADD", t.runtimes, 0, member)
+            if conversation.user is not None:
+                yield command("ZADD", t.user_runtimes(conversation.user), 0, member)
+        if name := name_of(conversation):
+            yield command("HSET", key, "name", name)
+            if conversation.desired is not Desired.DELETED:
+                yield command("HSET", t.names, name, conversation.id)
         if slot_of(conversation.phase) == "hold":
             yield from self._slot(t, conversation)
         if conversation.phase not in _AT_REST or conversation.desired is Desired.DELETED:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
-from orchestrator.domain.conversation import Conversation, Desired, slot_of
+from orchestrator.domain.conversation import Conversation, Desired, Kind, name_of, slot_of
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import OperationState
 from orchestrator.state import cursor as cursors
@@ -13,19 +13,23 @@ from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
 from orchestrator.state.memory import ledger
 from orchestrator.state.memory.shelf import Place, Shelf
 from orchestrator.state.memory.slots import raise_refused
-from orchestrator.state.refusals import changed_meanwhile
+from orchestrator.state.refusals import changed_meanwhile, name_taken
 
 
 class MemoryConversations:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._sleepers: set[RuntimeId] = set()
+        self._named: dict[tuple[TenantId, str], ConversationId] = {}
         self._routes: dict[RuntimeId, tuple[TenantId, ConversationId, int | None]] = {}  #: with when each goes
 
     async def create(self, conversation: Conversation, *, ask: Ask | None = None) -> Conversation:
         key = (conversation.tenant, conversation.id)
         if key in self._shelf.places:
             return self._shelf.places[key].conversation
+        namesake = self._namesake(conversation)
+        if namesake is not None:
+            return namesake
         place = Place(conversation, due_ms=self._shelf.now_ms(), archived=0)
         if ask is not None:
             raise_refused(ledger.ask_for(self._shelf, conversation.tenant, conversation.id, place, ask))
@@ -33,6 +37,7 @@ class MemoryConversations:
         elif slot_of(conversation.phase) == "hold":
             place.slot.count_in(conversation.user, conversation.key, self._shelf.now_ms())
         self._shelf.places[key] = place
+        self._names(conversation)
         self._shelf.note_conversation(conversation)
         self._shelf.publish(conversation.tenant, conversation.id, hooks.created(conversation))
         return conversation
@@ -42,15 +47,27 @@ class MemoryConversations:
         return None if place is None else place.conversation
 
     async def list(
-        self, tenant: TenantId, *, user: UserId | None, cursor: str | None, limit: int
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind | None = None,
     ) -> Page[Conversation]:
         entries = {
             cursors.member(place.conversation.created_at, place.conversation.id): place.conversation
             for place in self._of(tenant)
             if user is None or place.conversation.user == user
+            if kind is not Kind.RUNTIME or place.conversation.kind is kind
         }
         names, following = cursors.page(entries, cursor, limit, newest_first=True)
-        return Page([entries[name] for name in names], following)
+        items = [entries[name] for name in names if kind is None or entries[name].kind is kind]
+        return Page(items, following)
+
+    async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
+        id = self._named.get((tenant, f"{user or ''}/{name}"))
+        return None if id is None else await self.get(tenant, id)
 
     async def request(
         self,
@@ -63,6 +80,9 @@ class MemoryConversations:
         place = self._shelf.places.get((conversation.tenant, conversation.id))
         if place is None or place.conversation.version != expected_version:
             return False
+        if self._namesake(conversation) is not None:
+            raise name_taken(conversation.name)
+        self._names(conversation)
         if ask is not None:
             raise_refused(ledger.ask_for(self._shelf, conversation.tenant, conversation.id, place, ask))
             place.slot.asked = True
@@ -146,6 +166,9 @@ class MemoryConversations:
             operation, _ = self._shelf.operations[lease.tenant, id]
             self._shelf.operations[lease.tenant, id] = (operation, goes)
         del self._shelf.places[lease.tenant, lease.conversation]
+        key = (lease.tenant, name_of(place.conversation))
+        if self._named.get(key) == lease.conversation:
+            del self._named[key]
         self._shelf.note(lease.tenant, "conversation", lease.conversation, None)
         self._shelf.tell(lease.conversation)
 
@@ -197,6 +220,22 @@ class MemoryConversations:
 
     async def unclaimed(self) -> frozenset[str]:
         return frozenset()  # nothing outlives this store, so nothing is ever found
+
+    def _names(self, conversation: Conversation) -> None:
+        if name_of(conversation) and conversation.desired is not Desired.DELETED:
+            self._named[conversation.tenant, name_of(conversation)] = conversation.id
+
+    def _namesake(self, conversation: Conversation) -> Conversation | None:
+        """Another one that has the name of this one, which is to have it."""
+        id = self._named.get((conversation.tenant, name_of(conversation)))
+        place = self._shelf.places.get((conversation.tenant, id)) if id is not None else None
+        if (
+            place is None
+            or id == conversation.id
+            or Desired.DELETED in (conversation.desired, place.conversation.desired)
+        ):
+            return None
+        return place.conversation
 
     def _of(self, tenant: TenantId) -> "Sequence[Place]":
         return [place for (owner, _), place in self._shelf.places.items() if owner == tenant]

@@ -3,12 +3,22 @@
 -- include: operation.lua
 -- Store a caller's change if nobody changed the record since, and make it due now. Phase and runtime are not written.
 -- The operation that it takes the place of has failed, if it has not ended: in the same step, as nobody comes back to it.
--- KEYS: conversation, due, slots, starts, queue, evictions, operation that is replaced, running operations, journal
+-- Whoever is wanted again (a deletion is taken back) needs its name for itself.
+-- KEYS: conversation, due, slots, starts, queue, evictions, operation that is replaced, running operations, names,
+--       the beginning of the keys of conversations, journal
 -- ARGV: id, expected version, intent, record, ask ('': nothing about slots changes; 'drop': a start that no worker has
 --       taken up is not wanted any more), id of the operation that is replaced or '', ms for which that is kept
--- Answers {'stored'}, {'stale'} when the version differs or there is no such conversation, or {'refused', ...}.
+-- Answers {'stored'}, {'taken', who has the name now}, {'stale'} when the version differs or there is no such conversation, or {'refused', ...}.
 if redis.call('HGET', KEYS[1], 'version') ~= ARGV[2] then
   return {'stale'}
+end
+local name = redis.call('HGET', KEYS[1], 'name')
+if name and cjson.decode(ARGV[3]).desired ~= 'deleted' then
+  local namesake = redis.call('HGET', KEYS[9], name)
+  if namesake and namesake ~= ARGV[1] and is_there(KEYS[10] .. namesake) then
+    return {'taken', namesake}
+  end
+  redis.call('HSET', KEYS[9], name, ARGV[1])
 end
 local now = now_ms()
 if ARGV[5] == 'drop' then

@@ -17,6 +17,13 @@ local function parts(conversation)
   return redis.call('HMGET', conversation, 'intent', 'phase', 'runtime', 'record', 'version', 'fence')
 end
 
+-- Whether somebody has this id, and is not deleted.
+local function is_there(conversation)
+  local intent = redis.call('HGET', conversation, 'intent')
+  local sound, wanted = pcall(cjson.decode, intent or '')
+  return sound and type(wanted) == 'table' and wanted.desired ~= 'deleted'
+end
+
 -- One more (1) or less (-1) of the tenant's conversations is in that phase.
 local function count_phase(phases, phase, by)
   if redis.call('HINCRBY', phases, phase, by) == 0 then

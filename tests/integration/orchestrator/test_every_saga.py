@@ -352,7 +352,7 @@ def test_each_operation_is_one_of_them() -> None:
     source = Path(conversations.__file__).parent
     words = "".join(file.read_text() for file in sorted(source.glob("*.py")))
     called = re.findall(r'_change\(\s*tenant, user, id, change, "(\w+)"|_begin\(conversation, "(\w+)"', words)
-    made = re.findall(r'\bOperation\(\s*\w+, [\w.]+, [\w.]+, "(\w+)"', words)
+    made = re.findall(r'\bOperation\(\s*\w+,\s*[\w.]+,\s*[\w.]+,\s*"(\w+)"', words)
     resumed = re.findall(r'_(?:started|resumed), "(\w+)"', words)
     kinds = {name for pair in called for name in pair if name} | set(made) | set(resumed)
     assert {saga.operation for saga in SAGAS if saga.operation} == kinds

@@ -6,7 +6,7 @@ import pytest
 from starlette.datastructures import Headers
 from support.records import a_conversation
 
-from orchestrator.domain.conversation import Phase, Reason, Why
+from orchestrator.domain.conversation import Desired, Phase, Reason, Why
 from orchestrator.facades.dialect import Dialect, of_body, of_headers
 from orchestrator.facades.statuses import TABLE, sandbox_of, statuses_of
 
@@ -28,6 +28,19 @@ def test_a_lost_runtime_is_missing_and_a_failed_start_is_an_error() -> None:
 def test_a_stopped_one_is_missing_where_its_conversation_still_refers_to_it() -> None:
     stopped = replace(a_conversation(), phase=Phase.STOPPED)
     assert (statuses_of(stopped).sandbox, sandbox_of(stopped)) == (None, "MISSING")
+
+
+def test_what_a_resume_or_a_use_brings_back_is_paused_also_where_a_driver_had_to_stop_it() -> None:
+    stopped = replace(a_conversation(), phase=Phase.STOPPED, desired=Desired.PAUSED)
+    idle = replace(a_conversation(), phase=Phase.STOPPED, why=Why(Reason.IDLE, "unused"))
+    assert {statuses_of(one).sandbox for one in (stopped, idle)} == {"PAUSED"}
+    assert statuses_of(replace(idle, desired=Desired.STOPPED)).sandbox is None
+
+
+def test_a_deletion_is_told_at_once_and_a_restart_while_it_is_coming() -> None:
+    assert statuses_of(replace(a_conversation(), phase=Phase.READY, desired=Desired.DELETED)).runtime == "stopped"
+    again = replace(a_conversation(), restart_at=a_conversation().created_at)
+    assert (statuses_of(again).sandbox, statuses_of(again).conversation) == ("STARTING", "ERROR")
 
 
 @pytest.mark.parametrize(

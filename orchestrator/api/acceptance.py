@@ -1,0 +1,75 @@
+"""How the work that a call asked for is answered: accepted (202), or waited for; and the record as it is shown.
+
+Shared by the routes of conversations and of bare runtimes, and by the facades, which wait as well.
+"""
+
+from typing import Annotated, Any, Literal
+
+import anyio
+from fastapi import Query, Response
+
+from orchestrator.api import schemas
+from orchestrator.api.auth import Owner
+from orchestrator.api.context import Services
+from orchestrator.domain.conversation import Conversation, Kind, Phase
+from orchestrator.domain.errors import Elapsed
+from orchestrator.domain.ids import TenantId, UserId
+from orchestrator.domain.tenancy import Scope
+from orchestrator.services.conversations import ConversationService
+
+_POLL_SECONDS = 0.05
+Wait = Annotated[Literal["ready"] | None, Query()]
+WaitSeconds = Annotated[float, Query(gt=0, le=300)]
+
+
+def service_of(services: Services, kind: Kind) -> ConversationService:
+    """The use cases of one kind of record."""
+    return services.conversations if kind is Kind.CONVERSATION else services.runtimes
+
+
+async def accepted(
+    services: Services, owner: Owner, conversation: Conversation, response: Response, wait: str | None, timeout: float
+) -> dict[str, Any]:
+    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200."""
+    if conversation.operation is not None:
+        response.headers["location"] = f"/api/v2/operations/{conversation.operation}"
+        response.headers["retry-after"] = "1"
+    if wait == "ready":
+        conversation = await until_ready(services, owner.tenant, owner.user, conversation, timeout)
+        response.status_code = 200
+    return await rendered(services, owner, conversation)
+
+
+async def until_ready(
+    services: Services, tenant: TenantId, user: UserId | None, conversation: Conversation, timeout: float
+) -> Conversation:
+    """The record once it is ready, or its start has come to nothing. Raises `Elapsed` after `timeout` seconds; the
+    start goes on. Raises `NotFound` when it is deleted meanwhile."""
+    service = service_of(services, conversation.kind)
+    with anyio.move_on_after(timeout):
+        while conversation.phase is not Phase.READY and await service.is_starting(conversation):
+            await services.arrivals.wait(conversation.id, _POLL_SECONDS)
+            conversation = await service.get(tenant, user, conversation.id)
+        return await service.get(tenant, user, conversation.id)
+    raise Elapsed(
+        f"not ready within {timeout:g} seconds; the start goes on",
+        hint="watch the operation",
+        conversation=conversation.id,
+        operation=conversation.operation,
+    )
+
+
+async def rendered(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
+    """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
+    shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
+    key = await services.keys.session_key(conversation) if shown else None
+    out = schemas.record_out(conversation, url=services.runtime_url(conversation), session_key=key)
+    generation = await services.store.configuration.generation(conversation.tenant, conversation.user)
+    return out | {
+        "idle": schemas.idle_out(await services.idleness.rest(conversation)),
+        **schemas.outlook_out(await services.holding.outlook(conversation)),
+        "failures": schemas.failures_out(conversation),
+        "configuration": schemas.configuration_out(conversation, generation),
+        "queue": schemas.queue_out(await services.admission.standing(conversation)),
+        "stuck": schemas.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
+    }

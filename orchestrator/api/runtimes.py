@@ -1,0 +1,149 @@
+"""Bare runtimes of the native API: a runtime without a conversation, for clients that know the agent server.
+
+The same record, steps and clocks as a conversation's (`domain/conversation.py`), so that all that is promised of those
+holds for these.
+"""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from orchestrator.api import schemas
+from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.domain.conversation import StartRequest
+from orchestrator.domain.ids import ConversationId, parse_uuid
+from orchestrator.domain.variables import check_variables
+from orchestrator.services.conversations import Wanted
+from orchestrator.services.overrides import Overrides
+
+router = APIRouter(prefix="/api/v2", tags=["runtimes"])
+
+
+@router.post("/runtimes", status_code=202)
+async def create(
+    body: schemas.RuntimeBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    natural_id: NaturalIdOf,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Ask for a bare runtime: 202 with the operation that starts it. A `name` that one of yours has already, or a
+    repeated `Idempotency-Key`, answers the one that is there, as it is. Over a limit as for conversations."""
+    wanted = _wanted(body, natural_id)
+    if dry_run:
+        response.status_code = 200
+        report = await services.runtimes.try_out(owner.tenant, owner.user, wanted, key=owner.caller.key)
+        return schemas.report_out(report)
+    made = await services.runtimes.create(owner.tenant, owner.user, wanted, key=owner.caller.key)
+    return await accepted(services, owner, made, response, wait, timeout)
+
+
+@router.get("/runtimes")
+async def list_runtimes(
+    owner: OwnerOf,
+    services: ServicesOf,
+    page_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    deleted: bool = False,
+    name: Annotated[str | None, Query(max_length=200)] = None,
+) -> dict[str, Any]:
+    """Newest first, without session keys; or the one of this `name`. Those of conversations are not among them."""
+    if name is not None:
+        found = await services.runtimes.named(owner.tenant, owner.user, name)
+        items = [] if found is None else [found]
+        following = None
+    else:
+        page = await services.runtimes.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
+        items, following = list(page.items), page.next_cursor
+    shown = [schemas.record_out(item, url=services.runtime_url(item), session_key=None) for item in items]
+    return {"items": shown, "next_page_id": following}
+
+
+@router.get("/runtimes/{runtime}")
+async def get(runtime: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
+    """One, with its address while it is ready or paused, and for a key that may write its session key. `deleted`: also
+    one that is deleted and can still be brought back."""
+    found = await services.runtimes.get(owner.tenant, owner.user, id_of(runtime), deleted=deleted)
+    return await rendered(services, owner, found)
+
+
+@router.delete("/runtimes/{runtime}", status_code=202)
+async def delete(
+    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
+) -> dict[str, Any]:
+    """In every phase. Unknown from now on and its name free; until `purge_at` it can be brought back. `purge`: at
+    once."""
+    gone = await services.runtimes.delete(owner.tenant, owner.user, id_of(runtime), purge=purge)
+    return await accepted(services, owner, gone, response, None, 0)
+
+
+@router.post("/runtimes/{runtime}/undelete", status_code=202)
+async def undelete(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Bring a deleted one back: stopped, with its files as they were. 404 when it is gone; 409 when another one has its
+    name by now."""
+    back = await services.runtimes.undelete(owner.tenant, owner.user, id_of(runtime))
+    return await accepted(services, owner, back, response, None, 0)
+
+
+@router.post("/runtimes/{runtime}/start", status_code=202)
+async def start(
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """Bring a stopped or failed one back. Running or starting already: nothing is done."""
+    started = await services.runtimes.start(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
+    return await accepted(services, owner, started, response, wait, timeout)
+
+
+@router.post("/runtimes/{runtime}/pause", status_code=202)
+async def pause(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Freeze it in place until it is resumed; address and session key stay."""
+    paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime))
+    return await accepted(services, owner, paused, response, None, 0)
+
+
+@router.post("/runtimes/{runtime}/resume", status_code=202)
+async def resume(
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """Bring a paused one back, under the same address and session key. Stopped or failed: as `start`."""
+    resumed = await services.runtimes.resume(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
+    return await accepted(services, owner, resumed, response, wait, timeout)
+
+
+@router.post("/runtimes/{runtime}/stop", status_code=202)
+async def stop(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """Remove what runs; its files are kept for a later start."""
+    stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime))
+    return await accepted(services, owner, stopped, response, None, 0)
+
+
+def id_of(text: str) -> ConversationId:
+    """Raises `InvalidRequest`."""
+    return ConversationId(parse_uuid(text, "runtime"))
+
+
+def _wanted(body: schemas.RuntimeBody, natural_id: str | None) -> Wanted:
+    return Wanted(
+        id=ConversationId(natural_id) if natural_id is not None else None,
+        request=StartRequest(image=body.image),
+        overrides=Overrides(environment=check_variables(body.environment or {})),
+        title=None,
+        labels=body.labels,
+        size=body.size,
+        name=body.name or "",
+    )

@@ -1,0 +1,95 @@
+"""Two kinds of records in one tenant, and names that one of a user's bare runtimes has at a time."""
+
+from dataclasses import replace
+
+import anyio
+import pytest
+
+from orchestrator.domain.conversation import Conversation, Desired, Kind
+from orchestrator.domain.errors import Conflict
+from orchestrator.domain.ids import TenantId, UserId, new_uuid
+from orchestrator.state.base import Store
+
+from .conftest import House, a_conversation
+
+pytestmark = pytest.mark.anyio
+LONG = 60_000
+
+
+def a_runtime(tenant: TenantId, name: str = "", user: UserId | None = None) -> Conversation:
+    return replace(a_conversation(tenant, user), kind=Kind.RUNTIME, name=name)
+
+
+async def removed(store: Store, record: Conversation) -> None:
+    got = await store.conversations.claim(record.tenant, record.id, "one", lease_ms=LONG)
+    assert got is not None
+    await store.conversations.remove(got[0])
+
+
+async def listed(store: Store, tenant: TenantId, kind: Kind | None, user: UserId | None = None) -> set[str]:
+    page = await store.conversations.list(tenant, user=user, cursor=None, limit=50, kind=kind)
+    return {item.id for item in page.items}
+
+
+async def test_lists_are_of_one_kind_or_of_all(store: Store) -> None:
+    tenant, user = TenantId(new_uuid()), UserId(new_uuid())
+    talk = await store.conversations.create(a_conversation(tenant, user))
+    box = await store.conversations.create(a_runtime(tenant, "box", user))
+    other = await store.conversations.create(a_runtime(tenant))
+    assert await listed(store, tenant, Kind.CONVERSATION) == {talk.id}
+    assert await listed(store, tenant, Kind.RUNTIME) == {box.id, other.id}
+    assert await listed(store, tenant, Kind.RUNTIME, user) == {box.id}
+    assert await listed(store, tenant, Kind.CONVERSATION, user) == {talk.id}
+    assert await listed(store, tenant, None) == {talk.id, box.id, other.id}
+    assert await store.conversations.get(tenant, box.id) == box
+
+
+async def test_a_name_is_given_once_for_each_user(house: House) -> None:
+    tenant, user = TenantId(new_uuid()), UserId(new_uuid())
+    made: list[Conversation] = []
+
+    async def make(store: Store, user: UserId | None) -> None:
+        made.append(await store.conversations.create(a_runtime(tenant, "n", user)))
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(4):
+            tasks.start_soon(make, house.store, None)
+            tasks.start_soon(make, house.other, None)
+    assert len({one.id for one in made}) == 1
+    await make(house.store, user)
+    assert made[-1].id != made[0].id
+    for owner, one in ((None, made[0]), (user, made[-1])):
+        found = await house.other.conversations.named(tenant, owner, "n")
+        assert found is not None
+        assert found.id == one.id
+    assert await house.store.conversations.named(TenantId(new_uuid()), None, "n") is None
+    await house.store.conversations.create(a_runtime(tenant))
+    await house.store.conversations.create(a_runtime(tenant))  # without a name there is nothing to share
+
+
+async def test_a_deleted_one_gives_its_name_away_and_gets_it_back_only_while_it_is_free(store: Store) -> None:
+    tenant = TenantId(new_uuid())
+    first = await store.conversations.create(a_runtime(tenant, "n"))
+    gone = replace(first, desired=Desired.DELETED)
+    assert await store.conversations.request(gone, expected_version=1)
+    second = await store.conversations.create(a_runtime(tenant, "n"))
+    assert second.id != first.id
+    back = replace(first, desired=Desired.STOPPED)
+    with pytest.raises(Conflict, match="name n"):
+        await store.conversations.request(back, expected_version=2)
+    await removed(store, second)
+    assert await store.conversations.request(back, expected_version=2)
+    found = await store.conversations.named(tenant, None, "n")
+    assert found is not None
+    assert (found.id, found.desired) == (first.id, Desired.STOPPED)
+
+
+async def test_a_removed_one_leaves_nothing_behind(house: House) -> None:
+    tenant, user = TenantId(new_uuid()), UserId(new_uuid())
+    record = await house.store.conversations.create(a_runtime(tenant, "n", user))
+    await removed(house.store, record)
+    assert await house.store.conversations.named(tenant, user, "n") is None
+    assert await listed(house.store, tenant, None) == set()
+    if house.raw is not None:
+        left = {key.decode() async for key in house.raw.scan_iter(f"t:{{{tenant}}}:*")}
+        assert left <= {f"t:{{{tenant}}}:journal"}
