@@ -54,7 +54,7 @@ def _refuse(path: str, missing: str, instead: str) -> None:
         raise NotOffered(f"{missing}: not offered here", hint=instead)
 
     router.add_api_route(
-        path, refuse, methods=["GET", "POST", "DELETE"], status_code=501, name=f"not offered: {path}", summary=missing
+        path, refuse, methods=["GET", "POST", "DELETE"], status_code=501, name=path, include_in_schema=False
     )
 
 
