@@ -35,21 +35,31 @@ def up(
     port: Annotated[int | None, typer.Option(help="Port to listen on, 0 for a free one [NESTOR_PORT]")] = None,
     data_dir: DataDir = None,
     driver: DriverName = None,
+    workers: Annotated[
+        int | None, typer.Option(help="Processes that serve the port together, each a replica [NESTOR_WORKERS]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON once ready")] = False,
 ) -> None:
     """Start the orchestrator and stay."""
-    from orchestrator.app import server
-
-    settings = _loaded(host=host, port=port, data_dir=data_dir, driver=driver)
+    settings = _loaded(host=host, port=port, data_dir=data_dir, driver=driver, workers=workers)
 
     def ready(url: str, new_key: SecretText | None, about: Mapping[str, str]) -> None:
-        if as_json:
+        if settings.worker_socket is not None:  # for the process that keeps the workers
+            _print_line({"url": url, "operator_key": new_key.open() if new_key else None, "about": dict(about)})
+        elif as_json:
             configured = settings.operator_key
             _print_json(url, new_key or (SecretText(configured.get_secret_value()) if configured else None))
         else:
             _print_for_people(url, new_key, about)
 
-    _guarded(lambda: server.run(settings, ready))
+    if settings.workers > 1:
+        from orchestrator.app import replicas
+
+        _guarded(lambda: replicas.run(settings, ready))
+    else:
+        from orchestrator.app import server
+
+        _guarded(lambda: server.run(settings, ready))
 
 
 @app.command()
@@ -208,7 +218,11 @@ def _fail(exc: NestorError) -> NoReturn:
 
 
 def _print_json(url: str, key: SecretText | None) -> None:
-    typer.echo(json.dumps({"url": url, "operator_key": key.open() if key is not None else None}))
+    _print_line({"url": url, "operator_key": key.open() if key is not None else None})
+
+
+def _print_line(values: Mapping[str, object]) -> None:
+    typer.echo(json.dumps(values))
     sys.stdout.flush()
 
 

@@ -34,6 +34,11 @@ class OrchestratorSettings(BaseSettings):
     """Address to listen on. Loopback, because the process driver gives weaker isolation than containers."""
     port: int = Field(default=8080, ge=0, le=65535)
     """Port to listen on; 0 takes a free one."""
+    workers: int = Field(default=1, ge=1, le=64)
+    """Processes that serve the port together, each a replica, for more requests than one processor carries. Runtimes
+    have no ports of their own then."""
+    worker_socket: int | None = Field(default=None, ge=0)
+    """Set by Nestor for each of several workers: the number of the listening socket that it was given."""
     data_dir: Path = Path("~/.nestor")
     """Everything that Nestor writes: state, key, volumes, logs."""
     driver: Literal["process", "docker", "fake"] = "process"

@@ -13,9 +13,9 @@ from orchestrator.domain.errors import Misconfigured
 
 
 @contextmanager
-def hold(folder: Path, *, shared: bool = False) -> Iterator[Path]:
+def hold(folder: Path, *, shared: bool = False, then_share: bool = False) -> Iterator[Path]:
     """Make `folder` if it is missing, check that it can be written, and keep others out until leaving; `shared`: only
-    those who want it for themselves.
+    those who want it for themselves; `then_share`: once nobody else had it, let in those who share.
 
     Raises `Misconfigured` naming the path and what to do.
     """
@@ -37,6 +37,8 @@ def hold(folder: Path, *, shared: bool = False) -> Iterator[Path]:
             ) from None
         os.ftruncate(lock, 0)
         os.pwrite(lock, f"{os.getpid()}\n".encode(), 0)
+        if then_share:
+            fcntl.flock(lock, fcntl.LOCK_SH)
         yield folder
     finally:
         os.close(lock)

@@ -94,7 +94,8 @@ def facing(settings: OrchestratorSettings, gateway: str | None) -> Iterator[Faci
     host, port = _parted(chosen) if chosen is not None else (gateway or "127.0.0.1", 0)
     remembered = settings.data_dir / _PORT_FILE
     try:
-        listener = _bound(host, port or _read(remembered), shared=chosen is not None)
+        shared = chosen is not None or settings.worker_socket is not None
+        listener = _bound(host, port or _read(remembered), shared=shared)
     except OSError as exc:
         if chosen is not None:
             raise Misconfigured(
