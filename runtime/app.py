@@ -44,6 +44,7 @@ from runtime.api import (
     static,
     unavailable,
     workspace,
+    workspace_files,
 )
 from runtime.api.cors import CrossOrigin
 from runtime.api.dependencies import require_session_key
@@ -143,6 +144,7 @@ def _routed() -> FastAPI:
         app.include_router(machine.router, prefix="/api", dependencies=[Depends(require_session_key)])
         scoped_to = [Depends(require_session_key), Depends(place.conversation)]
         app.include_router(machine.router, prefix="/api/conversations/{conversation_id}", dependencies=scoped_to)
+    app.include_router(workspace_files.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(workspace.router, prefix="/api")
     app.include_router(openai.router)

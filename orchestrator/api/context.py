@@ -12,6 +12,7 @@ from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
+from orchestrator.services.files import Files
 from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
@@ -44,6 +45,7 @@ class Services:
     inspection: Inspection
     feed: EventFeed
     transcript: Transcript
+    files: Files
     webhooks: Webhooks
     keys: KeyRing
     sealer: Sealer

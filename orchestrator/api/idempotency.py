@@ -25,6 +25,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.auth import CallerOf, caller_of
 from orchestrator.api.context import Services
+from orchestrator.api.middleware import STREAMED_PATHS
 from orchestrator.api.problems import of_error, problem
 from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.ids import REPEATABLE_FOR, TenantId, new_uuid
@@ -72,6 +73,8 @@ class IdempotencyKeys:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         key = Headers(scope=scope).get("idempotency-key") if scope["type"] == "http" else None
+        if key is not None and STREAMED_PATHS.fullmatch(scope["path"]):
+            key = None  # a write of a file is the same when it is repeated; its body is not held to be compared
         if key is None or scope["method"] in ("GET", "HEAD", "OPTIONS") or not scope["path"].startswith("/api/v2/"):
             await self._app(scope, receive, send)
             return

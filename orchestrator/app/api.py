@@ -7,6 +7,7 @@ from fastapi import Depends, FastAPI
 from orchestrator.api import (
     conversations,
     event_stream,
+    files,
     inspection,
     messages,
     metrics,
@@ -37,7 +38,7 @@ def build(services: Services) -> FastAPI:
     app.state.started = time.monotonic()
     for module in (operations, metrics):
         app.include_router(module.router)
-    for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, webhooks):
+    for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, files, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (configuration, v0, app_conversations, app_events, missing):
         app.include_router(facade.router)

@@ -36,6 +36,7 @@ from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
 from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.streams import Streams
 from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.route import Found, Wake
 from orchestrator.security.connecting import is_lost_connection
@@ -55,6 +56,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
+from orchestrator.services.files import Files
 from orchestrator.services.git_tokens import Probe, TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.hook_delivery import HookDelivery, Sender
@@ -394,6 +396,7 @@ async def _furnish(
         inspection=Inspection(driver, effective, keys),
         feed=feed,
         transcript=Transcript(events),
+        files=Files(conversations, keys, Streams(), arrivals, activity.touch),
         webhooks=webhooks,
         keys=keys,
         sealer=envelope,

@@ -26,7 +26,7 @@ _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 2.0
 #: Runtimes are reached over plain http on addresses of our own. httpx would read every certificate of the machine for
 #: each client, which took longer than all calls of a start together.
-_TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 #: a connection that was idle for longer is not used again: the runtime ends it after five seconds
 _LIMITS = httpx.Limits(max_connections=2, keepalive_expiry=2.0)
@@ -253,7 +253,7 @@ class RuntimeClients:
 
         `fence` and `generation` go with every call: the runtime refuses a lower fence and another generation.
         """
-        own = self._transport or Transport(verify=_TRUSTS_NOBODY, limits=_LIMITS)
+        own = self._transport or Transport(verify=TRUSTS_NOBODY, limits=_LIMITS)
         async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
             yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
 

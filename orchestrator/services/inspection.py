@@ -6,8 +6,8 @@ For the API. It changes nothing, holds no lease, and keeps nothing.
 from collections.abc import Sequence
 
 from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Conflict, RuntimeNotFound
-from orchestrator.drivers.base import Driver, Handle, Measurable, Usage
+from orchestrator.domain.errors import Conflict, DriverUnavailable, RuntimeNotFound
+from orchestrator.drivers.base import Condition, Driver, Handle, Measurable, Usage
 from orchestrator.services.discretion import discreet_lines
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
@@ -32,14 +32,40 @@ class Inspection:
         except RuntimeNotFound:
             raise _without_runtime(conversation) from None
 
-    async def logs(self, conversation: Conversation, *, lines: int) -> Sequence[str]:
-        """The last lines that it printed, without any value that it was given; of a failed one they are in its record.
-        Raises `Conflict` where there is no runtime; `DriverUnavailable`."""
+    async def logs(self, conversation: Conversation, *, lines: int) -> tuple[Sequence[str], bool]:
+        """The last lines that it printed, without any value that it was given, and whether the runtime is there. Where
+        it is gone, they are what was kept of the latest that failed: 20 at most. Raises `Conflict` where nothing was;
+        `DriverUnavailable`."""
         try:
-            said = await self._driver.logs(await self._handle(conversation), lines=lines)
+            said = await self.printed(conversation, lines=lines)
+        except Conflict:
+            kept = next((failure.why.log_tail for failure in reversed(conversation.failures)), ())
+            if not kept:
+                raise
+            return kept[-lines:], False
+        return await self.discreet(conversation, said), True
+
+    async def printed(self, conversation: Conversation, *, lines: int) -> Sequence[str]:
+        """The last lines as they are: not to be shown. Raises `Conflict` where there is no runtime;
+        `DriverUnavailable`."""
+        try:
+            return await self._driver.logs(await self._handle(conversation), lines=lines)
         except RuntimeNotFound:
             raise _without_runtime(conversation) from None
-        return await discreet_lines(said, conversation, self._effective, self._keys)
+
+    async def discreet(self, conversation: Conversation, lines: Sequence[str]) -> Sequence[str]:
+        """The same without any value that the runtime was given."""
+        return await discreet_lines(lines, conversation, self._effective, self._keys) if lines else ()
+
+    async def runs(self, conversation: Conversation) -> bool:
+        """Whether more can come of it. True where the engine cannot be asked."""
+        try:
+            observed = await self._driver.inspect(await self._handle(conversation))
+        except (RuntimeNotFound, Conflict):
+            return False
+        except DriverUnavailable:
+            return True
+        return observed.condition is not Condition.EXITED
 
     async def _handle(self, conversation: Conversation) -> Handle:
         runtime = conversation.runtime

@@ -25,6 +25,8 @@ _TOLD = {
     403: "The caller is not told this",
     404: "There is none",
     409: "It cannot be done in this state",
+    412: "It is not as the caller has seen it",
+    416: "The file has no such part",
     413: "The body is too large",
     422: "The request is not valid",
     429: "Too much is being done at once",
@@ -49,6 +51,8 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "get /file/download": {"application/octet-stream": {"schema": _BYTES}},
     "get /file/archive": {"text/x-patch": {"schema": _BYTES}, "application/gzip": {"schema": _BYTES}},
     "get /file/download-trajectory/{trajectory_id}": {"application/zip": {"schema": _BYTES}},
+    "get /files": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": _BYTES}},
+    "get /files/{path}": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": _BYTES}},
     "get /workspace": {"*/*": {"schema": _BYTES}},
     "get /workspace/{file_path}": {"*/*": {"schema": _BYTES}},
 }
@@ -78,6 +82,10 @@ _ALSO: Mapping[str, Sequence[int]] = {
     "post /ask_agent": (500, 502),
     "post /condense": (502,),
     "get /file/download": (206, 304, 416),
+    "get /files": (206, 304, 412, 416),
+    "get /files/{path}": (206, 304, 412, 416),
+    "put /files/{path}": (201, 204, 412),
+    "delete /files/{path}": (412,),
     "get /workspace": (206, 304, 416),
     "get /workspace/{file_path}": (206, 304, 416),
 }
@@ -117,6 +125,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 _takes(operation, "application/json", {"anyOf": [refer[model] for model in _BODIES[place]]})
             elif place.endswith("/file/upload"):
                 _takes(operation, "multipart/form-data", _UPLOAD)
+            elif place == "put /api/conversations/{conversation_id}/files/{path}":
+                _takes(operation, "application/octet-stream", _BYTES, required=False)
             elif place.endswith("/bash/bash_events/") and method == "get":
                 _takes(operation, "application/json", _IDS)
             elif place == "get /api/conversations/{conversation_id}/events":

@@ -108,7 +108,7 @@ async def archive(
         raise HTTPException(404, "Directory not found")
     if format == "tar.gz":
         name = f"{folder.name or 'archive'}.tar.gz"
-        return _attachment(_stream(lambda pipe: _write_tar(pipe, folder, state)), "application/gzip", name)
+        return attachment(streamed(lambda pipe: _write_tar(pipe, folder, state)), "application/gzip", name)
     environment = state.conversations.agent_environment()
 
     def make() -> tuple[bytes, Path]:
@@ -129,16 +129,17 @@ async def trajectory(state: StateDependency, place: PlaceDependency, trajectory_
         record = state.conversations.record(trajectory_id)
     folder = state.conversations.folders.path(record.id)
     name = f"{record.id.hex}.zip"
-    return _attachment(_stream(lambda pipe: _write_zip(pipe, folder)), "application/zip", name)
+    return attachment(streamed(lambda pipe: _write_zip(pipe, folder)), "application/zip", name)
 
 
-def _attachment(body: AsyncIterator[bytes], media_type: str, name: str) -> StreamingResponse:
+def attachment(body: AsyncIterator[bytes], media_type: str, name: str) -> StreamingResponse:
+    """A download of that name."""
     safe = "".join(letter if letter.isalnum() or letter in "-_." else "_" for letter in name)
     headers = {"Content-Disposition": f'attachment; filename="{safe}"', "X-Content-Type-Options": "nosniff"}
     return StreamingResponse(body, media_type=media_type, headers=headers)
 
 
-async def _stream(write: Any) -> AsyncIterator[bytes]:
+async def streamed(write: Any) -> AsyncIterator[bytes]:
     """What a thread writes into a pipe, as it comes: a slow reader makes the writer wait, and memory is one pipe."""
     read_end, write_end = os.pipe()
 

@@ -50,7 +50,7 @@ class Boundaries:
 
     def checked(self, text: str) -> Path:
         """The path, when it may be used. Raises BadPath."""
-        path = Path(_possible(text))
+        path = Path(possible(text))
         if not path.is_absolute():
             raise BadPath("Path must be absolute")
         try:
@@ -69,7 +69,7 @@ def is_kernels(real: Path) -> bool:
     return any(kernel in (real, *real.parents) for kernel in _KERNEL)
 
 
-def _possible(text: str) -> str:
+def possible(text: str) -> str:
     """The text, when the system could have a path of that name. Raises BadPath."""
     try:
         raw = os.fsencode(text)

@@ -189,7 +189,8 @@ async def test_its_log_is_read_without_what_it_was_told_and_only_while_there_is_
     path = f"/api/v2/conversations/{made['id']}"
     [runtime] = nestor.engine.runtimes.values()
     runtime.log.extend(["first", "got deploy-value", "last"])
-    assert (await nestor.call("GET", f"{path}/logs?lines=2", key, status=200)) == {"lines": ["got **********", "last"]}
+    told = await nestor.call("GET", f"{path}/logs?lines=2", key, status=200)
+    assert told == {"lines": ["got **********", "last"], "live": True}
     await nestor.call("GET", f"{path}/logs?lines=0", key, status=422)
     told = await nestor.call("GET", f"{path}/usage", key, status=409)
     assert told["code"] == "conflict"

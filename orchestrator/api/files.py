@@ -1,0 +1,217 @@
+"""Files of a conversation's workspace, read and written by their paths in it, and a folder as an archive.
+
+Bytes of any size pass through as they come. What the agent made is answered as a download without rights: a browser
+that is led here runs nothing of it in this origin.
+"""
+
+import re
+from collections.abc import AsyncIterator, Mapping
+from typing import Annotated, Any, Literal
+
+import anyio
+import anyio.abc
+import structlog
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import Response
+from starlette.requests import ClientDisconnect
+from starlette.types import Receive, Scope, Send
+
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conversations import id_of
+from orchestrator.api.problems import problem
+from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.nested.streams import Answer
+
+router = APIRouter(prefix="/api/v2/conversations/{conversation}/files", tags=["files"])
+
+log = structlog.get_logger(__name__)
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_ASKED = ("range", "if-range", "if-none-match", "if-match")
+_ANSWERED = (
+    "accept-ranges",
+    "content-length",
+    "content-range",
+    "content-type",
+    "etag",
+    "last-modified",
+    "x-entry-kind",
+)
+_SAFE = {
+    "content-security-policy": "sandbox; default-src 'none'",
+    "x-content-type-options": "nosniff",
+    "cache-control": "private, no-cache",
+    "cross-origin-resource-policy": "same-origin",
+}
+Archive = Annotated[Literal["tar", "tar.gz", "zip"] | None, Query()]
+Limit = Annotated[int, Query(ge=1, le=1000)]
+_BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
+_ENTRIES: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["items", "next_page_id"],
+        "properties": {
+            "items": {
+                "type": "array",
+                "items": {
+                    "type": "object",
+                    "required": ["name", "kind", "size", "modified_at", "etag"],
+                    "properties": {
+                        "name": {"type": "string"},
+                        "kind": {"type": "string", "enum": ["file", "folder", "link", "other"]},
+                        "size": {"type": ["integer", "null"]},
+                        "modified_at": {"type": "string", "format": "date-time"},
+                        "etag": {"type": ["string", "null"]},
+                    },
+                },
+            },
+            "next_page_id": {"type": ["string", "null"]},
+        },
+    }
+}
+_READ: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"application/json": _ENTRIES, "*/*": _BYTES}, "description": "A file, a listing or an archive"},
+    206: {"content": {"*/*": _BYTES}, "description": "A part of the file"},
+    304: {"description": "It is as it was"},
+    416: {"description": "The file has no such part"},
+}
+_WRITTEN: dict[str, Any] = {
+    "schema": {
+        "type": "object",
+        "required": ["path", "size"],
+        "properties": {"path": {"type": "string"}, "size": {"type": "integer"}},
+    }
+}
+
+
+@router.head("", include_in_schema=False)
+@router.head("/{path:path}", include_in_schema=False)
+@router.get("", responses=_READ, response_class=Response)
+@router.get("/{path:path}", responses=_READ, response_class=Response)
+async def read(
+    request: Request,
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    path: str = "",
+    archive: Archive = None,
+    page_id: str | None = None,
+    limit: Limit = 100,
+) -> Response:
+    """A file, whole or in ranges, with its `ETag`; the entries of a folder; or, with `archive`, the folder whole."""
+    query = {"limit": str(limit)} | ({"page_id": page_id} if page_id is not None else {})
+    answer = await services.files.ask(
+        owner.tenant,
+        owner.user,
+        id_of(conversation),
+        request.method,
+        path,
+        query=query if archive is None else {"archive": archive},
+        headers=_of(request.headers, _ASKED),
+    )
+    if answer.status == 416:
+        await answer.close()
+        refused = problem(request, 416, "range_not_satisfiable", "the file has no such part", hint="see Content-Range")
+        refused.headers.update(_of(answer.headers, ("content-range",)))
+        return refused
+    return _Passed(answer, _name(path, archive) if answer.headers.get("x-entry-kind") != "folder" else None)
+
+
+@router.put(
+    "/{path:path}",
+    responses={
+        200: {"content": {"application/json": _WRITTEN}, "description": "Replaced"},
+        201: {"content": {"application/json": _WRITTEN}, "description": "Made"},
+        204: {"description": "The folder is there"},
+    },
+    openapi_extra={"requestBody": {"content": {"application/octet-stream": _BYTES}}},
+    response_class=Response,
+)
+async def write(request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf) -> Response:
+    """The body becomes the file: whole or not at all, its folders made. `If-Match` with an `ETag`: only in place of
+    that one; `If-None-Match: *`: only where there is none. A path that ends in `/`, without a body, makes a folder."""
+    headers = _of(request.headers, ("if-match", "if-none-match"))
+    try:
+        answer = await services.files.ask(
+            owner.tenant,
+            owner.user,
+            id_of(conversation),
+            "PUT",
+            path,
+            query={},
+            headers=headers,
+            body=_body(request),
+        )
+    except ClientDisconnect:
+        return Response(status_code=400)  # nobody is there to be answered
+    return _Passed(answer, None)
+
+
+@router.delete("/{path:path}", status_code=204, response_class=Response)
+async def remove(
+    request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf, recursive: bool = False
+) -> Response:
+    """A file, a link (not what it leads to), or a folder; one that is not empty only with `recursive`."""
+    answer = await services.files.ask(
+        owner.tenant,
+        owner.user,
+        id_of(conversation),
+        "DELETE",
+        path,
+        query={"recursive": "true"} if recursive else {},
+        headers=_of(request.headers, ("if-match",)),
+    )
+    await answer.close()
+    return Response(status_code=204)
+
+
+class _Passed(Response):
+    """The runtime's answer, piece by piece, in headers of our own. A runtime that breaks off breaks this off too."""
+
+    def __init__(self, answer: Answer, filename: str | None) -> None:
+        super().__init__(status_code=answer.status, headers=_of(answer.headers, _ANSWERED) | _SAFE)
+        if filename is not None:
+            self.headers["content-disposition"] = f'attachment; filename="{_UNSAFE.sub("_", filename)}"'
+        if "content-length" not in answer.headers and "content-length" in self.headers:
+            del self.headers["content-length"]
+        self._answer = answer
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(_watch, receive, tasks)
+                try:
+                    await self._pass(send)
+                except RuntimeUnreachable as exc:  # the end is missing, and the server closes the connection for that
+                    log.warning("files.broken_off", problem=exc.message)
+                tasks.cancel_scope.cancel()
+        finally:
+            with anyio.CancelScope(shield=True):
+                await self._answer.close()
+
+    async def _pass(self, send: Send) -> None:
+        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+        async for piece in self._answer.pieces:
+            await send({"type": "http.response.body", "body": piece, "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _watch(receive: Receive, tasks: anyio.abc.TaskGroup) -> None:
+    """A caller who is gone is told here, and nowhere else: nothing more is fetched for it."""
+    while (await receive())["type"] != "http.disconnect":
+        pass
+    tasks.cancel_scope.cancel()
+
+
+async def _body(request: Request) -> AsyncIterator[bytes]:
+    async for piece in request.stream():
+        if piece:
+            yield piece
+
+
+def _of(headers: Mapping[str, str], names: tuple[str, ...]) -> dict[str, str]:
+    return {name: headers[name] for name in names if name in headers}
+
+
+def _name(path: str, archive: str | None) -> str:
+    last = path.rstrip("/").rpartition("/")[2] or "workspace"
+    return last if archive is None else f"{last}.{archive}"

@@ -1,0 +1,176 @@
+"""Files of a workspace by their paths in it: what can be done with them, and that no path leads out of it."""
+
+import io
+import os
+import shutil
+import tarfile
+import zipfile
+from collections.abc import AsyncIterator, Sequence
+from pathlib import Path
+
+import anyio
+import pytest
+
+from tests.support.runtimes import Runtime, runtime_at
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def runtime(tmp_path: Path) -> AsyncIterator[Runtime]:
+    async with runtime_at(tmp_path) as made:
+        yield made
+
+
+@pytest.fixture
+async def base(runtime: Runtime) -> str:
+    return f"/api/conversations/{await runtime.start()}/files"
+
+
+@pytest.fixture
+def work(runtime: Runtime, base: str) -> Path:
+    """The working directory, empty: what a runtime makes there by itself is gone."""
+    folder = runtime.folder / "work"
+    shutil.rmtree(folder / ".git")
+    return folder
+
+
+async def test_written_read_in_ranges_listed_and_removed(runtime: Runtime, base: str, work: Path) -> None:
+    content = os.urandom(300_000)
+    made = await runtime.http.put(f"{base}/a/b/data.bin", content=content)
+    assert (made.status_code, made.json()) == (201, {"path": "a/b/data.bin", "size": len(content)})
+    assert (work / "a" / "b" / "data.bin").read_bytes() == content
+    read = await runtime.http.get(f"{base}/a/b/data.bin")
+    assert read.content == content
+    assert read.headers["etag"] == made.headers["etag"]
+    assert read.headers["content-security-policy"] == "sandbox"
+    part = await runtime.http.get(f"{base}/a/b/data.bin", headers={"Range": "bytes=10-19"})
+    assert (part.status_code, part.content) == (206, content[10:20])
+    same = await runtime.http.get(f"{base}/a/b/data.bin", headers={"If-None-Match": read.headers["etag"]})
+    assert (same.status_code, same.content) == (304, b"")
+    assert (await runtime.http.put(f"{base}/a/empty/")).status_code == 204
+    os.symlink("b", work / "a" / "link")
+    first = (await runtime.http.get(f"{base}/a", params={"limit": 2})).json()
+    assert [(item["name"], item["kind"], item["size"]) for item in first["items"]] == [
+        ("b", "folder", None),
+        ("empty", "folder", None),
+    ]
+    rest = (await runtime.http.get(f"{base}/a", params={"limit": 2, "page_id": first["next_page_id"]})).json()
+    assert [(item["name"], item["kind"]) for item in rest["items"]] == [("link", "link")]
+    assert rest["next_page_id"] is None
+    assert (await runtime.http.delete(f"{base}/a")).status_code == 409
+    assert (await runtime.http.delete(f"{base}/a/link")).status_code == 204
+    assert (work / "a" / "b").is_dir()
+    assert (await runtime.http.delete(f"{base}/a", params={"recursive": True})).status_code == 204
+    assert (await runtime.http.get(f"{base}/a")).status_code == 404
+    assert (await runtime.http.delete(f"{base}/%2e")).status_code == 409
+
+
+async def test_who_has_seen_another_file_changes_nothing(runtime: Runtime, base: str, work: Path) -> None:
+    tag = (await runtime.http.put(f"{base}/file", content=b"one")).headers["etag"]
+    new = await runtime.http.put(f"{base}/file", content=b"new", headers={"If-None-Match": "*"})
+    assert new.status_code == 412
+    (work / "file").chmod(0o755)
+    then = await runtime.http.put(f"{base}/file", content=b"two!", headers={"If-Match": tag})
+    assert then.status_code == 200
+    assert (work / "file").stat().st_mode & 0o777 == 0o755
+    late = await runtime.http.put(f"{base}/file", content=b"late", headers={"If-Match": tag})
+    assert late.status_code == 412
+    assert (await runtime.http.delete(f"{base}/file", headers={"If-Match": tag})).status_code == 412
+    assert (await runtime.http.put(f"{base}/none", content=b"x", headers={"If-Match": "*"})).status_code == 412
+    assert (work / "file").read_bytes() == b"two!"
+    assert os.listdir(work) == ["file"]
+    last = await runtime.http.delete(f"{base}/file", headers={"If-Match": then.headers["etag"]})
+    assert last.status_code == 204
+
+
+async def test_a_body_that_breaks_off_leaves_nothing(runtime: Runtime, base: str, work: Path) -> None:
+    async def breaks() -> AsyncIterator[bytes]:
+        yield b"x" * 100_000
+        raise ConnectionError("the caller is gone")
+
+    (work / "file").write_bytes(b"before")
+    with pytest.raises(ConnectionError):
+        await runtime.http.put(f"{base}/file", content=breaks())
+    with anyio.fail_after(30):
+        while os.listdir(work) != ["file"]:
+            await anyio.sleep(0.02)
+    assert (work / "file").read_bytes() == b"before"
+
+
+OUTSIDE: Sequence[str] = (
+    "%2e%2e/secret",
+    "a/%2e%2e/%2e%2e/secret",
+    "%2Fetc/passwd",
+    "to-file",
+    "to-folder/secret",
+    "up/secret",
+    "absolute/passwd",
+    "a%00b",
+    "pipe",
+    "x" * 300,
+)
+
+
+async def test_no_path_leads_out(runtime: Runtime, base: str, work: Path) -> None:
+    secret = runtime.folder / "secret"
+    secret.write_text("outside")
+    (work / "a").mkdir()
+    os.symlink(secret, work / "to-file")
+    os.symlink(runtime.folder, work / "to-folder")
+    os.symlink("..", work / "up")
+    os.symlink("/etc", work / "absolute")
+    os.mkfifo(work / "pipe")
+    present = sorted(os.listdir(work))
+    for path in OUTSIDE:
+        for method in ("GET", "PUT", "DELETE"):
+            if method == "DELETE" and path in ("to-file", "pipe"):
+                continue  # the link itself, and the pipe, are in the workspace
+            answer = await runtime.http.request(method, f"{base}/{path}", content=b"in" if method == "PUT" else None)
+            assert answer.status_code in (400, 409), (method, path, answer.text)
+            assert b"outside" not in answer.content
+    assert secret.read_text() == "outside"
+    assert sorted(os.listdir(work)) == present
+
+
+async def test_removing_below_a_link_is_refused_and_what_is_archived_does_not_follow_one(
+    runtime: Runtime, base: str, work: Path
+) -> None:
+    outside = runtime.folder / "outside"
+    outside.mkdir()
+    (outside / "kept").write_text("kept")
+    os.symlink(outside, work / "out")
+    (work / "in").mkdir()
+    (work / "in" / "run.sh").write_text("#!/bin/sh\n")
+    (work / "in" / "run.sh").chmod(0o755)
+    os.mkfifo(work / "in" / "pipe")
+    assert (await runtime.http.delete(f"{base}/out/kept")).status_code == 400
+    for format in ("tar", "tar.gz"):
+        answer = await runtime.http.get(base, params={"archive": format})
+        with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+            found = {member.name: (member.type, member.mode & 0o777, member.linkname) for member in tar}
+        assert sorted(found) == ["in", "in/run.sh", "out"]
+        assert found["in/run.sh"] == (tarfile.REGTYPE, 0o755, "")
+        assert found["out"][::2] == (tarfile.SYMTYPE, str(outside))
+    answer = await runtime.http.get(f"{base}/in", params={"archive": "zip"})
+    with zipfile.ZipFile(io.BytesIO(answer.content)) as archive:
+        assert archive.namelist() == ["run.sh"]
+        assert archive.read("run.sh") == b"#!/bin/sh\n"
+    assert (await runtime.http.delete(f"{base}/out", params={"recursive": True})).status_code == 204
+    assert (outside / "kept").read_text() == "kept"
+
+
+async def test_the_runtimes_own_state_is_not_given_out(runtime: Runtime, tmp_path: Path) -> None:
+    body = runtime.body() | {"workspace": {"working_dir": str(tmp_path)}}
+    started = await runtime.http.post("/api/conversations", json=body)
+    assert started.status_code == 201, started.text
+    base = f"/api/conversations/{started.json()['id']}/files"
+    (tmp_path / "mine").write_text("mine")
+    assert any((tmp_path / "persistence").rglob("*"))
+    answer = await runtime.http.get(base, params={"archive": "tar"})
+    with tarfile.open(fileobj=io.BytesIO(answer.content)) as tar:
+        names = tar.getnames()
+    assert "mine" in names
+    assert [name for name in names if name.startswith("persistence")] == []
+    assert (await runtime.http.get(f"{base}/persistence")).status_code == 400
+    assert (await runtime.http.put(f"{base}/persistence/x", content=b"")).status_code == 400
