@@ -61,6 +61,9 @@ def load() -> Any:
         with _beside_a_server():
             library = _imported()
             library.openai = importlib.import_module("openai")  # the base of all its errors
+        # Because of a fault of the TLS of older Pythons, which the server's event loop does not use, it would wake up
+        # every two seconds from its first call on.
+        library.llms.custom_httpx.http_handler.AIOHTTP_NEEDS_CLEANUP_CLOSED = False
         library.suppress_debug_info = True
         library.turn_off_message_logging = True
         logging.getLogger("LiteLLM").setLevel(logging.CRITICAL)  # its lines can hold request bodies

@@ -1,6 +1,6 @@
 """A runtime is ready before it has imported what is heavy, and what needs no model never imports it."""
 
-import os
+import re
 import subprocess
 import sys
 import time
@@ -10,7 +10,8 @@ from pathlib import Path
 import httpx
 import pytest
 
-from tests.support.runtimes import KEY, RuntimeProcess, message
+from tests.support.models import scripted_model
+from tests.support.runtimes import KEY, RuntimeProcess, eventually, message
 
 #: what a start must not pay for
 HEAVY = {"litellm", "openai", "mcp", "httpx", "jsonschema", "yaml", "rich", "pygments", "tiktoken", "typer", "docker"}
@@ -120,30 +121,31 @@ def test_an_import_that_failed_half_way_does_not_spoil_the_next_one() -> None:
     assert done.stdout == "whole True\n", done.stderr[-2000:]
 
 
-def test_an_idle_runtime_uses_no_time(tmp_path: Path) -> None:
-    process = RuntimeProcess(tmp_path)
+def test_an_idle_runtime_sleeps(tmp_path: Path) -> None:
+    process = RuntimeProcess(tmp_path, OH_LEASE_TTL_SECONDS="0")  # else that of what is in memory is renewed
     try:
         process.start()
-        with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False) as http:
-            body = {"agent": {"llm": {"model": "openai/x"}}, "workspace": {"working_dir": str(tmp_path / "work")}}
-            assert http.post("/api/conversations", json=body).status_code == 201
-        until = time.monotonic() + 60
-        while (used := ticks(process.pid, seconds=3)) and time.monotonic() < until:
-            pass  # what was begun before may end first
-        assert used == 0
-        assert ticks(process.pid, seconds=5) == 0
+        client = httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False, timeout=30)
+        with scripted_model() as model, client as http:
+            llm = {"model": "openai/scripted", "api_key": "k", "base_url": model, "num_retries": 0}
+            body = {"agent": {"llm": llm, "tools": []}, "workspace": {"working_dir": str(tmp_path / "work")}}
+            id = http.post("/api/conversations", json=body).json()["id"]
+            said = message([{"text": "done"}])
+            assert http.post(f"/api/conversations/{id}/events", json={**said, "run": True}).status_code == 200
+            eventually(lambda: http.get(f"/api/conversations/{id}").json()["execution_status"] == "finished", 120)
+            http.close()  # the model's library is there by now, and sleeps too
+            eventually(lambda: wakings(process.pid, seconds=5) == 0, 90)  # what was begun before may end first
     finally:
         process.ensure_gone()
 
 
-def ticks(pid: int, *, seconds: float) -> int:
-    """Hundredths of a second of the processor that were used in this time, which is what is measured."""
+def wakings(pid: int, *, seconds: float) -> int:
+    """How often its threads wake up in this time, which is the measure: longer than a period that a timer may have."""
 
-    def used() -> int:
-        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-        return int(fields[11]) + int(fields[12])
+    def found() -> int:
+        text = "".join(path.read_text() for path in Path(f"/proc/{pid}/task").glob("*/status"))
+        return sum(map(int, re.findall(r"^voluntary_ctxt_switches:\s*(\d+)$", text, re.MULTILINE)))
 
-    assert os.sysconf("SC_CLK_TCK") == 100
-    before = used()
+    before = found()
     time.sleep(seconds)
-    return used() - before
+    return found() - before
