@@ -16,13 +16,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import structlog
 import uvloop
-from fastapi import FastAPI
 
-from runtime import logs
+from runtime import framework, logs  # noqa: F401 - ahead of all that imports the framework
 from runtime.app import build_app
 from runtime.boot import InitKey, key_from_descriptor, key_from_file
 from runtime.listening import CannotListen, inherited, is_private, listen, port_of
@@ -30,6 +29,9 @@ from runtime.machine import account
 from runtime.reloading import serve_and_reload
 from runtime.serving import Server, configuration
 from runtime.settings import InvalidConfiguration, RuntimeSettings, load
+
+if TYPE_CHECKING:
+    from fastapi import FastAPI
 
 PR_SET_DUMPABLE = 4
 EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"
@@ -142,7 +144,7 @@ def _harden() -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
-def _serve(app: FastAPI, listening: socket.socket) -> int:
+def _serve(app: "FastAPI", listening: socket.socket) -> int:
     server = Server(configuration(app), alone=True)
     name = listening.getsockname()
     structlog.get_logger().info("runtime.listening", address=name if isinstance(name, str) else f"{name[0]}:{name[1]}")

@@ -11,7 +11,7 @@ import importlib
 import sys
 from importlib import resources
 
-from runtime import logs
+from runtime import framework, logs  # noqa: F401 - ahead of all that imports the framework
 from runtime.agent import llm
 from runtime.app import prepare
 

@@ -15,6 +15,7 @@ from tests.support.runtimes import KEY, RuntimeProcess, eventually, message
 
 #: what a start must not pay for
 HEAVY = {"litellm", "openai", "mcp", "httpx", "jsonschema", "yaml", "rich", "pygments", "tiktoken", "typer", "docker"}
+HEAVY |= {"click", "multiprocessing"}
 
 
 @pytest.fixture
@@ -60,6 +61,30 @@ def test_nothing_heavy_is_imported_until_a_conversation_is_there(process: Runtim
             assert http.get(path).status_code == 200, path
         assert http.post("/api/bash/execute_bash_command", json={"command": "echo hello"}).status_code == 200
     assert imported(process) & HEAVY == set()
+    assert "pydantic.v1" not in finished(process)
+
+
+BUILT_LATER = """
+import runtime.__main__
+from fastapi.openapi.models import Info, OpenAPI
+
+print(OpenAPI.__pydantic_complete__)
+document = OpenAPI(openapi="3.1.0", info=Info(title="t", version="v"), paths={"/a": {"get": {"responses": {}}}})
+print(OpenAPI.__pydantic_complete__, document.model_dump(exclude_none=True)["paths"])
+import uvicorn
+
+print(uvicorn.Server.__module__)
+try:
+    uvicorn.run("json:no_application")
+except SystemExit:
+    print("ran")
+"""
+
+
+def test_what_the_framework_builds_at_its_import_is_built_when_it_is_used() -> None:
+    done = subprocess.run([sys.executable, "-c", BUILT_LATER], capture_output=True, text=True, timeout=60, check=False)
+    said = ["False", "True {'/a': {'get': {'responses': {}}}}", "uvicorn.server", "ran"]
+    assert done.stdout.splitlines() == said, done.stderr[-2000:]
 
 
 def test_the_server_answers_while_the_model_library_is_imported(tmp_path: Path, process: RuntimeProcess) -> None:
