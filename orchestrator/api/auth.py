@@ -71,11 +71,15 @@ async def owner_for(websocket: HTTPConnection, services: Services, key: str | No
 
 
 async def _owner(request: HTTPConnection, services: Services, caller: Caller, scope: Scope) -> Owner:
+    return await owner_as(services, caller, request.headers.get("x-act-as-user"), scope)
+
+
+async def owner_as(services: Services, caller: Caller, act_as: str | None, scope: Scope) -> Owner:
+    """Whose things a caller means, who may act for a user. Raises `Forbidden`, `InvalidRequest`."""
     if caller.tenant is None:
         raise Forbidden(
             "this takes a tenant's or a user's key", hint="make one with POST /api/v2/tenants/{id}/api-keys"
         )
-    act_as = request.headers.get("x-act-as-user")
     owner = Owner(caller, caller.tenant, caller.user)
     if act_as:
         if caller.kind is not KeyKind.TENANT:

@@ -17,6 +17,7 @@ from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.images import Images
+from orchestrator.services.inside import Inside
 from orchestrator.services.inspection import Inspection
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
@@ -43,6 +44,7 @@ class Services:
     admission: Admission
     holding: Holding
     inspection: Inspection
+    inside: Inside
     feed: EventFeed
     transcript: Transcript
     files: Files

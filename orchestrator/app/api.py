@@ -23,6 +23,8 @@ from orchestrator.api import (
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
 from orchestrator.facades import missing
+from orchestrator.facades.agent_server import conversations as agent_server
+from orchestrator.facades.agent_server import settings as agent_server_settings
 from orchestrator.facades.app_conversations import conversations as app_conversations
 from orchestrator.facades.app_conversations import events as app_events
 from orchestrator.facades.dialect import Dialects
@@ -40,7 +42,7 @@ def build(services: Services) -> FastAPI:
         app.include_router(module.router)
     for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, files, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
-    for facade in (configuration, v0, app_conversations, app_events, missing):
+    for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, missing):
         app.include_router(facade.router)
     problems.install(app)
     app.add_middleware(Dialects)

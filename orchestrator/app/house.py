@@ -63,6 +63,7 @@ from orchestrator.services.hook_delivery import HookDelivery, Sender
 from orchestrator.services.hook_delivery import Policy as HookPolicy
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.images import Images
+from orchestrator.services.inside import Inside
 from orchestrator.services.inspection import Inspection
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
@@ -394,6 +395,7 @@ async def _furnish(
         admission=admission,
         holding=Holding(store.inbox, idleness, admission, clock),
         inspection=Inspection(driver, effective, keys),
+        inside=Inside(clients, keys),
         feed=feed,
         transcript=Transcript(events),
         files=Files(conversations, keys, Streams(), arrivals, activity.touch),

@@ -22,11 +22,13 @@ import uvicorn
 
 from orchestrator.api import runtime_facing
 from orchestrator.app import api, listening, ports
+from orchestrator.app.claims import claims_of
 from orchestrator.app.house import House, open_house
 from orchestrator.app.state_watch import keep_running
 from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Prunable
+from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.ports import listen_for_runtime
 from orchestrator.proxy.protocol import front_protocol
@@ -99,7 +101,8 @@ async def serve(settings: OrchestratorSettings, ready: Ready) -> None:
 
 
 async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: str, house: House, ready: Ready) -> None:
-    front = _front(settings, house)
+    claims = claims_of(house)
+    front = _front(settings, house, claims)
     config = uvicorn.Config(
         api.build(house.services),
         http=front_protocol(front),
@@ -142,6 +145,7 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             if house.facing is not None:
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             tasks.start_soon(house.health.run)
+            tasks.start_soon(claims.watch, front.upstreams.all_open)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             await server.serve(sockets=[listener])
@@ -167,13 +171,13 @@ async def _reopen_ports(house: House) -> None:
         return
 
 
-def _front(settings: OrchestratorSettings, house: House) -> FrontContext:
+def _front(settings: OrchestratorSettings, house: House, claims: ClaimRoutes) -> FrontContext:
     front = FrontContext(
-        resolve=house.routes.resolve,
-        known=house.routes.known,
-        invalidate=house.routes.invalidate,
+        resolve=claims.resolve,
+        known=claims.known,
+        invalidate=claims.invalidate,
         touch=lambda route: house.activity.touch(route.tenant, route.conversation),
-        wake=house.wake,
+        wake=claims.wake,
         domain=settings.domain,
     )
     house.routes.subscribe(front.recheck)

@@ -110,6 +110,10 @@ class Upstreams:
         """What is open towards `runtime` now."""
         return tuple(self._open.get(runtime, ()))
 
+    def all_open(self) -> list[RouteUser]:
+        """What is open towards any runtime now."""
+        return [user for users in self._open.values() for user in users]
+
     def in_use(self) -> set[tuple[TenantId, ConversationId]]:
         """The conversations towards which a request or a socket is open now."""
         users = (user for users in self._open.values() for user in users)

@@ -211,7 +211,7 @@ class FrontProtocol(HttpToolsProtocol):
             raise _Stop from None
         if not head.websocket and self.parser.should_upgrade():
             self._declined = head.framing()
-        destination = self._routing.destination(head.target, head.host)
+        destination = self._routing.destination(head.target, head.host, head)
         if destination is None:
             self._to_application(head)
             return
@@ -325,7 +325,7 @@ class FrontProtocol(HttpToolsProtocol):
         if known is None:
             return False
         head, body = known
-        destination = self._routing.destination(head.target, head.host)
+        destination = self._routing.destination(head.target, head.host, head)
         if destination is None or len(head.target) > self._limits.target_bytes:
             return False
         exchange = self._exchange = Exchange(self, head, destination)

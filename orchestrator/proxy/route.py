@@ -20,6 +20,8 @@ class Route:
     port: int
     session_key_hash: str  #: SHA-256 hex of the key that clients hold
     inner_key: SecretText  #: what the runtime accepts; put in place of the client's
+    own_key_hash: str = ""  #: of a route that another key opens: that of the runtime's session key
+    claim: str = ""  #: by which it was opened so (`single_origin.Claim`)
 
     @cached_property
     def place(self) -> tuple[RuntimeId, int, str, int]:
@@ -47,8 +49,9 @@ class Route:
         return b"\r\n".join([*self.said_without_key, b"\r\n"])
 
     def leads_to(self, other: "Route") -> bool:
-        """Whether both mean the same runtime of the same generation at the same place, opened by the same key."""
-        return self.place == other.place and self.session_key_hash == other.session_key_hash
+        """Whether both mean the same runtime of the same generation at the same place, with the same session key."""
+        own, others = (route.own_key_hash or route.session_key_hash for route in (self, other))
+        return self.place == other.place and own == others
 
 
 @dataclass(frozen=True)

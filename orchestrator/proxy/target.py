@@ -13,6 +13,16 @@ from urllib.parse import unquote_to_bytes
 
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.ids import RuntimeId, parse_uuid
+from orchestrator.proxy.head import Head
+from orchestrator.proxy.single_origin import (
+    Place,
+    is_agent_servers,
+    is_for_any_runtime,
+    keys_in,
+    place_of,
+    runtime_by_key,
+)
+from orchestrator.security.session_keys import runtime_of
 
 PREFIX = b"/runtimes/"
 #: Paths that every client polls before it has a key (outer-api.md 6). Exact, so that no encoding opens another one.
@@ -26,11 +36,18 @@ class Destination(NamedTuple):
     runtime: RuntimeId | None
     target: bytes
     prefix: bytes = b""  #: what path routing cut off, to be put back into redirects
+    place: Place | None = None  #: of a socket whose key is still to come: what of the key's owner's it is for
 
     @property
     def path(self) -> bytes:
         """The target without its query, still encoded."""
         return self.target.partition(b"?")[0]
+
+    def opened_by(self, key: bytes, head: Head) -> "Destination":
+        """The same once the key is known."""
+        if self.place is None:
+            return self
+        return self._replace(runtime=runtime_by_key(key, self.place, head.get(b"x-act-as-user")), place=None)
 
 
 @dataclass(frozen=True)
@@ -40,8 +57,9 @@ class Routing:
     domain: str | None = None
     fixed: RuntimeId | None = None
 
-    def destination(self, target: bytes, host: bytes) -> Destination | None:
-        """Where a request goes, None for the API. An origin of a runtime (its port or its host) is wholly its own."""
+    def destination(self, target: bytes, host: bytes, head: Head | None = None) -> Destination | None:
+        """Where a request goes, None for the API. An origin of a runtime (its port or its host) is wholly its own. With
+        its `head`, what an agent server's client sends to the API's own origin finds its runtime as well."""
         if self.fixed is not None:
             return Destination(self.fixed, target)
         if self.domain is not None:
@@ -50,7 +68,7 @@ class Routing:
                 return Destination(by_host, target)
         if target.startswith(PREFIX):
             return _by_path(target)
-        return None
+        return _by_key(target, head) if head is not None and is_agent_servers(head) else None
 
 
 def leads_to_init(path: bytes) -> bool:
@@ -81,6 +99,21 @@ def without_session_key(target: bytes) -> tuple[bytes, list[bytes]]:
     if not keys:
         return target, keys
     return path + (mark + b"&".join(kept) if kept else b""), keys
+
+
+def _by_key(target: bytes, head: Head) -> Destination | None:
+    path, _, query = target.partition(b"?")
+    key = head.session_key
+    if key is None and query:  # of a socket
+        key = next(iter(keys_in(query)), None)
+    named = runtime_of(key.decode("latin-1")) if key is not None and is_for_any_runtime(path) else None
+    if named is not None:
+        return Destination(named, target)
+    place = place_of(head, path)
+    if place is None:
+        return None
+    there = Destination(None, target, place=place)
+    return there if key is None else there.opened_by(key, head)
 
 
 def _by_path(target: bytes) -> Destination:

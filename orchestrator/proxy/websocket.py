@@ -153,6 +153,9 @@ class SocketOpening:
         target, keys = without_session_key(self._destination.target)
         if self._head.session_key is not None:
             keys.append(self._head.session_key)
+        if self._destination.place is not None:  # whose it is, the first frame says
+            await self._open_by_first_frame(None, target)
+            return
         found = await self._find()
         if keys:
             await self._open_with_keys(found, target, keys)
@@ -186,7 +189,19 @@ class SocketOpening:
         self._front.transport.write(b"\r\n".join(head) + b"\r\n\r\n")
         self._splice(route, connection, early)
 
-    async def _open_by_first_frame(self, found: Route | Unavailable, target: bytes) -> None:
+    async def _found_by(self, key: bytes) -> Route | Unavailable:
+        """What the holder of this key means. Raises `_Closed`."""
+        self._destination = self._destination.opened_by(key, self._head)
+        try:
+            return await self._find()
+        except Refused as refused:
+            if refused.refusal.status in (401, 403):
+                raise _Closed(frames.AUTHENTICATION_FAILED, "Authentication failed") from None
+            if refused.refusal.status == 404:
+                raise _Closed(frames.NOT_FOUND, "Conversation not found") from None
+            raise
+
+    async def _open_by_first_frame(self, found: Route | Unavailable | None, target: bytes) -> None:
         waiting, address = self._context.waiting_sockets, self._front.address
         if waiting[address] >= self._context.limits.unauthenticated_sockets:
             raise Refused(answers.unavailable("Too many sockets have not sent their key yet.", 5))
@@ -198,6 +213,8 @@ class SocketOpening:
             waiting[address] -= 1
             if not waiting[address]:
                 del waiting[address]
+        if found is None:
+            found = await self._found_by(key)
         if not opens(key, found.session_key_hash or ""):
             raise _Closed(frames.AUTHENTICATION_FAILED, "Authentication failed")
         self._front.hold_request(True)
