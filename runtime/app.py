@@ -67,10 +67,10 @@ _prepared: list[FastAPI] = []
 KEYED = (
     older,
     settings,
-    conversations,
-    events,
     secrets,
     digests,
+    conversations,
+    events,
     control,
     branches,
     goals,
@@ -183,11 +183,18 @@ async def _lifespan(app: FastAPI) -> AsyncIterator[None]:
         await state.stop()
 
 
+def _load_webhooks() -> None:
+    import_module("runtime.webhooks.service")
+    from runtime.webhooks.sender import load  # not before, for those that have no webhooks
+
+    load()
+
+
 async def _work_ahead(app: FastAPI, state: RuntimeState) -> None:
     """A dormant runtime that nobody binds is a spare: it does now, once, what whoever claims it would wait for."""
     await asyncio.sleep(SPARE_AFTER_SECONDS)
     if state.stage is Stage.DORMANT:
-        await asyncio.to_thread(import_module, "runtime.webhooks.service")
+        await asyncio.to_thread(_load_webhooks)  # every runtime of an orchestrator has one
     for _ in parsers(app):
         if state.stage is not Stage.DORMANT:
             return

@@ -135,10 +135,11 @@ class Parts:
 class RuntimeState:
     """The runtime's parts and stage. Properties that need a live runtime raise Dormant in one that is not."""
 
-    def __init__(self, settings: RuntimeSettings, *, init_key: InitKey | None = None, asks_models: bool = True) -> None:
-        """Without `asks_models` the library for models is left alone: not imported, and its connections not closed."""
+    def __init__(self, settings: RuntimeSettings, *, init_key: InitKey | None = None, rehearsing: bool = False) -> None:
+        """One that is `rehearsing` asks nobody: the library for models is left alone, neither imported nor its
+        connections closed, and what receivers of webhooks would be told is dropped."""
         self.settings = settings
-        self._asks_models = asks_models
+        self._rehearsing = rehearsing
         self.session_keys = SessionKeys(settings.session_api_keys)
         self.init_key = init_key
         self.init_error: str | None = None
@@ -234,10 +235,8 @@ class RuntimeState:
         """Open the stores and start the conversations. Raises what they raise, and StaleFence where a holder with a
         higher fence has been here before; then there is nothing half-open."""
         self.stage = Stage.INITIALIZING
-        parts = await asyncio.to_thread(_open, settings, asks_models=self._asks_models)
+        parts = await asyncio.to_thread(_opened, settings, fence, rehearsing=self._rehearsing)
         try:
-            if fence is not None:
-                await asyncio.to_thread(parts.fence.admit, fence)
             await parts.conversations.start()
             await parts.commands.open()
         except BaseException:
@@ -289,7 +288,15 @@ class RuntimeState:
             await self._parts.conversations.stop()
 
 
-def _open(settings: RuntimeSettings, *, asks_models: bool) -> Parts:
+def _opened(settings: RuntimeSettings, fence: str | None, *, rehearsing: bool) -> Parts:
+    """In one thread, because each change of threads is waited for. Raises OSError, StaleFence."""
+    parts = _open(settings, rehearsing=rehearsing)
+    if fence is not None:
+        parts.fence.admit(fence)
+    return parts
+
+
+def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
     directory = private_directory(settings.persistence_dir)
     private_directory(settings.conversations_path)  # a start that fails is told; a conversation that fails comes late
     cipher = Cipher(settings.secret_key, settings.previous_secret_keys)
@@ -297,7 +304,7 @@ def _open(settings: RuntimeSettings, *, asks_models: bool) -> Parts:
     secret_store = SecretStore(directory, cipher)
     git_providers = GitProviderStore(directory, cipher)
     profiles = ProfileStore(directory, cipher)
-    webhooks = _webhooks(settings)
+    webhooks = _webhooks(settings, rehearsing=rehearsing)
     conversations = ConversationService(
         settings=settings,
         cipher=cipher,
@@ -306,7 +313,7 @@ def _open(settings: RuntimeSettings, *, asks_models: bool) -> Parts:
         git_providers=git_providers,
         profiles=profiles,
         outward=webhooks,
-        asks_models=asks_models,
+        asks_models=not rehearsing,
     )
     if webhooks is not None:
         webhooks.attach(conversations)
@@ -337,12 +344,13 @@ def _open(settings: RuntimeSettings, *, asks_models: bool) -> Parts:
     )
 
 
-def _webhooks(settings: RuntimeSettings) -> "Webhooks | None":
+def _webhooks(settings: RuntimeSettings, *, rehearsing: bool) -> "Webhooks | None":
     if not settings.webhooks:
         return None
-    from runtime.webhooks.service import Webhooks  # most runtimes have none, and need not know how it is done
+    from runtime.webhooks.sender import Dropping, Sender  # most runtimes have none, and need not know how it is done
+    from runtime.webhooks.service import Webhooks
 
-    return Webhooks(settings)
+    return Webhooks(settings, sender=Dropping if rehearsing else Sender)
 
 
 def _own_folders(settings: RuntimeSettings) -> list[Path]:

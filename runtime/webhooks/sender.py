@@ -1,7 +1,7 @@
 """One HTTP post to one receiver: bounded in time and in what is read of the answer, never redirected.
 
 The client library is imported when the first thing is to be sent, in a thread, so that a runtime without webhooks never
-pays for it. Knows nothing of events.
+pays for it; a spare and a zygote `load` it ahead of time. Knows nothing of events.
 """
 
 from __future__ import annotations
@@ -17,11 +17,13 @@ from typing import TYPE_CHECKING
 from pydantic import SecretStr
 
 from runtime.webhooks.configuration import Webhook
-from runtime.webhooks.outcome import Outcome, Verdict, of_answer
+from runtime.webhooks.outcome import DELIVERED, Outcome, Verdict, of_answer
 
 if TYPE_CHECKING:
     import httpx
 
+#: the library, and what it imports by itself only when it makes its first connection
+_LIBRARY = ("httpx", "httpcore")
 #: for the whole exchange, as the contract has it
 TIMEOUT_SECONDS = 30.0
 #: of an answer that nobody reads; more ends the connection
@@ -37,6 +39,12 @@ class Parcel:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
+def load() -> None:
+    """Import all that a post needs. Blocks for a tenth of a second, the first time."""
+    for name in _LIBRARY:
+        import_module(name)
+
+
 class Sender:
     """Posts to one receiver, with what only it may know in the headers."""
 
@@ -50,7 +58,7 @@ class Sender:
     async def post(self, parcel: Parcel) -> Outcome:
         """Send it once. Raises nothing but CancelledError; then it may have arrived."""
         if self._transport is None:
-            await asyncio.to_thread(import_module, "httpx")
+            await asyncio.to_thread(load)
         import httpx
 
         try:
@@ -97,6 +105,14 @@ class Sender:
             if self._transport is None:
                 self._transport = await asyncio.to_thread(_transport, secure=self._webhook.base_url.startswith("https"))
             return self._transport
+
+
+class Dropping(Sender):
+    """Sends nothing to anybody, and says that all of it arrived: for a rehearsal."""
+
+    async def post(self, parcel: Parcel) -> Outcome:
+        self._headers(parcel)
+        return DELIVERED
 
 
 def _transport(*, secure: bool) -> httpx.AsyncHTTPTransport:

@@ -51,11 +51,11 @@ class Webhooks:
 
     hears = True
 
-    def __init__(self, settings: RuntimeSettings) -> None:
+    def __init__(self, settings: RuntimeSettings, *, sender: type[Sender] = Sender) -> None:
         headers = {} if settings.generation is None else {"x-nestor-generation": str(settings.generation)}
         session_key = settings.session_api_keys[0] if settings.session_api_keys else None
         self._receivers = [
-            Receiver(webhook, Sender(webhook, session_key=session_key), headers=headers)
+            Receiver(webhook, sender(webhook, session_key=session_key), headers=headers)
             for webhook in settings.webhooks
         ]
         self._shelf = Shelf(settings.conversations_path)

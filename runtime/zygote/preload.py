@@ -14,6 +14,7 @@ from importlib import resources
 from runtime import framework, logs  # noqa: F401 - ahead of all that imports the framework
 from runtime.agent import llm
 from runtime.app import prepare
+from runtime.webhooks import sender
 
 
 def names() -> list[str]:
@@ -27,6 +28,7 @@ def preload() -> list[str]:
     gc.disable()  # collections would touch, and so copy, what is to be shared
     llm.load()
     importlib.import_module("runtime.webhooks.service")  # every runtime of an orchestrator asks for it at its init
+    sender.load()  # and for this a moment later
     missing = []
     for name in names():
         try:
