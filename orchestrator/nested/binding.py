@@ -12,7 +12,7 @@ import importlib.metadata
 import json
 import re
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from types import TracebackType
 from typing import Any, Self
 
@@ -89,12 +89,24 @@ class OneConnection:
 
 
 Connect = Callable[[str], OneConnection]
+#: returns when the runtime may be told
+Permitted = Callable[[], Awaitable[None]]
+
+
+async def at_once() -> None:
+    """Where nothing is waited for."""
 
 
 async def bind(
-    connect: Connect, origin: str, init_key: SecretText, headers: Mapping[str, str], body: Mapping[str, Any]
+    connect: Connect,
+    origin: str,
+    init_key: SecretText,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    *,
+    permitted: Permitted = at_once,
 ) -> None:
-    """Tell a dormant runtime its keys, once it has proved itself.
+    """Tell a dormant runtime its keys, once it has proved itself and `permitted` has returned.
 
     A lost connection makes all of the proof begin again on another one, at most `TRIES` times within `SECONDS`. Raises
     `Impostor` for whoever cannot prove itself, `NotDormant` where it says that it was bound before, `Refused`, and
@@ -102,7 +114,7 @@ async def bind(
     """
     try:
         with anyio.fail_after(SECONDS):
-            await _bind(connect, origin, init_key, headers, body)
+            await _bind(connect, origin, init_key, headers, body, permitted)
     except TimeoutError as exc:
         raise RuntimeUnreachable(f"{PATH}: the runtime was not bound within {SECONDS:.0f} seconds") from exc
 
@@ -116,7 +128,12 @@ async def says_dormant(connect: Connect, origin: str) -> bool:
 
 
 async def _bind(
-    connect: Connect, origin: str, init_key: SecretText, headers: Mapping[str, str], body: Mapping[str, Any]
+    connect: Connect,
+    origin: str,
+    init_key: SecretText,
+    headers: Mapping[str, str],
+    body: Mapping[str, Any],
+    permitted: Permitted,
 ) -> None:
     content = json.dumps(body).encode()
     told = False
@@ -124,6 +141,7 @@ async def _bind(
         async with connect(origin) as connection:
             try:
                 proof = await _proven(connection, init_key, content)
+                await permitted()
                 if connection.is_lost:
                     continue
                 told = True

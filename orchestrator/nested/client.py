@@ -6,6 +6,7 @@ runtime said in its own closed words. Bodies of ours never enter an error.
 
 import re
 import ssl
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import httpx
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.binding import PATH, Connect, OneConnection, bind, says_dormant
+from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
 from orchestrator.security.connecting import Transport
 from orchestrator.telemetry import metrics
@@ -80,11 +81,23 @@ class RuntimeClient:
                 return
             await anyio.sleep(_POLL_SECONDS)
 
-    async def init(self, init_key: SecretText, body: Mapping[str, Any]) -> None:
-        """Bind a dormant runtime, which proves before and on the same connection that it knows the init key. Raises
-        `Impostor`; `NotDormant` when it says that it was bound before; see `binding.bind`."""
-        with _measured("POST", PATH):  # and what is asked before it
-            await bind(self._connect, self._origin, init_key, self._guards, body)
+    async def init(self, init_key: SecretText, body: Mapping[str, Any], *, permitted: Permitted = at_once) -> None:
+        """Bind a dormant runtime, which proves before and on the same connection that it knows the init key, and is
+        told nothing before `permitted` returns. Raises `Impostor`; `NotDormant` when it says that it was bound before;
+        see `binding.bind`."""
+        began, waited = time.perf_counter(), 0.0
+
+        async def waiting() -> None:
+            nonlocal waited
+            asked = time.perf_counter()
+            await permitted()
+            waited += time.perf_counter() - asked
+
+        try:
+            await bind(self._connect, self._origin, init_key, self._guards, body, permitted=waiting)
+        finally:  # with what is asked before it, and without what was waited for
+            took = time.perf_counter() - began - waited
+            metrics.RUNTIME_CALL_SECONDS.labels(f"POST {PATH}").observe(took)
 
     async def wait_dormant(self) -> None:
         """Until it says that it waits to be bound. Ends only by the caller's deadline."""

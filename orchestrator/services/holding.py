@@ -1,7 +1,8 @@
 """What holds a conversation now, and what the clock will do to it: for showing.
 
 The agent is asked at most every two seconds for a conversation, and for one second: whoever polls a record does not
-load its runtime, and a runtime that is slow on purpose does not hold the answer up.
+load its runtime, and a runtime that is slow on purpose does not hold the answer up. Nor is it asked in the first two
+seconds of a runtime, whose agent rested when it was made: whoever waits for a start does not wait for that question.
 """
 
 import enum
@@ -77,6 +78,9 @@ class Holding:
 
     async def _agent_runs(self, conversation: Conversation) -> bool:
         place, now = (conversation.tenant, conversation.id), self._clock.monotonic()
+        started = conversation.runtime.started_at if conversation.runtime is not None else None
+        if started is not None and (self._clock.now() - started).total_seconds() < _ASKED_EVERY:
+            return False
         asked_at, answer = self._asked.get(place, (now - _ASKED_EVERY, False))
         if now - asked_at < _ASKED_EVERY:
             return answer

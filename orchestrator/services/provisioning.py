@@ -136,6 +136,7 @@ class Provisioning:
     told: str = ""  #: whether a spare was claimed, and if not why, for the operation
     generation_pushed: str = ""  #: of the configuration, read before its first call
     bundle: wire.Bundle | None = None  #: what it is configured with, from the first call of these to the commit point
+    is_read: bool = False  #: the bundle was read ahead of its first call
     held: Held | None = None
     seen: Seen | None = None  #: what the runtime says of its configuration, before anybody else can change it
     #: one client for all calls of the start; None: one for each
@@ -375,11 +376,20 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
     await start.store(advance_to(start, Phase.CONFIGURING))
 
 
-async def push_settings(start: Provisioning) -> None:
-    """First of the three: the runtime refuses the rest before it."""
+async def read_configuration(start: Provisioning) -> None:
+    """What the runtime is to be configured with, and of which generation it is: that first, so that a change in
+    between is pushed once more instead of not at all."""
     tenant, user = start.conversation.tenant, start.conversation.user
     start.generation_pushed = await start.house.generation(tenant, user)
-    bundle = start.bundle = await start.house.effective.bundle(tenant, user, own=start.conversation)
+    start.bundle = await start.house.effective.bundle(tenant, user, own=start.conversation)
+    start.is_read = True
+
+
+async def push_settings(start: Provisioning) -> None:
+    """First of the three: the runtime refuses the rest before it."""
+    if not start.is_read:
+        await read_configuration(start)
+    start.is_read, bundle = False, made(start.bundle)  # a second try reads it anew
     await permit(start.house, start.conversation, made(start.endpoint), bundle)
     async with client_of(start) as client:
         if made(start.endpoint).stock:

@@ -1,19 +1,21 @@
 """The step of a start that may make the next five needless: a spare of the warm pool is claimed and told its keys.
 
 It is the first step where there is a pool, and never fails a start: for a miss, and for a spare that does not take its
-keys, the start goes on cold in the same saga. Whose the spare is, is stored and in the journal before anything is sent
-to it; its storage becomes the conversation's.
+keys, the start goes on cold in the same saga. Whose the spare is, is stored and in the journal before it is told
+anything: meanwhile it is asked for its proof, and what it will be configured with is read. Its storage becomes the
+conversation's.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 import anyio
 import structlog
 
-from orchestrator.domain.conversation import Phase, advance
-from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.conversation import Phase, RuntimeRecord, advance
+from orchestrator.domain.errors import NestorError, RuntimeUnreachable
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.nested.refusals import Impostor, NotDormant, Refused
 from orchestrator.services.pool import Taken, WarmPool
@@ -25,6 +27,7 @@ from orchestrator.services.provisioning import (
     client_of,
     init_body,
     made,
+    read_configuration,
 )
 from orchestrator.services.saga import Step
 from orchestrator.telemetry import metrics
@@ -58,16 +61,11 @@ async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
     """Write down whose it is, and then tell it. Answers what is told of that."""
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     bound = replace(runtime, spare=taken.name, volume=taken.volume)
-    await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
-    await start.house.archived(start.conversation.tenant)
     start.handle, start.endpoint, start.init_key = taken.handle, taken.endpoint, taken.init_key
-    try:
-        with anyio.fail_after(_INIT_SECONDS):
-            async with client_of(start) as client:
-                await client.init(taken.init_key, await init_body(start, start.keys))
-    except (RuntimeUnreachable, Refused, Impostor, TimeoutError) as exc:
-        log.warning("spare.not_bound", name=taken.name, problem=type(exc).__name__)
-        if isinstance(exc, NotDormant):
+    problem = await _told(start, bound, await init_body(start, start.keys))
+    if problem is not None:
+        log.warning("spare.not_bound", name=taken.name, problem=type(problem).__name__)
+        if isinstance(problem, NotDormant):
             await pool.set_aside(taken.name)
         else:  # it may have been told: nobody else gets it
             await pool.remove(taken.name, fence=start.lease.fence)
@@ -78,6 +76,51 @@ async def _bound(start: Provisioning, pool: WarmPool, taken: Taken) -> str:
         return NOT_TAKEN
     start.warm, start.init_key = True, None
     return HIT
+
+
+async def _told(start: Provisioning, bound: RuntimeRecord, body: Mapping[str, Any]) -> Exception | None:
+    """Store whose it is, and tell it when that is done; why it does not know it, if so. Raises what storing raises, and
+    then it was told nothing."""
+    stored = anyio.Event()
+    told: list[Exception | None] = []
+
+    async def tell() -> None:
+        told.append(await _init(start, body, stored))
+
+    async def read_ahead() -> None:
+        with suppress(NestorError):  # the step that needs it reads it itself, and tells what is wrong
+            await read_configuration(start)
+
+    failures: list[Exception] = []
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(tell)
+        tasks.start_soon(read_ahead)
+        try:
+            await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
+            await start.house.archived(start.conversation.tenant)
+            stored.set()
+        except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
+            failures.append(exc)
+            tasks.cancel_scope.cancel()
+    if failures:
+        raise failures[0]
+    return told[0]
+
+
+async def _init(start: Provisioning, body: Mapping[str, Any], stored: anyio.Event) -> Exception | None:
+    try:
+        with anyio.fail_after(_INIT_SECONDS) as patience:
+
+            async def permitted() -> None:
+                patience.deadline = float("inf")  # the journal's time is not the spare's
+                await stored.wait()
+                patience.deadline = anyio.current_time() + _INIT_SECONDS
+
+            async with client_of(start) as client:
+                await client.init(made(start.init_key), body, permitted=permitted)
+    except (RuntimeUnreachable, Refused, Impostor, TimeoutError) as exc:
+        return exc
+    return None
 
 
 async def give_spare_up(start: Provisioning, _note: str) -> None:

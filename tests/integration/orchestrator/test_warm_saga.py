@@ -1,7 +1,7 @@
 """The generic tests of a saga, over the real steps with a spare: every step twice, a failure at every step, every undo
 twice; and a replica that dies at each of its calls, before it and behind it, after which another one goes on."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,8 +13,11 @@ from support.records import a_conversation
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, advance
+from orchestrator.domain.errors import StoreUnavailable
+from orchestrator.domain.ids import TenantId
 from orchestrator.domain.spares import Stock
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.nested.binding import OneConnection
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services import saga
@@ -174,6 +177,41 @@ async def test_all_calls_of_a_start_go_through_one_client(world: World, warm: bo
         await world.run(start)
         assert (clients.made, clients.open_now, start.warm) == (1, 1, warm)
     assert clients.open_now == 0
+
+
+@pytest.mark.parametrize("is_lost", [False, True])
+async def test_a_spare_is_told_nothing_before_the_journal_knows_whose_it_is(world: World, is_lost: bool) -> None:
+    """Its proof is asked for meanwhile."""
+    happened: list[str] = []
+    proven = anyio.Event()
+
+    class Noted(OneConnection):
+        async def ask(self, method: str, headers: Mapping[str, str], content: bytes = b"") -> tuple[int, bytes]:
+            happened.append(method)
+            answer = await super().ask(method, headers, content)
+            proven.set()
+            return answer
+
+    async def archived(_tenant: TenantId) -> None:
+        with anyio.fail_after(30):
+            await proven.wait()
+        happened.append("archived")
+        if is_lost:
+            raise StoreUnavailable("the journal is full")
+
+    await world.filled()
+    conversation = await world.store.conversations.create(a_conversation())
+    house = replace(world.house(), archived=archived, clients=RuntimeClients(connect=Noted))
+    start = await world.begun(house, conversation)
+    if not is_lost:
+        await world.run(start)
+        assert (happened, start.warm) == (["GET", "archived", "POST"], True)
+        return
+    with pytest.raises(StepFailed) as failed:
+        await world.run(start)
+    assert isinstance(failed.value.cause, StoreUnavailable)
+    assert happened == ["GET", "archived"]
+    await world.nothing_else(but=set())
 
 
 @pytest.mark.parametrize("fail_at", NAMES)
