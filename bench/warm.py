@@ -11,7 +11,12 @@ full, one after the other. Told are medians of
     cpu      what the orchestrator, its state server, zygote and runtimes used of the processors until then; containers
              are not in it
     posts    the calls of the same start that bind and configure its runtime, as its orchestrator measured them
-             (`nestor_runtime_call_seconds`): no start can be shorter
+             (`nestor_runtime_call_seconds`), without what they wait for
+
+A spare is judged beside a cold start: one that executes a program and imports what it needs. Where runtimes are forked,
+the start without a spare is warm itself, because the zygote has done both before anybody asked: such a start is told,
+as `forked`, and the ratio to it, but judged is a spare of a zygote beside the start that neither has one, which is
+`executed` of the same run (it is measured too where `forked` is asked for), and beside its own POSTs.
 
 With containers also: what the engine was asked between the claim and ready, and how long a conversation that policy
 paused takes from a message to ready (`wake`, beside the `request` of a cold start).
@@ -193,10 +198,14 @@ def measured(kinds: Sequence[str], rounds: int, image: str) -> Iterator[dict[str
         yield {kind: (sides[2 * at].into, sides[2 * at + 1].into) for at, kind in enumerate(kinds)}
 
 
-def report(kind: str, cold: Measured, warm: Measured) -> bool:
-    """Print its rows. Whether a limit was missed."""
+def report(kind: str, cold: Measured, warm: Measured, executed: Measured | None = None) -> bool:
+    """Print its rows. Whether a limit was missed. `executed` is the cold start that a forked spare is judged by."""
     missed = False
-    of_cold = TO_COLD_CONTAINERS if kind == "containers" else TO_COLD if kind != "fake" else None
+    of_cold = TO_COLD_CONTAINERS if kind == "containers" else None if kind in ("fake", "forked") else TO_COLD
+    if executed is not None:
+        ratio, missed = shown(warm.median("steps") / executed.median("steps"), TO_COLD)
+        print(f"{kind:10} a spare of a zygote beside a start that executes and imports: ratio {ratio}")
+        print(f"{kind:10} beside a fork of that zygote, which is a warm start itself, and has no limit:")
     for what, limit in (("steps", of_cold), ("request", None), ("cpu", None), ("posts", None)):
         ratio, above = shown(warm.median(what) / cold.median(what), limit)
         missed = missed or above
@@ -242,9 +251,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     kinds = options.kinds.split(",")
     if unknown := set(kinds) - set(KINDS):
         parser.error(f"unknown kinds: {', '.join(sorted(unknown))}")
+    if "forked" in kinds and "executed" not in kinds:
+        kinds.insert(0, "executed")
     with measured(kinds, options.rounds, options.image) as found:
         print(f"rounds {options.rounds}, medians; load {os.getloadavg()[0]:.1f} on {os.cpu_count()} processors")
-        missed = [report(kind, cold, warm) for kind, (cold, warm) in found.items()]
+        imports = found["executed"][0] if "executed" in found else None
+        missed = [
+            report(kind, cold, warm, imports if kind == "forked" else None) for kind, (cold, warm) in found.items()
+        ]
         if options.json:
             raw = {kind: {"cold": vars(cold), "warm": vars(warm)} for kind, (cold, warm) in found.items()}
             options.json.write_text(json.dumps(raw, indent=1))
