@@ -135,12 +135,15 @@ def doctor(
 def netguard(
     gateway: Annotated[str, typer.Option(help="The address that this machine has on the runtimes' bridge")],
     holds: Annotated[Path | None, typer.Option(help="A file that exists while the rules hold")] = None,
+    orchestrator: Annotated[
+        list[str] | None, typer.Option(help="The address on that bridge of one that is a container; may be repeated")
+    ] = None,
 ) -> None:
     """Hold the network rules of the runtimes' bridge for orchestrators that may not set them, and stay."""
     from orchestrator.app.netguard import guard
 
     settings = _loaded()
-    _guarded(lambda: guard(settings, gateway=gateway, holds=holds))
+    _guarded(lambda: guard(settings, gateway=gateway, holds=holds, orchestrators=orchestrator or ()))
 
 
 journal = typer.Typer(help="The journal of every accepted change: check it, restore from it.", no_args_is_help=True)

@@ -104,6 +104,9 @@ class OrchestratorSettings(BaseSettings):
     """Docker driver: comma list of required rows of the hardening report that may be missing although there are several
     tenants; `all` for whatever it is; `untried` to save the seconds that the report takes. Empty, because each keeps
     tenants apart."""
+    container: str | None = None
+    """Docker driver, orchestrator in a container that is on a bridge: name or id of that container. Default: found by
+    its host name, which is the engine's id of it unless somebody chose another."""
     data_volume: str | None = None
     """Docker driver, orchestrator in a container: the engine's volume that the data folder is on. Workspaces are
     folders of it then, so that they go when it goes."""

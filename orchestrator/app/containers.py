@@ -146,6 +146,7 @@ def docker_driver(settings: OrchestratorSettings, installation: str) -> Driver:
         stock=Dialect(settings.stock_start),
         doors=parse_doors(settings.runtime_reaches, variable="NESTOR_RUNTIME_REACHES"),
         outside=settings.network_rules == "outside",
+        container=settings.container,
     )
     return DockerDriver(
         settings.data_dir,

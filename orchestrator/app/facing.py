@@ -34,6 +34,7 @@ class Facing:
 
     listener: socket.socket
     url: str
+    told: bool = False  #: by the operator: then it is the address for all
 
     @property
     def address(self) -> tuple[str, int]:
@@ -41,13 +42,15 @@ class Facing:
         host, port = self.listener.getsockname()[:2]
         return str(host), int(port)
 
-    def webhook(self, conversation: Conversation) -> Mapping[str, Any] | None:
+    def webhook(self, conversation: Conversation, host: str | None = None) -> Mapping[str, Any] | None:
         """The receiver that the runtime of this conversation is given at its binding; none for a bare runtime, whose
-        conversations are its clients' own."""
+        conversations are its clients' own. `host` is under which it reaches this orchestrator, if that is not the
+        listener's own address."""
         if conversation.runtime is None or conversation.kind is Kind.RUNTIME:
             return None
+        url = self.url if host is None or self.told else f"http://{host}:{self.address[1]}"
         return {
-            "base_url": f"{self.url}/runtimes/{conversation.runtime.id}",
+            "base_url": f"{url}/runtimes/{conversation.runtime.id}",
             "name": "orchestrator",
             "send_session_key": True,
             "event_buffer_size": _BATCH_EVENTS,
@@ -107,8 +110,8 @@ def facing(settings: OrchestratorSettings, gateway: str | None) -> Iterator[Faci
     with listener:
         number = listener.getsockname()[1]
         remembered.write_text(f"{number}\n")
-        shown = f"[{host}]" if ":" in host else host
-        yield Facing(listener, (settings.runtime_facing_url or f"http://{shown}:{number}").rstrip("/"))
+        shown, told = f"[{host}]" if ":" in host else host, settings.runtime_facing_url
+        yield Facing(listener, (told or f"http://{shown}:{number}").rstrip("/"), told=told is not None)
 
 
 def _parted(address: str) -> tuple[str, int]:

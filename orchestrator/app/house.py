@@ -31,7 +31,7 @@ from orchestrator.domain.errors import Misconfigured, NestorError, NotFound, Sto
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import step_seconds
-from orchestrator.drivers.base import Dialect, Driver, Imaged, Spareable
+from orchestrator.drivers.base import Dialect, Driver, Endpoint, Faced, Imaged, Spareable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
@@ -171,7 +171,7 @@ async def open_house(
         outbound = Outbound(guard, seconds=settings.hook_seconds)
         stack.push_async_callback(outbound.close)
         place = await _place(driver)
-        facing = stack.enter_context(listen_facing(settings, place.get("gateway")))
+        facing = stack.enter_context(listen_facing(settings, place.pop("listen", None) or place.get("gateway")))
         isolation = Isolation(driver, settings.accepted)
         await isolation.establish(facing.address if facing is not None else None, store.tenants)
         fetching = settings.pull_images == "missing"
@@ -309,7 +309,7 @@ async def _furnish(
         withdraw=withdraw,
         archived=shipper.ship,
         generation=store.configuration.generation,
-        webhook=facing.webhook if facing is not None else lambda conversation: None,
+        webhook=_webhook_of(facing, driver),
         alive_seconds=min(60.0, settings.start_timeout / 2),
         step_seconds=step_seconds(settings.step_seconds),
         pool=pool,
@@ -518,11 +518,25 @@ async def driver_of(settings: OrchestratorSettings, installation: str) -> Driver
     return driver
 
 
-async def _place(driver: Driver) -> Mapping[str, str]:
-    """Where runtimes reach this machine, if that is another address than loopback; how they start, if there is more
-    than one way."""
+async def _place(driver: Driver) -> dict[str, str]:
+    """Where runtimes reach this machine, if that is another address than loopback; where to listen for them, if that is
+    yet another; how they start, if there is more than one way."""
     details = (await driver.fingerprint()).details
-    return {name: text for name in ("gateway", "starts") if (text := details.get(name))}
+    return {name: text for name in ("gateway", "listen", "starts") if (text := details.get(name))}
+
+
+def _webhook_of(
+    facing: Facing | None, driver: Driver
+) -> Callable[[Conversation, Endpoint | None], Mapping[str, Any] | None]:
+    """What a runtime is told of the runtime-facing listener."""
+
+    def webhook(conversation: Conversation, endpoint: Endpoint | None) -> Mapping[str, Any] | None:
+        if facing is None:
+            return None
+        known = driver.facing_host(endpoint) if isinstance(driver, Faced) and endpoint is not None else None
+        return facing.webhook(conversation, known)
+
+    return webhook
 
 
 @asynccontextmanager

@@ -12,6 +12,7 @@ import socket
 import struct
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
@@ -26,12 +27,17 @@ _PERIOD_SECONDS = 2.0
 _SIOCGIFADDR, _SIOCGIFNETMASK = 0x8915, 0x891B
 
 
-def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -> None:
-    """Until SIGTERM or SIGINT. `holds` is a file that exists while the rules do: for a health check.
+def guard(
+    settings: OrchestratorSettings, *, gateway: str, holds: Path | None, orchestrators: Sequence[str] = ()
+) -> None:
+    """Until SIGTERM or SIGINT. `holds` is a file that exists while the rules do: for a health check. `orchestrators`
+    are addresses on the bridge of those that are containers on it.
 
     Raises `Misconfigured` when no rule can be set here, or the settings name none to set.
     """
-    wall = _wall(settings)
+    wall, seats = _wall(settings), _seats(orchestrators)
+    if seats and wall.listener is not None:
+        wall = replace(wall, listener=None, seats_port=wall.listener.port)
     firewall = Firewall()
     trouble = firewall.trouble()
     if trouble is not None:
@@ -42,7 +48,7 @@ def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -
     bridge: str | None = None
     try:
         while True:
-            bridge = _tick(firewall, wall, gateway, bridge)
+            bridge = _tick(firewall, wall, gateway, bridge, seats)
             if holds is not None:
                 holds.touch() if bridge is not None else holds.unlink(missing_ok=True)
             if ended.wait(_PERIOD_SECONDS):
@@ -54,9 +60,10 @@ def guard(settings: OrchestratorSettings, *, gateway: str, holds: Path | None) -
             firewall.remove(bridge)
 
 
-def _tick(firewall: Firewall, wall: Wall, gateway: str, bridge: str | None) -> str | None:
+def _tick(firewall: Firewall, wall: Wall, gateway: str, bridge: str | None, seats: tuple[str, ...]) -> str | None:
     """The bridge whose rules hold now; None while there is none. One that is gone has its rules removed."""
     found = yard_at(gateway, proxied=wall.egress is Egress.ALLOW_LIST)
+    found = replace(found, seats=seats) if found is not None else None
     try:
         if bridge is not None and (found is None or found.bridge != bridge):
             firewall.remove(bridge)
@@ -67,6 +74,13 @@ def _tick(firewall: Firewall, wall: Wall, gateway: str, bridge: str | None) -> s
         log.error("netguard.failed", problem=exc.message, hint=exc.hint)
         return None
     return found.bridge if found is not None else None
+
+
+def _seats(addresses: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return tuple(sorted(str(ipaddress.IPv4Address(address)) for address in addresses))
+    except ValueError as exc:
+        raise Misconfigured(f"--orchestrator: {exc}", hint="an address on the bridge, such as 10.213.3.253") from None
 
 
 def _wall(settings: OrchestratorSettings) -> Wall:

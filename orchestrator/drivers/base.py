@@ -404,6 +404,16 @@ class Walled(Protocol):
 
 
 @runtime_checkable
+class Faced(Protocol):
+    """A driver whose runtimes do not all reach this orchestrator under the same address."""
+
+    def facing_host(self, endpoint: Endpoint) -> str | None:
+        """The address under which the runtime there reaches this orchestrator's runtime-facing listener; None where it
+        is the listener's own. Asks nobody."""
+        ...
+
+
+@runtime_checkable
 class Prunable(Protocol):
     """A driver whose volumes lie outside of the data folder, and so outlive one that is thrown away."""
 

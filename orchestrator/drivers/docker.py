@@ -16,7 +16,7 @@ import anyio
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers import docker_firewall, docker_images, docker_probe, docker_report
+from orchestrator.drivers import docker_images, docker_probe, docker_report, docker_seat
 from orchestrator.drivers.base import (
     MAKE_SPACE,
     NO_SPACE,
@@ -37,14 +37,16 @@ from orchestrator.drivers.base import (
     volume_of,
 )
 from orchestrator.drivers.calls import Calls
-from orchestrator.drivers.docker_cells import CellKind, Cells
+from orchestrator.drivers.docker_cells import CellKind, Cells, network_name
 from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
 from orchestrator.drivers.docker_events import hints
 from orchestrator.drivers.docker_fences import Fences
+from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_lifecycle import Lifecycle
 from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_report import Ground
 from orchestrator.drivers.docker_rules import Door, Egress, Wall
+from orchestrator.drivers.docker_seat import Myself, Seats
 from orchestrator.drivers.docker_spec import Hardening, image_of
 from orchestrator.drivers.docker_volumes import EngineVolumes, FolderVolumes, Volumes
 
@@ -63,6 +65,7 @@ class Choices:
     egress_image: str = "nestor-egress:latest"
     stock: Dialect = Dialect.DORMANT  #: how an image is started that is not ours
     outside: bool = False  #: the rules are set by another process (`nestor netguard`)
+    container: str | None = None  #: the one that this process runs in; None: found out
 
 
 NO_CHOICES = Choices()
@@ -75,7 +78,7 @@ _FEWEST_STARTS = 2
 
 class DockerDriver:
     """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`, `base.Gated`,
-    `base.Measurable`, `base.Imaged`. `folder` is the data
+    `base.Measurable`, `base.Imaged`, `base.Faced`. `folder` is the data
     folder; several drivers may use it at once.
 
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
@@ -118,6 +121,8 @@ class DockerDriver:
         self._hardening = choices.hardening
         self._info: Mapping[str, Any] = {}
         self._listener: Door | None = None
+        self._me: Myself | None = None
+        self._seats: Seats | None = None
         self._fences = Fences(self._folder / "docker")
         self._proxies = (
             Proxies(
@@ -204,6 +209,9 @@ class DockerDriver:
         door = Door.at(*listener) if listener is not None else None
         await self._in_thread(lambda: self._raise_wall(door), seconds=_LOOK_AROUND_SECONDS)
 
+    def facing_host(self, endpoint: Endpoint) -> str | None:
+        return self._seats.facing(endpoint.host) if self._seats is not None else None
+
     async def permit(self, endpoint: Endpoint, hosts: Sequence[str]) -> None:
         if self._proxies is not None:
             proxies = self._proxies
@@ -258,6 +266,7 @@ class DockerDriver:
         trouble = self._refused_choice()
         if trouble is not None:
             return Fingerprint(False, trouble)
+        self._take_place()
         network = self._cells.first()
         if network is None:
             return Fingerprint(
@@ -274,11 +283,21 @@ class DockerDriver:
             self._volumes = FolderVolumes(self._folder / "volumes", engine_path=at_engine / "volumes")
             if self._proxies is not None:
                 self._proxies.engine_path = at_engine / "docker" / "egress"
+        elif self._proxies is not None and self._me is not None:
+            found = self._me.engine_path(self._folder)
+            if found is None:
+                return Fingerprint(
+                    False,
+                    f"the data folder {self._folder} is inside Nestor's own container, where neither the forward proxy "
+                    "nor a next container finds it: mount a volume there",
+                )
+            self._proxies.engine_path = found / "docker" / "egress"
         details = {
             "engine": str(version.get("Version", "")),
             "network": network.name,
             "gateway": network.gateway,
             "image": self._image,
+            **({"listen": "0.0.0.0"} if self._seats is not None else {}),  # of its own container
         }
         return Fingerprint(usable=True, message=self.capabilities.isolation, details=details)
 
@@ -298,7 +317,22 @@ class DockerDriver:
         )
         return None
 
+    def _take_place(self) -> None:
+        """Find out whether this process is in a container of the engine; then it sits on the bridges itself."""
+        if self._seats is not None:
+            return
+        self._me = docker_seat.myself(self._engine, self._choices.container)
+        if self._me is not None:
+            self._seats = Seats(self._engine, self._me)
+            name = f"{network_name(self._installation)}-rules"
+            helper = Helper(self._engine, name=name, image=self._me.image, installation=self._installation)
+            self._cells.sit(self._seats, None if self._choices.outside else helper)
+
     def _raise_wall(self, listener: Door | None) -> None:
+        if listener is not None and self._seats is not None:
+            network = self._cells.first()
+            seat = self._seats.mine_on(network) if network is not None else None
+            listener = Door.at(seat, listener.port) if seat is not None else None
         self._listener = listener
         self._set_rules(listener)
         self._cells.raise_proxies()
@@ -306,9 +340,13 @@ class DockerDriver:
     def _set_rules(self, listener: Door | None) -> None:
         if self._choices.outside or self._cells.firewall.trouble() is not None:
             return  # the report says so
-        self._cells.raise_wall(
-            Wall(self._choices.egress, self._choices.doors, listener, name_servers=docker_firewall.name_servers())
-        )
+        servers = self._cells.firewall.name_servers()
+        wall = Wall(self._choices.egress, self._choices.doors, name_servers=servers)
+        if self._seats is not None:
+            wall = replace(wall, seats_port=listener.port if listener is not None else 0)
+        else:
+            wall = replace(wall, listener=listener)
+        self._cells.raise_wall(wall)
 
     def _report(self) -> Sequence[Row]:
         network = self._cells.first()

@@ -18,9 +18,11 @@ from orchestrator.drivers import docker_network, docker_proxy
 from orchestrator.drivers.base import OwnerLabels
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
+from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_network import Network, SubnetTaken
 from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
+from orchestrator.drivers.docker_seat import Seats, sits
 
 SHARED_RUNTIMES = 500
 _ROUTES = "/proc/net/route"
@@ -53,7 +55,9 @@ class Cells:
         proxies: Proxies | None = None,
     ) -> None:
         """`network` is one that somebody else made and keeps: then it is the only one. `proxies` are the way out of
-        runtimes that have no other."""
+        runtimes that have no other. Where the orchestrator is a container itself, `sit` comes next."""
+        self._seats: Seats | None = None
+        self._helper: Helper | None = None
         self._proxies = proxies
         self._engine = engine
         self._installation = installation
@@ -76,11 +80,19 @@ class Cells:
     def shared(self) -> bool:
         return self._kind is CellKind.SHARED
 
+    def sit(self, seats: Seats, helper: Helper | None) -> None:
+        """The orchestrator is a container: it takes a seat on each bridge, and rules are set by the helper, if not by
+        somebody else."""
+        self._seats, self._helper, self.firewall = seats, helper, Firewall(helper)
+
     def first(self) -> Network | None:
         """The first cell, made if it is ours and missing; None when the one that was named is not there."""
-        if self._given is not None:
-            return docker_network.find(self._engine, self._given)
-        return self._ensure("", self._subnet)
+        if self._given is None:
+            return self._ensure("", self._subnet)
+        found = docker_network.find(self._engine, self._given)
+        if found is not None and self._seats is not None:
+            self._seats.take(found)
+        return found
 
     def enter(self, labels: OwnerLabels) -> tuple[str, Mapping[str, str]]:
         """The name of the network for a runtime that is about to be made, behind the wall, and what the runtime is told
@@ -116,6 +128,8 @@ class Cells:
         """Set the rules of every cell, now and of those to come. Raises `DriverUnavailable`."""
         self._wall = wall
         for network in self._all():
+            if self._seats is not None:
+                self._seats.take(network)
             self.firewall.put(self._yard(network), wall)
 
     def raise_proxies(self) -> None:
@@ -128,12 +142,15 @@ class Cells:
         if network is None or self._proxies is None:
             return {}
         doors = self._wall.doors if self._wall is not None else ()
-        return docker_proxy.variables(network, [door.network.removesuffix("/32") for door in doors])
+        direct = [door.network.removesuffix("/32") for door in doors]
+        seat = self._seats.mine_on(network) if self._seats is not None else None
+        return docker_proxy.variables(network, [*direct, *([seat] if seat else [])])
 
     def mend(self) -> Sequence[str]:
         """Set what is missing, remove cells and rules that nobody uses; answers what was done, in words."""
         networks = self._all()
-        done = list(self._mend_rules(networks)) if self._wall is not None else []
+        done = list(self._mend_seats(self._seats, networks)) if self._seats is not None else []
+        done += list(self._mend_rules(networks)) if self._wall is not None else []
         if self._proxies is not None:
             for network in networks:
                 done += self._mend_proxy(self._proxies, network)
@@ -157,6 +174,8 @@ class Cells:
             return
         for network in docker_network.of_installation(self._engine, self._installation):
             self._remove(network)
+        if self._helper is not None and not self._all():
+            self._helper.remove()
 
     def _leave_given(self) -> None:
         network = docker_network.find(self._engine, self._given or "")
@@ -166,6 +185,16 @@ class Cells:
             self.firewall.remove(network.bridge)
         if self._proxies is not None:
             self._proxies.remove(network)
+        if self._seats is not None:
+            self._seats.give_up(network)
+        if self._helper is not None:
+            self._helper.remove()
+
+    @staticmethod
+    def _mend_seats(seats: Seats, networks: Sequence[Network]) -> Iterator[str]:
+        for network in networks:
+            if seats.take(network):
+                yield f"this container was not on network {network.name}"
 
     def _mend_proxy(self, proxies: Proxies, network: Network) -> Iterator[str]:
         if proxies.ensure(network):
@@ -208,6 +237,8 @@ class Cells:
         if known is None:
             known = self._make(key, name, subnet)
             fresh = True
+        if self._seats is not None and not self._seats.known(known):
+            self._seats.take(known)
         if self._wall is not None and not self.firewall.holds(self._yard(known)):
             self.firewall.put(self._yard(known), self._wall)
         if fresh and self._proxies is not None and key:  # the first cell has its own by `raise_proxies`
@@ -218,13 +249,16 @@ class Cells:
         made: dict[str, Any] = {"installation": self._installation, "bridge": self._bridge(key), "cell": key}
         if subnet is not None:
             return docker_network.ensure(self._engine, name, subnet=subnet, **made)
-        return make_in(self._engine, self._pool, name, length=_PREFIX_LENGTH[self._kind], **made)
+        machine = routes_in(self._helper.run("cat", _ROUTES).stdout) if self._helper is not None else None
+        return make_in(self._engine, self._pool, name, length=_PREFIX_LENGTH[self._kind], machine=machine, **made)
 
     def _remove(self, network: Network) -> None:
         if self._used(network):
             return
         if self._proxies is not None:
             self._proxies.remove(network)
+        if self._seats is not None:
+            self._seats.give_up(network)
         docker_network.remove(self._engine, network.name)
         if docker_network.find(self._engine, network.name) is None:
             self._crowd.pop(network.cell, None)
@@ -237,17 +271,18 @@ class Cells:
         return len(self._on(network))
 
     def _on(self, network: Network) -> Sequence[Mapping[str, Any]]:
-        """The containers on it, its own proxy apart."""
+        """The containers on it, its own proxy and orchestrators apart."""
         found = self._engine.ask(
             f"list what is on {network.name}",
             lambda client: client.containers(all=True, filters={"network": network.id}),
         )
-        return [one for one in found if docker_proxy.EGRESS not in (one.get("Labels") or {})]
+        return [one for one in found if docker_proxy.EGRESS not in (one.get("Labels") or {}) and not sits(one)]
 
     def _yard(self, network: Network) -> Yard:
+        seats = self._seats.of(network) if self._seats is not None else ()
         if self._proxies is None:
-            return Yard(network.bridge)
-        return Yard(network.bridge, docker_proxy.address_of(network), PROXY_PORT)
+            return Yard(network.bridge, seats=seats)
+        return Yard(network.bridge, docker_proxy.address_of(network), PROXY_PORT, seats)
 
     def _name(self, key: str) -> str:
         return self.base + (f"-{_short(key, 8)}" if key else "")
@@ -259,9 +294,18 @@ class Cells:
         return self._bridge_prefix() + _short(key, 5)
 
 
-def make_in(engine: Engine, pool: ipaddress.IPv4Network, name: str, *, length: int, **made: Any) -> Network:
-    """A bridge with a free subnet of the pool, of that prefix length. Raises `DriverUnavailable` when there is none."""
-    for choice in free_subnets(engine, pool, length):
+def make_in(
+    engine: Engine,
+    pool: ipaddress.IPv4Network,
+    name: str,
+    *,
+    length: int,
+    machine: Sequence[ipaddress.IPv4Network] | None = None,
+    **made: Any,
+) -> Network:
+    """A bridge with a free subnet of the pool, of that prefix length; `machine` is where the machine has routes to, if
+    it is not what this process sees. Raises `DriverUnavailable` when there is none."""
+    for choice in free_subnets(engine, pool, length, machine):
         try:
             return docker_network.ensure(engine, name, subnet=str(choice), **made)
         except SubnetTaken:
@@ -272,9 +316,14 @@ def make_in(engine: Engine, pool: ipaddress.IPv4Network, name: str, *, length: i
     )
 
 
-def free_subnets(engine: Engine, pool: ipaddress.IPv4Network, length: int) -> Iterator[ipaddress.IPv4Network]:
+def free_subnets(
+    engine: Engine,
+    pool: ipaddress.IPv4Network,
+    length: int,
+    machine: Sequence[ipaddress.IPv4Network] | None = None,
+) -> Iterator[ipaddress.IPv4Network]:
     """Those of the pool that neither the engine nor the machine uses, in order."""
-    taken = [*docker_network.subnets(engine), *routes()]
+    taken = [*docker_network.subnets(engine), *(routes() if machine is None else machine)]
     for choice in pool.subnets(new_prefix=max(length, pool.prefixlen)):
         if not any(choice.overlaps(other) for other in taken):
             yield choice
@@ -287,13 +336,21 @@ def network_name(installation: str) -> str:
 
 def routes(path: str = _ROUTES) -> Sequence[ipaddress.IPv4Network]:
     """Where this machine has routes to, the default one apart."""
+    try:
+        with open(path) as file:
+            return routes_in(file.read())
+    except OSError:
+        return []
+
+
+def routes_in(text: str) -> Sequence[ipaddress.IPv4Network]:
+    """The same from the kernel's table."""
     found = []
-    with suppress(OSError), open(path) as file:
-        for line in file.read().splitlines()[1:]:
-            words = line.split()
-            target, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
-            if mask:
-                found.append(ipaddress.IPv4Network((target, mask.bit_count())))
+    for line in text.splitlines()[1:]:
+        words = line.split()
+        target, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
+        if mask:
+            found.append(ipaddress.IPv4Network((target, mask.bit_count())))
     return found
 
 

@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Sequence
+from typing import Protocol
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.drivers.docker_rules import Wall, Yard, bridge_of, chains_of, jumps_of, restore_input
@@ -17,19 +18,36 @@ _LOCK_SECONDS = "10"
 _PLACES = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
-class Firewall:
-    """The machine's filter table, as far as chains of our own go. Made without looking at anything."""
+class Elsewhere(Protocol):
+    """Where commands are run if not here: `docker_helper.Helper`."""
 
-    def __init__(self) -> None:
+    def trouble(self) -> str | None:
+        """Why nothing can be run there; None when it can."""
+        ...
+
+    def run(self, *words: str, told: str | None = None) -> subprocess.CompletedProcess[str]:
+        """A command, with `told` on its standard input. Raises `DriverUnavailable`."""
+        ...
+
+
+class Firewall:
+    """The machine's filter table, as far as chains of our own go. Made without looking at anything. `helper` is where
+    its commands are run, if it is not here."""
+
+    def __init__(self, helper: Elsewhere | None = None) -> None:
+        self._helper = helper
         path = f"{os.environ.get('PATH', '')}:{_PLACES}"
         self._programs = {name: shutil.which(name, path=path) for name in ("iptables", "iptables-restore")}
         self._programs["iptables-save"] = shutil.which("iptables-save", path=path)
-        self._held: dict[str, Sequence[str]] = {}  #: by bridge, our chains as the machine shows them once set
+        #: by bridge, what was asked for, and our chains as the machine shows them once set
+        self._held: dict[str, tuple[Yard, Sequence[str]]] = {}
 
     def trouble(self) -> str | None:
         """Why no rule can be set here; None when it can."""
+        if self._helper is not None and (words := self._helper.trouble()) is not None:
+            return words
         missing = [name for name, path in self._programs.items() if path is None]
-        if missing:
+        if missing and self._helper is None:
             return f"there is no {missing[0]}"
         if self._run("iptables", "-S", "DOCKER-USER").returncode != 0:
             return "this process may not look at the machine's rules, or its engine keeps none"
@@ -52,13 +70,16 @@ class Firewall:
             if self._run("iptables", "--wait", _LOCK_SECONDS, "-I", chain, "1", *rule.split()).returncode:
                 raise DriverUnavailable(f"the rules of bridge {yard.bridge} are not entered from {chain}")
             self._remove_after_first(chain, rule)
-        self._held[yard.bridge] = self._shown(yard.bridge, self._saved())
+        self._held[yard.bridge] = yard, self._shown(yard.bridge, self._saved())
 
     def holds(self, yard: Yard) -> bool:
-        """Whether the rules are as `put` left them, and still the first of their chains. False before `put`."""
-        saved = self._saved()
+        """Whether the rules are as `put` left them for the same yard, and still the first of their chains. False before
+        `put`."""
         held = self._held.get(yard.bridge)
-        return held is not None and held == self._shown(yard.bridge, saved) and self._first(yard.bridge, saved)
+        if held is None or held[0] != yard:
+            return False
+        saved = self._saved()
+        return held[1] == self._shown(yard.bridge, saved) and self._first(yard.bridge, saved)
 
     def remove(self, bridge: str) -> None:
         """Take the bridge's rules away. Gone already: fine."""
@@ -74,6 +95,12 @@ class Firewall:
         """Every bridge that has chains of this form, whoever made them."""
         names = (line.split()[0].removeprefix(":") for line in self._saved() if line.startswith(":"))
         return {bridge for name in names if (bridge := bridge_of(name))}
+
+    def name_servers(self) -> Sequence[str]:
+        """The machine's own."""
+        if self._helper is None:
+            return name_servers()
+        return servers_in(self._helper.run("cat", "/etc/resolv.conf").stdout)
 
     def _remove_after_first(self, chain: str, rule: str) -> None:
         lines = [line for line in self._saved() if line.startswith(f"-A {chain} ")]
@@ -106,6 +133,8 @@ class Firewall:
         return True
 
     def _run(self, program: str, *arguments: str, told: str | None = None) -> subprocess.CompletedProcess[str]:
+        if self._helper is not None:
+            return self._helper.run(program, *arguments, told=told)
         path = self._programs[program]
         if path is None:
             raise DriverUnavailable(f"there is no {program} on this machine", hint="install the package iptables")
@@ -121,8 +150,13 @@ def name_servers(path: str = "/etc/resolv.conf") -> Sequence[str]:
     """This machine's name servers, as far as they have IPv4 addresses of their own."""
     try:
         with open(path) as file:
-            words = [line.split() for line in file]
+            return servers_in(file.read())
     except OSError:
         return ()
+
+
+def servers_in(text: str) -> Sequence[str]:
+    """Those of a resolv.conf."""
+    words = [line.split() for line in text.splitlines()]
     found = [line[1] for line in words if len(line) > 1 and line[0] == "nameserver" and ":" not in line[1]]
     return [address for address in found if not address.startswith("127.")]

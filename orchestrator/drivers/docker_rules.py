@@ -79,6 +79,7 @@ class Wall:
     egress: Egress = Egress.OPEN
     doors: Sequence[Door] = ()
     listener: Door | None = None  #: the runtime-facing listener
+    seats_port: int = 0  #: the same of an orchestrator that is a container: a port of its address on each bridge
     name_servers: Sequence[str] = ()  #: this machine's own: often inside, and needed where names are resolved
 
 
@@ -89,6 +90,7 @@ class Yard:
     bridge: str
     proxy: str = ""  #: address of its forward proxy
     proxy_port: int = 0
+    seats: tuple[str, ...] = ()  #: addresses of orchestrators on it
 
 
 def parse_doors(text: str, *, variable: str) -> Sequence[Door]:
@@ -142,9 +144,15 @@ def _out(yard: Yard, wall: Wall) -> Iterator[str]:
         # The proxy is a neighbour on the bridge, and the only one: it serves, and it alone reaches the public net.
         yield f"-d {yard.proxy} -p tcp --dport {yard.proxy_port} -j ACCEPT"
         yield f"-s {yard.proxy} -o {yard.bridge} {_ESTABLISHED} -j ACCEPT"
-        yield f"-o {yard.bridge} -j DROP"
-    else:
-        yield f"-o {yard.bridge} -j DROP"
+    for seat in yard.seats:
+        # An orchestrator begins connections to runtimes; they reach its listener, and nothing else that listens there.
+        yield f"-s {seat} -o {yard.bridge} -j ACCEPT"
+        yield f"-d {seat} -o {yard.bridge} {_ESTABLISHED} -j ACCEPT"
+        if wall.seats_port:
+            yield f"-d {seat} -p tcp --dport {wall.seats_port} -o {yard.bridge} -j ACCEPT"
+    yield f"-o {yard.bridge} -j DROP"
+    for seat in yard.seats:
+        yield f"-s {seat} -j RETURN"  # an engine may lead all that it sends out over this bridge
     yield f"{_ESTABLISHED} -j RETURN"
     for door in wall.doors:
         yield f"{door.matches()} -j ACCEPT"
@@ -170,6 +178,8 @@ def _names(wall: Wall, who: str) -> Iterator[str]:
 
 def _inward(yard: Yard, wall: Wall) -> Iterator[str]:
     yield f"{_ESTABLISHED} -j ACCEPT"
+    for seat in yard.seats:
+        yield f"-s {seat} -j RETURN"
     if wall.listener is not None:
         yield f"{wall.listener.matches()} -j ACCEPT"
     for door in wall.doors:

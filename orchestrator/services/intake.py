@@ -20,6 +20,7 @@ from orchestrator.nested.refusals import Refused
 from orchestrator.services.events import EventLog
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations
+from orchestrator.telemetry import metrics
 
 AT_ONCE = 2  #: posts of one runtime that are served at a time
 _ON_THEIR_WAY_SECONDS = 0.5  # nothing orders the two kinds of posts of a runtime
@@ -89,6 +90,7 @@ class Intake:
                 return
             if numbers.last - numbers.first + 1 != len(stored):
                 raise InvalidRequest("the batch does not hold the events that its numbers name")
+            metrics.EVENTS_TOLD.inc(len(stored))
             if not await self._events.take(conversation, numbers.first, stored):
                 await self._pull(conversation)
 

@@ -104,7 +104,7 @@ class Surroundings:
     published: Callable[[Conversation], None]  #: the route of this conversation is there now
     withdraw: Callable[[Conversation], None]
     #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
-    webhook: Callable[[Conversation], Mapping[str, Any] | None] = lambda conversation: None
+    webhook: Callable[[Conversation, Endpoint | None], Mapping[str, Any] | None] = lambda conversation, endpoint: None
     alive_seconds: float = 60.0
     #: how long each step of a saga may take (`domain/step_seconds.py`)
     step_seconds: Mapping[str, float] = field(default_factory=lambda: STEP_SECONDS)
@@ -343,7 +343,7 @@ async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]
         "allow_http_hosts": list(start.house.allow_http_hosts),
         "lookup_secret_hosts": [with_port(host) for host in start.house.reached_hosts],
     }
-    if (webhook := start.house.webhook(start.conversation)) is not None:
+    if (webhook := start.house.webhook(start.conversation, start.endpoint)) is not None:
         body["webhooks"] = [webhook]
     if environment := await _environment(start):
         body["env"] = environment

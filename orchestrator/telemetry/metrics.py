@@ -62,6 +62,9 @@ DRIFTS = Counter(
     ("part",),
     registry=REGISTRY,
 )
+EVENTS_TOLD = Counter(
+    "nestor_events_told", "Events that runtimes told by themselves, at the runtime-facing listener.", registry=REGISTRY
+)
 LEASES_LOST = Counter("nestor_leases_lost", "Acts that ended because their lease was lost.", registry=REGISTRY)
 WORK_FAILED = Counter("nestor_work_failed", "Acts on conversations that ended by an exception.", registry=REGISTRY)
 ORPHANS = Counter("nestor_orphans_removed", "Runtimes removed because no record owned them.", registry=REGISTRY)

@@ -1,6 +1,7 @@
 """What runtimes reach and what they do not, tried from inside, against listeners on interfaces of the tests' own."""
 
 import json
+import os
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ import anyio
 import anyio.to_thread
 import pytest
 from support import containers
+from support.docker_nestor import ENGINE
 from support.outside import Outside, outside, run
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
@@ -19,7 +21,10 @@ from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
+from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_rules import Door, Egress
+from orchestrator.drivers.docker_seat import ORCHESTRATOR, Myself, Seats, seats_of
 from orchestrator.drivers.docker_spec import Hardening
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
@@ -256,3 +261,45 @@ async def test_an_oci_runtime_that_the_engine_does_not_have_is_refused(tmp_path)
     assert not found.usable
     assert "no-such-runtime" in found.message
     await driver.close()
+
+
+async def test_orchestrators_in_containers_sit_side_by_side_and_leave_with_the_bridge(tmp_path):
+    async with driver_in(tmp_path, Choices()) as driver:
+        network = driver._cells.first()
+        assert network is not None
+        label = ("--label", f"{ORCHESTRATOR}=yes", "--entrypoint", "sleep", containers.standin_image(), "60")
+        made = [containers.docker("run", "--detach", *label).strip() for _ in range(2)]
+        try:
+            one, two = (Seats(driver._engine, Myself(id, "image", {})) for id in made)
+            assert [one.take(network), two.take(network), one.take(network)] == [True, True, False]
+            assert one.of(network) == two.of(network) == tuple(sorted(seats_of(network)[:2]))
+            assert one.mine_on(network) != two.mine_on(network)
+            assert two.facing(network.gateway) == two.mine_on(network)
+            containers.docker("network", "disconnect", network.name, made[0])
+            assert one.take(network)  # as the reconciler finds it
+            assert not driver._cells._used(network)
+            one.give_up(network)
+            assert one.of(network) == ()
+        finally:
+            containers.docker("rm", "--force", *made)
+
+
+def test_the_helper_runs_commands_in_the_machines_network_and_comes_back_when_it_is_removed():
+    name, mark = f"nst-{uuid.uuid4().hex[:8]}-rules", uuid.uuid4().hex
+    image = str(containers.inspect("image", containers.standin_image())["Id"])
+    helper = Helper(Engine(ENGINE), name=name, image=image, installation=mark)
+    try:
+        assert helper.trouble() is None
+        for _ in range(10):  # what comes at once with the head of the answer is not lost
+            done = helper.run("sh", "-c", "echo out; echo error >&2; exit 3")
+            assert (done.returncode, done.stdout, done.stderr) == (3, "out\n", "error\n")
+        assert helper.run("cat", told="*filter\n'$x'\n").stdout == "*filter\n'$x'\n"
+        assert helper.run("readlink", "/proc/self/ns/net").stdout.strip() == os.readlink("/proc/self/ns/net")
+        shown = containers.inspect("container", name)
+        assert (shown["HostConfig"]["CapAdd"], shown["HostConfig"]["CapDrop"]) == (["NET_ADMIN"], ["ALL"])
+        assert not shown["Mounts"]
+        containers.docker("rm", "--force", name)
+        assert helper.run("echo", "again").stdout == "again\n"
+    finally:
+        helper.remove()
+    assert not containers.docker("ps", "--all", "--quiet", "--filter", f"label=io.nestor.rules={mark}")
