@@ -95,7 +95,7 @@ class LastKnown:
 
     def _known(self, place: tuple[bytes, str]) -> _Answer | None:
         known = self._answers.get(place)
-        return known if known is not None and anyio.current_time() - known.at <= KEPT_SECONDS else None
+        return None if known is None or _is_old(known) else known
 
     def _keep(self, place: tuple[bytes, str], answer: _Answer) -> None:
         self._forget(place)
@@ -103,7 +103,7 @@ class LastKnown:
             return
         self._answers[place] = answer
         self._bytes += len(answer.body)
-        while self._bytes > KEPT_BYTES:
+        while self._bytes > KEPT_BYTES or _is_old(next(iter(self._answers.values()))):
             self._forget(next(iter(self._answers)))
 
     def _forget(self, place: tuple[bytes, str]) -> None:
@@ -139,6 +139,10 @@ class _Capture:
     def answer(self) -> _Answer:
         headers = list(self._start.get("headers", []))
         return _Answer(self._start.get("status", 500), headers, self._body, anyio.current_time())
+
+
+def _is_old(answer: _Answer) -> bool:
+    return anyio.current_time() - answer.at > KEPT_SECONDS
 
 
 def _who(scope: Scope) -> bytes:

@@ -13,8 +13,8 @@ from orchestrator.services.events import EventLog
 from orchestrator.state.base import StoredEvent
 
 PAGE = 100
-_TAIL = 100  # events in which the last word of an agent that rests is found
-_STATE = '"ConversationStateUpdateEvent"'
+_LOOKS = (4, 16, 80)  # events from the end, in which the last word of an agent is looked for: they may be large
+_AT_WORK = frozenset({"ActionEvent", "ObservationEvent", "AgentErrorEvent"})
 
 
 class Transcript:
@@ -55,13 +55,25 @@ class Transcript:
 
     async def execution_status(self, conversation: Conversation) -> str:
         """The last status that the agent server told in its log, such as `running` or `finished`. An agent that rests
-        says so at the end of the log, so one that said nothing for long is at work."""
-        last = await self.length(conversation, ask=False)
-        after = max(0, last - _TAIL)
-        for event in reversed(await self.read(conversation, after=after, limit=_TAIL)):
-            if _STATE in event.payload and (status := status_told(json.loads(event.payload))) is not None:
-                return status
-        return "running" if after else "idle"
+        said so after the last that it did: where it did something since, it is at work."""
+        before = await self.length(conversation, ask=False) + 1
+        for look in _LOOKS:
+            after = max(0, before - 1 - look)
+            for event in reversed(await self.read(conversation, after=after, limit=before - 1 - after)):
+                if (status := _status_by(event)) is not None:
+                    return status
+            before = after + 1
+            if not after:
+                return "idle"
+        return "running"
+
+
+def _status_by(stored: StoredEvent) -> str | None:
+    """What an event says about the agent that wrote it; None when it says nothing."""
+    event = json.loads(stored.payload)
+    if event.get("kind") == "ConversationStateUpdateEvent" and (status := status_told(event)) is not None:
+        return status
+    return "running" if event.get("kind") in _AT_WORK else None
 
 
 def status_told(event: dict[str, Any]) -> str | None:

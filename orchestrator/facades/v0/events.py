@@ -15,7 +15,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.facades.v0.vocabulary import beginning, spoken
 from orchestrator.state.base import StoredEvent
 
-_BEFORE = 16  #: events before a page in which the action may be that an observation on it answers
+_BEFORE = 8  #: events before a page in which the action may be that an observation on it answers
 
 
 @dataclass(frozen=True)
