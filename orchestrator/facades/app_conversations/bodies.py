@@ -93,7 +93,7 @@ class StartBody(_V1Body):
     system_message_suffix: Text | None = None
     agent_type: Literal["default", "plan"] | None = None
     trigger: Short | None = None
-    pr_number: Annotated[list[int], Field(max_length=20)] | None = None
+    pr_number: Annotated[list[Annotated[int, Field(ge=0, lt=2**31)]], Field(max_length=20)] | None = None
     parent_conversation_id: UUID | None = None
     secrets: dict[str, str] | None = None
     plugins: list[Any] | None = None

@@ -138,7 +138,8 @@ async def _search(
     start = _page(page_id)
     last = await services.transcript.length(found)
     down = order is Order.TIMESTAMP_DESC
-    events = _from(services.transcript, found, start if start is not None else (last if down else 1), down=down)
+    start = min(start or last, last) if down else start or 1  # above the last one there is nothing to look for
+    events = _from(services.transcript, found, start, down=down)
     items: list[dict[str, Any]] = []
     looked_at = 0
     async for stored in events:
@@ -174,4 +175,9 @@ def _moment(text: Any) -> datetime | None:
 
 def _local(at: datetime | None) -> datetime | None:
     """Events bear local times without a zone; a time with one is made such a time."""
-    return at if at is None or at.tzinfo is None else at.astimezone().replace(tzinfo=None)
+    if at is None or at.tzinfo is None:
+        return at
+    try:
+        return at.astimezone().replace(tzinfo=None)
+    except (OverflowError, ValueError):  # at the end of time there is no other zone
+        return at.replace(tzinfo=None)

@@ -6,11 +6,11 @@ soon as the agent is.
 
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
-from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import Conversation
 from orchestrator.facades.v0.vocabulary import beginning, spoken
 from orchestrator.state.base import StoredEvent
@@ -90,4 +90,9 @@ async def _beginning(services: Services, owner: Owner, conversation: Conversatio
     working = conversation.request.initial_message is not None or bool(
         await services.messages.page(owner.tenant, owner.user, conversation.id, after=0, limit=1)
     )
-    return beginning(timestamp=rfc3339(conversation.created_at), working=working)
+    return beginning(timestamp=_as_events_tell(conversation.created_at), working=working)
+
+
+def _as_events_tell(at: datetime) -> str:
+    """A local time without a zone, so that all events of a log compare."""
+    return at.astimezone().replace(tzinfo=None).isoformat()

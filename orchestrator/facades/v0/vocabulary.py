@@ -255,4 +255,4 @@ def text_of(content: Any) -> str:
     """The text of a message's parts, one after the other."""
     if isinstance(content, str):
         return content
-    return "\n".join(str(part["text"]) for part in _parts(content) if "text" in part)
+    return "\n".join(str(part["text"]) for part in _parts(content) if part.get("text"))

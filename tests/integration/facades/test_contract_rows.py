@@ -415,6 +415,61 @@ async def test_a_row_of_the_contract(place: Place, row: Row) -> None:
     assert row.is_(answer.json()), answer.text
 
 
+@pytest.mark.parametrize("path", [V0, f"{V0}/{{gone}}/message", APPS, f"{APPS}/{{gone}}/send-message"])
+@pytest.mark.parametrize(
+    ("content", "status"),
+    [
+        (b"{", 422),
+        (b"[]", 422),
+        (b'"text"', 422),
+        (b'{"title": "\\u0000", "message": "\\u0000"}', 422),
+        (b'{"title": "\\ud800", "message": "\\ud800"}', 422),
+        (b'{"secrets": ' + b"[" * 40 + b"]" * 40 + b"}", 422),
+        (b'{"message": NaN}', 422),
+        (b'{"message": "' + b"x" * (2 * 1024 * 1024) + b'"}', 413),
+    ],
+    ids=lambda value: str(value)[:24],
+)
+async def test_a_body_that_nobody_can_keep_is_refused_in_words(
+    place: Place, path: str, content: bytes, status: int
+) -> None:
+    async def pieces() -> AsyncIterator[bytes]:  # without a length, so that it is read
+        for start in range(0, len(content), 65_536):
+            yield content[start : start + 65_536]
+
+    headers = {"Authorization": f"Bearer {place.key}", "Content-Type": "application/json"}
+    answer = await place.nestor.http.post(path.format_map(place.ids), headers=headers, content=pieces())
+    assert answer.status_code == status, answer.text
+    assert isinstance(answer.json()["error"], str)
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        (f"{EVENTS}/search?timestamp__gte=0001-01-01T00:00:00%2B14:00", 200),
+        (f"{EVENTS}/search?timestamp__lt=9999-12-31T23:59:59-14:00", 200),
+        (f"{EVENTS}/search?timestamp__lt=yesterday", 422),
+        (f"{EVENTS}/search?page_id=%00", 422),
+        (f"{EVENTS}/search?page_id=999999999999999", 200),
+        (f"{EVENTS}/search?sort_order=TIMESTAMP_DESC&page_id=999999999999999", 200),
+        (f"{EVENTS}/search?kind__eq=%00", 200),
+        (f"{EVENTS}?id=%00", 200),
+        (f"{APPS}/search?page_id=garbage", 422),
+        (f"{APPS}/search?page_id=-1&sort_order=TITLE", 422),
+        (f"{APPS}/search?created_at__gte=0001-01-01T00:00:00%2B14:00", 200),
+        (f"{APPS}?ids=%00", 400),
+        (f"{V0}?page_id=garbage", 422),
+        (f"{V0}/%00", 400),
+        (f"{V0}/{{ready}}/events?start_id=9007199254740992", 422),
+        (f"{V0}/{{ready}}/events?end_id=-1", 422),
+        (f"{V0}/{{ready}}/events?start_id=9&end_id=3&reverse=true", 200),
+    ],
+)
+async def test_a_strange_question_has_an_answer(place: Place, path: str, status: int) -> None:
+    answer = await place.ask(Row("GET", path))
+    assert answer.status_code == status, answer.text
+
+
 @pytest.mark.parametrize("row", [row for row in V0_ROWS + V1_ROWS if "{" in row.path], ids=str)
 async def test_what_another_tenant_has_is_answered_as_what_is_not_there(place: Place, row: Row) -> None:
     nowhere = dict.fromkeys(place.ids, UNKNOWN) | {"event": place.ids["event"]}
