@@ -5,6 +5,7 @@ Every variable starts with `NESTOR_`; one that is not known is refused by name, 
 
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -23,6 +24,7 @@ from orchestrator.domain.step_seconds import step_seconds
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
+_ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 
 
 class OrchestratorSettings(BaseSettings):
@@ -153,6 +155,14 @@ class OrchestratorSettings(BaseSettings):
     zygote: Literal["auto", "off"] = "auto"
     """Process driver: fork runtimes from a process that has imported everything once (auto), or execute each (off).
     It holds some 250 MB as long as Nestor runs, and each runtime then some 40 MB of its own instead of 200."""
+    allowed_origins: str = ""
+    """Comma list of the origins of browser pages, as `https://app.example.org`, that may open sockets here and read
+    answers of Nestor's own runtimes (CORS). Empty: pages of the same host only. Without a key they reach nothing."""
+    allow_local_origins: bool | None = None
+    """Whether pages that this machine's loopback serves may open sockets. Default: if Nestor listens on loopback."""
+    connections_per_address: int | None = Field(default=None, ge=0)
+    """Connections that one client address may have at once; 0 for any number, as behind a proxy that all come through.
+    Default: a third of the descriptors that the process may open, so that one client cannot take all of them."""
     allow_http_hosts: str = ""
     """Comma list of hosts to which a git token may go over plain http, beside loopback."""
     allow_hook_hosts: str = ""
@@ -267,6 +277,14 @@ class OrchestratorSettings(BaseSettings):
             raise ValueError(f"there is no size {wrong[0][:20]}: a size is {', '.join(map(str, SIZES))}")
         return text
 
+    @field_validator("allowed_origins")
+    @classmethod
+    def _origins(cls, text: str) -> str:
+        for origin in sorted(_listed(text)):
+            if not _ORIGIN.fullmatch(origin):
+                raise ValueError(f"{origin[:60]} is not an origin: scheme and host in lower case, a port, no path")
+        return text
+
     @field_validator("step_seconds")
     @classmethod
     def _steps(cls, text: str) -> str:
@@ -364,6 +382,10 @@ class OrchestratorSettings(BaseSettings):
     @property
     def http_hosts(self) -> frozenset[str]:
         return _listed(self.allow_http_hosts)
+
+    @property
+    def origins(self) -> frozenset[str]:
+        return _listed(self.allowed_origins)
 
     @property
     def accepted(self) -> frozenset[str]:

@@ -304,6 +304,7 @@ async def _furnish(
         public_urls=lambda conversation: [url for url in (public_url, runtime_url(conversation)) if url],
         allow_http_hosts=sorted(settings.http_hosts),
         reached_hosts=settings.reached_hosts,
+        allowed_origins=sorted(settings.origins),
         expose=ports.expose,
         published=published,
         withdraw=withdraw,

@@ -8,6 +8,7 @@ signal ends the process at once.
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import threading
@@ -30,6 +31,7 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Prunable
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.context import FrontContext
+from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.ports import listen_for_runtime
 from orchestrator.proxy.protocol import front_protocol
 from orchestrator.security.redaction import Redactor
@@ -179,11 +181,22 @@ def _front(settings: OrchestratorSettings, house: House, claims: ClaimRoutes) ->
         touch=lambda route: house.activity.touch(route.tenant, route.conversation),
         wake=claims.wake,
         domain=settings.domain,
+        limits=_limits(settings),
     )
     house.routes.subscribe(front.recheck)
     house.feed.subscribe(house.routes.changed)
     house.activity.watch(front.upstreams.in_use)
     return front
+
+
+def _limits(settings: OrchestratorSettings) -> FrontLimits:
+    local, most = settings.allow_local_origins, settings.connections_per_address
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return FrontLimits(
+        allowed_origins=settings.origins,
+        local_origins=listening.is_loopback(settings.host) if local is None else local,
+        connections_per_address=max(0, descriptors) // 3 if most is None else most,
+    )
 
 
 def _origin(host: str, port: int) -> str:

@@ -50,8 +50,9 @@ def access(head: Head, path: bytes, session_key_hash: str) -> Access:
     return Access.REFUSED
 
 
-def origin_allowed(origin: bytes | None, host: bytes, allowed: Iterable[str]) -> bool:
-    """Whether a browser page of `origin` may open a socket. Programs send none, and `null` is nobody."""
+def origin_allowed(origin: bytes | None, host: bytes, allowed: Iterable[str], *, local: bool = True) -> bool:
+    """Whether a browser page of `origin` may open a socket: one of `allowed`, one of the same host, and with `local`
+    one that loopback serves. Programs send none, and `null` is nobody."""
     if origin is None:
         return True
     text = origin.decode("latin-1")
@@ -64,4 +65,4 @@ def origin_allowed(origin: bytes | None, host: bytes, allowed: Iterable[str]) ->
         return False
     if parts.scheme not in ("http", "https") or hostname is None:
         return False
-    return hostname in _LOOPBACK or parts.netloc.lower() == host.decode("latin-1").lower()
+    return (local and hostname in _LOOPBACK) or parts.netloc.lower() == host.decode("latin-1").lower()

@@ -31,7 +31,9 @@ class FrontContext:
     def __post_init__(self) -> None:
         self.upstreams = Upstreams(self.limits)
         self.waiting_sockets: Counter[str] = Counter()  #: by client address: sockets that have not yet sent their key
+        self._connections: Counter[str] = Counter()  # by client address
         self._unknown: Counter[str] = Counter()
+        self._wrong: Counter[str] = Counter()
         self._unknown_second = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -57,6 +59,27 @@ class FrontContext:
         """`address` asked for a runtime that does not exist."""
         self._turn()
         self._unknown[address] += 1
+
+    def wrong_key(self, address: str) -> bool:
+        """`address` has shown a key that opens nothing; whether it may go on to be told just that."""
+        self._turn()
+        self._wrong[address] += 1
+        return self._wrong[address] <= self.limits.wrong_keys_per_second
+
+    def enter(self, address: str) -> bool:
+        """Count a connection of `address`; False, and nothing is counted, if it has as many as one may have. Those that
+        come over a socket file have no address and are not counted."""
+        limit = self.limits.connections_per_address
+        if address and limit and self._connections[address] >= limit:
+            return False
+        self._connections[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A counted connection is over."""
+        self._connections[address] -= 1
+        if not self._connections[address]:
+            del self._connections[address]
 
     def recheck(self, runtime: RuntimeId) -> None:
         """The route of `runtime` may have changed: drop unused connections now, and end what is open if it has.
@@ -89,6 +112,7 @@ class FrontContext:
         if second != self._unknown_second:
             self._unknown_second = second
             self._unknown.clear()
+            self._wrong.clear()
 
     def _own(self, work: Coroutine[object, object, None]) -> None:
         task = asyncio.get_running_loop().create_task(work)

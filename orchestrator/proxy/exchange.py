@@ -73,7 +73,7 @@ class Exchange:
             try:
                 self._access = admit(self._head, self._path, route.session_key_hash)
             except Refused as refused:
-                self.refuse(refused.refusal)
+                self._refused(refused.refusal)
                 return
             connection = self._context.upstreams.take(route, idle_at_most=self._idle_at_most())
             if connection is not None:
@@ -153,7 +153,7 @@ class Exchange:
             connection = None if fresh else self._context.upstreams.take(route, idle_at_most=self._idle_at_most())
             self._send(route, connection or await self._context.upstreams.connect(route))
         except Refused as refused:
-            self.refuse(refused.refusal)
+            self._refused(refused.refusal)
         except Busy:
             self.refuse(answers.BUSY)
         except RuntimeUnreachable:
@@ -168,6 +168,11 @@ class Exchange:
         except Exception as exc:  # noqa: BLE001 - the edge of a request: the client gets an answer whatever broke
             log.error("proxy.failed", runtime=self._destination.runtime, error=type(exc).__name__)
             self.refuse(answers.FAILED)
+
+    def _refused(self, refusal: answers.Refusal) -> None:
+        if refusal is answers.UNAUTHORIZED and not self._context.wrong_key(self._front.address):
+            refusal = answers.TOO_MANY_KEYS
+        self.refuse(refusal)
 
     def _send(self, route: Route, connection: UpstreamConnection) -> None:
         self._task = None

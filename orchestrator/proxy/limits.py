@@ -32,6 +32,7 @@ class FrontLimits:
     first_frame_bytes: int = 8 * 1024
     unauthenticated_sockets: int = 1000  #: per client address, at once
     unknown_per_second: int = 100  #: requests for runtimes that do not exist, per client address
-    allowed_origins: frozenset[str] = field(
-        default_factory=frozenset
-    )  #: of browser sockets, besides same host and loopback
+    wrong_keys_per_second: int = 100  #: requests whose key opens nothing, per client address; then 429 instead of 401
+    connections_per_address: int = 0  #: at once, those of sockets included; 0 for any number
+    allowed_origins: frozenset[str] = field(default_factory=frozenset)  #: of browser sockets, besides the same host
+    local_origins: bool = True  #: pages of this machine's loopback may open sockets too

@@ -66,6 +66,7 @@ class FrontProtocol(HttpToolsProtocol):
         self.parser = httptools.HttpRequestParser(self)  # uvicorn's own reads on after `Connection: close`
         self.fixed = fixed
         self.address = ""
+        self._counted = False  # among the connections of its address
         self._routing = Routing(self.context.domain, fixed)
         self._limits = self.context.limits
         self._most_head_bytes, self._most_headers = self._limits.head_bytes, self._limits.header_count
@@ -96,10 +97,17 @@ class FrontProtocol(HttpToolsProtocol):
         transport.set_write_buffer_limits(high=self._limits.buffer_bytes)
         self.address = self.client[0] if self.client else ""
         self._last_data = self.loop.time()
-        self._arm()
+        self._counted = self.context.enter(self.address)
+        if self._counted:
+            self._arm()
+        else:
+            self._deaf = True
+            transport.write(answers.render(answers.CROWDED, close=True))
+            transport.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._disarm()
+        self._uncount()
         if self._exchange is not None:
             self._exchange.abandon()
             self._exchange = None
@@ -270,8 +278,9 @@ class FrontProtocol(HttpToolsProtocol):
             self.hang_up()
 
     def detach(self) -> set[object]:
-        """Give the transport away to a tunnel."""
+        """Give the transport away to a tunnel, which goes on counting the connection."""
         self._disarm()
+        self._counted = False
         self._opening = None
         self.connections.discard(self)
         return cast(set[object], self.connections)
@@ -299,6 +308,11 @@ class FrontProtocol(HttpToolsProtocol):
 
     # Details
 
+    def _uncount(self) -> None:
+        if self._counted:
+            self._counted = False
+            self.context.leave(self.address)
+
     @property
     def _application_runs(self) -> bool:
         cycle = cast(RequestResponseCycle | None, self.cycle)
@@ -306,7 +320,8 @@ class FrontProtocol(HttpToolsProtocol):
 
     def _to_application(self, head: Head) -> None:
         """Let uvicorn believe that it has read this head itself."""
-        if head.websocket and not origin_allowed(head.origin, head.host, self._limits.allowed_origins):
+        allowed, local = self._limits.allowed_origins, self._limits.local_origins
+        if head.websocket and not origin_allowed(head.origin, head.host, allowed, local=local):
             self._refusal = answers.SOCKET_REFUSED
             raise _Stop
         self._reading = _API_BODY
@@ -352,6 +367,7 @@ class FrontProtocol(HttpToolsProtocol):
             self._opening.begin()
         elif self._exchange is None and self._should_upgrade():
             self._disarm()
+            self._uncount()  # the socket is the application's, which has limits of its own
             transport = self.transport
             self.handle_websocket_upgrade()
             if rest and not transport.is_closing():

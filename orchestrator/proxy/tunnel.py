@@ -12,6 +12,7 @@ from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.frames import FrameTracker, close_frame
 from orchestrator.proxy.route import Route
 
+_LINGER_SECONDS = 1.0  #: a client that still sends gets this long to read why its socket was closed
 _LEAVE_SECONDS = 1.5  #: a client hears of the runtime's death within two
 _Connections = set[object]  # uvicorn's set of what `shutdown` is called on
 
@@ -66,8 +67,8 @@ class Tunnel:
     """Both ends of one socket. `start` takes the transports over from the HTTP protocols."""
 
     __slots__ = (
-        "_client", "_connections", "_context", "_cutter", "_from_client", "_from_runtime", "_leaving", "_left",
-        "_runtime", "_touch", "route",
+        "_address", "_client", "_connections", "_context", "_cutter", "_from_client", "_from_runtime", "_leaving",
+        "_left", "_runtime", "_touch", "route",
     )  # fmt: skip
 
     def __init__(
@@ -77,11 +78,14 @@ class Tunnel:
         client: asyncio.Transport,
         runtime: asyncio.Transport,
         connections: _Connections,
+        address: str,
     ) -> None:
+        """`address` is the client's, which its connection is counted for."""
         self.route = route
         self._context = context
         self._touch = context.touch
         self._connections = connections
+        self._address = address
         self._client = _ClientEnd(self, client)
         self._runtime = _RuntimeEnd(self, runtime)
         self._client.join(runtime)
@@ -145,17 +149,31 @@ class Tunnel:
         if self._cutter is not None:
             self._cutter.cancel()
         self._connections.discard(self._client)
+        self._context.leave(self._address)
         self._context.upstreams.forget(self)
         self._runtime.transport.close()
 
     def runtime_lost(self) -> None:
         """The runtime hung up: after a close frame that is the end, without one it died."""
         if self._from_runtime.closed:
-            self._client.transport.close()
+            self._hang_up()
         elif self._from_runtime.between_frames:
             self.leave(frames.RUNTIME_LOST, "The runtime is gone")
         else:
             self._client.transport.abort()
+
+    def _hang_up(self) -> None:
+        """Everything was said. What the client still sends is read and dropped for a moment: closing over it would make
+        the kernel reset the connection, and the close frame that says why could be lost with it."""
+        client = self._client.transport
+        if client.is_closing() or self._cutter is not None:
+            return
+        if not client.can_write_eof():
+            client.close()
+            return
+        client.write_eof()
+        client.resume_reading()
+        self._cutter = asyncio.get_running_loop().call_later(_LINGER_SECONDS, client.close)
 
     def _say_goodbye(self, frame: bytes) -> None:
         self._left = True

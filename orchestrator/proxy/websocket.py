@@ -147,7 +147,8 @@ class SocketOpening:
     async def _open(self) -> None:
         if leads_to_init(self._destination.path):
             raise Refused(answers.NOT_FOUND)
-        if not origin_allowed(self._head.origin, self._head.host, self._context.limits.allowed_origins):
+        limits = self._context.limits
+        if not origin_allowed(self._head.origin, self._head.host, limits.allowed_origins, local=limits.local_origins):
             raise Refused(answers.SOCKET_REFUSED)
         self._check_handshake()
         target, keys = without_session_key(self._destination.target)
@@ -177,7 +178,8 @@ class SocketOpening:
 
     async def _open_with_keys(self, found: Route | Unavailable, target: bytes, keys: list[bytes]) -> None:
         if not all(opens(key, found.session_key_hash or "") for key in keys):
-            raise Refused(answers.FORBIDDEN)
+            known = self._context.wrong_key(self._front.address)
+            raise Refused(answers.FORBIDDEN if known else answers.TOO_MANY_KEYS)
         self._front.hold_request(True)
         route = await wake(self._context, found, self._destination.runtime)
         lines = request_lines(self._head, target, route, with_key=True)
@@ -295,7 +297,8 @@ class SocketOpening:
         connection.asker = None
         self._context.upstreams.forget(connection)
         self._front.hold_request(False)
-        tunnel = Tunnel(self._context, route, self._front.transport, connection.transport, self._front.detach())
+        context, client = self._context, self._front.transport
+        tunnel = Tunnel(context, route, client, connection.transport, self._front.detach(), self._front.address)
         tunnel.start(from_client=self._buffer, from_runtime=early)
         connection.resume_reading()
 

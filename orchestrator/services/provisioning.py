@@ -110,6 +110,8 @@ class Surroundings:
     step_seconds: Mapping[str, float] = field(default_factory=lambda: STEP_SECONDS)
     #: what every runtime may reach beside its model and git hosts, where the driver lets them reach named hosts only
     reached_hosts: Sequence[str] = ()
+    #: of browser pages that may read what a runtime answers
+    allowed_origins: Sequence[str] = ()
     #: the generation of what a runtime of this tenant and user is configured with
     generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
@@ -341,6 +343,7 @@ async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]
         "generation": start.generation,
         "allow_set_conversation_id": True,
         "allow_http_hosts": list(start.house.allow_http_hosts),
+        "allow_cors_origins": list(start.house.allowed_origins),
         "lookup_secret_hosts": [with_port(host) for host in start.house.reached_hosts],
     }
     if (webhook := start.house.webhook(start.conversation, start.endpoint)) is not None:

@@ -4,7 +4,7 @@ import hashlib
 
 import pytest
 
-from orchestrator.proxy.access import Access, access
+from orchestrator.proxy.access import Access, access, origin_allowed
 from orchestrator.proxy.head import read_head
 
 KEY = b"session-key-of-the-tests"
@@ -32,3 +32,17 @@ def test_a_bearer_opens_the_paths_of_compatible_clients_alone(scheme: bytes) -> 
     assert asked(b"/health", bearer) is Access.OPEN
     assert asked(b"/v1/models", (b"authorization", b"Basic " + KEY)) is Access.REFUSED
     assert asked(b"/v1/models", (b"authorization", b"Bearer")) is Access.REFUSED
+
+
+@pytest.mark.parametrize(
+    ("origin", "local", "allowed"),
+    [
+        (None, False, True), (b"https://app.example", False, True), (b"https://h:8080", False, True),
+        (b"http://localhost:3000", True, True), (b"http://127.0.0.1", True, True),
+        (b"http://localhost:3000", False, False),
+        (b"http://127.0.0.1", False, False), (b"null", True, False), (b"https://other.example", True, False),
+        (b"https://app.example.evil", True, False), (b"file://localhost", True, False),
+    ],
+)  # fmt: skip
+def test_which_pages_may_open_a_socket(origin: bytes | None, local: bool, allowed: bool) -> None:
+    assert origin_allowed(origin, b"h:8080", {"https://app.example"}, local=local) is allowed

@@ -1,0 +1,80 @@
+"""What one client address may take: connections at once, wrong keys in a second."""
+
+import asyncio
+
+import pytest
+from websockets.asyncio.client import connect
+from websockets.asyncio.server import serve as serve_sockets
+
+from orchestrator.proxy.limits import FrontLimits
+
+pytestmark = pytest.mark.anyio
+
+
+async def answered(reader) -> bytes:
+    async with asyncio.timeout(30):
+        return await reader.read(65536)
+
+
+async def test_an_address_has_so_many_connections_and_each_that_ends_makes_room(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(connections_per_address=3))
+    held = [await asyncio.open_connection("127.0.0.1", rig.port) for _ in range(3)]
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    refused = await answered(reader)
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"too_many_connections" in refused
+    assert await answered(reader) == b""
+    writer.close()
+    held.pop()[1].close()
+    await rig.eventually(lambda: rig.context._connections["127.0.0.1"] == 2, deadline=30)
+    assert b"200 OK" in await rig.talk(b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\n\r\n", until=b"nestor", deadline=30)
+    for _, writer in held:
+        writer.close()
+    await rig.eventually(lambda: not rig.context._connections, deadline=30)
+
+
+async def test_a_socket_counts_until_it_is_closed(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(connections_per_address=1))
+    async with serve_sockets(echo, "127.0.0.1", 0) as server:
+        await one_socket(rig, rig.publish(server.sockets[0].getsockname()[1]))
+    await rig.eventually(lambda: not rig.context._connections, deadline=30)
+
+
+async def echo(socket):
+    async for message in socket:
+        await socket.send(message)
+
+
+async def one_socket(rig, route):
+    address = f"ws://127.0.0.1:{rig.port}/runtimes/{route.runtime}/ws"
+    async with connect(address, additional_headers={"X-Session-API-Key": rig.session_key}) as socket:
+        await socket.send("x")
+        await socket.recv()
+        assert (await rig.talk(b"", deadline=30)).startswith(b"HTTP/1.1 503 ")
+
+
+async def test_who_guesses_keys_is_told_to_wait_and_who_has_one_is_not(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(wrong_keys_per_second=3))
+
+    async def serve(reader, writer):
+        while True:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    route = rig.publish(await rig.raw(serve))
+    line = b"GET /runtimes/%b/x HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: " % route.runtime.encode()
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    told = set()
+    async with asyncio.timeout(30):
+        while 429 not in told:
+            writer.write(line + b"wrong\r\n\r\n")
+            head = await reader.readuntil(b"\r\n\r\n")
+            told.add(int(head.split(b" ")[1]))
+            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r")[0]))
+        writer.write(line + rig.session_key.encode() + b"\r\n\r\n")
+        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
+    assert told == {401, 429}
+    writer.close()
