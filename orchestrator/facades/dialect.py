@@ -1,7 +1,8 @@
 """Which generation of clients a request on a shared path comes from (DESIGN.md 3, "Dialects on shared paths").
 
-`POST /api/conversations` is told by its body: any of four keys makes it the agent server's. All other shared paths are
-told by the credential: a key in `X-Session-API-Key` alone is the agent server's way, every other header the V0 way.
+`POST /api/conversations` is told by its body: any of four keys makes it the agent server's; `GET` of it by `ids`, which
+only the agent server has and always needs. All other shared paths are told by the credential: a key in
+`X-Session-API-Key` alone is the agent server's way, every other header the V0 way.
 
 `Dialects` writes what it found into the request; `AgentServerRoute` is a route that exists for that dialect only. The
 routes of V0 come after those, and take whatever is left.
@@ -9,6 +10,7 @@ routes of V0 come after those, and take whatever is left.
 
 import enum
 import json
+import re
 from typing import Any
 
 from fastapi.routing import APIRoute
@@ -23,6 +25,7 @@ from orchestrator.api.problems import problem
 AGENT_SERVER_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
 SHARED = "/api/conversations"
 _KEY = "nestor.dialect"
+_IDS = re.compile(rb"(^|&)ids=")
 
 
 class Dialect(enum.StrEnum):
@@ -72,7 +75,8 @@ class Dialects:
             await self._app(scope, receive, send)
             return
         if scope["method"] != "POST" or scope["path"] != SHARED:
-            scope[_KEY] = of_headers(Headers(scope=scope))
+            listed = scope["method"] == "GET" and scope["path"] == SHARED and not _IDS.search(scope["query_string"])
+            scope[_KEY] = Dialect.V0 if listed else of_headers(Headers(scope=scope))
             await self._app(scope, receive, send)
             return
         messages: list[Message] = []

@@ -33,7 +33,7 @@ HELD_SECONDS = 20.0
 MOST_HELD = 1_000
 _PAUSE_SECONDS = 0.5
 _CREDENTIALS = ("authorization", "x-api-key", "x-access-token", "x-session-api-key", "x-act-as-user")
-_AWAY = "store_unavailable"
+_AWAY = frozenset({"store_unavailable", "event_archive_unavailable"})
 
 
 @dataclass(frozen=True)
@@ -155,7 +155,7 @@ def _says_away(answer: _Answer) -> bool:
     if answer.status != 503:
         return False
     try:
-        return bool(json.loads(answer.body).get("code") == _AWAY)
+        return json.loads(answer.body).get("code") in _AWAY
     except (ValueError, AttributeError):
         return False
 

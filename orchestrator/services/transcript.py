@@ -7,12 +7,16 @@ import json
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
+import anyio
+
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import NotFound
 from orchestrator.services.events import EventLog
 from orchestrator.state.base import StoredEvent
+from orchestrator.state.event_archive.places import EventsUnavailable
 
 PAGE = 100
+_ASK_SECONDS = 3.0  # for a runtime that does not answer: whoever polls waits no longer, and reads what is kept
 _LOOKS = (4, 16, 80)  # events from the end, in which the last word of an agent is looked for: they may be large
 _AT_WORK = frozenset({"ActionEvent", "ObservationEvent", "AgentErrorEvent"})
 
@@ -26,7 +30,8 @@ class Transcript:
     async def length(self, conversation: Conversation, *, ask: bool = True) -> int:
         """The last sequence of the log; `ask` the runtime first for what is new there. 0 when all of it is gone."""
         if ask:
-            await self._events.freshen(conversation)
+            with anyio.move_on_after(_ASK_SECONDS):
+                await self._events.freshen(conversation)
         try:
             return await self._events.length(conversation)
         except NotFound:
@@ -53,9 +58,16 @@ class Transcript:
                     yield event
             before = after + 1
 
-    async def execution_status(self, conversation: Conversation) -> str:
+    async def execution_status(self, conversation: Conversation) -> str | None:
         """The last status that the agent server told in its log, such as `running` or `finished`. An agent that rests
-        said so after the last that it did: where it did something since, it is at work."""
+        said so after the last that it did: where it did something since, it is at work. None while the archive cannot
+        be read: where a conversation is can be told without its log."""
+        try:
+            return await self._execution_status(conversation)
+        except EventsUnavailable:
+            return None
+
+    async def _execution_status(self, conversation: Conversation) -> str:
         before = await self.length(conversation, ask=False) + 1
         for look in _LOOKS:
             after = max(0, before - 1 - look)

@@ -22,7 +22,7 @@ async def info_of(services: Services, conversation: Conversation) -> dict[str, A
     if conversation.phase is Phase.FAILED:
         status, runtime = "error", "error"
     else:
-        status = await services.transcript.execution_status(conversation)
+        status = await services.transcript.execution_status(conversation) or "idle"
         if status == "running" and not available:  # nothing of it runs
             status = "paused"
     failed = {"code": conversation.why.reason, "message": conversation.why.message}

@@ -10,6 +10,7 @@ from support.records import a_conversation
 from orchestrator.services.events import EventLog
 from orchestrator.services.transcript import Transcript
 from orchestrator.state.base import StoredEvent
+from orchestrator.state.event_archive.places import EventsUnavailable
 
 pytestmark = pytest.mark.anyio
 
@@ -61,6 +62,14 @@ async def test_an_agent_at_work_is_known_by_the_last_that_it_did() -> None:
     log = Log([told("running"), *[DID] * 5_000])
     assert await Transcript(cast(EventLog, log)).execution_status(a_conversation()) == "running"
     assert log.read_events <= 4
+
+
+async def test_a_log_that_cannot_be_read_keeps_nobody_from_knowing_the_rest() -> None:
+    class Away(Log):
+        async def length(self, conversation: object) -> int:
+            raise EventsUnavailable("the archive is away")
+
+    assert await Transcript(cast(EventLog, Away([]))).execution_status(a_conversation()) is None
 
 
 async def test_a_log_is_read_from_either_end() -> None:
