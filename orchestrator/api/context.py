@@ -22,6 +22,7 @@ from orchestrator.services.inspection import Inspection
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.messages import Messages
+from orchestrator.services.sandbox_access import SandboxAccess
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.transcript import Transcript
 from orchestrator.services.webhooks import Webhooks
@@ -50,6 +51,7 @@ class Services:
     files: Files
     webhooks: Webhooks
     keys: KeyRing
+    sandbox_access: SandboxAccess
     sealer: Sealer
     store: Store
     clock: Clock

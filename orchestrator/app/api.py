@@ -29,6 +29,10 @@ from orchestrator.facades.app_conversations import conversations as app_conversa
 from orchestrator.facades.app_conversations import events as app_events
 from orchestrator.facades.dialect import Dialects
 from orchestrator.facades.last_known import LastKnown
+from orchestrator.facades.runtime_api import routes as runtime_api
+from orchestrator.facades.sandboxes import me
+from orchestrator.facades.sandboxes import routes as sandboxes
+from orchestrator.facades.sandboxes import secrets as sandbox_secrets
 from orchestrator.facades.v0 import configuration
 from orchestrator.facades.v0 import conversations as v0
 
@@ -43,6 +47,8 @@ def build(services: Services) -> FastAPI:
     for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, files, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, missing):
+        app.include_router(facade.router)
+    for facade in (sandboxes, sandbox_secrets, me, runtime_api):
         app.include_router(facade.router)
     problems.install(app)
     app.add_middleware(Dialects)

@@ -78,6 +78,7 @@ from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.recovery import Recovery
 from orchestrator.services.retiring import Retiring
 from orchestrator.services.reviewing import Reviewing
+from orchestrator.services.sandbox_access import SandboxAccess
 from orchestrator.services.shares import Shares
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
@@ -402,6 +403,7 @@ async def _furnish(
         files=Files(conversations, keys, Streams(), arrivals, activity.touch),
         webhooks=webhooks,
         keys=keys,
+        sandbox_access=SandboxAccess(store.conversations, layers, overrides),
         sealer=envelope,
         store=store,
         clock=clock,

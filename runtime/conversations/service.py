@@ -87,7 +87,7 @@ class ConversationService:
         self._user = UserSecrets(
             store=secret_store,
             providers=git_providers,
-            lookup=Lookup(settings, secret_store),
+            lookup=Lookup(settings, secret_store, git_providers),
             configured=settings.never_shown,
         )
         self._asked_all = False  #: whether `_user.seen` has what conversations hold that were never opened

@@ -18,6 +18,7 @@ from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, SecretStr
 
+from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.store import SecretStore
 from runtime.settings import RuntimeSettings
 from runtime.store.exposure import OptionalSecret, SecretMap
@@ -64,10 +65,18 @@ class LookupFailed(Exception):
 class Lookup:
     """Resolves sources for this runtime."""
 
-    def __init__(self, settings: RuntimeSettings, secret_store: SecretStore, *, resolve: Resolve | None = None) -> None:
+    def __init__(
+        self,
+        settings: RuntimeSettings,
+        secret_store: SecretStore,
+        providers: GitProviderStore | None = None,
+        *,
+        resolve: Resolve | None = None,
+    ) -> None:
         self._resolve = resolve or _resolve
         self._settings = settings
         self._store = secret_store
+        self._providers = providers
         self._own = {origin for url in settings.public_urls if (origin := _origin(urlsplit(url)))}
         internal = _origin(urlsplit(settings.internal_server_url))
         if internal:
@@ -112,10 +121,16 @@ class Lookup:
         _, found, name = parts.path.rpartition(_OWN_PATH)
         if not found:
             raise LookupFailed("the url is this runtime's own but names no stored secret")
-        value = self._store.get(unquote(name))
+        value = self._store.get(unquote(name)) or self._token(unquote(name))
         if value is None:
             raise LookupFailed("no stored secret has this name")
         return value
+
+    def _token(self, name: str) -> SecretStr | None:
+        """Of the git provider whose token clients call so: `github_token`. A secret of that name goes before it."""
+        provider, found, _ = name.rpartition("_token")
+        known = self._providers.all().get(provider) if found and self._providers is not None else None
+        return None if known is None else known.token
 
     def _check_host(self, parts: SplitResult) -> None:
         """Only hosts that were named may be asked: a URL is a way to reach what only we can reach."""

@@ -17,6 +17,7 @@ from orchestrator.domain.errors import InvalidRequest, NotFound
 from orchestrator.domain.git import GitProvider, check_host, check_provider_name
 from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value, deep_redact
 from orchestrator.domain.settings import wrap_secrets
+from orchestrator.facades.flat import flat_settings
 from orchestrator.facades.v0.configuration_bodies import (
     BulkSecrets,
     FlatSettings,
@@ -183,21 +184,14 @@ def _parsed(kind: Any, body: Mapping[str, Any]) -> Any:
 
 
 def _flat(document: Mapping[str, Any]) -> dict[str, Any]:
-    agent = document.get("agent_settings", {})
-    llm = agent.get("llm", {})
-    older = document.get("older", {})
-    conversation = document.get("conversation_settings", {})
-    return {
-        **{name: deep_redact(value) for name, value in older.items() if not isinstance(value, SecretText)},
-        "agent": agent.get("agent"),
-        "llm_model": llm.get("model"),
-        "llm_base_url": llm.get("base_url"),
-        "max_iterations": conversation.get("max_iterations"),
-        "confirmation_mode": conversation.get("confirmation_mode"),
-        "security_analyzer": conversation.get("security_analyzer"),
-        "llm_api_key": None,
-        "search_api_key": None,
-        "sandbox_api_key": None,
-        "llm_api_key_set": bool(llm.get("api_key")),
-        "search_api_key_set": bool(older.get("search_api_key")),
-    }
+    """Without any key: which are set is said beside it."""
+    shown = flat_settings(document, lambda value: None if isinstance(value, SecretText) else deep_redact(value))
+    keys = {"llm_api_key": None, "search_api_key": None, "sandbox_api_key": None}
+    return (
+        shown
+        | keys
+        | {
+            "llm_api_key_set": bool(document.get("agent_settings", {}).get("llm", {}).get("api_key")),
+            "search_api_key_set": bool(document.get("older", {}).get("search_api_key")),
+        }
+    )
