@@ -12,6 +12,7 @@ import anyio
 
 from orchestrator.domain.errors import TransientError
 from orchestrator.domain.ids import RuntimeId
+from orchestrator.proxy import answers
 from orchestrator.proxy.admission import Refused
 from orchestrator.proxy.pool import RouteUser
 from orchestrator.proxy.route import Found, Invalidate, Known, Resolve, Route, Unavailable, Wake
@@ -88,7 +89,9 @@ class ClaimRoutes:
         entry = self._entries.get(runtime)
         if entry is None or entry.until <= self._clock():
             found = await self._look(runtime)
-            if found is None or isinstance(found, Unavailable):
+            if found is None:  # not an unknown runtime, which would count as a guess: whoever asks showed a good key
+                raise Refused(answers.NOT_FOUND)
+            if isinstance(found, Unavailable):
                 return found
             entry = self._keep(runtime, found)
         return self._opened(entry, runtime, await self._resolve(entry.runtime))

@@ -86,8 +86,10 @@ def test_a_wrong_key_a_wrong_body_and_a_session_key_are_told_apart(nestor: Orche
         assert wrong.status_code == 422, wrong.text
         assert {"detail", "error", "message"} <= wrong.json().keys()
         assert ask("GET", "/api/conversations/count", key).json() == 0
-        first = ask("POST", "/api/bash/execute_bash_command", key, json={"command": "echo home"})
-        assert (first.status_code, first.json()["stdout"]) == (200, "home\n")
+        made = {"name": "home", "environment": {"COLOUR": "of the variable"}}
+        nestor.call("POST", "/api/v2/runtimes", key, json=made, status=202)
+        first = ask("POST", "/api/bash/execute_bash_command", key, json={"command": "echo home $COLOUR"})
+        assert (first.status_code, first.json()["stdout"]) == (200, "home of the variable\n")
         home = nestor.call("GET", "/api/v2/runtimes?name=home", key, status=200)["items"][0]
         session_key = nestor.call("GET", f"/api/v2/runtimes/{home['id']}", key, status=200)["session_key"]
         held = ask("GET", "/api/bash/bash_events/search", session_key).json()["items"]

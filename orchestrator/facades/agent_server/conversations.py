@@ -5,8 +5,10 @@ as it came, sealed with the record until then: the model in it wins over stored 
 """
 
 import json
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
+import anyio
 from fastapi import APIRouter, Query, Request
 from starlette.responses import JSONResponse, Response
 
@@ -30,10 +32,12 @@ from orchestrator.services.overrides import Overrides
 START_SECONDS = 590.0  #: a client waits for 600
 _MOST_IDS = 99
 _PAGE = 100
+_AT_ONCE = 16
 
 
 class Route(AgentServerRoute, V1Route):
-    """Of this dialect only, with failures as its clients read them."""
+    """Of this dialect only, with failures as its clients read them. What V0 has under the same path and method is what
+    the document of the API shows: it can hold one of them."""
 
 
 router = APIRouter(prefix="/api/conversations", tags=["agent server"], route_class=Route)
@@ -44,7 +48,7 @@ Status = Annotated[
 Order = Literal["CREATED_AT", "UPDATED_AT", "CREATED_AT_DESC", "UPDATED_AT_DESC"]
 
 
-@router.post("")
+@router.post("", include_in_schema=False)
 async def start(request: Request, owner: OwnerOf, services: ServicesOf) -> Response:
     """Make a conversation and wait for it: 201, or 200 for an id that is there, whose start is joined. 408 after ten
     minutes; the start goes on, and a repeat joins it."""
@@ -106,13 +110,14 @@ async def count(owner: OwnerOf, services: ServicesOf, status: Status = None) -> 
         if status is None:
             found += len(page.items)
         else:
-            found += sum([(await info_of(services, one))["execution_status"] == status for one in page.items])
+            infos = await _all_infos(services, page.items)
+            found += sum(info["execution_status"] == status for info in infos)
         cursor = page.next_cursor
         if cursor is None:
             return found
 
 
-@router.get("")
+@router.get("", include_in_schema=False)
 async def batch(
     owner: OwnerOf, services: ServicesOf, ids: Annotated[list[str], Query(min_length=1, max_length=_MOST_IDS)]
 ) -> list[dict[str, Any] | None]:
@@ -127,7 +132,7 @@ async def batch(
     return found
 
 
-@router.delete("/{conversation}")
+@router.delete("/{conversation}", include_in_schema=False)
 async def delete(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, bool]:
     """The conversation with its runtime; for some minutes the native API can bring it back. 404 the second time."""
     id = ConversationId(parse_uuid(conversation, "conversation"))
@@ -140,8 +145,23 @@ async def _infos(
     services: Services, owner: Owner, status: str | None, *, cursor: str | None, limit: int
 ) -> tuple[list[dict[str, Any]], str | None]:
     page = await record.page_of(services, owner, lambda one: True, cursor=cursor, limit=limit)
-    items = [await info_of(services, one) for one in page.items]
+    items = await _all_infos(services, page.items)
     return [item for item in items if status in (None, item["execution_status"])], page.next_cursor
+
+
+async def _all_infos(services: Services, conversations: Sequence[Conversation]) -> list[dict[str, Any]]:
+    """Of each, in order; each costs a look at the end of its log, so some are made at once."""
+    infos: list[dict[str, Any]] = [{} for _ in conversations]
+    limiter = anyio.CapacityLimiter(_AT_ONCE)
+
+    async def look(place: int, conversation: Conversation) -> None:
+        async with limiter:
+            infos[place] = await info_of(services, conversation)
+
+    async with anyio.create_task_group() as tasks:
+        for place, conversation in enumerate(conversations):
+            tasks.start_soon(look, place, conversation)
+    return infos
 
 
 async def _failed(request: Request, services: Services, owner: Owner, made: Conversation) -> Response:
