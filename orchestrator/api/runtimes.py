@@ -132,6 +132,16 @@ async def stop(runtime: str, owner: OwnerOf, services: ServicesOf, response: Res
     return await accepted(services, owner, stopped, response, None, 0)
 
 
+@router.post("/runtimes/{runtime}/upgrade")
+async def upgrade(
+    runtime: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
+) -> dict[str, Any]:
+    """Put a stopped or failed one on another image, for its next starts, as a conversation."""
+    image = None if body is None else body.image
+    changed = await services.runtimes.upgrade(owner.tenant, owner.user, id_of(runtime), image=image)
+    return await rendered(services, owner, changed)
+
+
 def id_of(text: str) -> ConversationId:
     """Raises `InvalidRequest`."""
     return ConversationId(parse_uuid(text, "runtime"))

@@ -238,9 +238,9 @@ async def create_runtime(start: Provisioning) -> None:
         if pin is None:
             raise
         raise ImageUnavailable(
-            f"the image that this conversation stays on is gone: {pin.name} ({pin.id})",
-            hint="bring it back (docker load, docker pull), or choose another with POST /api/v2/conversations/"
-            f"{start.conversation.id}/upgrade; then start it",
+            f"the image that this {start.conversation.kind} stays on is gone: {pin.name} ({pin.id})",
+            hint="bring it back (docker load, docker pull), or choose another with POST "
+            f"/api/v2/{start.conversation.kind}s/{start.conversation.id}/upgrade; then start it",
         ) from exc
 
 
