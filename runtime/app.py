@@ -35,6 +35,7 @@ from runtime.api import (
     older,
     openai,
     place,
+    ports,
     profiles,
     scoped,
     secrets,
@@ -147,6 +148,7 @@ def _routed() -> FastAPI:
     app.include_router(workspace_files.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(workspace.router, prefix="/api")
+    app.include_router(ports.router, prefix="/api")
     app.include_router(openai.router)
     app.include_router(unavailable.router)
     app.include_router(sockets.router)

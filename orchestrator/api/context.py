@@ -21,6 +21,7 @@ from orchestrator.services.inside import Inside
 from orchestrator.services.inspection import Inspection
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers, Sealer
+from orchestrator.services.links import Links
 from orchestrator.services.messages import Messages
 from orchestrator.services.sandbox_access import SandboxAccess
 from orchestrator.services.tenancy import Tenancy
@@ -49,6 +50,8 @@ class Services:
     feed: EventFeed
     transcript: Transcript
     files: Files
+    links: Links
+    link_url: Callable[[str], str]
     webhooks: Webhooks
     keys: KeyRing
     sandbox_access: SandboxAccess

@@ -9,6 +9,7 @@ from orchestrator.api import (
     event_stream,
     files,
     inspection,
+    links,
     messages,
     metrics,
     middleware,
@@ -44,7 +45,8 @@ def build(services: Services) -> FastAPI:
     app.state.started = time.monotonic()
     for module in (operations, metrics):
         app.include_router(module.router)
-    for module in (tenants, settings, conversations, runtimes, inspection, messages, event_stream, files, webhooks):
+    around = (inspection, messages, event_stream, files, links)
+    for module in (tenants, settings, conversations, runtimes, *around, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, missing):
         app.include_router(facade.router)

@@ -18,6 +18,7 @@ import httpx
 import structlog
 
 from orchestrator.api.context import Services
+from orchestrator.api.links import link_url
 from orchestrator.app import data_folder
 from orchestrator.app.containers import Isolation, docker_driver, images_of, pull_missing
 from orchestrator.app.facing import Facing
@@ -69,6 +70,7 @@ from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
+from orchestrator.services.links import Links
 from orchestrator.services.messages import Messages
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.pool import WarmPool
@@ -400,6 +402,8 @@ async def _furnish(
         inside=Inside(clients, keys),
         feed=feed,
         transcript=Transcript(events),
+        links=Links(conversations, clock, changed=partial(_forget, cache)),
+        link_url=link_url(public_url, settings.domain),
         files=Files(conversations, keys, Streams(), arrivals, activity.touch),
         webhooks=webhooks,
         keys=keys,

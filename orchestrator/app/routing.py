@@ -8,7 +8,7 @@ from orchestrator.domain.admission import Standing
 from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.proxy.route import Found, Route, Unavailable
+from orchestrator.proxy.route import Found, LinkRoute, Route, Unavailable
 from orchestrator.services.conversations import may_wake
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations
@@ -41,7 +41,8 @@ class Routes:
         if record.phase is Phase.READY:
             return await self._route(record)
         if may_wake(record) or record.phase is Phase.RESUMING:
-            return Unavailable(_not_ready(record), session_key_hash=record.runtime.session_key_hash or None)
+            key = record.runtime.session_key_hash or None
+            return Unavailable(_not_ready(record), session_key_hash=key, links=_links(record))
         return Unavailable(_not_ready(record)) if record.phase in _COMING else None
 
     async def wake(self, runtime: RuntimeId, rouse: Rouse, waits_for: WaitsFor, *, seconds: float) -> Found:
@@ -101,7 +102,15 @@ class Routes:
             port=int(port),
             session_key_hash=runtime.session_key_hash,
             inner_key=inner_key,
+            links=_links(record),
         )
+
+
+def _links(record: Conversation) -> tuple[LinkRoute, ...]:
+    return tuple(
+        LinkRoute(link.digest, link.generation, link.expires_at.timestamp(), link.port, link.path)
+        for link in record.links
+    )
 
 
 def _seconds(refusal: LimitReached | CapacityReached | Standing) -> int:

@@ -12,6 +12,7 @@ from orchestrator.domain.drift import Drift, Seen
 from orchestrator.domain.errors import IllegalTransition, PermanentError
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.images import Pin
+from orchestrator.domain.links import Link
 
 
 class Phase(enum.StrEnum):
@@ -242,6 +243,7 @@ class Conversation:
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
     trouble: PushTrouble | None = None  #: a change of its configuration could not be pushed so far
     drift: Drift | None = None  #: the last change of its configuration that somebody made in the runtime
+    links: tuple[Link, ...] = ()  #: that its callers made to it, also those that expired
     was_ready: bool = False  #: it was ready once, so its volume holds work
     kind: Kind = Kind.CONVERSATION
     name: str = ""  #: of a bare runtime: the only one of its user that has it, unless deleted; empty: none

@@ -135,7 +135,8 @@ class RouteCache:
                 found = await self._load(runtime)
         except Exception:  # noqa: BLE001 - the edge of a task: what cannot be read now is read when the entry is old
             return
-        if self._entries.get(runtime) is entry and not (isinstance(found, Route) and found.leads_to(entry.found)):
+        same = isinstance(found, Route) and found.leads_to(entry.found) and found.links == entry.found.links
+        if self._entries.get(runtime) is entry and not same:
             self.invalidate(runtime)
 
     def _drop(self, runtime: RuntimeId) -> None:

@@ -16,7 +16,8 @@ from orchestrator.proxy.admission import Refused, admit, reach
 from orchestrator.proxy.familiar import FamiliarAnswer
 from orchestrator.proxy.front import Front
 from orchestrator.proxy.head import Head
-from orchestrator.proxy.headers import Answer, confine, localise, request_head
+from orchestrator.proxy.headers import Answer, confine, localise, request_head, unreferred
+from orchestrator.proxy.links import PORT_PAGE, reach_by_link
 from orchestrator.proxy.pool import Busy
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.target import Destination, leads_to_init
@@ -34,7 +35,7 @@ class Exchange:
 
     __slots__ = (
         "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_has_body", "_head",
-        "_held", "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_task",
+        "_held", "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_target", "_task",
         "bodiless", "keep_alive",
     )  # fmt: skip
 
@@ -53,6 +54,7 @@ class Exchange:
         self._answer: Answer | None = None
         self._out: list[bytes] = []  # of the answer: what one read of the upstream gave goes out in one write
         self._path = destination.path
+        self._target = destination.target
         self._chunked_out = False
         self._held: list[bytes] | None = None
         self._retried = False
@@ -68,7 +70,7 @@ class Exchange:
         if runtime is None or leads_to_init(self._path):
             self.refuse(answers.NOT_FOUND)
             return
-        route = self._context.known(runtime)
+        route = self._context.known(runtime) if self._destination.link is None else None
         if route is not None:
             try:
                 self._access = admit(self._head, self._path, route.session_key_hash)
@@ -148,8 +150,7 @@ class Exchange:
         """Find the route if it is not known, and a connection. The edge of the request: every failure is answered."""
         try:
             if route is None:
-                runtime, address = self._destination.runtime, self._front.address
-                route, self._access = await reach(self._context, self._head, self._path, runtime, address)
+                route = await self._reached()
             connection = None if fresh else self._context.upstreams.take(route, idle_at_most=self._idle_at_most())
             self._send(route, connection or await self._context.upstreams.connect(route))
         except Refused as refused:
@@ -174,6 +175,16 @@ class Exchange:
             refusal = answers.TOO_MANY_KEYS
         self.refuse(refusal)
 
+    async def _reached(self) -> Route:
+        runtime, address = self._destination.runtime, self._front.address
+        if self._destination.link is not None:
+            method = self._head.method
+            route, self._target = await reach_by_link(self._context, self._destination, method, address)
+            self._access = WITH_KEY
+        else:
+            route, self._access = await reach(self._context, self._head, self._path, runtime, address)
+        return route
+
     def _send(self, route: Route, connection: UpstreamConnection) -> None:
         self._task = None
         self._route = route
@@ -181,7 +192,7 @@ class Exchange:
         with_key = self._access is WITH_KEY
         if with_key:
             self._context.touch(route)
-        connection.ask(self, request_head(self._head, self._destination.target, route, with_key=with_key))
+        connection.ask(self, request_head(self._head, self._target, route, with_key=with_key))
         if self._pending:
             pending, self._pending = self._pending, []
             for data in pending:
@@ -208,7 +219,7 @@ class Exchange:
         self.on_lost(garbled=True)
 
     def on_answer(self, answer: Answer, *, until_close: bool) -> None:
-        if answer.status == 401 and self._access is WITH_KEY:
+        if answer.status == 401 and self._access is WITH_KEY and self._destination.link is None:
             self._stale()  # it refused the inner key: it is not the runtime that the route means
             return
         self._answer = answer
@@ -222,6 +233,8 @@ class Exchange:
         dealt with so."""
         connection, transport = self._connection, self._front.transport
         if connection is None or self._out or not (self._request_done and self.keep_alive):
+            return False
+        if self._destination.link is not None:
             return False
         self._connection = None
         self._over = True
@@ -306,8 +319,11 @@ class Exchange:
 
     def _write_head(self, answer: Answer, *, until_close: bool) -> None:
         lines = localise(answer.lines, self._head.host) if answer.redirects else answer.lines
+        if self._destination.link is not None:
+            lines = unreferred(lines)
         if self._destination.prefix:
-            lines = confine(lines, self._destination.prefix)
+            is_port = self._destination.link is not None and self._target.startswith(b"/api/ports/")
+            lines = confine(lines, self._destination.prefix, *([PORT_PAGE] if is_port else []))
         has_body = not self.bodiless and answer.status not in (204, 304)
         if answer.length is not None and answer.status != 204:
             lines.append(b"content-length: %d" % answer.length)

@@ -5,6 +5,7 @@ head cannot reach the other side. Hop-by-hop headers go by RFC 9110, those nomin
 """
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -159,7 +160,13 @@ def read_answer(block: bytes) -> Answer:
     return answer
 
 
-def confine(lines: list[bytes], prefix: bytes) -> list[bytes]:
+def unreferred(lines: list[bytes]) -> list[bytes]:
+    """The lines of an answer that was reached by a link: the address, which is the credential, is told to nobody."""
+    kept = [line for line in lines if not line.lower().startswith((b"referrer-policy:", b"refresh:"))]
+    return [*kept, b"referrer-policy: no-referrer"]
+
+
+def confine(lines: list[bytes], prefix: bytes, confined: Sequence[bytes] = _CONFINED) -> list[bytes]:
     """The lines of an answer that was reached by path: a sandboxed origin, and redirects that stay under the prefix."""
     kept: list[bytes] = []
     for line in lines:
@@ -169,7 +176,7 @@ def confine(lines: list[bytes], prefix: bytes) -> list[bytes]:
             kept.append(b"location: " + _inside(value.strip(), prefix))
         elif key not in _REPLACED_BY_PATH:
             kept.append(line)
-    return [*kept, *_CONFINED]
+    return [*kept, *confined]
 
 
 def localise(lines: list[bytes], host: bytes) -> list[bytes]:

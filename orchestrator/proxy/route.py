@@ -9,6 +9,17 @@ from orchestrator.domain.secrets import SecretText
 
 
 @dataclass(frozen=True)
+class LinkRoute:
+    """What one link opens. `expires_at` in seconds since 1970."""
+
+    digest: str
+    generation: int
+    expires_at: float
+    port: int | None
+    path: str | None
+
+
+@dataclass(frozen=True)
 class Route:
     """One live runtime of one generation."""
 
@@ -22,6 +33,8 @@ class Route:
     inner_key: SecretText  #: what the runtime accepts; put in place of the client's
     own_key_hash: str = ""  #: of a route that another key opens: that of the runtime's session key
     claim: str = ""  #: by which it was opened so (`single_origin.Claim`)
+    links: tuple[LinkRoute, ...] = ()
+    link: str | None = None  #: the digest of the link by which an exchange or a socket came, None for a key
 
     @cached_property
     def place(self) -> tuple[RuntimeId, int, str, int]:
@@ -49,9 +62,12 @@ class Route:
         return b"\r\n".join([*self.said_without_key, b"\r\n"])
 
     def leads_to(self, other: "Route") -> bool:
-        """Whether both mean the same runtime of the same generation at the same place, with the same session key."""
+        """Whether both mean the same runtime of the same generation at the same place, with the same session key; and
+        where a link opened the other, whether that is still there."""
         own, others = (route.own_key_hash or route.session_key_hash for route in (self, other))
-        return self.place == other.place and own == others
+        if self.place != other.place or own != others:
+            return False
+        return other.link is None or any(link.digest == other.link for link in self.links)
 
 
 @dataclass(frozen=True)
@@ -61,6 +77,7 @@ class Unavailable:
     message: str
     retry_after: int = 2
     session_key_hash: str | None = None  #: set when a request that carries this key may wake it (`Wake`)
+    links: tuple[LinkRoute, ...] = ()
     details: Mapping[str, object] = field(default_factory=dict)  #: what a program may want to know: members of the body
 
 

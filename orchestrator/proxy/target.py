@@ -13,6 +13,7 @@ from urllib.parse import unquote_to_bytes
 
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.ids import RuntimeId, parse_uuid
+from orchestrator.domain.links import HOST_PREFIX, token_read
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.single_origin import (
     Place,
@@ -25,6 +26,8 @@ from orchestrator.proxy.single_origin import (
 from orchestrator.security.session_keys import runtime_of
 
 PREFIX = b"/runtimes/"
+LINK_PREFIX = b"/links/"
+_LINK_HOST = HOST_PREFIX.encode()
 #: Paths that every client polls before it has a key (outer-api.md 6). Exact, so that no encoding opens another one.
 OPEN_PATHS = frozenset({b"/health", b"/alive", b"/ready", b"/server_info"})
 _SLASHES = re.compile(rb"/+")
@@ -37,6 +40,7 @@ class Destination(NamedTuple):
     target: bytes
     prefix: bytes = b""  #: what path routing cut off, to be put back into redirects
     place: Place | None = None  #: of a socket whose key is still to come: what of the key's owner's it is for
+    link: bytes | None = None  #: the secret of the link by which it comes: then `target` is what stands behind the link
 
     @property
     def path(self) -> bytes:
@@ -66,8 +70,12 @@ class Routing:
             by_host = _runtime_of_host(host, self.domain)
             if by_host is not None:
                 return Destination(by_host, target)
+            if host[:2].lower() == _LINK_HOST and (by_link := _link_of_host(host, self.domain)) is not None:
+                return Destination(by_link[0], target, link=by_link[1])
         if target.startswith(PREFIX):
             return _by_path(target)
+        if target.startswith(LINK_PREFIX):
+            return _by_link(target)
         return _by_key(target, head) if head is not None and is_agent_servers(head) else None
 
 
@@ -121,6 +129,21 @@ def _by_path(target: bytes) -> Destination:
     name, slash, rest = path[len(PREFIX) :].partition(b"/")
     inner = (slash + rest) or b"/"
     return Destination(_runtime_id(name), inner + mark + query, PREFIX + name)
+
+
+def _by_link(target: bytes) -> Destination:
+    path, mark, query = target.partition(b"?")
+    token, slash, rest = path[len(LINK_PREFIX) :].partition(b"/")
+    inner = (slash + rest) or b"/"
+    runtime, secret = token_read(token.decode("latin-1")) or (None, b"")
+    return Destination(runtime, inner + mark + query, LINK_PREFIX + token, link=secret)
+
+
+def _link_of_host(host: bytes, domain: str) -> tuple[RuntimeId, bytes] | None:
+    """The token that is the one label before the domain, behind its prefix."""
+    name = host.decode("latin-1").lower().partition(":")[0].rstrip(".")
+    label, dot, rest = name.partition(".")
+    return token_read(label[len(HOST_PREFIX) :]) if dot and rest == domain.lower() else None
 
 
 def _runtime_of_host(host: bytes, domain: str) -> RuntimeId | None:

@@ -22,6 +22,7 @@ from orchestrator.proxy.frames import BadFrame, close_frame, read_frame, server_
 from orchestrator.proxy.front import SocketFront
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, request_lines
+from orchestrator.proxy.links import reach_by_link
 from orchestrator.proxy.pool import Busy
 from orchestrator.proxy.route import Route, Unavailable
 from orchestrator.proxy.target import Destination, leads_to_init, without_session_key
@@ -147,6 +148,9 @@ class SocketOpening:
     async def _open(self) -> None:
         if leads_to_init(self._destination.path):
             raise Refused(answers.NOT_FOUND)
+        if self._destination.link is not None:
+            await self._open_by_link()
+            return
         limits = self._context.limits
         if not origin_allowed(self._head.origin, self._head.host, limits.allowed_origins, local=limits.local_origins):
             raise Refused(answers.SOCKET_REFUSED)
@@ -162,6 +166,13 @@ class SocketOpening:
             await self._open_with_keys(found, target, keys)
         else:
             await self._open_by_first_frame(found, target)
+
+    async def _open_by_link(self) -> None:
+        """A browser adds nothing by itself to what the address says, so it does not matter whose page it is."""
+        self._check_handshake()
+        self._front.hold_request(True)
+        route, target = await reach_by_link(self._context, self._destination, b"GET", self._front.address)
+        await self._open_on(route, target)
 
     def _check_handshake(self) -> None:
         key = self._head.get(b"sec-websocket-key")
@@ -181,7 +192,9 @@ class SocketOpening:
             known = self._context.wrong_key(self._front.address)
             raise Refused(answers.FORBIDDEN if known else answers.TOO_MANY_KEYS)
         self._front.hold_request(True)
-        route = await wake(self._context, found, self._destination.runtime)
+        await self._open_on(await wake(self._context, found, self._destination.runtime), target)
+
+    async def _open_on(self, route: Route, target: bytes) -> None:
         lines = request_lines(self._head, target, route, with_key=True)
         connection, answer, early = await self._handshake(route, lines)
         if answer.status != 101:

@@ -391,6 +391,22 @@ class ConversationService:
                 return await self._after(changed)
         raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
 
+    async def amend(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        change: Callable[[Conversation], Conversation],
+    ) -> Conversation:
+        """Compare-and-set a change of what callers own of it, which asks for no work. Raises what `change` raises,
+        `NotFound`, `Conflict`."""
+        for _ in range(_TRIES):
+            present = await self.get(tenant, user, id)
+            changed = change(present)
+            if await self._store.conversations.request(changed, expected_version=present.version):
+                return await self._after(changed)
+        raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
+
     async def events(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, after: int, limit: int
     ) -> Sequence[StoredEvent]:

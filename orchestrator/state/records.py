@@ -32,7 +32,7 @@ _WITH_VOLUMES = (
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
-_INTENT = ("desired", "labels", "title")
+_INTENT = ("desired", "labels", "title", "links")
 
 _conversation = TypeAdapter(Conversation)
 _tenant = TypeAdapter(Tenant)

@@ -40,6 +40,8 @@ TOO_LARGE = "Request body is too large: the limit of this route is {limit} bytes
 UPLOAD_LIMIT = 1 << 40
 #: reads of workspace files, which a browser may do with a ticket: the route looks at it
 _TICKETED = re.compile(r"/api/conversations/[^/]+/workspace(/.*)?")
+#: what listens there has limits of its own
+PORTS = "/api/ports/"
 #: a file of the workspace by its path in it
 _FILE = re.compile(r"/api/conversations/[^/]+/files/.*")
 #: WebSocket close code "try again later"
@@ -150,6 +152,6 @@ def _believe_proxy(scope: Scope) -> None:
 
 
 def _limit(path: str) -> int:
-    if path.endswith("/file/upload") or _FILE.fullmatch(path):
+    if path.endswith("/file/upload") or _FILE.fullmatch(path) or path.startswith(PORTS):
         return UPLOAD_LIMIT
     return CONFIGURATION_LIMIT if path.startswith(CONFIGURATION_PATHS) else OTHER_LIMIT

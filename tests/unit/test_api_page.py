@@ -3,13 +3,13 @@
 import re
 from pathlib import Path
 
-from orchestrator.api import conversations, inspection, metrics, operations, runtimes, settings, tenants
+from orchestrator.api import conversations, inspection, links, metrics, operations, runtimes, settings, tenants
 from orchestrator.facades.app_conversations import conversations as app_conversations
 from orchestrator.facades.app_conversations import events as app_events
 from orchestrator.facades.v0 import configuration
 from orchestrator.facades.v0 import conversations as v0
 
-NATIVE = (conversations, inspection, metrics, operations, runtimes, settings, tenants)
+NATIVE = (conversations, inspection, links, metrics, operations, runtimes, settings, tenants)
 OLDER = (configuration, v0, app_conversations, app_events)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()

@@ -134,6 +134,7 @@ class MemoryConversations:
             desired=stored.desired,
             labels=stored.labels,
             title=stored.title,
+            links=stored.links,
             fence=stored.fence,
             version=expected_version + 1,
         )

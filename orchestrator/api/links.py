@@ -1,0 +1,84 @@
+"""Links that open one port, or one path of the workspace, of a conversation's runtime without any key."""
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conversations import id_of
+from orchestrator.domain.clock import rfc3339
+from orchestrator.domain.ids import parse_uuid
+from orchestrator.domain.links import Link, LinkId
+from orchestrator.services.links import LONGEST_SECONDS, Opening
+
+router = APIRouter(prefix="/api/v2/conversations/{conversation}/links", tags=["links"])
+
+
+class LinkBody(BaseModel):
+    """One of `port` and `path`. `expires_in` in seconds, up to 30 days."""
+
+    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"port": 3000, "expires_in": 3600}]})
+
+    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    path: Annotated[str, Field(max_length=4095)] | None = None
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] = 3600
+
+
+@router.post("", status_code=201)
+async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> Any:
+    """A new link. Its `url` is the credential, shown once: whoever has it reaches that port, or reads that file or what
+    is below that folder, until it expires, is taken back, or the runtime gets another generation."""
+    opening = Opening(body.port, body.path, body.expires_in)
+    link, token = await services.links.make(owner.tenant, owner.user, id_of(conversation), opening)
+    response.headers["location"] = f"/api/v2/conversations/{id_of(conversation)}/links/{link.id}"
+    response.headers["cache-control"] = "no-store"
+    return {**_out(link), "url": services.link_url(token)}
+
+
+@router.get("")
+async def list_links(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    page_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+) -> dict[str, Any]:
+    """Those that are good now, the oldest first, without their addresses."""
+    found = list(await services.links.list(owner.tenant, owner.user, id_of(conversation)))
+    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
+    following = found[begun + limit].id if len(found) > begun + limit else None
+    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
+
+
+@router.delete("/{link}", status_code=204)
+async def take_back(conversation: str, link: str, owner: OwnerOf, services: ServicesOf) -> None:
+    """It opens nothing any more, and what came by it is ended: here at once, on other replicas within a second."""
+    id = LinkId(parse_uuid(link, "link"))
+    await services.links.take_back(owner.tenant, owner.user, id_of(conversation), id)
+
+
+def link_url(public_url: str, domain: str | None) -> Callable[[str], str]:
+    """Of a token: a host of its own where the installation has a domain, else a path."""
+    scheme, _, rest = public_url.partition("://")
+    port = rest.rpartition(":")[2] if ":" in rest and not rest.endswith("]") else ""
+
+    def url(token: str) -> str:
+        if domain is None:
+            return f"{public_url}/links/{token}/"
+        return f"{scheme}://l-{token}.{domain}" + (f":{port}" if port else "") + "/"
+
+    return url
+
+
+def _out(link: Link) -> dict[str, Any]:
+    return {
+        "id": link.id,
+        "port": link.port,
+        "path": link.path,
+        "user": link.user,
+        "generation": link.generation,
+        "created_at": rfc3339(link.created_at),
+        "expires_at": rfc3339(link.expires_at),
+    }

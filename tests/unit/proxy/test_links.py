@@ -1,0 +1,55 @@
+"""Tokens of links, and where a link leads."""
+
+import uuid
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.links import HOST_PREFIX, SECRET_BYTES, TOKEN_CHARACTERS, token_of, token_read
+from orchestrator.domain.secrets import SecretText
+from orchestrator.proxy.links import target
+from orchestrator.proxy.route import LinkRoute, Route
+from orchestrator.proxy.target import Routing
+
+ROUTE = Route(
+    RuntimeId("11111111-1111-4111-8111-111111111111"),
+    TenantId("t"),
+    ConversationId("c"),
+    1,
+    "127.0.0.1",
+    1,
+    "",
+    SecretText("k"),
+)
+
+
+@given(st.uuids(), st.binary(min_size=SECRET_BYTES, max_size=SECRET_BYTES))
+def test_a_token_is_read_back_from_a_path_and_from_a_host(id: uuid.UUID, secret: bytes) -> None:
+    token = token_of(RuntimeId(str(id)), secret)
+    assert len(token) == TOKEN_CHARACTERS
+    assert len(HOST_PREFIX + token) <= 63
+    assert token_read(token) == token_read(token.upper()) == (RuntimeId(str(id)), secret)
+    by_host = Routing("example").destination(b"/a?b", f"{HOST_PREFIX}{token}.example:80".encode())
+    by_path = Routing("example").destination(f"/links/{token}/a?b".encode(), b"nestor")
+    assert by_host is not None
+    assert by_path is not None
+    assert by_host[:2] == by_path[:2] == (RuntimeId(str(id)), b"/a?b")
+    assert by_host.link == by_path.link == secret
+    assert (by_host.prefix, by_path.prefix) == (b"", f"/links/{token}".encode())
+
+
+@given(st.text(max_size=70))
+def test_what_is_no_token_is_nobodys(text: str) -> None:
+    found = token_read(text)
+    assert found is None or token_of(*found) == text.lower()
+
+
+@given(st.from_regex(r"/[!-\"$-~]*", fullmatch=True))
+def test_a_link_stays_behind_what_it_names(asked: str) -> None:
+    port = LinkRoute("", 1, 0, 3000, None)
+    assert target(ROUTE, port, asked.encode()) == b"/api/ports/3000" + asked.encode()
+    folder = LinkRoute("", 1, 0, None, "a b/c")
+    path = target(ROUTE, folder, asked.encode()).partition(b"?")[0]
+    named = b"/api/conversations/c/files/a%20b/c"
+    assert path == named or path.startswith(named + b"/")
