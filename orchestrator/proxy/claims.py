@@ -46,7 +46,8 @@ class _Entry:
 
 
 class ClaimRoutes:
-    """Times in seconds. Whatever is no claim goes through to `known`, `resolve`, `invalidate` and `wake`."""
+    """Times in seconds. Whatever is no claim goes through to `known`, `resolve`, `invalidate` and `wake`. While the
+    store does not answer, a claim that held up to `stale` ago goes on holding, each use counting anew."""
 
     def __init__(
         self,
@@ -58,6 +59,7 @@ class ClaimRoutes:
         look: Look,
         prepare: Prepare,
         ttl: float = 0.7,
+        stale: float = 5.0,
         limit: int = 10_000,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -68,6 +70,7 @@ class ClaimRoutes:
         self._look = look
         self._prepare = prepare
         self._ttl = ttl
+        self._stale = stale
         self._limit = limit
         self._clock = clock
         self._entries: dict[Claim, _Entry] = {}
@@ -88,7 +91,12 @@ class ClaimRoutes:
             return await self._resolve(runtime)
         entry = self._entries.get(runtime)
         if entry is None or entry.until <= self._clock():
-            found = await self._look(runtime)
+            try:
+                found = await self._look(runtime)
+            except (TransientError, TimeoutError):
+                if entry is None or entry.until + self._stale <= self._clock():
+                    raise
+                found = entry.runtime  # nothing can be revoked either while nobody can be asked
             if found is None:  # not an unknown runtime, which would count as a guess: whoever asks showed a good key
                 raise Refused(answers.NOT_FOUND)
             if isinstance(found, Unavailable):

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import httpx
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from tests.support.models import scripted_model
 from tests.support.processes import OrchestratorProcess, orchestrator_at
@@ -28,17 +30,17 @@ def nestor() -> Iterator[OrchestratorProcess]:
         yield process
 
 
-def a_key(nestor: OrchestratorProcess, name: str) -> str:
-    """Of a new tenant without any settings: its clients bring their model."""
-    tenant = nestor.call("POST", "/api/v2/tenants", json={"name": name}, status=201)
-    key: str = nestor.call("POST", f"/api/v2/tenants/{tenant['id']}/api-keys", json={"name": "k"}, status=201)["key"]
-    return key
+def a_tenant(nestor: OrchestratorProcess, name: str) -> tuple[str, str]:
+    """A new tenant without any settings (its clients bring their model), and a key of it."""
+    tenant: str = nestor.call("POST", "/api/v2/tenants", json={"name": name}, status=201)["id"]
+    key: str = nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json={"name": "k"}, status=201)["key"]
+    return tenant, key
 
 
 def test_workspace_and_conversation_work_and_two_tenants_see_nothing_of_each_other(
     nestor: OrchestratorProcess, model: str
 ) -> None:
-    own, other = a_key(nestor, "own"), a_key(nestor, "other")
+    (_, own), (_, other) = a_tenant(nestor, "own"), a_tenant(nestor, "other")
     theirs = nestor.call(
         "POST",
         "/api/v2/conversations",
@@ -71,7 +73,7 @@ def test_workspace_and_conversation_work_and_two_tenants_see_nothing_of_each_oth
 
 
 def test_a_wrong_key_a_wrong_body_and_a_session_key_are_told_apart(nestor: OrchestratorProcess) -> None:
-    key = a_key(nestor, "third")
+    tenant, key = a_tenant(nestor, "third")
     with httpx.Client(base_url=nestor.url, trust_env=False, timeout=60) as http:
 
         def ask(method: str, path: str, key: str, **more: object) -> httpx.Response:
@@ -97,3 +99,19 @@ def test_a_wrong_key_a_wrong_body_and_a_session_key_are_told_apart(nestor: Orche
         assert ask("GET", "/api/conversations/count", session_key).json() == 0
         assert ask("GET", "/api/settings", session_key).status_code == 200
         assert ask("GET", "/api/settings", key).status_code == 200
+        assert revoked_while_open(nestor, tenant) == 1012, "it comes again, and is refused then"
+
+
+def revoked_while_open(nestor: OrchestratorProcess, tenant: str) -> int:
+    """With which code a socket ends whose key is revoked."""
+    path = f"/api/v2/tenants/{tenant}/api-keys"
+    second = nestor.call("POST", path, json={"name": "second"}, status=201)
+    url = nestor.url.replace("http://", "ws://") + "/sockets/bash-events"
+    with connect(url, additional_headers={"X-Session-API-Key": second["key"]}, proxy=None) as socket:
+        nestor.call("DELETE", f"{path}/{second['id']}", status=204)
+        try:
+            while True:
+                socket.recv(timeout=60)
+        except ConnectionClosed as closed:
+            assert closed.rcvd is not None
+            return closed.rcvd.code

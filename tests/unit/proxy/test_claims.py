@@ -82,6 +82,19 @@ async def test_a_claim_is_believed_for_less_than_a_second_and_opened_by_its_own_
     assert house.asked == ["look", "look"]
 
 
+async def test_while_nobody_can_be_asked_what_held_a_moment_ago_goes_on_holding() -> None:
+    house = House()
+    routes = house.routes()
+    await routes.resolve(CLAIMED)
+    house.holder = StoreUnavailable("away")
+    for _ in range(3):
+        house.now += 4.0
+        assert isinstance(await routes.resolve(CLAIMED), Route)
+    house.now += 10.0
+    with pytest.raises(StoreUnavailable):
+        await routes.resolve(CLAIMED)
+
+
 async def test_what_is_no_claim_goes_through() -> None:
     house = House()
     routes = house.routes()
