@@ -38,10 +38,13 @@ def up(
     workers: Annotated[
         int | None, typer.Option(help="Processes that serve the port together, each a replica [NESTOR_WORKERS]")
     ] = None,
+    data_plane: Annotated[
+        str | None, typer.Option(help="What carries the bytes: embedded, nginx [NESTOR_DATA_PLANE]")
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON once ready")] = False,
 ) -> None:
     """Start the orchestrator and stay."""
-    settings = _loaded(host=host, port=port, data_dir=data_dir, driver=driver, workers=workers)
+    settings = _loaded(host=host, port=port, data_dir=data_dir, driver=driver, data_plane=data_plane, workers=workers)
 
     def ready(url: str, new_key: SecretText | None, about: Mapping[str, str]) -> None:
         if settings.worker_socket is not None:  # for the process that keeps the workers

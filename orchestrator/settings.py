@@ -142,6 +142,12 @@ class OrchestratorSettings(BaseSettings):
     """How runtimes reach that listener, where it is not by its own address."""
     domain: str | None = None
     """Wildcard domain for one host name a runtime, `{runtime_id}.{domain}`."""
+    data_plane: Literal["embedded", "nginx"] = "embedded"
+    """What carries the bytes between clients and runtimes: this process, or nginx, which it then runs as a child and
+    which asks it where to. nginx and its Lua module have to be installed."""
+    decision_cache: bool = True
+    """nginx as the data plane: keep a decision for a quarter of a second. Without it nginx asks for each request, and
+    what is revoked here is refused at once."""
     runtime_ports: bool = True
     """One loopback port for each runtime, so that clients that need a bare origin have one."""
     runtime_command: str | None = None
@@ -316,6 +322,12 @@ class OrchestratorSettings(BaseSettings):
                 raise ValueError(
                     f"NESTOR_WARM_POOLS: no request may ask for size {stock.size}: see NESTOR_ALLOWED_SIZES"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _data_plane(self) -> Self:
+        if self.data_plane == "nginx" and (self.workers > 1 or self.worker_socket is not None):
+            raise ValueError("NESTOR_DATA_PLANE: nginx has workers of its own, so leave out NESTOR_WORKERS")
         return self
 
     @property

@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from types import FrameType
 
 import anyio
@@ -22,13 +23,15 @@ import structlog
 import uvicorn
 
 from orchestrator.api import runtime_facing
-from orchestrator.app import api, listening, ports
+from orchestrator.app import api, data_plane, listening, ports
 from orchestrator.app.claims import claims_of
 from orchestrator.app.house import House, open_house
+from orchestrator.app.nginx_plan import Plan
 from orchestrator.app.state_watch import keep_running
 from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Prunable
+from orchestrator.proxy.behind import behind_protocol
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.limits import FrontLimits
@@ -92,22 +95,29 @@ async def serve(settings: OrchestratorSettings, ready: Ready) -> None:
     if settings.operator_key is not None:
         redactor.add([SecretText(settings.operator_key.get_secret_value())])
     logging.configure(redactor, json_lines=settings.log_format == "json")
-    listener = listening.bind(settings)
-    try:
-        url = settings.public_url or _origin(settings.host, listener.getsockname()[1])
-        async with open_house(settings, url) as house:
-            await _serve(settings, listener, url, house, ready)
-            await (_remove_runtimes(house) if settings.ephemeral else _tell_what_goes_on(house))
-    finally:
-        listener.close()
+    async with data_plane.claimed(settings, _limits(settings)) as plan:
+        listener = listening.bind(settings)
+        try:
+            url = settings.public_url or _origin(settings.host, listener.getsockname()[1])
+            async with open_house(settings, url) as house:
+                await _serve(settings, listener, plan, url, house, ready)
+                await (_remove_runtimes(house) if settings.ephemeral else _tell_what_goes_on(house))
+        finally:
+            listener.close()
 
 
-async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: str, house: House, ready: Ready) -> None:
+async def _serve(
+    settings: OrchestratorSettings, listener: socket.socket, plan: Plan | None, url: str, house: House, ready: Ready
+) -> None:
     claims = claims_of(house)
     front = _front(settings, house, claims)
+    if plan is not None:
+        front.limits = replace(front.limits, connections_per_address=0)  # nginx counts them
+    nginx = None if plan is None else data_plane.Nginx(plan, listener)
     config = uvicorn.Config(
         api.build(house.services),
-        http=front_protocol(front),
+        http=front_protocol(front) if plan is None else behind_protocol(front),
+        uds=None if plan is None else str(plan.front),
         ws="websockets-sansio",
         loop="uvloop",
         lifespan="off",
@@ -117,10 +127,16 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
         log_config=None,
         timeout_graceful_shutdown=DRAIN_SECONDS,
     )
+
+    def drain() -> None:
+        house.workers.drain()
+        if nginx is not None:
+            nginx.quit()
+
     server = Server(
         config,
         on_ready=lambda: ready(url, house.new_operator_key, house.services.about),
-        on_drain=house.workers.drain,
+        on_drain=drain,
         last_seconds=0 if settings.ephemeral else LAST_SECONDS,
     )
     config.load()
@@ -150,7 +166,11 @@ async def _serve(settings: OrchestratorSettings, listener: socket.socket, url: s
             tasks.start_soon(claims.watch, front.upstreams.all_open)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
-            await server.serve(sockets=[listener])
+            if plan is None or nginx is None:
+                await server.serve(sockets=[listener])
+            else:
+                async with data_plane.carrying(nginx, front, plan):
+                    await server.serve()
             with anyio.move_on_after(DRAIN_SECONDS):
                 await house.workers.drained()
             tasks.cancel_scope.cancel()

@@ -128,7 +128,7 @@ def _by_path(target: bytes) -> Destination:
     path, mark, query = target.partition(b"?")
     name, slash, rest = path[len(PREFIX) :].partition(b"/")
     inner = (slash + rest) or b"/"
-    return Destination(_runtime_id(name), inner + mark + query, PREFIX + name)
+    return Destination(runtime_id(name), inner + mark + query, PREFIX + name)
 
 
 def _by_link(target: bytes) -> Destination:
@@ -150,11 +150,11 @@ def _runtime_of_host(host: bytes, domain: str) -> RuntimeId | None:
     """The runtime whose id is the one label before the domain; port cut, case folded."""
     name = host.decode("latin-1").lower().partition(":")[0].rstrip(".")
     label, dot, rest = name.partition(".")
-    return _runtime_id(label.encode("latin-1")) if dot and rest == domain.lower() else None
+    return runtime_id(label.encode("latin-1")) if dot and rest == domain.lower() else None
 
 
 @lru_cache(maxsize=4096)
-def _runtime_id(name: bytes) -> RuntimeId | None:
+def runtime_id(name: bytes) -> RuntimeId | None:
     try:
         return RuntimeId(parse_uuid(name.decode("latin-1")))
     except InvalidRequest:

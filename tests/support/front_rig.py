@@ -3,17 +3,24 @@
 import asyncio
 import contextlib
 import hashlib
+import shutil
 import socket
+import tempfile
 import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 
+from orchestrator.app.nginx_child import Nginx, claimed
+from orchestrator.app.nginx_plan import Plan, run_folder
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
+from orchestrator.proxy import decision
+from orchestrator.proxy.behind import behind_protocol
 from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.limits import FrontLimits
@@ -59,7 +66,8 @@ def api() -> FastAPI:
 class Rig:
     """The front, the table that `resolve` reads, and whatever upstreams a test starts."""
 
-    def __init__(self) -> None:
+    def __init__(self, data_plane: str = "embedded") -> None:
+        self.data_plane = data_plane
         self.table: dict[RuntimeId, Found] = {}
         self.touched: list[RuntimeId] = []
         self.invalidated: list[RuntimeId] = []
@@ -86,9 +94,36 @@ class Rig:
             **options,
         )
         self.cache.subscribe(self.context.recheck)
-        self.server, self.port = await self.serve(self.app or api(), http=front_protocol(self.context), grace=5)
+        if self.data_plane == "nginx":
+            await self._open_behind_nginx()
+        else:
+            self.server, self.port = await self.serve(self.app or api(), http=front_protocol(self.context), grace=5)
         self.origin = f"http://127.0.0.1:{self.port}"
         self._ends.insert(0, self.context.close)
+
+    async def _open_behind_nginx(self) -> None:
+        folder, listening = Path(tempfile.mkdtemp(prefix="nestor-rig-")), loopback()
+        self.plan = Plan(folder, run_folder(folder), DOMAIN, workers=1, drain_seconds=1, limits=self.context.limits)
+        self.context.limits = replace(self.context.limits, connections_per_address=0)
+        claim = claimed(self.plan)
+        await claim.__aenter__()
+        deciding = await decision.listen(self.context, str(self.plan.decision))
+        self.server, _ = await self.serve(
+            self.app or api(), http=behind_protocol(self.context), grace=5, uds=str(self.plan.front)
+        )
+        self.nginx = Nginx(self.plan, listening)
+        self.port = listening.getsockname()[1]
+
+        async def end() -> None:
+            await self.nginx.stop()
+            deciding.close()
+            listening.close()
+            await claim.__aexit__(None, None, None)
+            for one in (folder, self.plan.run):
+                shutil.rmtree(one)
+
+        self._ends.insert(0, end)
+        await self.nginx.start()
 
     def _invalidate(self, runtime: RuntimeId) -> None:
         self.invalidated.append(runtime)
@@ -107,8 +142,8 @@ class Rig:
             timeout_graceful_shutdown=grace,
             **tls,
         )
-        server, bound = QuietServer(config), loopback()
-        task = asyncio.create_task(server.serve(sockets=[bound]))
+        server, bound = QuietServer(config), None if config.uds else loopback()
+        task = asyncio.create_task(server.serve(sockets=[bound] if bound else None))
         while not server.started:
             await asyncio.sleep(0.005)
 
@@ -117,7 +152,7 @@ class Rig:
             await task
 
         self._ends.append(end)
-        return server, bound.getsockname()[1]
+        return server, bound.getsockname()[1] if bound else 0
 
     async def raw(self, serve: Serve) -> int:
         """An upstream that a test writes byte by byte; its port."""

@@ -1,11 +1,64 @@
 """What the tests of the front share: a front on uvloop, and a runtime that keeps what it was sent."""
 
 import asyncio
+import os
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 from support.front_rig import Rig
+
+#: What nginx does otherwise, test by test (docs/operations.md says it to operators).
+OTHERWISE_BEHIND_NGINX = {
+    "test_answers_by_path_are_sandboxed_and_cleaned": "adds Server, Date and Connection",
+    "test_a_runtime_that_answers_nonsense_is_502": "lets chunks win over a length, and waits for their end",
+    "test_another_generation_never_gets_an_old_connection": "keeps connections by address, for two seconds",
+    "test_an_early_refusal_of_an_upload_reaches_the_client": "reads the rest of the upload, and keeps the connection",
+    "test_silent_sockets_are_closed_4001_while_others_are_served": "fifty handshakes in half a second",
+}
+#: With the embedded front alone: what ends with the server, the ports of runtimes, TLS, and the parser itself.
+EMBEDDED_ONLY = ("test_shutdown.py", "test_ports.py", "test_tls.py", "test_differential.py", "test_hostile.py")
+#: In each run; `DATA_PLANE=nginx` runs all that is equal.
+SELECTED = {
+    "test_the_clients_key_is_swapped_for_the_inner_key",
+    "test_what_the_caller_must_not_say_does_not_arrive",
+    "test_target_bytes_are_kept",
+    "test_the_runtime_is_found_by_host",
+    "test_redirects_stay_with_the_runtime",
+    "test_a_wrong_key_and_no_key_are_401",
+    "test_init_never_passes[POST-/api/%69nit]",
+    "test_only_a_right_key_wakes_a_runtime",
+    "test_nobody_listening_is_502_and_forgets_the_route",
+    "test_a_body_is_not_sent_again_to_a_new_generation",
+    "test_large_bodies_go_up_in_flat_memory[True]",
+    "test_events_arrive_as_they_are_sent",
+    "test_a_client_that_goes_away_ends_the_request_at_the_runtime",
+    "test_many_requests_to_many_runtimes_never_cross",
+    "test_the_key_in_a_header",
+    "test_the_key_in_the_first_frame_is_swallowed",
+    "test_a_withdrawn_route_closes_its_sockets_and_no_others",
+}
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Each test of the front against each data plane that is to behave the same."""
+    if "data_plane" in metafunc.fixturenames:
+        otherwise = metafunc.function.__name__ in OTHERWISE_BEHIND_NGINX
+        alone = otherwise or metafunc.module.__file__.endswith(EMBEDDED_ONLY)
+        metafunc.parametrize("data_plane", ["embedded"] if alone else ["embedded", "nginx"])
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Behind nginx what is selected, or all of it alone."""
+    wanted = os.environ.get("DATA_PLANE", "")
+    kept, left_out = [], []
+    for item in items:
+        plane = getattr(item, "callspec", None) and item.callspec.params.get("data_plane")
+        name = item.name.replace("nginx-", "").replace("-nginx", "").replace("[nginx]", "")
+        take = plane == "nginx" if wanted == "nginx" and plane else plane != "nginx" or name in SELECTED
+        (kept if take else left_out).append(item)
+    items[:] = kept
+    config.hook.pytest_deselected(items=left_out)
 
 
 @pytest.fixture
@@ -14,8 +67,8 @@ def anyio_backend() -> tuple[str, dict[str, Any]]:
 
 
 @pytest.fixture
-async def rig() -> AsyncIterator[Rig]:
-    rig = Rig()
+async def rig(data_plane: str) -> AsyncIterator[Rig]:
+    rig = Rig(data_plane)
     try:
         await rig.open()
         yield rig
@@ -24,9 +77,9 @@ async def rig() -> AsyncIterator[Rig]:
 
 
 @pytest.fixture
-async def bare_rig() -> AsyncIterator[Rig]:
+async def bare_rig(data_plane: str) -> AsyncIterator[Rig]:
     """A rig that is not open yet, for tests with limits of their own."""
-    rig = Rig()
+    rig = Rig(data_plane)
     try:
         yield rig
     finally:
