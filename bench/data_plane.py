@@ -171,4 +171,5 @@ def main() -> int:
 if __name__ == "__main__":
     if sys.argv[1:2] == ["deciding"]:
         uvloop.run(deciding(*map(int, sys.argv[2:])))
-    sys.exit(main())
+    else:
+        sys.exit(main())
