@@ -105,9 +105,7 @@ class Plan:
             "changed": _body(answers.CHANGED),
             "unreachable": _body(answers.unreachable()),
             "late": _body(answers.TOO_LATE),
-            "busy": _body(
-                answers.unavailable("Too many connections to this runtime or from this address. Try again.", 1)
-            ),
+            "busy": _body(answers.unavailable("Too many connections to this runtime or of this address.", 1)),
             "away": _body(answers.unavailable("The orchestrator does not answer. Try again.", 1)),
         }
 

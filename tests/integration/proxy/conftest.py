@@ -17,7 +17,15 @@ OTHERWISE_BEHIND_NGINX = {
     "test_silent_sockets_are_closed_4001_while_others_are_served": "fifty handshakes in half a second",
 }
 #: With the embedded front alone: what ends with the server, the ports of runtimes, TLS, and the parser itself.
-EMBEDDED_ONLY = ("test_shutdown.py", "test_ports.py", "test_tls.py", "test_differential.py", "test_hostile.py")
+EMBEDDED_ONLY = (
+    "test_shutdown.py",
+    "test_ports.py",
+    "test_tls.py",
+    "test_differential.py",
+    "test_hostile.py",
+    "test_addresses.py",
+    "test_repeats.py",
+)
 #: In each run; `DATA_PLANE=nginx` runs all that is equal.
 SELECTED = {
     "test_the_clients_key_is_swapped_for_the_inner_key",
