@@ -83,8 +83,9 @@ KeepOf = Annotated[Keep, Depends(_filter)]
 @router.post("")
 async def start(body: StartBody, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """Ask for a conversation: the task that starts it, at once. The id of one that is there brings it back where that
-    is needed, and never makes a second sandbox."""
-    return await start_tasks.task_of(services, await _begun(services, owner, body))
+    is needed, and never makes a second sandbox. WORKING, however far it is by now."""
+    task = await start_tasks.task_of(services, await _begun(services, owner, body))
+    return task if task["status"] in start_tasks.ENDED else task | {"status": "WORKING"}
 
 
 @router.post("/stream-start")

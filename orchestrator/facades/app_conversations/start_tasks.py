@@ -26,7 +26,7 @@ STAGES: Mapping[str, str] = {
     **dict.fromkeys(("converse", "publish"), "STARTING_CONVERSATION"),
 }
 _STARTS = frozenset({"start", "restart", "resume"})
-_ENDED = frozenset({"READY", "ERROR"})
+ENDED = frozenset({"READY", "ERROR"})
 _LOOK_SECONDS = 0.25
 _STREAM_SECONDS = 600.0
 
@@ -59,7 +59,7 @@ async def follow(services: Services, owner: Owner, conversation: Conversation) -
             task = await task_of(services, conversation)
             if (task["status"], task["detail"]) != before:
                 yield task
-            if task["status"] in _ENDED:
+            if task["status"] in ENDED:
                 return
             before = task["status"], task["detail"]
             await services.arrivals.wait(conversation.id, _LOOK_SECONDS)
