@@ -6,6 +6,7 @@ from fastapi import Depends, FastAPI
 
 from orchestrator.api import (
     conversations,
+    document,
     event_stream,
     files,
     inspection,
@@ -53,6 +54,7 @@ def build(services: Services) -> FastAPI:
     for facade in (sandboxes, sandbox_secrets, me, runtime_api):
         app.include_router(facade.router)
     problems.install(app)
+    document.install(app)
     app.add_middleware(Dialects)
     app.add_middleware(IdempotencyKeys, services=services)
     app.add_middleware(LastKnown)

@@ -1,0 +1,150 @@
+"""What `/openapi.json` says of the native API beside what its routes say themselves: keys, and failures as they are.
+
+FastAPI documents validation errors in a form of its own that is never sent here: every failure is a problem document
+(`problems.py`). Made once, when somebody asks for it.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from fastapi import FastAPI
+
+NATIVE = "/api/v2/"
+MEDIA_TYPE = "application/problem+json"
+_FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
+_REFERENCE = {"$ref": "#/components/schemas/Problem"}
+_TEXT, _MAYBE = {"type": "string"}, {"type": ["string", "null"]}
+_NUMBER = {"type": "integer"}
+
+PROBLEM: Mapping[str, Any] = {
+    "type": "object",
+    "description": "Why not (RFC 9457). `code` is stable and for programs, `detail` for people.",
+    "required": ["type", "title", "status", "detail", "error", "code", "request_id", "retryable"],
+    "properties": {
+        "type": {**_TEXT, "description": "urn:nestor:problem:<code>"},
+        "title": _TEXT,
+        "status": _NUMBER,
+        "detail": _TEXT,
+        "error": {**_TEXT, "description": "`detail` again, for clients of the older generation"},
+        "message": {**_TEXT, "description": "`detail` again, for clients of the older generation"},
+        "code": _TEXT,
+        "request_id": {**_MAYBE, "description": "The X-Request-ID of the answer, under which the log has it"},
+        "retryable": {"type": "boolean", "description": "Whether the same request may work later"},
+        "hint": {**_TEXT, "description": "What to do"},
+        "field": {**_TEXT, "description": "Which field of the request is wrong"},
+        "errors": {
+            "type": "array",
+            "description": "Every field that is wrong",
+            "items": {
+                "type": "object",
+                "required": ["field", "message", "type"],
+                "properties": {"field": _TEXT, "message": _TEXT, "type": _TEXT},
+            },
+        },
+        "rule": {**_TEXT, "description": "Which limit is reached, such as tenant.runtimes"},
+        "limit": _NUMBER,
+        "current": _NUMBER,
+        "conversation": _TEXT,
+        "operation": _TEXT,
+    },
+}
+#: status -> (what it means, code and detail of an example, more of it)
+FAILURES: Mapping[int, tuple[str, str, str, Mapping[str, Any]]] = {
+    401: ("No key, or one that is not valid", "unauthenticated", "the API key is not valid", {}),
+    403: ("The key may not do this", "forbidden", "this key lacks the scope write", {}),
+    404: ("There is none, or it is another tenant's", "not_found", "there is no such conversation", {}),
+    409: ("It cannot be done in its state", "conflict", "the conversation is stopped", {"hint": "start it"}),
+    412: ("It is not as the caller has seen it", "precondition_failed", "the file changed since it was read", {}),
+    413: ("The body is too large", "too_large", "the body is larger than 2097152 bytes", {}),
+    422: ("The request is not valid", "invalid_request", "limit: not a number", {"field": "limit"}),
+    429: ("A limit is reached", "limit_reached", "as many run as may", {"rule": "tenant.runtimes", "limit": 5}),
+    503: ("Not now; Retry-After says when", "store_unavailable", "the state server did not answer in time", {}),
+}
+_TITLES = {
+    401: "Unauthorized",
+    403: "Forbidden",
+    404: "Not Found",
+    409: "Conflict",
+    412: "Precondition Failed",
+    413: "Request Entity Too Large",
+    422: "Unprocessable Entity",
+    429: "Too Many Requests",
+    503: "Service Unavailable",
+}
+
+
+def install(app: FastAPI) -> None:
+    """The application's document becomes this one."""
+    made = app.openapi
+
+    def document() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            app.openapi_schema = completed(made())
+        return app.openapi_schema
+
+    app.openapi = document  # type: ignore[method-assign]  # FastAPI's own way of doing this
+
+
+def completed(document: dict[str, Any]) -> dict[str, Any]:
+    """The same document, with the failures and the keys of every native route."""
+    components = document.setdefault("components", {})
+    schemas = components.setdefault("schemas", {})
+    schemas["Problem"] = dict(PROBLEM)
+    components.setdefault("securitySchemes", {})["key"] = {
+        "type": "http",
+        "scheme": "bearer",
+        "description": "An operator's, a tenant's or a user's key",
+    }
+    for path, operations in document["paths"].items():
+        if path.startswith(NATIVE):
+            for method, operation in operations.items():
+                operation["security"] = [{"key": []}]
+                operation["responses"].update(
+                    {str(status): _failure(status) for status in _statuses(path, method, operation)}
+                )
+    for name in _FRAMEWORKS_OWN:
+        if not any(reference.endswith(f"/{name}") for reference in _references(document["paths"])):
+            schemas.pop(name, None)
+    return document
+
+
+def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[int]:
+    yield from (401, 403, 503)
+    if "{" in path:
+        yield 404
+    if method != "get":
+        yield from (409, 429)
+    if path.endswith(("/files/{path}", "/settings")) and method != "get":
+        yield 412
+    if "requestBody" in operation:
+        yield 413
+    if "422" in operation["responses"]:
+        yield 422
+
+
+def _failure(status: int) -> dict[str, Any]:
+    meaning, code, detail, more = FAILURES[status]
+    example = {
+        "type": f"urn:nestor:problem:{code}",
+        "title": _TITLES[status],
+        "status": status,
+        "detail": detail,
+        "error": detail,
+        "code": code,
+        "request_id": "7f3c1d2e9b4a4f6e8d0c5b6a79881234",
+        "retryable": status in (429, 503),
+        **more,
+    }
+    return {"description": meaning, "content": {MEDIA_TYPE: {"schema": _REFERENCE, "example": example}}}
+
+
+def _references(value: Any) -> Iterator[str]:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if name == "$ref" and isinstance(item, str):
+                yield item
+            else:
+                yield from _references(item)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _references(item)

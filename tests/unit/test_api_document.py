@@ -1,0 +1,59 @@
+"""What the document says of failures is what is sent."""
+
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from starlette.requests import Request
+
+from orchestrator.api import document, problems
+from orchestrator.api.context import Services
+from orchestrator.app import api
+from orchestrator.domain import errors
+
+
+@pytest.fixture(scope="module")
+def said() -> dict[str, Any]:
+    return api.build(cast(Services, SimpleNamespace(about={"version": "1"}))).openapi()
+
+
+def test_every_failure_of_the_native_api_is_a_problem_and_takes_a_key(said: dict[str, Any]) -> None:
+    native = {path: of for path, of in said["paths"].items() if path.startswith(document.NATIVE)}
+    assert len(native) > 40
+    for path, operations in native.items():
+        for method, operation in operations.items():
+            assert operation["security"] == [{"key": []}], (method, path)
+            failures = {
+                status: one for status, one in operation["responses"].items() if status >= "4" and status != "416"
+            }
+            assert {"401", "403", "503"} <= set(failures), (method, path)
+            for status, one in failures.items():
+                assert list(one["content"]) == [document.MEDIA_TYPE], (method, path, status)
+    assert "HTTPValidationError" not in json.dumps(native)
+
+
+def test_what_is_sent_is_as_the_document_says(said: dict[str, Any]) -> None:
+    schema = said["components"]["schemas"]["Problem"]
+    request = Request({"type": "http", "headers": [], "state": {"request_id": "r"}})
+    sent = [
+        errors.NotFound("none"),
+        errors.Conflict("no", hint="start it"),
+        errors.InvalidRequest("wrong", field="limit"),
+        errors.LimitReached("full", rule="tenant.runtimes", limit=5, current=5, retry_after=3),
+        errors.StoreUnavailable("away"),
+        errors.PreconditionFailed("changed"),
+        errors.Elapsed("later", conversation="c", operation="o"),
+    ]
+    for error in sent:
+        answer = problems.of_error(request, error)
+        body = json.loads(bytes(answer.body))
+        assert answer.headers["content-type"] == document.MEDIA_TYPE
+        assert set(schema["required"]) <= set(body) <= set(schema["properties"]), body
+
+
+def test_examples_are_of_the_codes_and_statuses_that_there_are() -> None:
+    statuses = {kind.code: status for kind, status in problems.STATUS}
+    statuses["store_unavailable"] = statuses["unavailable"]
+    for status, (_, code, _, _) in document.FAILURES.items():
+        assert statuses[code] == status
