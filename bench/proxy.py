@@ -134,6 +134,26 @@ def endurance(pid: int, port: int) -> dict[str, float]:
     return found | {"cut_memory": memory(pid) - before, "cut_descriptors": descriptors(pid) - open_before}
 
 
+def workers(command: list[str], port: int, seconds: float) -> float:
+    """CPU of a small request through two workers of one port, by that through one. Nothing is shared but the processor
+    and the port: with a processor for each, what this ratio leaves is how it scales."""
+
+    def cost(pids: list[int]) -> float:
+        load("small", port, 0.3, 32)
+        before = sum(map(cpu_seconds, pids))
+        count = load("small", port, seconds, 32)["count"]
+        return (sum(map(cpu_seconds, pids)) - before) / count
+
+    with running(command, port, 1) as first:
+        alone = cost([first])
+        with running(command, port, 1) as second:
+            time.sleep(2)  # the port answers already, by the first one
+            used = cpu_seconds(second)
+            together = cost([first, second])
+            assert cpu_seconds(second) > used, "the second worker got no connection"
+    return together / alone
+
+
 def settle(pid: int, descriptors_before: int) -> None:
     deadline = time.monotonic() + 10
     while descriptors(pid) > descriptors_before and time.monotonic() < deadline:
@@ -155,6 +175,8 @@ def measure(arguments: argparse.Namespace) -> Figures:
                         found["idle"] = idle_sockets(pid, port)
                     if name == "front" and number == 0:
                         found |= endurance(pid, port)
+                if name == "front":
+                    found["workers"] = workers(command(port := free_port()), port, arguments.seconds)
                 for what, value in found.items():
                     rounds[name][what].append(value)
     return {name: {what: statistics.median(values) for what, values in all_.items()} for name, all_ in rounds.items()}
@@ -178,6 +200,7 @@ def lines(found: Figures) -> Iterator[tuple[str, float, str, float | None, float
         if peer in found:
             yield what, found["front"][field], peer, found[peer][field], limit, least
     for what, field, most in (
+        ("CPU of a request, two workers by one", "workers", 1.25),
         ("1 GB up, memory added, MB", "gigabyte_up", FLAT_MEGABYTES),
         ("1 GB down, memory added, MB", "gigabyte_down", FLAT_MEGABYTES),
         ("memory of a slow reader or writer, MB", "slow_memory", 1.0),

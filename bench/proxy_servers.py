@@ -7,6 +7,7 @@ import asyncio
 import base64
 import hashlib
 import shutil
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -149,8 +150,9 @@ async def front(port: int, behind: int) -> None:
         limits=FrontLimits(connections_per_runtime=20_000),
     )
     config = uvicorn.Config(FastAPI(), port=port, http=front_protocol(context), log_config=None, lifespan="off")
-    config.backlog = 4096
-    await uvicorn.Server(config).serve()
+    # Shared, as the workers of `nestor up --workers` share their port.
+    with socket.create_server(("127.0.0.1", port), backlog=4096, reuse_port=True) as listener:
+        await uvicorn.Server(config).serve(sockets=[listener])
 
 
 async def floor(port: int, behind: int) -> None:

@@ -15,6 +15,7 @@ from orchestrator.proxy.headers import Answer, confine
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1")
 _BLOCK_BYTES = 4096
 _BLOCKS = 4  #: of one connection: a client has few kinds of requests
+_PATIENCE = 16
 _ANSWERS = 512
 _READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of their own for an exchange
 
@@ -22,16 +23,20 @@ _READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of the
 class FamiliarHeads:
     """The header blocks of one connection."""
 
-    __slots__ = ("_blocks",)
+    __slots__ = ("_blocks", "_strangers")
 
     def __init__(self) -> None:
         self._blocks: dict[bytes, tuple[Head, int]] = {}
+        self._strangers = 0  # heads that were read in full since one was recognised
 
     def __bool__(self) -> bool:
         return bool(self._blocks)
 
     def learn(self, raw: bytes, head: Head) -> None:
         """`raw` began with the bytes of `head`, which was accepted. Nothing is kept of one that is not plain."""
+        self._strangers += 1
+        if self._strangers > _PATIENCE and self._strangers % _PATIENCE:
+            return  # a client that never says the same twice: learning would be for nothing
         line = b"%b %b HTTP/1.1" % (head.method, head.target)
         end = raw.find(b"\r\n\r\n") + 4
         plain = not (head.chunked or head.expects or head.upgrade) and head.version == "1.1" and head.keep_alive
@@ -55,6 +60,7 @@ class FamiliarHeads:
         line = _REQUEST_LINE.fullmatch(data, 0, line_end)
         if line is None:
             return None
+        self._strangers = 0
         head = known[0]
         head.method, head.target = line.groups()
         return head, data[end:]
