@@ -12,7 +12,7 @@ Headers = list[tuple[bytes, bytes]]
 _TARGET = re.compile(rb"/[\x21\x22\x24-\x7e]*")  # no fragment: one reader would cut it off and another would not
 _HOST = re.compile(rb"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?")
 _LENGTH_DIGITS = 18
-_ONCE = {b"host", b"content-length", b"transfer-encoding", b"origin", b"sec-websocket-key"}
+_ONCE = {b"host", b"content-length", b"transfer-encoding", b"origin", b"expect", b"sec-websocket-key"}
 #: The same kind of credential twice has two readings, and two servers choose differently.
 CREDENTIALS = frozenset({b"authorization", b"x-session-api-key", b"x-api-key", b"x-access-token", b"x-init-api-key"})
 _SINGLE = frozenset(_ONCE | CREDENTIALS)
