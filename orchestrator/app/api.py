@@ -37,6 +37,7 @@ from orchestrator.facades.sandboxes import routes as sandboxes
 from orchestrator.facades.sandboxes import secrets as sandbox_secrets
 from orchestrator.facades.v0 import configuration
 from orchestrator.facades.v0 import conversations as v0
+from orchestrator.facades.v0 import files as v0_files
 
 
 def build(services: Services) -> FastAPI:
@@ -49,10 +50,12 @@ def build(services: Services) -> FastAPI:
     around = (inspection, messages, event_stream, files, links)
     for module in (tenants, settings, conversations, runtimes, *around, webhooks):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
-    for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, missing):
+    for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, v0_files):
         app.include_router(facade.router)
     for facade in (sandboxes, sandbox_secrets, me, runtime_api):
         app.include_router(facade.router)
+    app.include_router(v0_files.app_router)
+    app.include_router(missing.router)
     problems.install(app)
     document.install(app)
     app.add_middleware(Dialects)

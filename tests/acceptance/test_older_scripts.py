@@ -13,7 +13,10 @@ import pytest
 from support.models import scripted_model
 from support.processes import OrchestratorProcess, orchestrator_at, wait_for
 
-LOOK = "SCRIPT:" + json.dumps([{"tool": "terminal", "args": {"command": "echo it is $TICKET"}}, {"text": "looked"}])
+LOOK = "SCRIPT:" + json.dumps(
+    [{"tool": "terminal", "args": {"command": "echo it is $TICKET; echo hello > note.txt"}}, {"text": "looked"}]
+)
+SECONDS = 180  # on a machine that does much else
 DONE = {"awaiting_user_input", "finished", "error", "stopped"}
 
 
@@ -93,8 +96,8 @@ def test_a_v0_script_from_settings_to_deletion(place: Place) -> None:
         id = started["conversation_id"]
         assert (started["status"], started["conversation_status"], len(id)) == ("ok", "STARTING", 32)
         assert good(script.get(f"/api/conversations/{id}"))["status"] in ("STARTING", "RUNNING")
-        wait_for(lambda: good(script.get(f"/api/conversations/{id}"))["status"] == "RUNNING", 90)
-        events = wait_for(lambda: agent_rests(script, id), 90)
+        wait_for(lambda: good(script.get(f"/api/conversations/{id}"))["status"] == "RUNNING", SECONDS)
+        events = wait_for(lambda: agent_rests(script, id), SECONDS)
         assert [event["id"] for event in events] == list(range(len(events)))
         ran = next(event for event in events if event.get("observation") == "run")
         assert ran["extras"]["metadata"]["exit_code"] == 0
@@ -102,6 +105,12 @@ def test_a_v0_script_from_settings_to_deletion(place: Place) -> None:
         assert events[ran["cause"]]["action"] == "run"
         assert any(event["source"] == "agent" and event.get("action") in ("message", "finish") for event in events)
         assert good(script.get(f"/api/conversations/{id}/trajectory"))["trajectory"] == events
+
+        assert "note.txt" in good(script.get(f"/api/conversations/{id}/list-files"))
+        assert good(script.get(f"/api/conversations/{id}/select-file?file=note.txt")) == {"code": "hello\n"}
+        for file, status in (("nowhere.txt", 404), ("../note.txt", 422), ("", 422)):
+            assert script.get(f"/api/conversations/{id}/select-file", params={"file": file}).status_code == status
+        assert script.get(f"/api/conversations/{id}/zip-directory").content[:2] == b"PK"
 
         record = good(script.get(f"/api/conversations/{id}"))
         origin, key = record["url"].partition("/api/conversations")[0], {"X-Session-API-Key": record["session_api_key"]}
@@ -112,21 +121,29 @@ def test_a_v0_script_from_settings_to_deletion(place: Place) -> None:
         good(script.post(f"/api/conversations/{id}/message", json={"message": "and now?"}))
         after = good(script.get(f"/api/conversations/{id}/events", params={"start_id": len(events)}))["events"]
         assert any(event.get("args", {}).get("content") == "and now?" for event in after)
-        longer = wait_for(lambda: agent_rests(script, id), 90)
+        longer = wait_for(lambda: agent_rests(script, id), SECONDS)
         assert len(longer) > len(events)
 
-        for call in (("GET", ""), ("GET", "/events"), ("GET", "/trajectory"), ("POST", "/stop")):
+        for call in (
+            ("GET", ""),
+            ("GET", "/events"),
+            ("GET", "/list-files"),
+            ("GET", "/trajectory"),
+            ("POST", "/stop"),
+        ):
             assert other.request(call[0], f"/api/conversations/{id}{call[1]}").status_code == 404
         assert good(other.delete(f"/api/conversations/{id}")) is False
         assert good(other.get("/api/conversations")) == {"results": [], "next_page_id": None}
 
         stopped = good(script.post(f"/api/conversations/{id}/stop"))
         assert (stopped["status"], stopped["conversation_status"]) == ("ok", "RUNNING")
-        wait_for(lambda: good(script.get(f"/api/conversations/{id}"))["status"] == "STOPPED", 60)
+        wait_for(lambda: good(script.get(f"/api/conversations/{id}"))["status"] == "STOPPED", SECONDS)
         assert "not running" in good(script.post(f"/api/conversations/{id}/stop"))["message"]
         assert agent_rests(script, id) == longer
         assert good(script.post(f"/api/conversations/{id}/start", json={"providers_set": ["github"]}))["status"] == "ok"
-        back = wait_for(lambda: (r := good(script.get(f"/api/conversations/{id}")))["status"] == "RUNNING" and r, 60)
+        back = wait_for(
+            lambda: (r := good(script.get(f"/api/conversations/{id}")))["status"] == "RUNNING" and r, SECONDS
+        )
         assert (back["url"], back["session_api_key"]) == (record["url"], record["session_api_key"])
 
         assert good(script.delete(f"/api/conversations/{id}")) is True
@@ -153,7 +170,7 @@ def test_a_v1_script_from_its_start_task_to_deletion(place: Place) -> None:
             assert found["status"] != "ERROR", found
             return found if found["status"] == "READY" else None  # type: ignore[no-any-return]
 
-        ready = wait_for(ended, 90)
+        ready = wait_for(ended, SECONDS)
         id = ready["app_conversation_id"]
         assert good(httpx.get(f"{ready['agent_server_url']}/health", trust_env=False))
 
@@ -166,18 +183,22 @@ def test_a_v1_script_from_its_start_task_to_deletion(place: Place) -> None:
             items: list[dict[str, Any]] = page["items"]
             return items
 
-        wait_for(lambda: seen("ObservationEvent"), 60)
-        one = wait_for(rests, 60)
+        wait_for(lambda: seen("ObservationEvent"), SECONDS)
+        one = wait_for(rests, SECONDS)
         assert (one["title"], one["sandbox_status"], one["pr_number"]) == ("a ticket", "RUNNING", [7])
         origin = one["conversation_url"].partition("/api/conversations")[0]
         assert origin == ready["agent_server_url"]
         key = {"X-Session-API-Key": one["session_api_key"]}
         assert good(httpx.get(one["conversation_url"], headers=key, trust_env=False))["execution_status"] == "finished"
 
+        assert script.get(f"/api/v1/app-conversations/{id}/file?file_path=note.txt").text == "hello\n"
+        assert script.get(f"/api/v1/app-conversations/{id}/download").content[:2] == b"PK"
+        assert other.get(f"/api/v1/app-conversations/{id}/download").status_code == 404
+
         sent = {"role": "user", "content": [{"type": "text", "text": "go on"}], "run": True}
         answer = good(script.post(f"/api/v1/app-conversations/{id}/send-message", json=sent))
         assert (answer["success"], answer["sandbox_status"]) == (True, "RUNNING")
-        wait_for(lambda: len([e for e in seen("MessageEvent") if e["source"] == "agent"]) >= 2, 60)
+        wait_for(lambda: len([e for e in seen("MessageEvent") if e["source"] == "agent"]) >= 2, SECONDS)
         total = good(script.get(f"/api/v1/conversation/{id}/events/count"))
         newest = good(script.get(f"/api/v1/conversation/{id}/events/search", params={"sort_order": "TIMESTAMP_DESC"}))
         assert len(newest["items"]) <= total

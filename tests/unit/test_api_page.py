@@ -8,9 +8,10 @@ from orchestrator.facades.app_conversations import conversations as app_conversa
 from orchestrator.facades.app_conversations import events as app_events
 from orchestrator.facades.v0 import configuration
 from orchestrator.facades.v0 import conversations as v0
+from orchestrator.facades.v0 import files as v0_files
 
 NATIVE = (conversations, inspection, links, metrics, operations, runtimes, settings, tenants)
-OLDER = (configuration, v0, app_conversations, app_events)
+OLDER = (configuration, v0, app_conversations, app_events, v0_files)
 
 PAGE = (Path(__file__).parents[2] / "docs" / "api.md").read_text()
 

@@ -275,6 +275,10 @@ V0_ROWS = [
         is_=lambda a: set(a) == {"trajectory"} and [e["id"] for e in a["trajectory"]] == [0, 1, 2],
     ),
     Row("GET", f"{V0}/{{unknown}}/trajectory", status=404, is_=says(status="error")),
+    Row("GET", f"{V0}/{{unknown}}/list-files", status=404, is_=says(status="error")),
+    Row("GET", f"{V0}/{{paused}}/list-files", status=409, is_=says(status="error")),
+    Row("GET", f"{V0}/{{ready}}/select-file", status=422, is_=refused_fields("file")),
+    Row("GET", f"{V0}/{{unknown}}/zip-directory", status=404, is_=says(status="error")),
     Row("GET", f"{V0}/{{ready}}/config", is_=lambda a: set(a) == {"runtime_id", "session_id"}),
 ]
 
@@ -363,6 +367,8 @@ V1_ROWS = [
     Row("PATCH", f"{APPS}/{{unknown}}", body={"title": "new"}, status=404, is_=says()),
     Row("DELETE", f"{APPS}/{{unknown}}", status=404, is_=says()),
     Row("DELETE", f"{APPS}/{{dropped}}", is_=equals({"success": True})),
+    Row("GET", f"{APPS}/{{unknown}}/download", status=404, is_=says()),
+    Row("GET", f"{APPS}/{{unknown}}/file?file_path=a", status=404, is_=says()),
     Row(
         "POST",
         f"{APPS}/{{gone}}/send-message",
