@@ -95,7 +95,8 @@ async def test_the_id_of_a_stopped_one_brings_it_back_in_the_same_sandbox(nestor
 
     body = {"conversation_id": id.replace("-", ""), "initial_message": TEXT}
     again = await nestor.call("POST", APPS, key, json=body, status=200)
-    assert (again["status"], again["sandbox_id"]) == ("WORKING", begun["sandbox_id"])
+    assert again["status"] in ("WORKING", "READY")  # never a stage in between; the fake driver may be quick
+    assert again["sandbox_id"] == begun["sandbox_id"]
     assert again["id"] != begun["id"]
     await task(nestor, key, again["id"], "READY")
     with anyio.fail_after(30):
