@@ -30,6 +30,7 @@ _ALIVE_SECONDS = 2.0
 TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 #: a connection that was idle for longer is not used again: the runtime ends it after five seconds
+_DISKS = ("workspace", "state")
 _LIMITS = httpx.Limits(max_connections=2, keepalive_expiry=2.0)
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 
@@ -138,6 +139,14 @@ class RuntimeClient:
         if not found or not all(isinstance(text, str) and _DIGEST.fullmatch(text) for text in found.values()):
             raise RuntimeUnreachable("the runtime answered its digests with something else")
         return {part: str(text) for part, text in found.items()}
+
+    async def full_disks(self) -> tuple[str, ...]:
+        """Which disks of the runtime have no space left, of `workspace` and `state`; nothing for a server that does not
+        tell. Raises `RuntimeUnreachable`, `Refused`."""
+        answer = await self._call("GET", "/server_info")
+        about = answer.get("nestor") if isinstance(answer, dict) else None
+        told = about.get("full") if isinstance(about, dict) else None
+        return tuple(name for name in _DISKS if name in told) if isinstance(told, list) else ()
 
     async def settings(self) -> dict[str, Any]:
         """The newer settings record, secrets hidden."""

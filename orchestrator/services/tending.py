@@ -17,6 +17,7 @@ from orchestrator.nested import wire
 from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.drift import Looks
 from orchestrator.services.events import NOT_PULLED, EventLog
+from orchestrator.services.full_disks import FullDisks
 from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.services.upkeep import Upkeep
 from orchestrator.state.base import Inbox, Lease
@@ -42,6 +43,7 @@ class Tending:
     ) -> None:
         self._deaths = deaths
         self._upkeep = Upkeep(house, Looks(house.clock, seconds=drift_seconds))
+        self._disks = FullDisks(house)
         self._house = house
         self._inbox = inbox
         self._events = events
@@ -54,6 +56,7 @@ class Tending:
         if lost is not None:
             return await self._deaths.give_up(lease, conversation, lost)
         conversation = await self._expose(lease, conversation)
+        conversation = await self._disks.look(lease, conversation)
         # Before messages: what is sent after a change is worked on with it.
         conversation = await self._upkeep.keep(lease, conversation, made(handle))
         try:

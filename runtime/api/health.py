@@ -10,6 +10,7 @@ from fastapi.responses import JSONResponse, RedirectResponse, Response
 from runtime.api.dependencies import StateDependency
 from runtime.api.errors import DORMANT
 from runtime.api.static import landing
+from runtime.machine.space import is_full
 from runtime.state import RuntimeState, Stage
 
 router = APIRouter(tags=["Server"])
@@ -82,13 +83,19 @@ async def server_info(state: StateDependency) -> JSONResponse:
             "conversation_runtime": "local",
             "available_conversation_runtimes": [],
             "capabilities": [*CAPABILITIES, *((SCOPED_ROUTES,) if state.settings.generation is None else ())],
-            "nestor": NESTOR,
+            "nestor": {**NESTOR, "full": _full(state)},
             "app_backend_ingress_url": None,
             "max_foreground_terminal_timeout_seconds": None,
             "docs": _under_root(state, "/docs"),
             "redoc": _under_root(state, "/redoc"),
         }
     )
+
+
+def _full(state: RuntimeState) -> list[str]:
+    """Which disks have no space left: where the agent works, and where conversations are kept."""
+    folders = {"workspace": state.settings.workspace_path, "state": state.settings.conversations_path}
+    return [name for name, folder in folders.items() if is_full(folder)]
 
 
 def _under_root(state: RuntimeState, path: str) -> str:

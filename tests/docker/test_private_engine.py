@@ -6,6 +6,7 @@ import tempfile
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -99,6 +100,32 @@ async def test_a_disk_that_is_really_full_is_told_to_the_agent_and_with_space_it
     seen = await talk.says("cat /dev/zero > /workspace/zeros; rm /workspace/zeros; echo there-is-space")
     assert "No space left on device" in seen
     assert "there-is-space" in seen
+
+
+async def test_a_disk_that_stays_full_is_told_in_the_record_and_no_more_once_there_is_space(talk: Talk):
+    container = container_of(talk.id)
+    fill = "cat /dev/zero >/workspace/zeros 2>/dev/null; test -s /workspace/zeros"
+    containers.docker("exec", container, "sh", "-c", fill)
+    full = await reason(talk, "disk_full")
+    assert full["phase"] == "ready"
+    assert "workspace" in full["message"]
+    assert "state" in full["message"]  # both are on that disk
+    assert full["hint"]
+    assert full["retryable"]
+    containers.docker("exec", container, "rm", "/workspace/zeros")
+    assert (await reason(talk, "requested"))["phase"] == "ready"
+    assert "works-again" in await talk.says("echo works-again")
+    assert container_of(talk.id) == container
+
+
+async def reason(talk: Talk, wanted: str) -> dict[str, Any]:
+    """The record as soon as that is its reason."""
+    with anyio.fail_after(120):
+        while True:
+            found: dict[str, Any] = await talk.nestor.call("GET", talk.path, talk.key, status=200)
+            if found["reason"] == wanted:
+                return found
+            await anyio.sleep(0.2)
 
 
 async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(talk: Talk, engine: PrivateEngine):

@@ -30,7 +30,9 @@ async def test_health_answers_are_the_captured_ones(stranger: httpx.AsyncClient,
 async def test_server_info_has_the_captured_fields(stranger: httpx.AsyncClient, sample: Sample, path: str) -> None:
     captured = sample("01-server_info")["response"]["body"]
     body = (await stranger.get(path)).json()
-    assert body.pop("nestor").keys() == {"version", "capabilities"}  # what an orchestrator asks before it configures it
+    own_words = body.pop("nestor")  # what an orchestrator asks before it configures it, and which disks are full
+    assert own_words.keys() == {"version", "capabilities", "full"}
+    assert own_words["full"] == []
     assert body.keys() == captured.keys()
     own = {"uptime", "idle_time", "python_version", "usable_tools", "capabilities"}
     assert {name: body[name] for name in body.keys() - own} == {name: captured[name] for name in captured.keys() - own}
