@@ -41,7 +41,7 @@ def promises(page: str) -> list[str]:
     return items
 
 
-@pytest.mark.parametrize("page", ["guarantees.md", "faults.md", "states.md"])
+@pytest.mark.parametrize("page", ["guarantees.md", "faults.md", "states.md", "docker.md"])
 def test_each_test_that_is_named_exists(page: str) -> None:
     known = names()
     every = {name for own in known.values() for name in own}
