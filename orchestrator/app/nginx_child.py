@@ -73,8 +73,13 @@ async def claimed(plan: Plan) -> AsyncIterator[Plan]:
                 f"another orchestrator runs an nginx for the data folder of {plan.folder}",
                 hint="end it, or choose another --data-dir or --port",
             ) from None
+        if not _same(lock, plan.run / "lock"):
+            raise Misconfigured("another orchestrator has just ended here", hint="start again")
         await _end_leftover(plan)
-        yield plan
+        try:
+            yield plan
+        finally:
+            shutil.rmtree(plan.run, ignore_errors=True)
     finally:
         os.close(lock)
 
@@ -210,6 +215,14 @@ def _group(group: int) -> list[int]:
         if len(fields) > 2 and before.endswith(b"(nginx") and fields[0] not in (b"Z", b"X") and int(fields[2]) == group:
             found.append(pid)
     return found
+
+
+def _same(descriptor: int, path: Path) -> bool:
+    """Whether the open file is still the one of that name: whoever ends removes the folder."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
 
 
 def _works_in(pid: int, folder: Path) -> bool:

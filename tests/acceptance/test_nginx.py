@@ -99,3 +99,4 @@ def test_it_serves_wakes_outlives_a_kill_and_ends(data_dir: Path) -> None:
         assert settings_of(record).status_code == 200
         assert nestor.end() == 0
         assert nginxes(folder) == set()
+        assert not run_folder(folder).exists()

@@ -120,7 +120,7 @@ class Rig:
             listening.close()
             await claim.__aexit__(None, None, None)
             for one in (folder, self.plan.run):
-                shutil.rmtree(one)
+                shutil.rmtree(one, ignore_errors=True)
 
         self._ends.insert(0, end)
         await self.nginx.start()

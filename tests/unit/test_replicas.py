@@ -27,3 +27,8 @@ def test_refused_with_what_to_do(tmp_path: Path, chosen: dict[str, Any], says: s
 def test_a_number_that_makes_no_sense_is_refused_by_name(number: int) -> None:
     with pytest.raises(Misconfigured, match="NESTOR_WORKERS"):
         load({"workers": number})
+
+
+def test_nginx_has_workers_of_its_own() -> None:
+    with pytest.raises(Misconfigured, match="NESTOR_WORKERS"):
+        load({"workers": 2, "data_plane": "nginx"})
