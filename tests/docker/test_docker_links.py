@@ -1,0 +1,33 @@
+"""Files and links of a conversation whose runtime is a container: the port is one of the container's own."""
+
+from urllib.parse import urlsplit
+
+import anyio
+import pytest
+from support.docker_nestor import Client
+
+pytestmark = [pytest.mark.docker, pytest.mark.anyio]
+
+SERVE = "cd /workspace/site && (python3 -m http.server 3000 --bind 127.0.0.1 >/dev/null 2>&1 &)"
+
+
+async def test_a_file_that_is_written_is_served_at_a_linked_port_of_the_container(nestor: Client) -> None:
+    key = await nestor.tenant()
+    id = (await nestor.conversation(key))["id"]
+    base, own = f"/api/v2/conversations/{id}", {"Authorization": f"Bearer {key}"}
+    put = await nestor.http.put(f"{nestor.url}{base}/files/site/index.html", content=b"hello", headers=own)
+    assert put.status_code == 201, put.text
+    link = await nestor.call("POST", f"{base}/links", key, json={"port": 3000}, status=201)
+    before = await nestor.http.get(link["url"])
+    assert before.status_code == 502, before.text  # nothing listens there yet
+    await nestor.run(key, id, {"tool": "terminal", "args": {"command": SERVE, "summary": "s"}})
+    with anyio.fail_after(60):
+        while (page := await nestor.http.get(link["url"])).status_code != 200:
+            await anyio.sleep(0.1)
+    assert page.text == "hello"
+    assert page.headers["content-security-policy"].startswith("sandbox ")
+    own_port = await nestor.call("POST", f"{base}/links", key, json={"port": 8000}, status=201)
+    assert (await nestor.http.get(own_port["url"] + "alive")).status_code == 403
+    assert urlsplit(link["url"]).path.startswith("/links/")
+    await nestor.call("DELETE", f"{base}/links/{link['id']}", key, status=204)
+    assert (await nestor.http.get(link["url"])).status_code == 404
