@@ -75,7 +75,8 @@ class Plan:
         return self.folder / "nginx.conf"
 
     def _values(self, listening: socket.socket) -> dict[str, str]:
-        limits, files = self.limits, min(resource.getrlimit(resource.RLIMIT_NOFILE)[1], 4 * _CONNECTIONS)
+        limits, most = self.limits, resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        files = 4 * _CONNECTIONS if most == resource.RLIM_INFINITY else min(most, 4 * _CONNECTIONS)
         host, port = listening.getsockname()[:2]
         return {
             "folder": str(self.folder),
@@ -92,7 +93,7 @@ class Plan:
             "connect_ms": _milliseconds(limits.connect_seconds),
             "answer_ms": _milliseconds(limits.answer_idle_seconds),
             "decide_ms": _milliseconds(limits.resolve_seconds + 1),
-            "of_an_address": f"limit_conn addresses {most};" if (most := limits.connections_per_address) else "",
+            "of_an_address": f"limit_conn addresses {each};" if (each := limits.connections_per_address) else "",
             "connections_per_runtime": str(limits.connections_per_runtime),
             "modules": str(find_modules()),
             "lua": "/usr/share/lua/5.1",

@@ -122,9 +122,9 @@ class DecisionProtocol(asyncio.Protocol):
 
 @lru_cache(maxsize=4096)
 def _is_address(host: str) -> bool:
-    """nginx connects to addresses; a name it could not look up."""
+    """What nginx is asked to connect to: a name it could not look up, and to an IPv6 address the front connects."""
     try:
-        ipaddress.ip_address(host)
+        ipaddress.IPv4Address(host)
     except ValueError:
         return False
     return True
