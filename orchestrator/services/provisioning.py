@@ -408,7 +408,11 @@ async def push_settings(start: Provisioning) -> None:
 async def permit(house: Surroundings, conversation: Conversation, endpoint: Endpoint, bundle: wire.Bundle) -> None:
     """Let the runtime reach what its configuration needs, where it reaches named hosts only."""
     if isinstance(house.driver, Gated):
-        await house.driver.permit(endpoint, hosts_of(bundle, conversation.request.repository, house.reached_hosts))
+        request = conversation.request
+        brought = (await house.effective.brought(conversation)).start_body if request.has_start_body else None
+        body = json.loads(brought.open()) if brought is not None else None
+        hosts = hosts_of(bundle, request.repository, house.reached_hosts, start_body=body)
+        await house.driver.permit(endpoint, hosts)
 
 
 async def push_git_providers(start: Provisioning) -> None:

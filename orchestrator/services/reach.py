@@ -33,12 +33,17 @@ _BESIDE: Mapping[str, Sequence[str]] = {
     "github": ("api.github.com", "codeload.github.com", "*.githubusercontent.com", "github-cloud.s3.amazonaws.com"),
     "bitbucket": ("api.bitbucket.org",),
 }
+_AGENTS = ("agent", "agent_settings")  #: where a start body names models
 _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
 
 
-def hosts_of(bundle: Bundle, repository: str | None, operator: Sequence[str]) -> Sequence[str]:
-    """All of them, sorted, each once."""
-    return sorted({*_models(bundle.settings), *_gits(bundle, repository), *map(with_port, operator)})
+def hosts_of(
+    bundle: Bundle, repository: str | None, operator: Sequence[str], *, start_body: Mapping[str, Any] | None = None
+) -> Sequence[str]:
+    """All of them, sorted, each once. `start_body` is an agent server's own, which brings an agent with its model."""
+    brought = [] if start_body is None else [start_body.get(part) for part in _AGENTS]
+    models = {host for settings in (bundle.settings, *brought) for host in _models(settings)}
+    return sorted({*models, *_gits(bundle, repository), *map(with_port, operator)})
 
 
 def with_port(host: str) -> str:

@@ -165,7 +165,8 @@ async def test_wait_answers_when_it_is_ready_and_408_when_the_time_is_over(nesto
 
 
 async def test_whoever_waits_is_told_at_once(nestor: Nestor, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("orchestrator.api.acceptance._POLL_SECONDS", 30.0)
+    for rest in ("_SHORTEST_REST", "_LONGEST_REST"):
+        monkeypatch.setattr(f"orchestrator.api.acceptance.{rest}", 30.0)
     key = await nestor.ready_tenant()
     with anyio.fail_after(15):
         await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={}, status=200)

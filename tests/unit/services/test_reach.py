@@ -34,6 +34,14 @@ def test_the_models_host_is_that_of_its_address_or_of_its_provider(llm, hosts):
     assert list(hosts_of(bundle(llm), None, [])) == hosts
 
 
+def test_the_models_of_a_start_body_are_reached_beside_those_of_the_settings():
+    llm = {"model": "openai/x", "base_url": "https://brought.example.org"}
+    body = {"agent": {"llm": llm, "condenser": {"llm": {"model": "claude-x"}}}, "workspace": {"model": "gpt-4"}}
+    found = hosts_of(bundle({"model": "openai/gpt-4o"}), None, [], start_body=body)
+    assert list(found) == ["api.anthropic.com:443", "api.openai.com:443", "brought.example.org:443"]
+    assert list(hosts_of(bundle(), None, [], start_body={"agent": None, "agent_settings": 7})) == []
+
+
 def test_git_hosts_are_those_of_the_providers_and_of_the_repository():
     own = GitProvider("gitlab", SecretText("t"), host="git.example.org:8443")
     found = hosts_of(bundle(None, own), "https://code.example.net/a/b.git", ["pypi.org", "*.example.com:8080"])
