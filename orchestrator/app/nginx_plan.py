@@ -93,8 +93,10 @@ class Plan:
             "connect_ms": _milliseconds(limits.connect_seconds),
             "answer_ms": _milliseconds(limits.answer_idle_seconds),
             "decide_ms": _milliseconds(limits.resolve_seconds + 1),
-            "of_an_address": f"limit_conn addresses {each};" if (each := limits.connections_per_address) else "",
-            "connections_per_runtime": str(limits.connections_per_runtime),
+            "of_an_address": f"limit_conn addresses {_counted(each)};"
+            if (each := limits.connections_per_address)
+            else "",
+            "connections_per_runtime": str(_counted(limits.connections_per_runtime)),
             "modules": str(find_modules()),
             "lua": "/usr/share/lua/5.1",
             "keep_seconds": f"{KEEP_SECONDS if self.cached else 0:g}",
@@ -109,6 +111,10 @@ class Plan:
             "busy": _body(answers.unavailable("Too many connections to this runtime or of this address.", 1)),
             "away": _body(answers.unavailable("The orchestrator does not answer. Try again.", 1)),
         }
+
+
+def _counted(connections: int) -> int:
+    return min(connections, 65_535)  # nginx counts no further
 
 
 def _milliseconds(seconds: float) -> str:

@@ -11,6 +11,7 @@ from support.front_rig import Rig
 from orchestrator.app import nginx_child, nginx_plan
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.proxy import headers
+from orchestrator.proxy.limits import FrontLimits
 
 pytestmark = pytest.mark.anyio
 
@@ -95,6 +96,14 @@ async def test_heads_that_nginx_reads_in_its_own_way_are_refused(rig, recorder):
     big = end.replace("Host", "X-A: " + "a" * 9000 + "\r\nHost")
     assert (await rig.talk(f"GET {path}{big}".encode())).startswith(b"HTTP/1.1 431 ")
     assert recorder["requests"] == []
+
+
+async def test_numbers_that_nginx_does_not_know_are_rendered_as_ones_that_it_does():
+    rig = Rig("nginx")
+    try:
+        await rig.open(FrontLimits(connections_per_address=400_000, connections_per_runtime=100_000))
+    finally:
+        await rig.close()
 
 
 def test_no_header_is_forgotten():
