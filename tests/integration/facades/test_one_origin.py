@@ -141,6 +141,14 @@ async def test_each_user_and_the_tenant_itself_have_one_home_that_is_made_once(n
     listed = (await nestor.call("GET", "/api/v2/runtimes", key, status=200))["items"]
     assert sorted(item["name"] for item in listed) == ["home"] * 3
     assert {item["user"] for item in listed} == {None, users[0]["id"], users[1]["id"]}
+    [own] = [item["id"] for item in listed if item["user"] is None]
+    await nestor.call("POST", f"/api/v2/runtimes/{own}/stop", key, status=202)
+    with anyio.fail_after(30):
+        while (await nestor.call("GET", f"/api/v2/runtimes/{own}", key))["phase"] != "stopped":
+            await anyio.sleep(0.02)
+    stopped = await claims_of(nestor.house).resolve(callers[0])
+    assert isinstance(stopped, Unavailable), "somebody stopped it, so no use starts it"
+    assert (own in stopped.message, stopped.session_key_hash) == (True, None)
 
 
 async def test_who_may_not_claim_is_told_the_same_of_what_is_there_and_what_is_not(nestor: Nestor) -> None:
