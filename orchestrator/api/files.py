@@ -129,7 +129,7 @@ async def read(
 async def write(request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf) -> Response:
     """The body becomes the file: whole or not at all, its folders made. `If-Match` with an `ETag`: only in place of
     that one; `If-None-Match: *`: only where there is none. A path that ends in `/`, without a body, makes a folder."""
-    headers = _of(request.headers, ("if-match", "if-none-match"))
+    headers = _of(request.headers, ("if-match", "if-none-match", "content-length"))
     try:
         answer = await services.files.ask(
             owner.tenant,

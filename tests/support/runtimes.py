@@ -78,7 +78,7 @@ class Runtime:
     async def status(self, conversation: str) -> str:
         return str((await self.http.get(f"/api/conversations/{conversation}")).json()["execution_status"])
 
-    async def until(self, conversation: str, *wanted: str, seconds: float = 30) -> str:
+    async def until(self, conversation: str, *wanted: str, seconds: float = 90) -> str:
         with anyio.fail_after(seconds):
             while (now := await self.status(conversation)) not in (wanted or ENDED):
                 await anyio.sleep(0.02)

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
+from orchestrator.drivers.fake import FakeEngine
+
 pytestmark = pytest.mark.anyio
 
 
@@ -106,3 +108,17 @@ async def test_what_policy_put_to_rest_is_woken_for_its_files(data_dir: Path) ->
         await nestor.until(key, id, "paused", seconds=90)
         read = await nestor.http.get(f"/api/v2/conversations/{id}/files", headers=nestor.as_(key), timeout=60)
         assert read.status_code == 200, read.text
+
+
+async def test_an_agent_server_without_such_routes_is_told_from_a_missing_file(
+    data_dir: Path, engine: FakeEngine
+) -> None:
+    async with nestor_at(data_dir, engine) as nestor:
+        key = await nestor.ready_tenant()
+        path = f"/api/v2/conversations/{await conversation(nestor, key)}/files/a"
+        for method in ("GET", "PUT", "DELETE"):
+            refused = await nestor.call(method, path, key, status=409)
+            assert "serves no files" in refused["detail"]
+            assert "/api/file/download" in refused["hint"]
+        engine.script.fail("DELETE", path.replace("/v2/", "/"), 503, times=None)
+        assert (await nestor.call("DELETE", path, key, status=503))["retryable"] is True
