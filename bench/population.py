@@ -27,7 +27,8 @@ from fastapi import FastAPI
 from redis import Redis
 
 from orchestrator.app import api
-from orchestrator.app.house import House, open_house
+from orchestrator.app.furnishing import House
+from orchestrator.app.house import open_house
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.fake import FakeDriver

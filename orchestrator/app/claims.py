@@ -6,7 +6,7 @@ The home is one bare runtime for each user of a tenant, and for the tenant itsel
 from orchestrator.api.acceptance import until_ready
 from orchestrator.api.auth import Owner, owner_as
 from orchestrator.api.context import Services
-from orchestrator.app.house import House
+from orchestrator.app.furnishing import House
 from orchestrator.domain.conversation import Conversation, Phase, StartRequest
 from orchestrator.domain.errors import (
     CapacityReached,

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from orchestrator.app import data_folder
-from orchestrator.app.house import driver_of, master_keys_of, state_server_of, state_url_of
+from orchestrator.app.choices import driver_of, master_keys_of, state_server_of, state_url_of
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import new_uuid

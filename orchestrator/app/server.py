@@ -25,7 +25,8 @@ import uvicorn
 from orchestrator.api import runtime_facing
 from orchestrator.app import api, data_plane, listening, ports
 from orchestrator.app.claims import claims_of
-from orchestrator.app.house import House, open_house
+from orchestrator.app.furnishing import House
+from orchestrator.app.house import open_house
 from orchestrator.app.nginx_plan import Plan
 from orchestrator.app.state_watch import keep_running
 from orchestrator.domain.errors import NestorError, StoreUnavailable

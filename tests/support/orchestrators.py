@@ -11,7 +11,8 @@ import httpx
 
 from orchestrator.api import runtime_facing
 from orchestrator.app import api
-from orchestrator.app.house import House, open_house
+from orchestrator.app.furnishing import House
+from orchestrator.app.house import open_house
 from orchestrator.drivers.fake import FakeDriver, FakeEngine
 from orchestrator.settings import OrchestratorSettings
 

@@ -5,8 +5,8 @@ import shutil
 import stat
 from collections.abc import Iterator
 
+from orchestrator.app.choices import master_keys_of
 from orchestrator.app.doctor.finding import Finding, Level, from_error
-from orchestrator.app.house import master_keys_of
 from orchestrator.domain.errors import NestorError
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.embedded import find_server

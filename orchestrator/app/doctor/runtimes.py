@@ -2,9 +2,9 @@
 
 from contextlib import AsyncExitStack
 
+from orchestrator.app.choices import driver_of
 from orchestrator.app.doctor.finding import Finding, Level, from_error
 from orchestrator.app.doctor.state import Known
-from orchestrator.app.house import driver_of
 from orchestrator.domain.conversation import LIVE_PHASES, Phase
 from orchestrator.domain.errors import NestorError, RuntimeNotFound, Unreadable
 from orchestrator.drivers.base import Condition, Driver, Handle, is_spare

@@ -6,8 +6,8 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestrator.app.choices import master_keys_of
 from orchestrator.app.doctor.finding import Finding, Level, from_error
-from orchestrator.app.house import master_keys_of
 from orchestrator.domain.errors import NestorError, Sealed
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state import keys
