@@ -62,13 +62,13 @@ from orchestrator.services.links import Links
 from orchestrator.services.messages import Messages
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.pool import WarmPool
-from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.queueing import QueueKeeper
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.retiring import Retiring
 from orchestrator.services.reviewing import Reviewing
 from orchestrator.services.sandbox_access import SandboxAccess
 from orchestrator.services.shares import Shares
+from orchestrator.services.start import Surroundings
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending

@@ -18,8 +18,9 @@ from orchestrator.domain.restarts import Restarts
 from orchestrator.drivers.base import Driver, ExitCause, Handle
 from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
-from orchestrator.services.provisioning import CREATE, Provisioning, Surroundings, made, runtime_name, save
+from orchestrator.services.provisioning import CREATE
 from orchestrator.services.saga import STUCK_RETRY_MS, undo
+from orchestrator.services.start import Provisioning, Surroundings, made, runtime_name, save
 from orchestrator.services.warm_start import stages_of
 from orchestrator.state.base import Lease, Operations, SagaLog
 from orchestrator.telemetry import metrics

@@ -20,7 +20,8 @@ from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import NOT_PULLED, EventLog
-from orchestrator.services.provisioning import CREATE, Provisioning, Surroundings, made, runtime_name
+from orchestrator.services.provisioning import CREATE
+from orchestrator.services.start import Provisioning, Surroundings, made, runtime_name
 from orchestrator.services.tending import problem_of
 from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.base import Lease, SagaLog, Store

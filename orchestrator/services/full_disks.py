@@ -13,7 +13,7 @@ from orchestrator.domain.conversation import REQUESTED, Conversation, Reason, Wh
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId
 from orchestrator.nested.refusals import Refused
-from orchestrator.services.provisioning import Surroundings, made, save
+from orchestrator.services.start import Surroundings, made, save
 from orchestrator.state.base import Lease
 
 log = structlog.get_logger(__name__)

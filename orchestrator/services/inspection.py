@@ -11,7 +11,7 @@ from orchestrator.drivers.base import Condition, Driver, Handle, Measurable, Usa
 from orchestrator.services.discretion import discreet_lines
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
-from orchestrator.services.provisioning import runtime_name
+from orchestrator.services.start import runtime_name
 
 
 class Inspection:

@@ -30,9 +30,10 @@ from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.making import destroy_runtime
 from orchestrator.services.progress import OperationProgress
-from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.retiring import AT_REST, Retiring
+from orchestrator.services.start import Provisioning, Surroundings, made, runtime_name
 from orchestrator.services.start_clocks import StartClocks
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,

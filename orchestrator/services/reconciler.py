@@ -14,8 +14,8 @@ import structlog
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
 from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
 from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, Walled, is_spare
-from orchestrator.services.provisioning import Expose, runtime_name
 from orchestrator.services.shares import Shares
+from orchestrator.services.start import Expose, runtime_name
 from orchestrator.state.base import Conversations, Spares
 from orchestrator.state.spares_base import SpareState
 from orchestrator.telemetry import metrics

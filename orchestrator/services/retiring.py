@@ -18,8 +18,8 @@ from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.domain.retention import Act, Planned, plan
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.services.idleness import Idleness
-from orchestrator.services.provisioning import Provisioning, Surroundings, made, save
 from orchestrator.services.saga import within
+from orchestrator.services.start import Provisioning, Surroundings, made, save
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 

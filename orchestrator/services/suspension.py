@@ -20,8 +20,8 @@ from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
-from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
 from orchestrator.services.saga import STUCK_RETRY_MS, within
+from orchestrator.services.start import Surroundings, made, runtime_name, save
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 

@@ -18,7 +18,7 @@ from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.drift import Looks
 from orchestrator.services.events import NOT_PULLED, EventLog
 from orchestrator.services.full_disks import FullDisks
-from orchestrator.services.provisioning import Surroundings, made, runtime_name, save
+from orchestrator.services.start import Surroundings, made, runtime_name, save
 from orchestrator.services.upkeep import Upkeep
 from orchestrator.state.base import Inbox, Lease
 from orchestrator.telemetry import metrics

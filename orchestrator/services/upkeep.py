@@ -32,9 +32,10 @@ from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.wire import Bundle
+from orchestrator.services.configuring import permit
 from orchestrator.services.drift import Looks, seen_by
 from orchestrator.services.held import held_by
-from orchestrator.services.provisioning import Surroundings, made, permit, save
+from orchestrator.services.start import Surroundings, made, save
 from orchestrator.state.base import Lease
 from orchestrator.telemetry import metrics
 

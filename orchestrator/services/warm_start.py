@@ -18,18 +18,12 @@ from orchestrator.domain.conversation import Phase, RuntimeRecord, advance
 from orchestrator.domain.errors import NestorError, RuntimeUnreachable
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.nested.refusals import Impostor, NotDormant, Refused
+from orchestrator.services.configuring import read_configuration
+from orchestrator.services.making import init_body
 from orchestrator.services.pool import Taken, WarmPool
-from orchestrator.services.provisioning import (
-    STEPS,
-    Provisioning,
-    Surroundings,
-    advance_to,
-    client_of,
-    init_body,
-    made,
-    read_configuration,
-)
+from orchestrator.services.provisioning import STEPS
 from orchestrator.services.saga import Step
+from orchestrator.services.start import Provisioning, Surroundings, advance_to, client_of, made
 from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)

@@ -34,10 +34,10 @@ from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.overrides import Overrides, OverrideSeal
-from orchestrator.services.provisioning import Surroundings
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.retiring import Retiring
 from orchestrator.services.shares import Shares
+from orchestrator.services.start import Surroundings
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tending import Tending
 from orchestrator.services.warm_start import stages_of

@@ -12,7 +12,7 @@ from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.drivers.fake import FakeEngine
-from orchestrator.services.provisioning import made
+from orchestrator.services.start import made
 
 pytestmark = pytest.mark.anyio
 DIGESTS = "/api/settings/digests"

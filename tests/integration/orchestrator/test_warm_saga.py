@@ -24,12 +24,13 @@ from orchestrator.services import saga
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
+from orchestrator.services.making import destroy_runtime
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.pool import WarmPool
-from orchestrator.services.provisioning import Provisioning, Surroundings, destroy_runtime, made, runtime_name
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.saga import Progress, Step, StepFailed
 from orchestrator.services.shares import Shares
+from orchestrator.services.start import Provisioning, Surroundings, made, runtime_name
 from orchestrator.services.warm_start import ALL_STEPS
 from orchestrator.state.memory import MemoryStore
 

@@ -17,7 +17,7 @@ from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.wire import Bundle
 from orchestrator.services.drift import seen_by
 from orchestrator.services.held import held_by
-from orchestrator.services.provisioning import made
+from orchestrator.services.start import made
 from orchestrator.services.upkeep import push_own, push_parts
 from tests.support.runtimes import KEY, runtime_at
 

@@ -1,0 +1,201 @@
+"""The steps that make a runtime: its volume, its claim on the engine, its process, and its keys. Each with its undo."""
+
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import replace
+from typing import Any
+
+import anyio
+
+from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
+from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
+from orchestrator.domain.images import Pin
+from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers.base import (
+    MAKE_SPACE,
+    ClaimTaken,
+    Condition,
+    Dialect,
+    ExitCause,
+    ImageUnavailable,
+    Limits,
+    RuntimeSpec,
+    ServingKeys,
+    says_no_space,
+)
+from orchestrator.services.keys import RuntimeKeys
+from orchestrator.services.reach import with_port
+from orchestrator.services.start import Provisioning, advance_to, client_of, made
+
+_SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
+_LOOK_SECONDS = 0.2  # between two looks whether it has ended
+
+
+async def ensure_volume(start: Provisioning) -> None:
+    """The workspace and the runtime's state: made once, kept over generations."""
+    await start.house.driver.ensure_volume(start.labels, fence=start.lease.fence)
+
+
+async def remove_new_volume(start: Provisioning, _note: str) -> None:
+    """A conversation that was never ready has no work to keep."""
+    if not start.conversation.was_ready:
+        with suppress(ClaimTaken):  # the id is another tenant's: nothing of ours was made
+            await start.house.driver.remove_volume(start.labels, fence=start.lease.fence)
+
+
+async def create_runtime(start: Provisioning) -> None:
+    """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
+    a runtime whose keys were lost with the state server could not be taken over."""
+    runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
+    pin = await _pinned(start)
+    await start.store(replace(start.conversation, runtime=runtime, image=pin))
+    await start.house.archived(start.conversation.tenant)
+    request = start.conversation.request
+    limits = Limits().times(request.size)
+    image = pin.id if pin is not None else request.image
+    spec = RuntimeSpec(name=start.name, labels=start.labels, image=image, limits=limits)
+    try:
+        start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
+    except ImageUnavailable as exc:
+        if pin is None:
+            raise
+        raise ImageUnavailable(
+            f"the image that this {start.conversation.kind} stays on is gone: {pin.name} ({pin.id})",
+            hint="bring it back (docker load, docker pull), or choose another with POST "
+            f"/api/v2/{start.conversation.kind}s/{start.conversation.id}/upgrade; then start it",
+        ) from exc
+
+
+async def _pinned(start: Provisioning) -> Pin | None:
+    """The image that it stays on; found now for one that is older than pins, or that came while the engine was away."""
+    known, images = start.conversation.image, start.house.images
+    if known is not None or images is None:
+        return known
+    try:
+        return await images.pin_now(start.lease.tenant, start.conversation.request.image, start.conversation.id)
+    except ImageRefused as exc:
+        raise StartFailed(Why(Reason.IMAGE_REFUSED, exc.message, exc.hint or "")) from exc
+
+
+async def destroy_runtime(start: Provisioning, note: str) -> None:
+    """By name: the reply of `create` may have been lost, or another replica may have sent it."""
+    start.house.withdraw(start.conversation)
+    handle = await start.house.driver.find(note)
+    if handle is not None:
+        await start.house.driver.destroy(handle, fence=start.lease.fence)
+    if start.house.pool is not None:
+        await start.house.pool.gone(note)
+
+
+async def start_runtime(start: Provisioning) -> None:
+    """Start it, dormant. The init key is known to this saga alone, and of use only until `init`."""
+    start.init_key, keys = new_secret(), made(start.keys)
+    serving = ServingKeys(session=keys.inner, state=keys.state)
+    start.endpoint = await start.house.driver.start(
+        made(start.handle), fence=start.lease.fence, init_key=start.init_key, serving=serving
+    )
+
+
+async def wait_alive(start: Provisioning) -> None:
+    """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
+    seconds = start.house.alive_seconds
+    began = looked = anyio.current_time()
+    async with client_of(start) as client:
+        with anyio.move_on_after(seconds):
+            while not await client.alive():
+                now = anyio.current_time()
+                if now - looked >= _LOOK_SECONDS:
+                    await _raise_if_ended(start)
+                    looked = now
+                # A hundredth of what it took so far is what is lost by having asked a moment too early.
+                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
+            return
+    raise StartFailed(
+        Why(
+            Reason.HEALTH_TIMEOUT,
+            f"the runtime did not answer within {seconds:.0f} seconds",
+            "the last log lines say why; check the runtime command or image",
+            log_tail=tuple(await start.house.driver.logs(made(start.handle))),
+        )
+    )
+
+
+async def _raise_if_ended(start: Provisioning) -> None:
+    handle = made(start.handle)
+    try:
+        observed = await start.house.driver.inspect(handle)
+    except RuntimeNotFound:
+        why = Why(Reason.RUNTIME_LOST, "the runtime was removed while it started", "start it again", retryable=True)
+        raise StartFailed(why) from None
+    if observed.condition is not Condition.EXITED:
+        return
+    oom = observed.cause is ExitCause.OOM
+    tail = tuple(await start.house.driver.logs(handle))
+    if says_no_space("\n".join(tail)):  # before anybody else could have written there
+        message = f"the runtime ended at once (exit status {observed.exit_code}): no space is left"
+        raise StartFailed(Why(Reason.DISK_FULL, message, MAKE_SPACE, retryable=True, log_tail=tail))
+    raise StartFailed(
+        Why(
+            Reason.OOM if oom else Reason.IMAGE_START,
+            "the runtime ran out of memory" if oom else f"the runtime ended at once (exit status {observed.exit_code})",
+            "give it more memory" if oom else "the last log lines say why; check the runtime command or image",
+            log_tail=tail,
+        )
+    )
+
+
+async def bind_runtime(start: Provisioning) -> None:
+    """The keys of this generation. From here on the runtime belongs to this conversation and to nobody else."""
+    keys = made(start.keys)
+    if made(start.endpoint).stock:
+        await _bind_stock(start, keys)
+        return
+    async with client_of(start) as client:
+        await client.init(made(start.init_key), await init_body(start, keys))
+    start.init_key = None
+    await start.store(advance_to(start, Phase.CONFIGURING))
+
+
+async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:
+    """What a dormant runtime is told. Raises `Undecryptable`."""
+    body: dict[str, Any] = {
+        "session_api_keys": [keys.inner.open()],
+        "secret_key": keys.state.open(),
+        "public_urls": list(start.house.public_urls(start.conversation)),
+        "generation": start.generation,
+        "allow_set_conversation_id": True,
+        "allow_http_hosts": list(start.house.allow_http_hosts),
+        "allow_cors_origins": list(start.house.allowed_origins),
+        "lookup_secret_hosts": [with_port(host) for host in start.house.reached_hosts],
+    }
+    if (webhook := start.house.webhook(start.conversation, start.endpoint)) is not None:
+        body["webhooks"] = [webhook]
+    if environment := await _environment(start):
+        body["env"] = environment
+    return body
+
+
+async def _environment(start: Provisioning) -> dict[str, str]:
+    """The variables that the request brought."""
+    brought = (await start.house.effective.brought(start.conversation)).environment
+    return {name: value.open() for name, value in brought.items()}
+
+
+async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
+    """As `bind_runtime`, where no proof can be had: the engine is asked once more who has this address."""
+    observed = await start.house.driver.inspect(made(start.handle))
+    if observed.endpoint != start.endpoint:
+        why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
+        raise StartFailed(why)
+    environment = await _environment(start)
+    if made(start.endpoint).dialect is Dialect.DORMANT:
+        body: dict[str, Any] = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
+        if environment:
+            body["env"] = environment
+        async with client_of(start) as client:
+            await client.init_unproven(made(start.init_key), body)
+    elif environment:
+        hint = "leave environment out, or use Nestor's own runtime"
+        raise StartFailed(Why(Reason.CONFIG_REJECTED, "this image's agent server takes no variables", hint))
+    start.init_key = None
+    await start.store(advance_to(start, Phase.CONFIGURING))
