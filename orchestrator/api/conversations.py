@@ -8,6 +8,8 @@ from fastapi import APIRouter, Query, Response
 
 from orchestrator.api import schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
+from orchestrator.api.answers import contents, operations, records
+from orchestrator.api.answers.declared import says, starts
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
@@ -23,7 +25,7 @@ from orchestrator.state.base import StoredEvent
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 
 
-@router.post("/conversations", status_code=202)
+@router.post("/conversations", status_code=202, responses=starts(records.Conversation))
 async def create(
     body: schemas.ConversationBody,
     owner: OwnerOf,
@@ -48,7 +50,7 @@ async def create(
     return await accepted(services, owner, conversation, response, wait, timeout)
 
 
-@router.get("/conversations")
+@router.get("/conversations", responses=says({200: records.ConversationPage}))
 async def list_conversations(
     owner: OwnerOf,
     services: ServicesOf,
@@ -62,7 +64,7 @@ async def list_conversations(
     return {"items": items, "next_page_id": page.next_cursor}
 
 
-@router.get("/conversations/{conversation}")
+@router.get("/conversations/{conversation}", responses=says({200: records.Conversation}))
 async def get(conversation: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
     key. `deleted`: also one that is deleted and can still be brought back."""
@@ -70,7 +72,7 @@ async def get(conversation: str, owner: OwnerOf, services: ServicesOf, deleted: 
     return await rendered(services, owner, found)
 
 
-@router.delete("/conversations/{conversation}", status_code=202)
+@router.delete("/conversations/{conversation}", status_code=202, responses=says({202: records.Conversation}))
 async def delete(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
 ) -> dict[str, Any]:
@@ -80,14 +82,14 @@ async def delete(
     return await accepted(services, owner, gone, response, None, 0)
 
 
-@router.post("/conversations/{conversation}/undelete", status_code=202)
+@router.post("/conversations/{conversation}/undelete", status_code=202, responses=says({202: records.Conversation}))
 async def undelete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Bring a deleted conversation back: stopped, with its workspace as it was. 404 when it is gone."""
     back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation))
     return await accepted(services, owner, back, response, None, 0)
 
 
-@router.post("/conversations/{conversation}/start", status_code=202)
+@router.post("/conversations/{conversation}/start", status_code=202, responses=starts(records.Conversation))
 async def start(
     conversation: str,
     owner: OwnerOf,
@@ -104,14 +106,14 @@ async def start(
     return await accepted(services, owner, started, response, wait, timeout)
 
 
-@router.post("/conversations/{conversation}/pause", status_code=202)
+@router.post("/conversations/{conversation}/pause", status_code=202, responses=says({202: records.Conversation}))
 async def pause(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
     paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation))
     return await accepted(services, owner, paused, response, None, 0)
 
 
-@router.post("/conversations/{conversation}/resume", status_code=202)
+@router.post("/conversations/{conversation}/resume", status_code=202, responses=starts(records.Conversation))
 async def resume(
     conversation: str,
     owner: OwnerOf,
@@ -128,14 +130,14 @@ async def resume(
     return await accepted(services, owner, resumed, response, wait, timeout)
 
 
-@router.post("/conversations/{conversation}/stop", status_code=202)
+@router.post("/conversations/{conversation}/stop", status_code=202, responses=says({202: records.Conversation}))
 async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start."""
     stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation))
     return await accepted(services, owner, stopped, response, None, 0)
 
 
-@router.post("/conversations/{conversation}/upgrade")
+@router.post("/conversations/{conversation}/upgrade", responses=says({200: records.Conversation}))
 async def upgrade(
     conversation: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
 ) -> dict[str, Any]:
@@ -147,7 +149,7 @@ async def upgrade(
     return await rendered(services, owner, changed)
 
 
-@router.get("/conversations/{conversation}/events")
+@router.get("/conversations/{conversation}/events", responses=says({200: contents.EventPage}))
 async def events(
     conversation: str,
     owner: OwnerOf,
@@ -160,7 +162,7 @@ async def events(
     return {"items": [event_out(item) for item in found], "next_page_id": _next(found, limit)}
 
 
-@router.get("/operations/{operation}")
+@router.get("/operations/{operation}", responses=says({200: operations.Operation}))
 async def get_operation(operation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """An operation with its stages; kept 24 hours after it ended."""
     id = OperationId(parse_uuid(operation, "operation"))

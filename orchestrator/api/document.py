@@ -99,6 +99,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         if path.startswith(NATIVE):
             for method, operation in operations.items():
                 operation["security"] = [{"key": []}]
+                _undo_guesses(operation["responses"])
                 operation["responses"].update(
                     {str(status): _failure(status) for status in _statuses(path, method, operation)}
                 )
@@ -106,6 +107,16 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         if not any(reference.endswith(f"/{name}") for reference in _references(document["paths"])):
             schemas.pop(name, None)
     return document
+
+
+def _undo_guesses(responses: Mapping[str, Any]) -> None:
+    """FastAPI puts what it makes of a route's annotation (an object of anything) beside what the route declares."""
+    for response in responses.values():
+        for content in response.get("content", {}).values():
+            schema = content.get("schema", {})
+            for kind in ("$ref", "anyOf"):
+                if kind in schema:
+                    content["schema"] = {kind: schema[kind]}
 
 
 def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[int]:

@@ -16,6 +16,7 @@ import structlog
 from fastapi import APIRouter, Header, Query, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
 
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, owner_for
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import event_out, id_of
@@ -39,7 +40,11 @@ CLOSE_UNAUTHENTICATED, CLOSE_FORBIDDEN, CLOSE_NOT_FOUND = 4001, 4003, 4004
 CLOSE_INVALID, CLOSE_LATER = 1008, 1013
 
 
-@router.get("/conversations/{conversation}/events/stream")
+@router.get(
+    "/conversations/{conversation}/events/stream",
+    responses=says({}, stream='`event` (`{"sequence", "event"}`), `phase` and `gone`'),
+    response_class=StreamingResponse,
+)
 async def stream(
     conversation: str,
     owner: OwnerOf,

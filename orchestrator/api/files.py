@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api.answers.contents import EntryPage, Written
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 from orchestrator.api.problems import problem
@@ -45,41 +46,11 @@ _SAFE = {
 Archive = Annotated[Literal["tar", "tar.gz", "zip"] | None, Query()]
 Limit = Annotated[int, Query(ge=1, le=1000)]
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
-_ENTRIES: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "required": ["items", "next_page_id"],
-        "properties": {
-            "items": {
-                "type": "array",
-                "items": {
-                    "type": "object",
-                    "required": ["name", "kind", "size", "modified_at", "etag"],
-                    "properties": {
-                        "name": {"type": "string"},
-                        "kind": {"type": "string", "enum": ["file", "folder", "link", "other"]},
-                        "size": {"type": ["integer", "null"]},
-                        "modified_at": {"type": "string", "format": "date-time"},
-                        "etag": {"type": ["string", "null"]},
-                    },
-                },
-            },
-            "next_page_id": {"type": ["string", "null"]},
-        },
-    }
-}
 _READ: dict[int | str, dict[str, Any]] = {
-    200: {"content": {"application/json": _ENTRIES, "*/*": _BYTES}, "description": "A file, a listing or an archive"},
+    200: {"model": EntryPage, "content": {"*/*": _BYTES}, "description": "A file, a listing or an archive"},
     206: {"content": {"*/*": _BYTES}, "description": "A part of the file"},
     304: {"description": "It is as it was"},
     416: {"description": "The file has no such part"},
-}
-_WRITTEN: dict[str, Any] = {
-    "schema": {
-        "type": "object",
-        "required": ["path", "size"],
-        "properties": {"path": {"type": "string"}, "size": {"type": "integer"}},
-    }
 }
 
 
@@ -119,8 +90,8 @@ async def read(
 @router.put(
     "/{path:path}",
     responses={
-        200: {"content": {"application/json": _WRITTEN}, "description": "Replaced"},
-        201: {"content": {"application/json": _WRITTEN}, "description": "Made"},
+        200: {"model": Written, "description": "Replaced"},
+        201: {"model": Written, "description": "Made"},
         204: {"description": "The folder is there"},
     },
     openapi_extra={"requestBody": {"content": {"application/octet-stream": _BYTES}}},

@@ -11,6 +11,8 @@ from fastapi import APIRouter, Query
 from fastapi.responses import StreamingResponse
 
 from orchestrator.api import runtimes
+from orchestrator.api.answers import contents
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
@@ -20,11 +22,12 @@ from orchestrator.services.log_following import Said
 from orchestrator.services.log_following import follow as following
 
 log = structlog.get_logger(__name__)
+_FOLLOWED = 'With `follow`: `lines` (`{"lines": [...], "gap": false}`) as they come, and `end`'
 Lines = Annotated[int, Query(ge=1, le=1000)]
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 
 
-@router.get("/conversations/{conversation}/usage")
+@router.get("/conversations/{conversation}/usage", responses=says({200: contents.Usage}))
 async def usage(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """What it uses at this moment: processor seconds since it started, memory, processes, and what workspace and
     state take on the disk (null where that cannot be told), each with its limit by the runtime's size. 409
@@ -33,7 +36,7 @@ async def usage(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict
     return asdict(await services.inspection.usage(found))
 
 
-@router.get("/conversations/{conversation}/logs")
+@router.get("/conversations/{conversation}/logs", responses=says({200: contents.Logs}, stream=_FOLLOWED))
 async def logs(
     conversation: str,
     owner: OwnerOf,
@@ -51,14 +54,14 @@ async def logs(
     return await _logs(services, load, lines, follow=follow)
 
 
-@router.get("/runtimes/{runtime}/usage", tags=["runtimes"])
+@router.get("/runtimes/{runtime}/usage", tags=["runtimes"], responses=says({200: contents.Usage}))
 async def runtime_usage(runtime: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """As of a conversation's runtime."""
     found = await services.runtimes.get(owner.tenant, owner.user, runtimes.id_of(runtime))
     return asdict(await services.inspection.usage(found))
 
 
-@router.get("/runtimes/{runtime}/logs", tags=["runtimes"])
+@router.get("/runtimes/{runtime}/logs", tags=["runtimes"], responses=says({200: contents.Logs}, stream=_FOLLOWED))
 async def runtime_logs(
     runtime: str, owner: OwnerOf, services: ServicesOf, lines: Lines = 100, follow: bool = False
 ) -> Any:

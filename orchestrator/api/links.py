@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.api.answers import contents
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 from orchestrator.domain.clock import rfc3339
@@ -26,7 +28,7 @@ class LinkBody(BaseModel):
     expires_in: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] = 3600
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=says({201: contents.NewLink}))
 async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> Any:
     """A new link. Its `url` is the credential, shown once: whoever has it reaches that port, or reads that file or what
     is below that folder, until it expires, is taken back, or the runtime gets another generation."""
@@ -37,7 +39,7 @@ async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: Serv
     return {**_out(link), "url": services.link_url(token)}
 
 
-@router.get("")
+@router.get("", responses=says({200: contents.LinkPage}))
 async def list_links(
     conversation: str,
     owner: OwnerOf,

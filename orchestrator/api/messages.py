@@ -5,6 +5,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field, StringConstraints
 
+from orchestrator.api.answers import contents
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 from orchestrator.api.idempotency import NaturalIdOf
@@ -28,14 +30,14 @@ class ImagePart(Body):
     image_urls: Annotated[list[ImageUrl], Field(min_length=1, max_length=20)]
 
 
-class MessageBody(Body):
+class InboxMessageBody(Body):
     content: Text | Annotated[list[TextPart | ImagePart], Field(min_length=1, max_length=50)]
     client_id: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
 
 
-@router.post("/conversations/{conversation}/messages", status_code=202)
+@router.post("/conversations/{conversation}/messages", status_code=202, responses=says({202: contents.Message}))
 async def post_message(
-    conversation: str, body: MessageBody, owner: OwnerOf, services: ServicesOf, natural_id: NaturalIdOf
+    conversation: str, body: InboxMessageBody, owner: OwnerOf, services: ServicesOf, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
     """Put a message into the inbox; it reaches the agent in order, once for each `client_id` (or `Idempotency-Key`).
     A repeat has the first receipt; another content under the same id is 422, an archived conversation 409."""
@@ -46,7 +48,7 @@ async def post_message(
     return receipt(message)
 
 
-@router.get("/conversations/{conversation}/messages")
+@router.get("/conversations/{conversation}/messages", responses=says({200: contents.MessagePage}))
 async def list_messages(
     conversation: str,
     owner: OwnerOf,
@@ -60,7 +62,7 @@ async def list_messages(
     return {"items": [receipt(message) for message in found], "next_page_id": following}
 
 
-@router.get("/conversations/{conversation}/messages/{message:path}")
+@router.get("/conversations/{conversation}/messages/{message:path}", responses=says({200: contents.Message}))
 async def get_message(conversation: str, message: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """One receipt, by the message's `client_id`."""
     return receipt(await services.messages.find(owner.tenant, owner.user, id_of(conversation), message))

@@ -10,6 +10,8 @@ from fastapi import APIRouter, Query, Response
 
 from orchestrator.api import schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
+from orchestrator.api.answers import records
+from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import StartRequest
@@ -21,9 +23,9 @@ from orchestrator.services.overrides import Overrides
 router = APIRouter(prefix="/api/v2", tags=["runtimes"])
 
 
-@router.post("/runtimes", status_code=202)
+@router.post("/runtimes", status_code=202, responses=starts(records.Runtime))
 async def create(
-    body: schemas.RuntimeBody,
+    body: schemas.BareRuntimeBody,
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
@@ -43,7 +45,7 @@ async def create(
     return await accepted(services, owner, made, response, wait, timeout)
 
 
-@router.get("/runtimes")
+@router.get("/runtimes", responses=says({200: records.RuntimePage}))
 async def list_runtimes(
     owner: OwnerOf,
     services: ServicesOf,
@@ -64,7 +66,7 @@ async def list_runtimes(
     return {"items": shown, "next_page_id": following}
 
 
-@router.get("/runtimes/{runtime}")
+@router.get("/runtimes/{runtime}", responses=says({200: records.Runtime}))
 async def get(runtime: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
     """One, with its address while it is ready or paused, and for a key that may write its session key. `deleted`: also
     one that is deleted and can still be brought back."""
@@ -72,7 +74,7 @@ async def get(runtime: str, owner: OwnerOf, services: ServicesOf, deleted: bool 
     return await rendered(services, owner, found)
 
 
-@router.delete("/runtimes/{runtime}", status_code=202)
+@router.delete("/runtimes/{runtime}", status_code=202, responses=says({202: records.Runtime}))
 async def delete(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
 ) -> dict[str, Any]:
@@ -82,7 +84,7 @@ async def delete(
     return await accepted(services, owner, gone, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/undelete", status_code=202)
+@router.post("/runtimes/{runtime}/undelete", status_code=202, responses=says({202: records.Runtime}))
 async def undelete(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Bring a deleted one back: stopped, with its files as they were. 404 when it is gone; 409 when another one has its
     name by now."""
@@ -90,7 +92,7 @@ async def undelete(runtime: str, owner: OwnerOf, services: ServicesOf, response:
     return await accepted(services, owner, back, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/start", status_code=202)
+@router.post("/runtimes/{runtime}/start", status_code=202, responses=waits(records.Runtime))
 async def start(
     runtime: str,
     owner: OwnerOf,
@@ -104,14 +106,14 @@ async def start(
     return await accepted(services, owner, started, response, wait, timeout)
 
 
-@router.post("/runtimes/{runtime}/pause", status_code=202)
+@router.post("/runtimes/{runtime}/pause", status_code=202, responses=says({202: records.Runtime}))
 async def pause(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Freeze it in place until it is resumed; address and session key stay."""
     paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime))
     return await accepted(services, owner, paused, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/resume", status_code=202)
+@router.post("/runtimes/{runtime}/resume", status_code=202, responses=waits(records.Runtime))
 async def resume(
     runtime: str,
     owner: OwnerOf,
@@ -125,14 +127,14 @@ async def resume(
     return await accepted(services, owner, resumed, response, wait, timeout)
 
 
-@router.post("/runtimes/{runtime}/stop", status_code=202)
+@router.post("/runtimes/{runtime}/stop", status_code=202, responses=says({202: records.Runtime}))
 async def stop(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """Remove what runs; its files are kept for a later start."""
     stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime))
     return await accepted(services, owner, stopped, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/upgrade")
+@router.post("/runtimes/{runtime}/upgrade", responses=says({200: records.Runtime}))
 async def upgrade(
     runtime: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
 ) -> dict[str, Any]:
@@ -147,7 +149,7 @@ def id_of(text: str) -> ConversationId:
     return ConversationId(parse_uuid(text, "runtime"))
 
 
-def _wanted(body: schemas.RuntimeBody, natural_id: str | None) -> Wanted:
+def _wanted(body: schemas.BareRuntimeBody, natural_id: str | None) -> Wanted:
     return Wanted(
         id=ConversationId(natural_id) if natural_id is not None else None,
         request=StartRequest(image=body.image),

@@ -211,7 +211,7 @@ class ConversationBody(Body):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
-class RuntimeBody(Body):
+class BareRuntimeBody(Body):
     """`environment` is for the shell of the runtime: its values are kept sealed and reach it with its keys."""
 
     name: Name | None = None

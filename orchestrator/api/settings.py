@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Header, Response
 
 from orchestrator.api import schemas
+from orchestrator.api.answers import configuration
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.domain.errors import Conflict, InvalidRequest, PreconditionFailed
 from orchestrator.domain.git import GitProvider, check_host, check_provider_name
@@ -16,7 +18,7 @@ router = APIRouter(prefix="/api/v2", tags=["configuration"])
 _VERSION = re.compile(r"[0-9]{1,18}")
 
 
-@router.get("/settings")
+@router.get("/settings", responses=says({200: configuration.Settings}))
 async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """The settings of this layer, secrets hidden."""
     document, version = await services.layers.settings.read(owner.tenant, owner.user)
@@ -24,14 +26,14 @@ async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response)
     return schemas.settings_out(document)
 
 
-@router.get("/settings/effective")
+@router.get("/settings/effective", responses=says({200: configuration.EffectiveSettings}))
 async def get_effective(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """What a conversation would run with, and for each value the layer that it came from."""
     document, origin = await services.effective.explain(owner.tenant, owner.user)
     return schemas.settings_out(document, origin)
 
 
-@router.patch("/settings")
+@router.patch("/settings", responses=says({200: configuration.Settings}))
 async def patch_settings(
     body: schemas.SettingsBody,
     owner: OwnerOf,
@@ -55,7 +57,7 @@ async def patch_settings(
     return schemas.settings_out(document)
 
 
-@router.get("/secrets")
+@router.get("/secrets", responses=says({200: configuration.SecretPage}))
 async def list_secrets(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """Names and descriptions. Values are never given."""
     entries = await services.layers.secrets.entries(owner.tenant, owner.user)
@@ -63,7 +65,7 @@ async def list_secrets(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     return {"items": items, "next_page_id": None}
 
 
-@router.put("/secrets/{name}")
+@router.put("/secrets/{name}", responses=says({200: configuration.Secret}))
 async def put_secret(name: str, body: schemas.SecretBody, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """Make or replace a secret."""
     value = check_secret_value(body.value)
@@ -79,7 +81,7 @@ async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf) -> None
     await services.layers.secrets.delete(owner.tenant, owner.user, check_secret_name(name))
 
 
-@router.get("/git-providers")
+@router.get("/git-providers", responses=says({200: configuration.GitProviderPage}))
 async def list_providers(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """Providers with their hosts. Tokens are never given."""
     entries = await services.layers.providers.entries(owner.tenant, owner.user)
@@ -87,7 +89,7 @@ async def list_providers(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]
     return {"items": items, "next_page_id": None}
 
 
-@router.put("/git-providers/{provider}")
+@router.put("/git-providers/{provider}", responses=says({200: configuration.GitProvider}))
 async def put_provider(
     provider: str, body: schemas.ProviderBody, owner: OwnerOf, services: ServicesOf
 ) -> dict[str, Any]:

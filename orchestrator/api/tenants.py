@@ -6,6 +6,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 
 from orchestrator.api import schemas
+from orchestrator.api.answers import tenancy
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
@@ -28,7 +30,7 @@ def _of_tenant(caller: Caller, text: str, *, scope: Scope = Scope.READ) -> Tenan
     return tenant
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=says({201: tenancy.Tenant}))
 async def create_tenant(
     body: schemas.TenantBody, _: OperatorOf, services: ServicesOf, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
@@ -36,7 +38,7 @@ async def create_tenant(
     return schemas.tenant_out(await services.tenancy.create_tenant(body.name, id=natural_id))
 
 
-@router.get("")
+@router.get("", responses=says({200: tenancy.TenantPage}))
 async def list_tenants(
     _: OperatorOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
@@ -45,13 +47,13 @@ async def list_tenants(
     return {"items": [schemas.tenant_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
-@router.get("/{tenant}")
+@router.get("/{tenant}", responses=says({200: tenancy.Tenant}))
 async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One tenant."""
     return schemas.tenant_out(await services.tenancy.tenant(_of_tenant(caller, tenant)))
 
 
-@router.patch("/{tenant}")
+@router.patch("/{tenant}", responses=says({200: tenancy.Tenant}))
 async def change_tenant(
     tenant: str, body: schemas.TenantPatchBody, _: OperatorOf, services: ServicesOf
 ) -> dict[str, Any]:
@@ -70,7 +72,7 @@ async def change_tenant(
     return schemas.tenant_out(changed)
 
 
-@router.post("/{tenant}/users", status_code=201)
+@router.post("/{tenant}/users", status_code=201, responses=says({201: tenancy.User}))
 async def create_user(
     tenant: str, body: schemas.UserBody, caller: CallerOf, services: ServicesOf, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
@@ -79,7 +81,7 @@ async def create_user(
     return schemas.user_out(await services.tenancy.create_user(id, body.name, body.external_id, id=natural_id))
 
 
-@router.get("/{tenant}/users")
+@router.get("/{tenant}/users", responses=says({200: tenancy.UserPage}))
 async def list_users(
     tenant: str, caller: CallerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
@@ -88,14 +90,14 @@ async def list_users(
     return {"items": [schemas.user_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
-@router.get("/{tenant}/users/{user}")
+@router.get("/{tenant}/users/{user}", responses=says({200: tenancy.User}))
 async def get_user(tenant: str, user: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One user."""
     id = _of_tenant(caller, tenant)
     return schemas.user_out(await services.tenancy.user(id, UserId(parse_uuid(user, "user"))))
 
 
-@router.post("/{tenant}/api-keys", status_code=201)
+@router.post("/{tenant}/api-keys", status_code=201, responses=says({201: tenancy.NewApiKey}))
 async def create_key(
     tenant: str,
     body: schemas.KeyBody,
@@ -121,7 +123,7 @@ async def create_key(
     return schemas.key_out(key, text)
 
 
-@router.get("/{tenant}/api-keys")
+@router.get("/{tenant}/api-keys", responses=says({200: tenancy.ApiKeyPage}))
 async def list_keys(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """The keys of a tenant, without their secrets."""
     keys = await services.tenancy.keys(_of_tenant(caller, tenant))

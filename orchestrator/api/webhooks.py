@@ -9,6 +9,8 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, StringConstraints
 
+from orchestrator.api.answers import webhooks as answers
+from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
@@ -57,7 +59,7 @@ async def tenant_itself(owner: OwnerOf) -> Owner:
 TenantOf = Annotated[Owner, Depends(tenant_itself)]
 
 
-@router.post("", status_code=201)
+@router.post("", status_code=201, responses=says({201: answers.NewWebhook}))
 async def create(
     body: WebhookBody, owner: TenantOf, services: ServicesOf, response: Response, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
@@ -70,20 +72,20 @@ async def create(
     return await webhook_out(services, endpoint, secret)
 
 
-@router.get("")
+@router.get("", responses=says({200: answers.WebhookPage}))
 async def list_webhooks(owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
     """All of them, the oldest first."""
     found = await services.webhooks.list(owner.tenant)
     return {"items": [await webhook_out(services, endpoint) for endpoint in found], "next_page_id": None}
 
 
-@router.get("/{webhook}")
+@router.get("/{webhook}", responses=says({200: answers.Webhook}))
 async def get(webhook: str, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
     """One webhook, with how it does."""
     return await webhook_out(services, await services.webhooks.get(owner.tenant, _id(webhook)))
 
 
-@router.patch("/{webhook}")
+@router.patch("/{webhook}", responses=says({200: answers.Webhook}))
 async def change(webhook: str, body: WebhookChange, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
     """Change what is given. One that is enabled again begins anew, and is told that events are missing."""
     wanted = Changes(body.url, body.events, body.description, body.enabled)
@@ -96,7 +98,7 @@ async def delete(webhook: str, owner: TenantOf, services: ServicesOf) -> None:
     await services.webhooks.delete(owner.tenant, _id(webhook))
 
 
-@router.post("/{webhook}/rotate")
+@router.post("/{webhook}/rotate", responses=says({200: answers.NewWebhook}))
 async def rotate(
     webhook: str, owner: TenantOf, services: ServicesOf, response: Response, body: Rotation | None = None
 ) -> dict[str, Any]:
@@ -107,13 +109,13 @@ async def rotate(
     return await webhook_out(services, endpoint, secret)
 
 
-@router.post("/{webhook}/test")
+@router.post("/{webhook}/test", responses=says({200: answers.Delivery}))
 async def test(webhook: str, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
     """Send one event now and say what came of it."""
     return attempt_out(await services.webhooks.test(owner.tenant, _id(webhook)))
 
 
-@router.get("/{webhook}/deliveries")
+@router.get("/{webhook}/deliveries", responses=says({200: answers.DeliveryPage}))
 async def deliveries(
     webhook: str,
     owner: TenantOf,
@@ -127,7 +129,7 @@ async def deliveries(
     return {"items": [attempt_out(item) for item in found], "next_page_id": following}
 
 
-@router.post("/{webhook}/deliveries/{delivery}/redeliver", status_code=202)
+@router.post("/{webhook}/deliveries/{delivery}/redeliver", status_code=202, responses=says({202: answers.Redelivery}))
 async def redeliver(webhook: str, delivery: str, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
     """Put what that attempt was about into the queue once more, under the same event id."""
     found = await services.webhooks.redeliver(owner.tenant, _id(webhook), delivery)

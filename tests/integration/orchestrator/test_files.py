@@ -9,6 +9,7 @@ from typing import Any
 
 import anyio
 import pytest
+from support.answers import watched
 from support.orchestrators import MODEL, Nestor, nestor_at
 
 from orchestrator.drivers.fake import FakeEngine
@@ -38,6 +39,7 @@ async def removed(nestor: Nestor, key: str, id: str) -> None:
 
 
 async def test_files_of_a_workspace(nestor: Nestor) -> None:
+    watch = await watched(nestor)  # what is answered is what is declared
     key, other = await nestor.ready_tenant(), await nestor.ready_tenant("other")
     id = await conversation(nestor, key)
     files = f"/api/v2/conversations/{id}/files"
@@ -69,6 +71,9 @@ async def test_files_of_a_workspace(nestor: Nestor) -> None:
     head = await ask("HEAD", "/src/data.bin")
     assert (head.status_code, head.headers["content-length"], head.content) == (200, str(len(content)), b"")
 
+    made = await ask("PUT", "/src/data.bin", content=content)
+    assert (made.status_code, made.json()["size"]) == (200, len(content))
+    assert "src" in [item["name"] for item in (await ask("GET", "")).json()["items"]]
     assert (await ask("PUT", "/src/empty/")).status_code == 204
     listed = (await ask("GET", "/src", params={"limit": 1})).json()
     assert [item["name"] for item in listed["items"]] == ["data.bin"]
@@ -108,6 +113,7 @@ async def test_files_of_a_workspace(nestor: Nestor) -> None:
     assert (resting.status_code, resting.json()["code"]) == (409, "conflict")
     assert "/resume" in resting.json()["hint"] or "/start" in resting.json()["hint"]
     await removed(nestor, key, id)
+    assert {call for call in watch.calls if "/files" in call[1]} <= watch.seen
 
 
 async def test_what_policy_put_to_rest_is_woken_for_its_files(nestor: Nestor) -> None:

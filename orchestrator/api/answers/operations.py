@@ -1,0 +1,69 @@
+"""Reasons, operations and dry runs."""
+
+from typing import Annotated, NotRequired
+
+from pydantic import Field
+
+from orchestrator.api.answers.base import Answer, Moment
+from orchestrator.domain.admission import Decision, Policy
+from orchestrator.domain.conversation import Reason
+from orchestrator.domain.operation import OperationState, StageState
+
+
+class Why(Answer):
+    """A reason with all that a person needs to act on it."""
+
+    reason: Reason
+    message: str
+    hint: str
+    retryable: bool
+    step: Annotated[str | None, Field(description="The step of provisioning that failed")]
+    log_tail: Annotated[list[str], Field(description="The last lines that the runtime printed")]
+
+
+class Stage(Answer):
+    """One named stage of an operation."""
+
+    name: str
+    state: StageState
+    started_at: Moment | None
+    seconds: Annotated[float | None, Field(description="How long it took; null while it has not ended")]
+    message: NotRequired[str]
+
+
+class Operation(Answer):
+    """One long piece of work; kept 24 hours after it ended."""
+
+    id: str
+    kind: Annotated[str, Field(description="start, restart, resume, pause, stop, delete, undelete and others")]
+    state: OperationState
+    conversation: NotRequired[Annotated[str, Field(description="What it is on; or `runtime`")]]
+    runtime: NotRequired[Annotated[str, Field(description="The bare runtime that it is on")]]
+    failure: Annotated[Why | None, Field(description="Null also where another operation took its place")]
+    stages: list[Stage]
+    created_at: Moment
+    updated_at: Moment
+
+
+class LimitStanding(Answer):
+    """One limit as it stands."""
+
+    rule: Annotated[str, Field(description="Such as tenant.runtimes")]
+    limit: int
+    current: int
+    window_seconds: NotRequired[Annotated[int, Field(description="Of starts: within so many seconds")]]
+
+
+class DryRun(Answer):
+    """What would become of a start that is asked for now."""
+
+    decision: Decision
+    when_full: Policy
+    rule: Annotated[str | None, Field(description="The limit that refuses it, or would")]
+    limit: int | None
+    current: int | None
+    retry_after: Annotated[float | None, Field(description="Seconds until there may be room, if known")]
+    place: Annotated[int | None, Field(description="In the queue, from 1")]
+    would_pause: Annotated[list[str], Field(description="Conversations that would be paused for it")]
+    waiting: Annotated[int, Field(description="How many wait already")]
+    limits: list[LimitStanding]

@@ -1,0 +1,72 @@
+"""Tenants, users and API keys."""
+
+from typing import Annotated
+
+from pydantic import Field
+
+from orchestrator.api.answers.base import Answer, Moment, NextPage
+from orchestrator.domain.tenancy import KeyKind, Scope
+
+
+class GrantedImage(Answer):
+    """An image that a tenant's new conversations may use."""
+
+    name: str
+    id: Annotated[str, Field(description="The engine's own, a digest of all that is in it")]
+
+
+class Tenant(Answer):
+    """A customer: owns users, keys, limits."""
+
+    id: str
+    name: str
+    limits: Annotated[
+        dict[str, int], Field(description="In the place of what all are allowed, by name; 0 for no limit")
+    ]
+    sizes: Annotated[list[int], Field(description="The first is for requests that name none; empty: as all")]
+    images: Annotated[list[GrantedImage] | None, Field(description="Null: as all")]
+    created_at: Moment
+
+
+class TenantPage(Answer):
+    items: list[Tenant]
+    next_page_id: NextPage
+
+
+class User(Answer):
+    """A person or service of a tenant."""
+
+    id: str
+    name: str
+    external_id: Annotated[str | None, Field(description="The tenant's own name for it")]
+    tenant: str
+    created_at: Moment
+
+
+class UserPage(Answer):
+    items: list[User]
+    next_page_id: NextPage
+
+
+class ApiKey(Answer):
+    """An API key without its text."""
+
+    id: str
+    name: str
+    kind: KeyKind
+    user: Annotated[str | None, Field(description="The user that it speaks for; null: the tenant")]
+    scopes: list[Scope]
+    created_at: Moment
+    expires_at: Moment | None
+    revoked: bool
+
+
+class NewApiKey(ApiKey):
+    """An API key with its text, which is shown this once."""
+
+    key: str
+
+
+class ApiKeyPage(Answer):
+    items: list[ApiKey]
+    next_page_id: NextPage

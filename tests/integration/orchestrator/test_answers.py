@@ -1,0 +1,170 @@
+"""Every call of the native API answers what its document declares: no field more, and none less.
+
+Those of files are looked at in `test_files.py`, which has a runtime with files.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.answers import watched
+from support.orchestrators import OPERATOR_KEY, Nestor, nestor_at
+from support.receivers import WebhookReceiver, webhook_receiver
+
+from orchestrator.domain.images import Catalogue
+from orchestrator.drivers.base import Handle, Usage
+from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.settings import OrchestratorSettings
+
+pytestmark = pytest.mark.anyio
+WAIT = {"wait": "ready", "timeout": 60}
+
+
+@pytest.fixture
+async def nestor(data_dir: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Nestor]:
+    """Its driver measures runtimes and makes them of images, which the fake one does not."""
+
+    async def usage(self: FakeDriver, handle: Handle) -> Usage:
+        return Usage(1.5, 2, 3, 4, None, 1, 1.0, 5, 6, 7, None)
+
+    async def disk(self: FakeDriver, handle: Handle) -> None:
+        return None
+
+    for name, verb in (("usage", usage), ("disk", disk), ("end_full", disk)):
+        monkeypatch.setattr(FakeDriver, name, verb, raising=False)
+    engine.images = {"runtime:latest": "sha256:" + "a" * 64}
+    monkeypatch.setattr(FakeDriver, "capabilities", replace(FakeDriver.capabilities, images=True))
+    monkeypatch.setattr(OrchestratorSettings, "catalogue", Catalogue("runtime:latest"))
+    async with nestor_at(data_dir, engine, allow_hook_hosts="127.0.0.1", lease_seconds=2) as running:
+        yield running
+
+
+@pytest.fixture
+def receiver() -> Iterator[WebhookReceiver]:
+    with webhook_receiver() as running:
+        yield running
+
+
+async def test_every_call_answers_what_is_declared(nestor: Nestor, receiver: WebhookReceiver) -> None:
+    watch = await watched(nestor)
+    key = await tenancy(nestor)
+    await configuration(nestor, key)
+    await webhooks(nestor, key, receiver.url)
+    await conversations(nestor, key)
+    await records(nestor, key, "runtimes", {"name": "box"})
+    files = {call for call in watch.calls if "/files" in call[1]}
+    assert watch.seen == watch.calls - files
+
+
+async def test_a_field_that_is_not_declared_and_one_that_is_missing_are_seen(nestor: Nestor) -> None:
+    watch = await watched(nestor)
+    tenant, _ = await nestor.tenant()
+    path = f"/api/v2/tenants/{tenant}"
+    answer = await nestor.call("GET", path, status=200)
+    for wrong in (answer | {"more": 1}, {k: v for k, v in answer.items() if k != "sizes"}, answer | {"sizes": "1"}):
+        with pytest.raises(AssertionError):
+            watch.check("GET", path, 200, wrong)
+
+
+async def tenancy(nestor: Nestor) -> str:
+    tenant, key = await nestor.tenant()
+    path = f"/api/v2/tenants/{tenant}"
+    await nestor.call(
+        "PATCH", path, json={"limits": {"max_runtimes": 9}, "sizes": [1], "images": ["runtime:latest"]}, status=200
+    )
+    user = await nestor.call("POST", f"{path}/users", json={"name": "ann", "external_id": "a"}, status=201)
+    expiring = {"name": "u", "user": user["id"], "expires_at": "2090-01-01T00:00:00Z"}
+    await nestor.call("POST", f"{path}/api-keys", json=expiring, status=201)
+    for one in ("", f"/{tenant}", f"/{tenant}/users", f"/{tenant}/users/{user['id']}", f"/{tenant}/api-keys"):
+        await nestor.call("GET", f"/api/v2/tenants{one}", OPERATOR_KEY, status=200)
+    return key
+
+
+async def configuration(nestor: Nestor, key: str) -> None:
+    llm = {"model": "openai/scripted", "api_key": "sk-model-key-of-the-tests"}
+    settings = {"agent_settings": {"llm": llm}, "limits": {"max_runtimes": 5, "starts_per_minute": 50}}
+    await nestor.call("PATCH", "/api/v2/settings", key, json=settings, status=200)
+    await nestor.call("PUT", "/api/v2/secrets/TOKEN", key, json={"value": "v-of-the-tests"}, status=200)
+    await nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "ghp_of_the_tests"}, status=200)
+    for one in ("settings", "settings/effective", "secrets", "git-providers"):
+        await nestor.call("GET", f"/api/v2/{one}", key, status=200)
+
+
+async def webhooks(nestor: Nestor, key: str, url: str) -> None:
+    made = await nestor.call("POST", "/api/v2/webhooks", key, json={"url": url}, status=201)
+    path = f"/api/v2/webhooks/{made['id']}"
+    await nestor.call("PATCH", path, key, json={"description": "ours"}, status=200)
+    await nestor.call("POST", f"{path}/rotate", key, status=200)
+    told = await nestor.call("POST", f"{path}/test", key, status=200)
+    await nestor.call("POST", f"{path}/deliveries/{told['id']}/redeliver", key, status=202)
+    for one in (path, f"{path}/deliveries", "/api/v2/webhooks"):
+        await nestor.call("GET", one, key, status=200)
+
+
+async def conversations(nestor: Nestor, key: str) -> None:
+    body = {"title": "t", "labels": {"a": "b"}, "initial_message": "hello"}
+    id = await records(nestor, key, "conversations", body)
+    path = f"/api/v2/conversations/{id}"
+    await nestor.call("POST", f"{path}/resume", key, params=WAIT, status=200)
+    await nestor.call("POST", f"{path}/messages", key, json={"content": "hi", "client_id": "c"}, status=202)
+    with anyio.fail_after(60):
+        while (await nestor.call("GET", f"{path}/messages/c", key, status=200))["state"] != "accepted":
+            await anyio.sleep(0.02)
+    await nestor.call("GET", f"{path}/messages", key, status=200)
+    assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"]
+    await nestor.call("POST", f"{path}/links", key, json={"port": 3000}, status=201)
+    assert (await nestor.call("GET", f"{path}/links", key, status=200))["items"]
+    await died(nestor, key, path)
+
+
+async def died(nestor: Nestor, key: str, path: str) -> None:
+    """One that died is the one that has most to tell."""
+    runtimes = nestor.engine.runtimes.values()
+    [runtime] = [one for one in runtimes if one.alive and path.endswith(one.spec.labels.conversation)]
+    nestor.engine.crash(runtime.spec.name)
+    with anyio.fail_after(60):
+        while not (record := await nestor.call("GET", path, key, status=200))["failures"]:
+            await anyio.sleep(0.02)
+    await nestor.call("GET", f"/api/v2/operations/{record['operation']}", key, status=200)
+    await nestor.call("DELETE", f"{path}?purge=true", key, status=202)
+
+
+async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> str:
+    """What conversations and bare runtimes have alike; its id, stopped."""
+    path = f"/api/v2/{kind}"
+    await nestor.call("POST", path, key, json=body, params={"dry_run": True}, status=200)
+    made = await nestor.call("POST", path, key, json=body, status=202)
+    one = f"{path}/{made['id']}"
+    for verb in ("start", "resume"):  # each joins, and waits or does not
+        await nestor.call("POST", f"{one}/{verb}", key, status=202)
+        await nestor.call("POST", f"{one}/{verb}", key, params=WAIT, status=200)
+    if kind == "conversations":
+        await nestor.call("POST", f"{one}/start", key, params={"dry_run": True}, status=200)
+    await nestor.call(
+        "POST", path, key, json=body | ({"name": "other"} if "name" in body else {}), params=WAIT, status=200
+    )
+    await nestor.call("GET", f"/api/v2/operations/{made['operation']}", key, status=200)
+    for below in ("", "/usage", "/logs"):
+        await nestor.call("GET", one + below, key, status=200)
+    assert (await nestor.call("GET", path, key, status=200))["items"]
+    await nestor.call("POST", f"{one}/pause", key, status=202)
+    await phase(nestor, key, one, "paused")
+    await nestor.call("POST", f"{one}/stop", key, status=202)
+    await phase(nestor, key, one, "stopped")
+    await nestor.call("POST", f"{one}/upgrade", key, status=200)
+    await nestor.call("DELETE", one, key, status=202)
+    await nestor.call("GET", one, key, params={"deleted": True}, status=200)
+    with anyio.fail_after(60):
+        while (await nestor.http.post(f"{one}/undelete", headers=nestor.as_(key))).status_code != 202:
+            await anyio.sleep(0.02)
+    await phase(nestor, key, one, "stopped")
+    return str(made["id"])
+
+
+async def phase(nestor: Nestor, key: str, path: str, wanted: str) -> None:
+    with anyio.fail_after(60):
+        while (await nestor.call("GET", path, key, status=200))["phase"] != wanted:
+            await anyio.sleep(0.02)
