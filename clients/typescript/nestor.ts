@@ -1,0 +1,1262 @@
+// Types of Nestor's native API. Written by scripts/clients from /openapi.json: do not edit.
+
+/** What the clock does. */
+export type Act = "pause" | "stop" | "archive" | "delete" | "purge" | "restart";
+
+/** What would become of a start that is asked for now. */
+export type Decision = "start" | "join" | "queue" | "pause" | "reject";
+
+/** What should be; the workers and the reconciler make it so. */
+export type Desired = "running" | "paused" | "stopped" | "deleted";
+
+/** Why a runtime is kept, or will be. */
+export type Hold = "starting" | "queued" | "in_use" | "agent_running" | "messages_waiting";
+
+/** What an endpoint can be told of. The list is public. */
+export type HookEvent = "conversation.created" | "conversation.status_changed" | "runtime.created" | "runtime.status_changed" | "runtime.ready" | "runtime.failed" | "message.accepted" | "quota.exceeded" | "endpoint.disabled";
+
+/** Who a key speaks for. The text is the second part of the key itself: `nst_<kind>_<id>_<secret>`. */
+export type KeyKind = "op" | "tenant" | "user";
+
+export type OperationState = "running" | "succeeded" | "failed";
+
+/** What became of an attempt. */
+export type Outcome = "delivered" | "failed" | "given_up";
+
+/** Where a conversation is. */
+export type Phase = "pending" | "provisioning" | "configuring" | "ready" | "pausing" | "paused" | "resuming" | "stopping" | "stopped" | "deleting" | "failed";
+
+/** What becomes of a start that finds its limit reached. */
+export type Policy = "reject" | "queue" | "pause_oldest_idle";
+
+/** Why a conversation is in its phase. The list is closed and public. */
+export type Reason = "capacity" | "limit" | "image_pull" | "image_refused" | "image_start" | "repository_unavailable" | "credential_rejected" | "oom" | "disk_full" | "health_timeout" | "deadline" | "config_rejected" | "version_skew" | "engine_error" | "store_unavailable" | "runtime_lost" | "evicted" | "idle" | "expired" | "requested";
+
+export type RestartPolicy = "never" | "on_failure";
+
+/** What a key may do. A key without explicit scopes may do all of its tenant's. */
+export type Scope = "read" | "write" | "secrets:reveal";
+
+export type StageState = "waiting" | "running" | "succeeded" | "failed";
+
+/** The model. Known fields beyond the typed ones go to the runtime as they are. */
+export interface LlmBody {
+  model?: string | null;
+  api_key?: string | null;
+  base_url?: string | null;
+  temperature?: number | null;
+  timeout?: number | null;
+  num_retries?: number | null;
+  max_output_tokens?: number | null;
+  stream?: boolean | null;
+  [name: string]: unknown;
+}
+
+export interface AgentSettingsBody {
+  agent?: string | null;
+  llm?: LlmBody | null;
+  mcp_config?: { [name: string]: unknown } | null;
+  [name: string]: unknown;
+}
+
+/** What the operator allows one tenant: 0 for no limit, null for what all are allowed; what is left out stays. */
+export interface AllowanceBody {
+  max_runtimes?: number | null;
+  max_runtimes_per_user?: number | null;
+  max_runtimes_per_key?: number | null;
+  starts_per_minute?: number | null;
+  starts_per_minute_per_user?: number | null;
+  starts_per_minute_per_key?: number | null;
+}
+
+/** An API key without its text. */
+export interface ApiKey {
+  id: string;
+  name: string;
+  kind: KeyKind;
+  /** The user that it speaks for; null: the tenant */
+  user: string | null;
+  scopes: Scope[];
+  created_at: string;
+  expires_at: string | null;
+  revoked: boolean;
+}
+
+export interface ApiKeyPage {
+  items: ApiKey[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** `environment` is for the shell of the runtime: its values are kept sealed and reach it with its keys. */
+export interface BareRuntimeBody {
+  name?: string | null;
+  environment?: { [name: string]: string } | null;
+  image?: string | null;
+  size?: number | null;
+  labels?: { [name: string]: string };
+}
+
+/** The last change of its configuration that somebody made in the runtime. */
+export interface ConfigurationDrift {
+  parts: ("settings" | "git_providers" | "secrets")[];
+  seen_at: string;
+  /** Null: it is still there */
+  repaired_at: string | null;
+  /** When this one, or else the next one, may be repaired */
+  repair_at: string;
+  /** Since the start */
+  repairs: number;
+}
+
+/** What the runtime was given, by name alone. */
+export interface ConfigurationNames {
+  /** JSON pointers into the runtime's settings */
+  settings: string[];
+  git_providers: string[];
+  secrets: string[];
+}
+
+/** Why the wanted configuration is not in the runtime yet. */
+export interface ConfigurationTrouble {
+  problem: string;
+  tries: number;
+  retry_at: string;
+}
+
+/** What the runtime holds beside what is wanted. */
+export interface Configuration {
+  held: string | null;
+  digest: string | null;
+  wanted: string;
+  /** It holds what is wanted */
+  current: boolean;
+  names: ConfigurationNames;
+  pushed_at: string;
+  /** What drift is looked for in */
+  compared: "values" | "names" | null;
+  drifted: ("settings" | "git_providers" | "secrets")[];
+  drift: ConfigurationDrift | null;
+  trouble: ConfigurationTrouble | null;
+}
+
+/** When it will be paused unless it is used. */
+export interface Idle {
+  /** Null: never */
+  pause_after_seconds: number | null;
+  unused_since: string;
+  /** Null: not while nothing changes */
+  pauses_at: string | null;
+}
+
+/** The image that it stays on. */
+export interface Image {
+  name: string;
+  /** The engine's own, a digest of all that is in it */
+  id: string;
+  /** It fell into the share that tries a new image out */
+  canary: boolean;
+}
+
+/** One of its last failures. */
+export interface PastFailure {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+  at: string;
+  generation: number;
+  attempt: number;
+  /** It started again by itself */
+  restarted: boolean;
+}
+
+/** Where in the tenant's queue its start waits. */
+export interface Queued {
+  place: number;
+  until: string;
+}
+
+/** The runtime of a conversation. */
+export interface RuntimeOfConversation {
+  id: string;
+  /** Grows each time a runtime is made for it; 0: none was yet */
+  generation: number;
+  /** Of its agent server; null while it is neither ready nor paused */
+  url: string | null;
+  /** For `X-Session-API-Key` at `url`; null in lists and for keys that may only read */
+  session_key: string | null;
+}
+
+/** What the clock will do to it if nothing changes. */
+export interface ScheduledAct {
+  act: Act;
+  at: string;
+  reason: Reason;
+}
+
+/** What could not be undone yet; it is tried again every few seconds. */
+export interface StuckUndo {
+  step: string;
+  problem: string;
+}
+
+/** A conversation: the durable thing a user asks for, with all that is known of it. */
+export interface Conversation {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+  id: string;
+  /** Whose it is; null: the tenant's own */
+  user: string | null;
+  labels: { [name: string]: string };
+  phase: Phase;
+  /** The phase in fewer words */
+  status: "starting" | "running" | "paused" | "stopped" | "failed";
+  /** What it is being brought to */
+  desired: Desired;
+  attempt: number;
+  /** It died, and starts again by itself then */
+  restart_at: string | null;
+  /** Grows with each change */
+  version: number;
+  fence: number;
+  /** Null until it is known, and where runtimes have no images */
+  image: Image | null;
+  /** How many times the smallest runtime it is */
+  size: number;
+  /** The last one on it */
+  operation: string | null;
+  /** Its workspace is gone since then, its log is kept */
+  archived_at: string | null;
+  /** Deleted; until then it can be brought back */
+  purge_at: string | null;
+  created_at: string;
+  updated_at: string;
+  phase_since: string;
+  title: string | null;
+  repository: string | null;
+  branch: string | null;
+  git_provider: string | null;
+  runtime: RuntimeOfConversation | null;
+  /** Null while it is not ready */
+  idle: Idle | null;
+  /** What keeps it from being put to rest now */
+  holds: Hold[];
+  /** The next first */
+  schedule: ScheduledAct[];
+  /** The latest first */
+  failures: PastFailure[];
+  /** Null while no runtime was configured */
+  configuration: Configuration | null;
+  /** Null: it does not wait */
+  queue: Queued | null;
+  stuck: StuckUndo[];
+}
+
+export interface ConversationSettingsBody {
+  max_iterations?: number | null;
+  confirmation_mode?: boolean | null;
+  security_analyzer?: string | null;
+  [name: string]: unknown;
+}
+
+/** Times, 0 for never, each below the operator's cap: unused for so long, a runtime is paused; lived or paused for so long, it is stopped; at rest for so long, a conversation is archived or deleted. `restart`: whether a runtime that died starts again by itself, within the operator's number. The others are a tenant's own, below the operator's: how many runtimes may run at once and how many starts a minute may bring (0: as many as the operator allows), and what becomes of a start that is one too many. */
+export interface LimitsBody {
+  idle_pause_seconds?: number | null;
+  max_life_seconds?: number | null;
+  stop_paused_seconds?: number | null;
+  archive_seconds?: number | null;
+  delete_seconds?: number | null;
+  max_runtimes?: number | null;
+  max_runtimes_per_user?: number | null;
+  max_runtimes_per_key?: number | null;
+  starts_per_minute?: number | null;
+  starts_per_minute_per_user?: number | null;
+  starts_per_minute_per_key?: number | null;
+  when_full?: Policy | null;
+  restart?: RestartPolicy | null;
+  restart_max?: number | null;
+  restart_window_seconds?: number | null;
+}
+
+/** A merge patch: what is absent stays, null removes. */
+export interface SettingsBody {
+  agent_settings?: AgentSettingsBody | null;
+  conversation_settings?: ConversationSettingsBody | null;
+  limits?: LimitsBody | null;
+}
+
+export interface ConversationBody {
+  id?: string | null;
+  title?: string | null;
+  repository?: string | null;
+  branch?: string | null;
+  git_provider?: string | null;
+  initial_message?: string | null;
+  settings?: SettingsBody | null;
+  secrets?: { [name: string]: string } | null;
+  image?: string | null;
+  size?: number | null;
+  labels?: { [name: string]: string };
+}
+
+/** A conversation as lists show it. */
+export interface ConversationSummary {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+  id: string;
+  /** Whose it is; null: the tenant's own */
+  user: string | null;
+  labels: { [name: string]: string };
+  phase: Phase;
+  /** The phase in fewer words */
+  status: "starting" | "running" | "paused" | "stopped" | "failed";
+  /** What it is being brought to */
+  desired: Desired;
+  attempt: number;
+  /** It died, and starts again by itself then */
+  restart_at: string | null;
+  /** Grows with each change */
+  version: number;
+  fence: number;
+  /** Null until it is known, and where runtimes have no images */
+  image: Image | null;
+  /** How many times the smallest runtime it is */
+  size: number;
+  /** The last one on it */
+  operation: string | null;
+  /** Its workspace is gone since then, its log is kept */
+  archived_at: string | null;
+  /** Deleted; until then it can be brought back */
+  purge_at: string | null;
+  created_at: string;
+  updated_at: string;
+  phase_since: string;
+  title: string | null;
+  repository: string | null;
+  branch: string | null;
+  git_provider: string | null;
+  runtime: RuntimeOfConversation | null;
+}
+
+export interface ConversationPage {
+  items: ConversationSummary[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** One attempt to tell an event. */
+export interface Delivery {
+  id: string;
+  event_id: string;
+  type: string;
+  sequence: number | null;
+  /** Null: it is about no conversation */
+  conversation_id: string | null;
+  attempt: number;
+  state: Outcome;
+  /** Of the receiver's answer; null: there was none */
+  status: number | null;
+  problem: string | null;
+  milliseconds: number;
+  at: string | null;
+}
+
+export interface DeliveryPage {
+  items: Delivery[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** One limit as it stands. */
+export interface LimitStanding {
+  /** Such as tenant.runtimes */
+  rule: string;
+  limit: number;
+  current: number;
+  /** Of starts: within so many seconds */
+  window_seconds?: number;
+}
+
+/** What would become of a start that is asked for now. */
+export interface DryRun {
+  decision: Decision;
+  when_full: Policy;
+  /** The limit that refuses it, or would */
+  rule: string | null;
+  limit: number | null;
+  current: number | null;
+  /** Seconds until there may be room, if known */
+  retry_after: number | null;
+  /** In the queue, from 1 */
+  place: number | null;
+  /** Conversations that would be paused for it */
+  would_pause: string[];
+  /** How many wait already */
+  waiting: number;
+  limits: LimitStanding[];
+}
+
+/** The settings that a conversation would run with. */
+export interface EffectiveSettings {
+  /** Model and agent; what is secret is hidden */
+  agent_settings: { [name: string]: unknown };
+  conversation_settings: { [name: string]: unknown };
+  /** Those that were chosen here, by name */
+  limits: { [name: string]: unknown };
+  llm_api_key_is_set: boolean;
+  /** For each value the layer that it came from */
+  origin: { [name: string]: string };
+}
+
+/** One entry of a folder. */
+export interface Entry {
+  name: string;
+  kind: "file" | "folder" | "link" | "other";
+  /** Bytes, of a file */
+  size: number | null;
+  modified_at: string;
+  /** Of a file */
+  etag: string | null;
+}
+
+export interface EntryPage {
+  items: Entry[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** One event of a conversation's log. */
+export interface Event {
+  sequence: number;
+  /** As the agent server wrote it */
+  event: { [name: string]: unknown };
+}
+
+export interface EventPage {
+  items: Event[];
+  /** The `after` of the next page; null: the end of what is there */
+  next_page_id: string | null;
+}
+
+/** A git provider without its token. */
+export interface GitProvider {
+  provider: string;
+  /** Null: the provider's own */
+  host: string | null;
+  user_id: string | null;
+}
+
+export interface GitProviderPage {
+  items: GitProvider[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** An image that a tenant's new conversations may use. */
+export interface GrantedImage {
+  name: string;
+  /** The engine's own, a digest of all that is in it */
+  id: string;
+}
+
+/** Images by address, or as `data:` addresses; the limit of the whole body bounds them. */
+export interface ImagePart {
+  type: "image";
+  image_urls: string[];
+}
+
+export interface TextPart {
+  type: "text";
+  text: string;
+}
+
+export interface InboxMessageBody {
+  content: string | (TextPart | ImagePart)[];
+  client_id?: string | null;
+}
+
+export interface KeyBody {
+  name: string;
+  scopes?: Scope[] | null;
+  user?: string | null;
+  expires_at?: string | null;
+}
+
+/** A link to one port, or one path of the workspace, without its address. */
+export interface Link {
+  id: string;
+  port: number | null;
+  path: string | null;
+  user: string | null;
+  /** Of the runtime that it opens; of another it opens nothing */
+  generation: number;
+  created_at: string;
+  expires_at: string;
+}
+
+/** One of `port` and `path`. `expires_in` in seconds, up to 30 days. */
+export interface LinkBody {
+  port?: number | null;
+  path?: string | null;
+  expires_in?: number;
+}
+
+export interface LinkPage {
+  items: Link[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** The last lines that an agent server printed, without any value that it was given. */
+export interface Logs {
+  lines: string[];
+  /** False: it is gone, and these were kept of the latest that failed */
+  live: boolean;
+}
+
+/** The receipt of a message. */
+export interface Message {
+  /** Its `client_id` */
+  id: string;
+  state: "queued" | "delivered" | "accepted" | "undeliverable";
+  /** In the inbox */
+  sequence: number;
+  /** In the event log, once it is `accepted` */
+  event_sequence?: number;
+}
+
+export interface MessagePage {
+  items: Message[];
+  /** The `after` of the next page; null: the end of what is there */
+  next_page_id: string | null;
+}
+
+/** An API key with its text, which is shown this once. */
+export interface NewApiKey {
+  id: string;
+  name: string;
+  kind: KeyKind;
+  /** The user that it speaks for; null: the tenant */
+  user: string | null;
+  scopes: Scope[];
+  created_at: string;
+  expires_at: string | null;
+  revoked: boolean;
+  key: string;
+}
+
+/** A link with its address, which is the credential and is shown this once. */
+export interface NewLink {
+  id: string;
+  port: number | null;
+  path: string | null;
+  user: string | null;
+  /** Of the runtime that it opens; of another it opens nothing */
+  generation: number;
+  created_at: string;
+  expires_at: string;
+  url: string;
+}
+
+/** One of those that sign, without its value. */
+export interface WebhookSecret {
+  /** Grows with each rotation */
+  number: number;
+  expires_at: string | null;
+}
+
+/** A webhook with its new secret, which is shown this once. */
+export interface NewWebhook {
+  id: string;
+  url: string;
+  /** Empty: all */
+  events: HookEvent[];
+  description: string;
+  enabled: boolean;
+  /** requested, gone or failing */
+  disabled_reason: string | null;
+  secrets: WebhookSecret[];
+  /** Events that are not delivered yet */
+  waiting: number;
+  waiting_bytes: number;
+  /** In a row */
+  failures: number;
+  failing_since: string | null;
+  next_attempt_at: string | null;
+  created_at: string;
+  updated_at: string;
+  secret: string;
+}
+
+/** One named stage of an operation. */
+export interface Stage {
+  name: string;
+  state: StageState;
+  started_at: string | null;
+  /** How long it took; null while it has not ended */
+  seconds: number | null;
+  message?: string;
+}
+
+/** A reason with all that a person needs to act on it. */
+export interface Why {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+}
+
+/** One long piece of work; kept 24 hours after it ended. */
+export interface Operation {
+  id: string;
+  /** start, restart, resume, pause, stop, delete, undelete and others */
+  kind: string;
+  state: OperationState;
+  /** What it is on; or `runtime` */
+  conversation?: string;
+  /** The bare runtime that it is on */
+  runtime?: string;
+  /** Null also where another operation took its place */
+  failure: Why | null;
+  stages: Stage[];
+  created_at: string;
+  updated_at: string;
+}
+
+export interface ProblemErrors {
+  field: string;
+  message: string;
+  type: string;
+}
+
+/** Why not (RFC 9457). `code` is stable and for programs, `detail` for people. */
+export interface Problem {
+  /** urn:nestor:problem:<code> */
+  type: string;
+  title: string;
+  status: number;
+  detail: string;
+  /** `detail` again, for clients of the older generation */
+  error: string;
+  /** `detail` again, for clients of the older generation */
+  message?: string;
+  code: string;
+  /** The X-Request-ID of the answer, under which the log has it */
+  request_id: string | null;
+  /** Whether the same request may work later */
+  retryable: boolean;
+  /** What to do */
+  hint?: string;
+  /** Which field of the request is wrong */
+  field?: string;
+  /** Every field that is wrong */
+  errors?: ProblemErrors[];
+  /** Which limit is reached, such as tenant.runtimes */
+  rule?: string;
+  limit?: number;
+  current?: number;
+  conversation?: string;
+  operation?: string;
+}
+
+export interface ProviderBody {
+  token?: string | null;
+  host?: string | null;
+  user_id?: string | null;
+}
+
+/** An event that is told once more. */
+export interface Redelivery {
+  event_id: string;
+  type: string;
+  state: "queued";
+}
+
+export interface Rotation {
+  overlap_seconds?: number;
+}
+
+/** A bare runtime, with all that is known of it. */
+export interface Runtime {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+  id: string;
+  /** Whose it is; null: the tenant's own */
+  user: string | null;
+  labels: { [name: string]: string };
+  phase: Phase;
+  /** The phase in fewer words */
+  status: "starting" | "running" | "paused" | "stopped" | "failed";
+  /** What it is being brought to */
+  desired: Desired;
+  attempt: number;
+  /** It died, and starts again by itself then */
+  restart_at: string | null;
+  /** Grows with each change */
+  version: number;
+  fence: number;
+  /** Null until it is known, and where runtimes have no images */
+  image: Image | null;
+  /** How many times the smallest runtime it is */
+  size: number;
+  /** The last one on it */
+  operation: string | null;
+  /** Its workspace is gone since then, its log is kept */
+  archived_at: string | null;
+  /** Deleted; until then it can be brought back */
+  purge_at: string | null;
+  created_at: string;
+  updated_at: string;
+  phase_since: string;
+  /** The only one of its user that has it */
+  name: string | null;
+  /** Grows each time a runtime is made for it; 0: none was yet */
+  generation: number;
+  /** Of its agent server; null while it is neither ready nor paused */
+  url: string | null;
+  /** For `X-Session-API-Key` at `url`; null in lists and for keys that may only read */
+  session_key: string | null;
+  /** Null while it is not ready */
+  idle: Idle | null;
+  /** What keeps it from being put to rest now */
+  holds: Hold[];
+  /** The next first */
+  schedule: ScheduledAct[];
+  /** The latest first */
+  failures: PastFailure[];
+  /** Null while no runtime was configured */
+  configuration: Configuration | null;
+  /** Null: it does not wait */
+  queue: Queued | null;
+  stuck: StuckUndo[];
+}
+
+/** A bare runtime as lists show it. */
+export interface RuntimeSummary {
+  reason: Reason;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  /** The step of provisioning that failed */
+  step: string | null;
+  /** The last lines that the runtime printed */
+  log_tail: string[];
+  id: string;
+  /** Whose it is; null: the tenant's own */
+  user: string | null;
+  labels: { [name: string]: string };
+  phase: Phase;
+  /** The phase in fewer words */
+  status: "starting" | "running" | "paused" | "stopped" | "failed";
+  /** What it is being brought to */
+  desired: Desired;
+  attempt: number;
+  /** It died, and starts again by itself then */
+  restart_at: string | null;
+  /** Grows with each change */
+  version: number;
+  fence: number;
+  /** Null until it is known, and where runtimes have no images */
+  image: Image | null;
+  /** How many times the smallest runtime it is */
+  size: number;
+  /** The last one on it */
+  operation: string | null;
+  /** Its workspace is gone since then, its log is kept */
+  archived_at: string | null;
+  /** Deleted; until then it can be brought back */
+  purge_at: string | null;
+  created_at: string;
+  updated_at: string;
+  phase_since: string;
+  /** The only one of its user that has it */
+  name: string | null;
+  /** Grows each time a runtime is made for it; 0: none was yet */
+  generation: number;
+  /** Of its agent server; null while it is neither ready nor paused */
+  url: string | null;
+  /** For `X-Session-API-Key` at `url`; null in lists and for keys that may only read */
+  session_key: string | null;
+}
+
+export interface RuntimePage {
+  items: RuntimeSummary[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** A secret without its value. */
+export interface Secret {
+  name: string;
+  description: string | null;
+  /** Grows with each change */
+  version: number;
+}
+
+export interface SecretBody {
+  value: string;
+  description?: string | null;
+}
+
+export interface SecretPage {
+  items: Secret[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** The settings of one layer; what is secret is hidden by a mark, which means unchanged when it is sent back. */
+export interface Settings {
+  /** Model and agent; what is secret is hidden */
+  agent_settings: { [name: string]: unknown };
+  conversation_settings: { [name: string]: unknown };
+  /** Those that were chosen here, by name */
+  limits: { [name: string]: unknown };
+  llm_api_key_is_set: boolean;
+}
+
+/** A customer: owns users, keys, limits. */
+export interface Tenant {
+  id: string;
+  name: string;
+  /** In the place of what all are allowed, by name; 0 for no limit */
+  limits: { [name: string]: number };
+  /** The first is for requests that name none; empty: as all */
+  sizes: number[];
+  /** Null: as all */
+  images: GrantedImage[] | null;
+  created_at: string;
+}
+
+export interface TenantBody {
+  name: string;
+}
+
+export interface TenantPage {
+  items: Tenant[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it stands for now; the first is for requests that name none, unless the installation's own is among them; null: as all. */
+export interface TenantPatchBody {
+  limits?: AllowanceBody;
+  sizes?: number[] | null;
+  images?: string[] | null;
+}
+
+/** Without `image`: what a new conversation would get. */
+export interface UpgradeBody {
+  image?: string | null;
+}
+
+/** What one runtime uses at this moment, and what it may use. */
+export interface Usage {
+  /** Since it was started */
+  cpu_seconds: number;
+  memory_bytes: number;
+  memory_limit_bytes: number;
+  processes: number;
+  /** Of workspace and state; null where that cannot be told */
+  disk_bytes: number | null;
+  /** How many times the smallest runtime it is */
+  size: number;
+  /** Processors */
+  cpu_limit: number;
+  processes_limit: number;
+  /** Of each process */
+  open_files_limit: number;
+  log_limit_bytes: number;
+  /** Null: none */
+  disk_limit_bytes: number | null;
+}
+
+/** A person or service of a tenant. */
+export interface User {
+  id: string;
+  name: string;
+  /** The tenant's own name for it */
+  external_id: string | null;
+  tenant: string;
+  created_at: string;
+}
+
+export interface UserBody {
+  name: string;
+  external_id?: string | null;
+}
+
+export interface UserPage {
+  items: User[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** Where a tenant wants to be told, and how that does. */
+export interface Webhook {
+  id: string;
+  url: string;
+  /** Empty: all */
+  events: HookEvent[];
+  description: string;
+  enabled: boolean;
+  /** requested, gone or failing */
+  disabled_reason: string | null;
+  secrets: WebhookSecret[];
+  /** Events that are not delivered yet */
+  waiting: number;
+  waiting_bytes: number;
+  /** In a row */
+  failures: number;
+  failing_since: string | null;
+  next_attempt_at: string | null;
+  created_at: string;
+  updated_at: string;
+}
+
+export interface WebhookBody {
+  url: string;
+  events?: HookEvent[];
+  description?: string;
+}
+
+/** What is absent stays. */
+export interface WebhookChange {
+  url?: string | null;
+  events?: HookEvent[] | null;
+  description?: string | null;
+  enabled?: boolean | null;
+}
+
+export interface WebhookPage {
+  items: Webhook[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** A file that was written. */
+export interface Written {
+  path: string;
+  /** Bytes */
+  size: number;
+}
+
+/** Every call: what is in its path and its query, its body, and what it answers. */
+export interface Calls {
+  "GET /api/v2/conversations": {
+    query?: { "page_id"?: string | null; "limit"?: number; "deleted"?: boolean };
+    answer: ConversationPage;
+  };
+  "POST /api/v2/conversations": {
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    body: ConversationBody;
+    answer: Conversation | DryRun;
+  };
+  "DELETE /api/v2/conversations/{conversation}": {
+    path: { "conversation": string };
+    query?: { "purge"?: boolean };
+    answer: Conversation;
+  };
+  "GET /api/v2/conversations/{conversation}": {
+    path: { "conversation": string };
+    query?: { "deleted"?: boolean };
+    answer: Conversation;
+  };
+  "GET /api/v2/conversations/{conversation}/events": {
+    path: { "conversation": string };
+    query?: { "after"?: number; "limit"?: number };
+    answer: EventPage;
+  };
+  "GET /api/v2/conversations/{conversation}/events/stream": {
+    path: { "conversation": string };
+    query?: { "after"?: number };
+    header?: { "last-event-id"?: string | null };
+    answer: string;
+  };
+  "GET /api/v2/conversations/{conversation}/files": {
+    path: { "conversation": string };
+    query?: { "path"?: string; "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    answer: string | Uint8Array | ArrayBuffer | EntryPage;
+  };
+  "DELETE /api/v2/conversations/{conversation}/files/{path}": {
+    path: { "conversation": string; "path": string };
+    query?: { "recursive"?: boolean };
+    answer: void;
+  };
+  "GET /api/v2/conversations/{conversation}/files/{path}": {
+    path: { "conversation": string; "path": string };
+    query?: { "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    answer: string | Uint8Array | ArrayBuffer | EntryPage;
+  };
+  "PUT /api/v2/conversations/{conversation}/files/{path}": {
+    path: { "conversation": string; "path": string };
+    body?: string | Uint8Array | ArrayBuffer;
+    answer: Written;
+  };
+  "GET /api/v2/conversations/{conversation}/links": {
+    path: { "conversation": string };
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: LinkPage;
+  };
+  "POST /api/v2/conversations/{conversation}/links": {
+    path: { "conversation": string };
+    body: LinkBody;
+    answer: NewLink;
+  };
+  "DELETE /api/v2/conversations/{conversation}/links/{link}": {
+    path: { "conversation": string; "link": string };
+    answer: void;
+  };
+  "GET /api/v2/conversations/{conversation}/logs": {
+    path: { "conversation": string };
+    query?: { "lines"?: number; "follow"?: boolean };
+    answer: Logs | string;
+  };
+  "GET /api/v2/conversations/{conversation}/messages": {
+    path: { "conversation": string };
+    query?: { "after"?: number; "limit"?: number };
+    answer: MessagePage;
+  };
+  "POST /api/v2/conversations/{conversation}/messages": {
+    path: { "conversation": string };
+    body: InboxMessageBody;
+    answer: Message;
+  };
+  "GET /api/v2/conversations/{conversation}/messages/{message}": {
+    path: { "conversation": string; "message": string };
+    answer: Message;
+  };
+  "POST /api/v2/conversations/{conversation}/pause": {
+    path: { "conversation": string };
+    answer: Conversation;
+  };
+  "POST /api/v2/conversations/{conversation}/resume": {
+    path: { "conversation": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    answer: Conversation | DryRun;
+  };
+  "POST /api/v2/conversations/{conversation}/start": {
+    path: { "conversation": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    answer: Conversation | DryRun;
+  };
+  "POST /api/v2/conversations/{conversation}/stop": {
+    path: { "conversation": string };
+    answer: Conversation;
+  };
+  "POST /api/v2/conversations/{conversation}/undelete": {
+    path: { "conversation": string };
+    answer: Conversation;
+  };
+  "POST /api/v2/conversations/{conversation}/upgrade": {
+    path: { "conversation": string };
+    body?: UpgradeBody | null;
+    answer: Conversation;
+  };
+  "GET /api/v2/conversations/{conversation}/usage": {
+    path: { "conversation": string };
+    answer: Usage;
+  };
+  "GET /api/v2/git-providers": {
+    answer: GitProviderPage;
+  };
+  "DELETE /api/v2/git-providers/{provider}": {
+    path: { "provider": string };
+    answer: void;
+  };
+  "PUT /api/v2/git-providers/{provider}": {
+    path: { "provider": string };
+    body: ProviderBody;
+    answer: GitProvider;
+  };
+  "GET /api/v2/operations/{operation}": {
+    path: { "operation": string };
+    answer: Operation;
+  };
+  "GET /api/v2/runtimes": {
+    query?: { "page_id"?: string | null; "limit"?: number; "deleted"?: boolean; "name"?: string | null };
+    answer: RuntimePage;
+  };
+  "POST /api/v2/runtimes": {
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    body: BareRuntimeBody;
+    answer: Runtime | DryRun;
+  };
+  "DELETE /api/v2/runtimes/{runtime}": {
+    path: { "runtime": string };
+    query?: { "purge"?: boolean };
+    answer: Runtime;
+  };
+  "GET /api/v2/runtimes/{runtime}": {
+    path: { "runtime": string };
+    query?: { "deleted"?: boolean };
+    answer: Runtime;
+  };
+  "GET /api/v2/runtimes/{runtime}/logs": {
+    path: { "runtime": string };
+    query?: { "lines"?: number; "follow"?: boolean };
+    answer: Logs | string;
+  };
+  "POST /api/v2/runtimes/{runtime}/pause": {
+    path: { "runtime": string };
+    answer: Runtime;
+  };
+  "POST /api/v2/runtimes/{runtime}/resume": {
+    path: { "runtime": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number };
+    answer: Runtime;
+  };
+  "POST /api/v2/runtimes/{runtime}/start": {
+    path: { "runtime": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number };
+    answer: Runtime;
+  };
+  "POST /api/v2/runtimes/{runtime}/stop": {
+    path: { "runtime": string };
+    answer: Runtime;
+  };
+  "POST /api/v2/runtimes/{runtime}/undelete": {
+    path: { "runtime": string };
+    answer: Runtime;
+  };
+  "POST /api/v2/runtimes/{runtime}/upgrade": {
+    path: { "runtime": string };
+    body?: UpgradeBody | null;
+    answer: Runtime;
+  };
+  "GET /api/v2/runtimes/{runtime}/usage": {
+    path: { "runtime": string };
+    answer: Usage;
+  };
+  "GET /api/v2/secrets": {
+    answer: SecretPage;
+  };
+  "DELETE /api/v2/secrets/{name}": {
+    path: { "name": string };
+    answer: void;
+  };
+  "PUT /api/v2/secrets/{name}": {
+    path: { "name": string };
+    body: SecretBody;
+    answer: Secret;
+  };
+  "GET /api/v2/settings": {
+    answer: Settings;
+  };
+  "PATCH /api/v2/settings": {
+    header?: { "if-match"?: string | null };
+    body: SettingsBody;
+    answer: Settings;
+  };
+  "GET /api/v2/settings/effective": {
+    answer: EffectiveSettings;
+  };
+  "GET /api/v2/tenants": {
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: TenantPage;
+  };
+  "POST /api/v2/tenants": {
+    body: TenantBody;
+    answer: Tenant;
+  };
+  "GET /api/v2/tenants/{tenant}": {
+    path: { "tenant": string };
+    answer: Tenant;
+  };
+  "PATCH /api/v2/tenants/{tenant}": {
+    path: { "tenant": string };
+    body: TenantPatchBody;
+    answer: Tenant;
+  };
+  "GET /api/v2/tenants/{tenant}/api-keys": {
+    path: { "tenant": string };
+    answer: ApiKeyPage;
+  };
+  "POST /api/v2/tenants/{tenant}/api-keys": {
+    path: { "tenant": string };
+    body: KeyBody;
+    answer: NewApiKey;
+  };
+  "DELETE /api/v2/tenants/{tenant}/api-keys/{key}": {
+    path: { "tenant": string; "key": string };
+    answer: void;
+  };
+  "GET /api/v2/tenants/{tenant}/users": {
+    path: { "tenant": string };
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: UserPage;
+  };
+  "POST /api/v2/tenants/{tenant}/users": {
+    path: { "tenant": string };
+    body: UserBody;
+    answer: User;
+  };
+  "GET /api/v2/tenants/{tenant}/users/{user}": {
+    path: { "tenant": string; "user": string };
+    answer: User;
+  };
+  "GET /api/v2/webhooks": {
+    answer: WebhookPage;
+  };
+  "POST /api/v2/webhooks": {
+    body: WebhookBody;
+    answer: NewWebhook;
+  };
+  "DELETE /api/v2/webhooks/{webhook}": {
+    path: { "webhook": string };
+    answer: void;
+  };
+  "GET /api/v2/webhooks/{webhook}": {
+    path: { "webhook": string };
+    answer: Webhook;
+  };
+  "PATCH /api/v2/webhooks/{webhook}": {
+    path: { "webhook": string };
+    body: WebhookChange;
+    answer: Webhook;
+  };
+  "GET /api/v2/webhooks/{webhook}/deliveries": {
+    path: { "webhook": string };
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: DeliveryPage;
+  };
+  "POST /api/v2/webhooks/{webhook}/deliveries/{delivery}/redeliver": {
+    path: { "webhook": string; "delivery": string };
+    answer: Redelivery;
+  };
+  "POST /api/v2/webhooks/{webhook}/rotate": {
+    path: { "webhook": string };
+    body?: Rotation | null;
+    answer: NewWebhook;
+  };
+  "POST /api/v2/webhooks/{webhook}/test": {
+    path: { "webhook": string };
+    answer: Delivery;
+  };
+}
