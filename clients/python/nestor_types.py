@@ -972,6 +972,18 @@ class TenantPatchBody(TypedDict):
     images: NotRequired[list[str] | None]
 
 
+class TenantUsage(TypedDict):
+    """What a tenant, or the user that is asked for, has now."""
+
+    #: Conversations and bare runtimes that run or are about to; none paused
+    runtimes: int
+    #: Starts in the tenant's queue
+    waiting: int
+    when_full: Policy
+    #: Those that hold for the next start with this key
+    limits: list[LimitStanding]
+
+
 class UpgradeBody(TypedDict):
     """Without `image`: what a new conversation would get."""
 

@@ -871,6 +871,17 @@ export interface TenantPatchBody {
   images?: string[] | null;
 }
 
+/** What a tenant, or the user that is asked for, has now. */
+export interface TenantUsage {
+  /** Conversations and bare runtimes that run or are about to; none paused */
+  runtimes: number;
+  /** Starts in the tenant's queue */
+  waiting: number;
+  when_full: Policy;
+  /** Those that hold for the next start with this key */
+  limits: LimitStanding[];
+}
+
 /** Without `image`: what a new conversation would get. */
 export interface UpgradeBody {
   image?: string | null;
@@ -1220,6 +1231,9 @@ export interface Calls {
   "GET /api/v2/tenants/{tenant}/users/{user}": {
     path: { "tenant": string; "user": string };
     answer: User;
+  };
+  "GET /api/v2/usage": {
+    answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
     answer: WebhookPage;

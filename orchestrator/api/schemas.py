@@ -9,7 +9,7 @@ from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstrai
 
 from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
-from orchestrator.domain.admission import TENANT_ONLY, Decision, Meter, Policy, Report, Standing, Verdict
+from orchestrator.domain.admission import TENANT_ONLY, Decision, Meter, Policy, Report, Standing, Use, Verdict
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why
 from orchestrator.domain.drift import Drift
@@ -372,6 +372,16 @@ def report_out(report: Report) -> dict[str, Any]:
         "would_pause": list(report.would_pause),
         "waiting": report.waiting,
         "limits": [_meter(meter) for meter in report.meters],
+    }
+
+
+def use_out(use: Use) -> dict[str, Any]:
+    """What somebody has now."""
+    return {
+        "runtimes": use.runtimes,
+        "waiting": use.waiting,
+        "when_full": use.policy,
+        "limits": [_meter(meter) for meter in use.meters],
     }
 
 

@@ -20,6 +20,7 @@ from orchestrator.api import (
     runtimes,
     settings,
     tenants,
+    usage,
     webhooks,
 )
 from orchestrator.api.context import Services
@@ -48,7 +49,7 @@ def build(services: Services) -> FastAPI:
     for module in (operations, metrics):
         app.include_router(module.router)
     around = (inspection, messages, event_stream, files, links)
-    for module in (tenants, settings, conversations, runtimes, *around, webhooks):
+    for module in (tenants, settings, conversations, runtimes, *around, webhooks, usage):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, v0_files):
         app.include_router(facade.router)

@@ -193,3 +193,13 @@ class Report:
     would_pause: tuple[ConversationId, ...] = ()
     meters: tuple[Meter, ...] = field(default=())
     waiting: int = 0
+
+
+@dataclass(frozen=True)
+class Use:
+    """What a tenant, or one of its users, has now."""
+
+    runtimes: int  #: that run or are about to
+    waiting: int  #: starts in the tenant's queue
+    policy: Policy
+    meters: tuple[Meter, ...]

@@ -24,8 +24,10 @@ from orchestrator.domain.admission import (
     OperatorLimits,
     Policy,
     Report,
+    Rule,
     Scope,
     Standing,
+    Use,
     Verdict,
     first_full,
     policy_of,
@@ -223,6 +225,13 @@ class Admission:
         decision = Decision.REJECT if victim is None else Decision.PAUSE
         chosen = () if victim is None else (victim.id,)
         return Report(decision, policy, stands, chosen, tuple(meters), waiting)
+
+    async def use(self, who: Starter) -> Use:
+        """What the tenant, or its user, has running now, and how each limit stands. Changes nothing."""
+        ask, policy = await self.ask(who)
+        all_of_them = Rule(Scope.TENANT if who.user is None else Scope.USER, 0)
+        meters, waiting = await self._slots.meters(who.tenant, replace(ask, rules=(all_of_them, *ask.rules)))
+        return Use(meters[0].current, waiting, policy, tuple(meters[1:]))
 
     async def make_room(self, who: Starter, rule: str) -> Conversation | None:
         """Ask the oldest idle conversation that counts under `rule` to be paused; None when there is none."""

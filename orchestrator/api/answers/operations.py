@@ -67,3 +67,12 @@ class DryRun(Answer):
     would_pause: Annotated[list[str], Field(description="Conversations that would be paused for it")]
     waiting: Annotated[int, Field(description="How many wait already")]
     limits: list[LimitStanding]
+
+
+class TenantUsage(Answer):
+    """What a tenant, or the user that is asked for, has now."""
+
+    runtimes: Annotated[int, Field(description="Conversations and bare runtimes that run or are about to; none paused")]
+    waiting: Annotated[int, Field(description="Starts in the tenant's queue")]
+    when_full: Policy
+    limits: Annotated[list[LimitStanding], Field(description="Those that hold for the next start with this key")]

@@ -459,3 +459,31 @@ async def test_what_runs_is_counted_again_after_the_counts_were_lost(nestor: Nes
         while not await store.slots.oldest(place[0], limit=9):
             await anyio.sleep(0.02)
     await refused(nestor, key)
+
+
+async def test_usage_tells_what_runs_and_waits_and_how_limits_stand(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, max_runtimes=2, starts_per_minute=9, when_full="queue")
+    path = f"/api/v2/tenants/{tenant}/users"
+    users = [await nestor.call("POST", path, json={"name": name}, status=201) for name in ("ann", "bob")]
+    ann = {"X-Act-As-User": users[0]["id"]}
+    first = await nestor.call("POST", f"{CONVERSATIONS}?wait=ready&timeout=60", key, json={}, headers=ann, status=200)
+    await ready(nestor, key)
+    await nestor.call("POST", CONVERSATIONS, key, json={}, status=202)
+    whole = await nestor.call("GET", "/api/v2/usage", key, status=200)
+    assert (whole["runtimes"], whole["waiting"], whole["when_full"]) == (2, 1, "queue")
+    of_runtimes, of_starts = whole["limits"]
+    assert of_runtimes == {"rule": "tenant.runtimes", "limit": 2, "current": 2}
+    assert of_starts | {"current": 0} == {"rule": "tenant.starts", "limit": 9, "current": 0, "window_seconds": 60}
+    assert (await nestor.call("GET", "/api/v2/usage", key, headers=ann, status=200))["runtimes"] == 1
+    bob = {"X-Act-As-User": users[1]["id"]}
+    assert (await nestor.call("GET", "/api/v2/usage", key, headers=bob, status=200))["runtimes"] == 0
+    _, other = await nestor.tenant("other")
+    apart = await nestor.call("GET", "/api/v2/usage", other, status=200)
+    assert (apart["runtimes"], apart["waiting"], apart["limits"][0]["current"]) == (0, 0, 0)
+    await nestor.call("POST", f"{CONVERSATIONS}/{first['id']}/stop", key, headers=ann, status=202)
+    with anyio.fail_after(60):  # its place goes to the one that waits
+        while (now := await nestor.call("GET", "/api/v2/usage", key, status=200))["waiting"]:
+            await anyio.sleep(0.02)
+    assert now["runtimes"] <= 2
+    assert (await nestor.call("GET", "/api/v2/usage", key, headers=ann, status=200))["runtimes"] == 0
+    await nestor.call("GET", "/api/v2/usage", status=403)
