@@ -194,6 +194,14 @@ class Configuration(TypedDict):
     trouble: ConfigurationTrouble | None
 
 
+class ForkOf(TypedDict):
+    """What it goes on from."""
+
+    conversation: str
+    #: The number of the last event that it took; 0: none
+    at: int
+
+
 class Idle(TypedDict):
     """When it will be paused unless it is used."""
 
@@ -309,6 +317,8 @@ class Conversation(TypedDict):
     repository: str | None
     branch: str | None
     git_provider: str | None
+    #: Null: it is no fork
+    fork_of: ForkOf | None
     runtime: RuntimeOfConversation | None
     #: Null while it is not ready
     idle: Idle | None
@@ -422,6 +432,8 @@ class ConversationSummary(TypedDict):
     repository: str | None
     branch: str | None
     git_provider: str | None
+    #: Null: it is no fork
+    fork_of: ForkOf | None
     runtime: RuntimeOfConversation | None
 
 
@@ -529,6 +541,15 @@ class EventPage(TypedDict):
     items: list[Event]
     #: The `after` of the next page; null: the end of what is there
     next_page_id: str | None
+
+
+class ForkBody(TypedDict):
+    """`at`: the number of the last event that the fork takes; left out: of all that are there now."""
+
+    id: NotRequired[str | None]
+    title: NotRequired[str | None]
+    at: NotRequired[int | None]
+    labels: NotRequired[dict[str, str]]
 
 
 class GitProvider(TypedDict):

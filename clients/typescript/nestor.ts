@@ -140,6 +140,13 @@ export interface Configuration {
   trouble: ConfigurationTrouble | null;
 }
 
+/** What it goes on from. */
+export interface ForkOf {
+  conversation: string;
+  /** The number of the last event that it took; 0: none */
+  at: number;
+}
+
 /** When it will be paused unless it is used. */
 export interface Idle {
   /** Null: never */
@@ -247,6 +254,8 @@ export interface Conversation {
   repository: string | null;
   branch: string | null;
   git_provider: string | null;
+  /** Null: it is no fork */
+  fork_of: ForkOf | null;
   runtime: RuntimeOfConversation | null;
   /** Null while it is not ready */
   idle: Idle | null;
@@ -352,6 +361,8 @@ export interface ConversationSummary {
   repository: string | null;
   branch: string | null;
   git_provider: string | null;
+  /** Null: it is no fork */
+  fork_of: ForkOf | null;
   runtime: RuntimeOfConversation | null;
 }
 
@@ -453,6 +464,14 @@ export interface EventPage {
   items: Event[];
   /** The `after` of the next page; null: the end of what is there */
   next_page_id: string | null;
+}
+
+/** `at`: the number of the last event that the fork takes; left out: of all that are there now. */
+export interface ForkBody {
+  id?: string | null;
+  title?: string | null;
+  at?: number | null;
+  labels?: { [name: string]: string };
 }
 
 /** A git provider without its token. */
@@ -1029,6 +1048,12 @@ export interface Calls {
     path: { "conversation": string; "path": string };
     body?: string | Uint8Array | ArrayBuffer;
     answer: Written;
+  };
+  "POST /api/v2/conversations/{conversation}/fork": {
+    path: { "conversation": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number };
+    body?: ForkBody | null;
+    answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };

@@ -13,6 +13,7 @@ from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.files import Files
+from orchestrator.services.forking import Forking
 from orchestrator.services.git_tokens import TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.idleness import Idleness
@@ -50,6 +51,7 @@ class Services:
     feed: EventFeed
     transcript: Transcript
     files: Files
+    forking: Forking
     links: Links
     link_url: Callable[[str], str]
     webhooks: Webhooks

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Query, Response
 from orchestrator.api import schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.answers import contents, operations, records
-from orchestrator.api.answers.declared import says, starts
+from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
@@ -19,6 +19,7 @@ from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
 from orchestrator.services.conversations import Wanted
+from orchestrator.services.forking import WantedFork
 from orchestrator.services.overrides import Overrides
 from orchestrator.state.base import StoredEvent
 
@@ -149,6 +150,27 @@ async def upgrade(
     return await rendered(services, owner, changed)
 
 
+@router.post("/conversations/{conversation}/fork", status_code=202, responses=waits(records.Conversation))
+async def fork(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    natural_id: NaturalIdOf,
+    body: schemas.ForkBody | None = None,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+) -> dict[str, Any]:
+    """A new conversation in a runtime of its own that goes on from this one: with its log up to event `at`, and its
+    workspace as it is now, whatever `at` is. This one stays as it is, and must not be at work (409). A known `id`, or a
+    repeated `Idempotency-Key`, joins the start under way.
+    """
+    body = body or schemas.ForkBody()
+    wanted = WantedFork(id=_given_id(body.id, natural_id), title=body.title, labels=body.labels, at=body.at)
+    made = await services.forking.fork(owner.tenant, owner.user, id_of(conversation), wanted, key=owner.caller.key)
+    return await accepted(services, owner, made, response, wait, timeout)
+
+
 @router.get("/conversations/{conversation}/events", responses=says({200: contents.EventPage}))
 async def events(
     conversation: str,
@@ -183,6 +205,12 @@ def _next(found: Sequence[StoredEvent], limit: int) -> str | None:
     return str(found[-1].sequence) if len(found) == limit else None
 
 
+def _given_id(id: str | None, natural_id: str | None) -> ConversationId | None:
+    if id is not None:
+        return id_of(id)
+    return ConversationId(natural_id) if natural_id is not None else None
+
+
 def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
     check_repository(body.repository, body.branch)
     if body.settings is not None and body.settings.limits is not None:
@@ -190,7 +218,7 @@ def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
     secrets = {check_secret_name(name): check_secret_value(value) for name, value in (body.secrets or {}).items()}
     settings = wrap_secrets(body.settings.change()) if body.settings is not None else {}
     return Wanted(
-        id=id_of(body.id) if body.id is not None else ConversationId(natural_id) if natural_id is not None else None,
+        id=_given_id(body.id, natural_id),
         request=StartRequest(
             repository=body.repository,
             branch=body.branch,

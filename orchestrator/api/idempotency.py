@@ -41,7 +41,7 @@ _KEEP_TRIES, _KEEP_PAUSE_SECONDS = 3, 0.3
 _ABANDON_SECONDS = 5.0
 _OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what belongs to no tenant
 _NATURAL = uuid.UUID("6f1d7a52-0f0c-4f0e-9a55-7c1b5d0c2e11")
-_NATURAL_PATHS = re.compile(r"/api/v2/(conversations(/[^/]+/messages)?|runtimes)")
+_NATURAL_PATHS = re.compile(r"/api/v2/(conversations(/[^/]+/(messages|fork))?|runtimes)")
 _LATER = 429  # nothing was done; the repeat was asked to come again
 _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-after")
 

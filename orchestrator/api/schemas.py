@@ -211,6 +211,15 @@ class ConversationBody(Body):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
+class ForkBody(Body):
+    """`at`: the number of the last event that the fork takes; left out: of all that are there now."""
+
+    id: str | None = None
+    title: Name | None = None
+    at: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
+
+
 class BareRuntimeBody(Body):
     """`environment` is for the shell of the runtime: its values are kept sealed and reach it with its keys."""
 
@@ -281,7 +290,7 @@ def _runtime_out(record: Conversation, out: Mapping[str, Any]) -> dict[str, Any]
     return {"id": record.id, "name": record.name or None, **own, **kept}
 
 
-_OF_CONVERSATIONS = frozenset({"id", "title", "repository", "branch", "git_provider", "runtime"})
+_OF_CONVERSATIONS = frozenset({"id", "title", "repository", "branch", "git_provider", "fork_of", "runtime"})
 
 
 def conversation_out(conversation: Conversation, *, url: str | None, session_key: SecretText | None) -> dict[str, Any]:
@@ -307,6 +316,9 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "repository": conversation.request.repository,
         "branch": conversation.request.branch,
         "git_provider": conversation.request.git_provider,
+        "fork_of": None
+        if (source := conversation.request.fork_of) is None
+        else {"conversation": source.conversation, "at": source.events},
         "runtime": None
         if runtime is None
         else {

@@ -46,6 +46,7 @@ from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.event_feed import EventFeed
 from orchestrator.services.events import EventLog
 from orchestrator.services.files import Files
+from orchestrator.services.forking import Forking
 from orchestrator.services.git_tokens import Probe, TokenCheck
 from orchestrator.services.holding import Holding
 from orchestrator.services.hook_delivery import HookDelivery, Sender
@@ -215,6 +216,7 @@ async def furnish(ground: Ground) -> House:
         step_seconds=step_seconds(settings.step_seconds),
         pool=pool,
         images=images,
+        source=lambda fork: forking.given_out(fork),
     )
     feed = EventFeed(events, store.changes)
     idleness = Idleness(
@@ -284,6 +286,8 @@ async def furnish(ground: Ground) -> House:
         except NotFound:
             await runtimes.wake(tenant, id)
 
+    files = Files(conversations, keys, Streams(), arrivals, activity.touch)
+    forking = Forking(conversations, effective, files, keys, clients, Streams())
     services = Services(
         tenancy=tenancy,
         layers=layers,
@@ -301,7 +305,8 @@ async def furnish(ground: Ground) -> House:
         transcript=Transcript(events),
         links=Links(conversations, clock, changed=partial(forgotten, cache)),
         link_url=link_url(ground.public_url, settings.domain),
-        files=Files(conversations, keys, Streams(), arrivals, activity.touch),
+        files=files,
+        forking=forking,
         webhooks=webhooks,
         keys=keys,
         sandbox_access=SandboxAccess(store.conversations, layers, overrides),

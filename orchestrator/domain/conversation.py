@@ -157,6 +157,14 @@ class Failure:
 
 
 @dataclass(frozen=True)
+class ForkOf:
+    """Of which conversation of the tenant a fork goes on, and how many events of its log it takes."""
+
+    conversation: ConversationId
+    events: int
+
+
+@dataclass(frozen=True)
 class StartRequest:
     """What the caller asked for; stored with the record, so that any replica can start it. Secrets travel sealed."""
 
@@ -168,6 +176,7 @@ class StartRequest:
     size: int = 1  #: of `spares.SIZES`
     sealed_overrides: str = ""  #: what this request alone brings (`services/overrides.py`), sealed; empty: nothing
     has_start_body: bool = False  #: among it the agent server's own body, from a client that knows that API
+    fork_of: ForkOf | None = None  #: what its first start copies; the repository is in the workspace then
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Just enough HTTP/1.1 for the fake runtime: requests with bodies of a known length in, JSON out.
+"""Just enough HTTP/1.1 for the fake runtime: requests with bodies of a moderate length in, JSON out.
 
 `fake_runtime.py` alone uses it. A client that sends anything else loses its connection.
 """
@@ -42,14 +42,25 @@ async def read_request(reader: asyncio.StreamReader) -> Request | None:
     method, target, _ = line.split(" ")
     headers = {name.strip().lower(): value.strip() for name, _, value in (text.partition(":") for text in fields)}
     length = int(headers.get("content-length", "0"))
-    if "transfer-encoding" in headers or length > _BODY_LIMIT_BYTES:
-        raise ValueError("the fake runtime reads bodies of a known, moderate length")
-    content = await reader.readexactly(length)
+    if length > _BODY_LIMIT_BYTES:
+        raise ValueError("the fake runtime reads bodies of a moderate length")
+    chunked = "transfer-encoding" in headers
+    content = await _in_chunks(reader) if chunked else await reader.readexactly(length)
     body = None
     with contextlib.suppress(ValueError):
         body = json.loads(content) if content else None
     parts = urlsplit(target)
     return Request(method, parts.path, dict(parse_qsl(parts.query)), headers, body, content)
+
+
+async def _in_chunks(reader: asyncio.StreamReader) -> bytes:
+    content = b""
+    while size := int(await reader.readuntil(b"\r\n"), 16):
+        if len(content) + size > _BODY_LIMIT_BYTES:
+            raise ValueError("the fake runtime reads bodies of a moderate length")
+        content += (await reader.readexactly(size + 2))[:-2]
+    await reader.readexactly(2)
+    return content
 
 
 def rendered(answer: Answer) -> bytes:

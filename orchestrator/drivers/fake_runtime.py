@@ -34,6 +34,8 @@ class Memory:
     conversations: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     #: How much of each conversation's log a receiver of webhooks, by its name, has acknowledged.
     pushed: dict[str, dict[str, int]] = field(default_factory=dict)
+    #: what was taken in for a conversation that begins with it; nobody here reads it
+    taken_in: dict[str, bytes] = field(default_factory=dict)
 
 
 @dataclass
@@ -256,6 +258,9 @@ class FakeRuntime:
         if (request.method, request.path) == ("GET", "/api/conversations/count"):
             return Answer(200, 0)  # its agents never work for longer than a request
         parts = request.path.strip("/").split("/")
+        if request.method == "PUT" and parts[:2] == ["api", "conversations"] and parts[3:] == ["copy", "archive"]:
+            self._memory.taken_in[_canonical(parts[2])] = request.content
+            return Answer(200, {"success": True})
         log = self._memory.conversations.get(_canonical(parts[2])) if len(parts) >= 3 else None
         if parts[:2] != ["api", "conversations"] or log is None:
             return Answer(404, {"detail": "Not Found"})
@@ -287,6 +292,8 @@ class FakeRuntime:
             )
         id = _canonical(str(body.get("conversation_id") or uuid.uuid4()))
         known = id in self._memory.conversations
+        if body.get("imported") and not known and id not in self._memory.taken_in:
+            return Answer(422, {"detail": "nothing was taken in that this conversation could begin with"})
         log = self._memory.conversations.setdefault(id, [])
         self._on_begun(id)
         first = body.get("initial_message") if newer else body.get("initial_user_msg")

@@ -184,6 +184,20 @@ class RuntimeClient:
     async def create_conversation(self, body: Mapping[str, Any], *, timeout: float) -> None:
         await self._call("POST", "/api/conversations", json=body, timeout=timeout)
 
+    async def copyable(self, id: str, events: int | None) -> int:
+        """How many events a copy of the conversation would have that is asked for with the first `events`, None: with
+        all. Raises `RuntimeUnreachable`, also for nonsense, and `Refused`."""
+        params = {} if events is None else {"events": str(events)}
+        answer = await self._call("GET", f"/api/conversations/{id}/copy", params=params)
+        count = answer.get("events") if isinstance(answer, dict) else None
+        if not isinstance(count, int) or isinstance(count, bool) or count < 0:
+            raise RuntimeUnreachable("the runtime answered the length of a copy with something else")
+        return count
+
+    async def take_in(self, id: str, pieces: AsyncIterator[bytes], *, timeout: float) -> None:
+        """Give it the copy with which the conversation `id` will begin. Raises what `pieces` raises as well."""
+        await self._call("PUT", f"/api/conversations/{id}/copy/archive", content=pieces, timeout=timeout)
+
     async def conversation(self, id: str) -> dict[str, Any]:
         answer = await self._call("GET", f"/api/conversations/{id}")
         return answer if isinstance(answer, dict) else {}
@@ -232,6 +246,7 @@ class RuntimeClient:
         json: Mapping[str, Any] | None = None,
         params: Mapping[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
+        content: AsyncIterator[bytes] | None = None,
         timeout: float = 30.0,
     ) -> Any:
         call = f"{method} {path.split('?')[0]}"
@@ -239,6 +254,7 @@ class RuntimeClient:
             method,
             self._origin + path,
             json=json,
+            content=content,
             params=params,
             headers={**self._headers, **(headers or {})},
             timeout=timeout,

@@ -115,12 +115,15 @@ def secrets_body(secrets: Mapping[str, SecretText]) -> dict[str, Any]:
 
 
 def conversation_body(conversation_id: str, request: StartRequest) -> dict[str, Any]:
-    """The older start body, which clones the repository and starts the first message under our own id."""
+    """The older start body, which clones the repository and starts the first message under our own id; for a fork with
+    what was taken in, in which the repository is."""
     body: dict[str, Any] = {"conversation_id": conversation_id, "initial_user_msg": request.initial_message}
     if request.repository:
         body["repository"] = request.repository
         body["git_provider"] = request.git_provider
         body["selected_branch"] = request.branch
+    if request.fork_of is not None:
+        body["imported"] = True
     return body
 
 

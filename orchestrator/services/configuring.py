@@ -1,4 +1,5 @@
-"""The steps that configure a runtime: settings, git providers, secrets in that order, then its conversation."""
+"""The steps that configure a runtime: settings, git providers, secrets in that order, then its conversation: begun, or
+with a fork what its source gives, streamed from runtime to runtime."""
 
 import json
 from collections.abc import Mapping
@@ -7,7 +8,7 @@ from dataclasses import replace
 
 from orchestrator.domain.conversation import Conversation, Held, Kind, Reason, StartFailed, Why
 from orchestrator.domain.drift import Seen
-from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.errors import Conflict, InvalidRequest, NotFound, RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Endpoint, Gated
 from orchestrator.nested import stock, wire
@@ -112,7 +113,20 @@ async def create_nested_conversation(start: Provisioning) -> None:
         body = wire.conversation_body(id, request)
     async with client_of(start) as client:
         start.seen = await _seen(start, client)
+        if request.fork_of is not None and not start.conversation.was_ready:
+            await _take_in(start, client)
         await client.create_conversation(body, timeout=CONVERSE_SECONDS)
+
+
+async def _take_in(start: Provisioning, client: RuntimeClient) -> None:
+    """What is undone with the volume, as long as it was never ready. Raises `StartFailed` where the source cannot be
+    had and another try would not mend it."""
+    try:
+        async with made(start.house.source)(start.conversation) as pieces:
+            await client.take_in(start.conversation.id, pieces, timeout=start.house.step_seconds["converse"])
+    except (NotFound, Conflict, InvalidRequest) as exc:
+        message = f"the conversation that is forked cannot be copied: {exc.message}"
+        raise StartFailed(Why(Reason.CONFIG_REJECTED, message, exc.hint or "fork another one")) from exc
 
 
 async def _seen(start: Provisioning, client: RuntimeClient) -> Seen | None:

@@ -453,6 +453,8 @@ class ConversationService:
                 field="settings.agent_settings.llm.model",
                 hint="store one with PATCH /api/v2/settings, or send it in settings",
             )
+        if request.fork_of is not None:
+            return  # what was cloned comes with the workspace
         names = [provider.name for provider in bundle.providers]
         if request.git_provider is not None and request.git_provider not in names:
             raise InvalidRequest(f"no token is stored for {request.git_provider}", field="git_provider")

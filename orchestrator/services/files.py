@@ -71,7 +71,7 @@ class Files:
         conversation for as long as bytes go. Raises `NotFound`, `InvalidRequest`, `Conflict`, `PreconditionFailed`,
         `LimitReached`, `TransientError`."""
         check_path(path)
-        conversation = await self._reached(await self._conversations.get(tenant, user, id))
+        conversation = await self.reached(await self._conversations.get(tenant, user, id))
         runtime, key = conversation.runtime, await self._keys.inner_key(conversation)
         if runtime is None or key is None:
             raise TransientError("the runtime is not there yet")
@@ -84,14 +84,14 @@ class Files:
                 inner_key=key,
                 generation=runtime.generation,
                 headers=headers,
-                body=None if body is None else self._used(conversation, body),
+                body=None if body is None else self.used(conversation, body),
             )
         except Refused as exc:
             raise _told(exc) from exc
-        answer.pieces = self._used(conversation, answer.pieces)
+        answer.pieces = self.used(conversation, answer.pieces)
         return answer
 
-    async def _reached(self, conversation: Conversation) -> Conversation:
+    async def reached(self, conversation: Conversation) -> Conversation:
         """The conversation with its runtime ready. Raises `Conflict` where nothing brings it, `TransientError` when it
         takes too long."""
         self._touch(conversation.tenant, conversation.id)
@@ -111,7 +111,8 @@ class Files:
             return False
         return conversation.phase in _AT_HAND or await self._conversations.is_starting(conversation)
 
-    async def _used(self, conversation: Conversation, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    async def used(self, conversation: Conversation, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+        """The same pieces, each of which counts as use of the conversation."""
         async for piece in pieces:
             self._touch(conversation.tenant, conversation.id)
             yield piece

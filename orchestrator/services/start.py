@@ -4,7 +4,7 @@ Used by the steps (`making.py`, `configuring.py`, `provisioning.py`) and whoever
 """
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
@@ -68,6 +68,8 @@ class Surroundings:
     generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
+    #: what the source of this fork gives of itself; None: there are no forks
+    source: Callable[[Conversation], AbstractAsyncContextManager[AsyncIterator[bytes]]] | None = None
     #: None: there are no spares, and never were any.
     pool: WarmPool | None = None
     #: None: runtimes are made of no images.

@@ -77,7 +77,7 @@ async def _start_older(state: RuntimeState, body: Mapping[str, Any]) -> JSONResp
     try:
         with refusals():
             conversation, created = await makes.create(wanted)
-            if created and conversation.has_message:
+            if created and conversation.has_message and not wanted.imported:  # that message was answered before
                 await state.conversations.run(conversation.id)
     except InvalidRepository as error:
         raise refused("repository", str(error)) from None

@@ -53,6 +53,7 @@ _CONTENTS: Mapping[str, Mapping[str, Any]] = {
     "get /file/download-trajectory/{trajectory_id}": {"application/zip": {"schema": _BYTES}},
     "get /files": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": _BYTES}},
     "get /files/{path}": {"application/json": {"schema": {"type": "object"}}, "*/*": {"schema": _BYTES}},
+    "get /copy/archive": {"application/x-tar": {"schema": _BYTES}},
     "get /workspace": {"*/*": {"schema": _BYTES}},
     "get /workspace/{file_path}": {"*/*": {"schema": _BYTES}},
 }
@@ -125,6 +126,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 _takes(operation, "application/json", {"anyOf": [refer[model] for model in _BODIES[place]]})
             elif place.endswith("/file/upload"):
                 _takes(operation, "multipart/form-data", _UPLOAD)
+            elif place == "put /api/conversations/{conversation_id}/copy/archive":
+                _takes(operation, "application/octet-stream", _BYTES)
             elif place == "put /api/conversations/{conversation_id}/files/{path}":
                 _takes(operation, "application/octet-stream", _BYTES, required=False)
             elif place.endswith("/bash/bash_events/") and method == "get":

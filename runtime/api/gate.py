@@ -42,8 +42,8 @@ UPLOAD_LIMIT = 1 << 40
 _TICKETED = re.compile(r"/api/conversations/[^/]+/workspace(/.*)?")
 #: what listens there has limits of its own
 PORTS = "/api/ports/"
-#: a file of the workspace by its path in it
-_FILE = re.compile(r"/api/conversations/[^/]+/files/.*")
+#: a file of the workspace by its path in it, and a conversation whole
+_FILE = re.compile(r"/api/conversations/[^/]+/(files/.*|copy/archive)")
 #: WebSocket close code "try again later"
 TRY_AGAIN_LATER = 1013
 

@@ -54,6 +54,8 @@ class OlderStart(BaseModel):
     conversation_instructions: str | None = None
     mcp_config: dict[str, Any] | None = None
     conversation_id: UUID | None = None
+    #: our own: it goes on with what was taken in for it (`copying.py`), and nothing is cloned
+    imported: bool = False
 
 
 class OlderConversations:
@@ -69,17 +71,18 @@ class OlderConversations:
     async def create(self, body: OlderStart) -> tuple[Conversation, bool]:
         """The conversation, and whether it is new; its first message is stored, no run is started.
 
-        Raises OlderRefusal, InvalidRepository, CapacityFull, WorkspaceUnusable, OSError.
+        Raises OlderRefusal, InvalidRepository, CapacityFull, WorkspaceUnusable (also where nothing was taken in for one
+        that is to go on with it), OSError.
         """
         if body.conversation_id is not None and _exists(self._conversations, body.conversation_id):
             return await self._conversations.get(body.conversation_id), False
         if not self._settings_store.stored:
             raise OlderRefusal("Settings not found", SETTINGS_NOT_FOUND)
         directory = self._conversations.settings.workspace_path.absolute()
-        if body.repository:
+        if body.repository and not body.imported:
             await self._clone(body, directory)
         origin = Origin(repository=body.repository, branch=body.selected_branch, git_provider=body.git_provider)
-        return await self._conversations.create(self._request(body, directory), origin=origin)
+        return await self._conversations.create(self._request(body, directory), origin=origin, imported=body.imported)
 
     async def _clone(self, body: OlderStart, parent: Path) -> None:
         """Into a folder of the repository's name below the working directory, which the conversation starts in."""

@@ -22,6 +22,7 @@ from runtime.configuration.profiles import ProfileStore
 from runtime.configuration.record import LlmSettings
 from runtime.configuration.store import SettingsStore
 from runtime.conversations.conversation import Conversation
+from runtime.conversations.copying import Copies
 from runtime.conversations.folder import Folders
 from runtime.conversations.forking import UnknownEvent, copy_log, forked
 from runtime.conversations.goal import Goal, opening, reopening
@@ -79,6 +80,7 @@ class ConversationService:
         self._asks_models = asks_models
         self._outward = outward or Nobody()
         self.folders = Folders(settings.conversations_path, cipher)
+        self._copies = Copies(self.folders)
         self._credentials = CredentialService(
             git_providers, directory=settings.persistence_dir, http_hosts=settings.allow_http_hosts
         )
@@ -155,10 +157,13 @@ class ConversationService:
 
     # -- one conversation
 
-    async def create(self, request: StartRequest, *, origin: Origin | None = None) -> tuple[Conversation, bool]:
+    async def create(
+        self, request: StartRequest, *, origin: Origin | None = None, imported: bool = False
+    ) -> tuple[Conversation, bool]:
         """Make a conversation and add its first message; False when the id exists, and then nothing is changed.
 
-        Starts no run. Raises CapacityFull, WorkspaceUnusable, OSError; then nothing is left.
+        With `imported` it goes on with what `take_in` took. Starts no run. Raises CapacityFull, WorkspaceUnusable,
+        OSError; then nothing is left.
         """
         conversation_id = request.conversation_id or uuid4()
         async with self._locked(conversation_id):
@@ -169,7 +174,7 @@ class ConversationService:
             self._check_parent(request)
             record = record_of(conversation_id, request, origin)
             await self._workspaces.prepare(record, request)
-            opened = await self._add(record)
+            opened = await (self._add_copy(record) if imported else self._add(record))
             if request.parent_conversation_id is not None:
                 parent = await self.get(request.parent_conversation_id)
                 parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, conversation_id]
@@ -177,7 +182,7 @@ class ConversationService:
             if request.initial_message is not None:
                 await opened.runner.submit(request.initial_message.message)
                 self._warm_up()
-            opened.conversation.announce()
+            opened.conversation.announce(flush=imported)
             return opened.conversation, True
 
     async def get(self, conversation_id: UUID) -> Conversation:
@@ -427,6 +432,26 @@ class ConversationService:
             made.conversation.announce(flush=True)
             return made.conversation
 
+    @asynccontextmanager
+    async def given_out(self, conversation_id: UUID, count: int | None) -> AsyncIterator[tuple[Conversation, int]]:
+        """A conversation for a copy of its first `count` events, None: of all; with their number. It stays in memory
+        meanwhile. Raises ConversationNotFound, AlreadyRunning, UnknownEvent where there are not so many."""
+        async with self.using(conversation_id) as conversation:
+            if conversation.status is Status.RUNNING:
+                raise AlreadyRunning
+            if count is not None and count > len(conversation.events):
+                raise UnknownEvent
+            yield conversation, len(conversation.events) if count is None else count
+
+    @asynccontextmanager
+    async def taken_in(self, conversation_id: UUID) -> AsyncIterator[Copies]:
+        """Where to put the copy with which a conversation of this id will begin. Raises IdTaken where the runtime has a
+        conversation: the working directory would be taken from it."""
+        async with self._locked(conversation_id):
+            if self._library.records():
+                raise IdTaken
+            yield self._copies
+
     async def restore_directory(self, conversation_id: UUID) -> None:
         """Make the working directory when it is gone: empty, as for a new conversation.
 
@@ -483,6 +508,16 @@ class ConversationService:
         except BaseException:
             await self._leave_worktree(record)
             raise
+
+    async def _add_copy(self, record: ConversationRecord) -> Opened:
+        """A conversation over the log that was taken in for it: it learns from the log what it is."""
+        carried = await asyncio.to_thread(self._copies.begin, record.id)
+        if carried is None:
+            raise WorkspaceUnusable("nothing was taken in that this conversation could begin with")
+        opened = await self._add(record)
+        carried.put_into(record)
+        await opened.conversation.save()
+        return opened
 
     def _begin(self, record: ConversationRecord) -> None:
         """The folder of a new conversation, which is nobody else's from its first moment on."""

@@ -12,6 +12,7 @@ import stat
 import tarfile
 import zipfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Literal, NamedTuple, cast
 
 from runtime.machine.files import BadPath, Boundaries
@@ -35,23 +36,38 @@ def write(pipe: io.BufferedWriter, folder: int, boundaries: Boundaries, format: 
         return
     mode: Literal["w|", "w|gz"] = "w|gz" if format == "tar.gz" else "w|"
     with tarfile.open(fileobj=pipe, mode=mode, format=tarfile.PAX_FORMAT) as archive:
-        for found in _below(folder, boundaries):
-            entry = tarfile.TarInfo(found.path)
-            entry.mode, entry.mtime = stat.S_IMODE(found.state.st_mode), found.state.st_mtime
-            if stat.S_ISDIR(found.state.st_mode):
-                entry.type = tarfile.DIRTYPE
-                archive.addfile(entry)
-            elif stat.S_ISLNK(found.state.st_mode):
-                entry.type = tarfile.SYMTYPE
-                try:
-                    entry.linkname = os.readlink(found.name, dir_fd=found.folder)
-                except OSError:
-                    continue
-                archive.addfile(entry)
-            elif (file := _opened(found, boundaries)) is not None:
-                with file:
-                    entry.size = os.fstat(file.fileno()).st_size
-                    archive.addfile(entry, cast(io.BufferedReader, _Filled(file)))
+        add(archive, folder, boundaries)
+
+
+def add(
+    archive: tarfile.TarFile, folder: int, boundaries: Boundaries, *, prefix: str = "", root: Path | None = None
+) -> None:
+    """All below the folder of this descriptor, under names that begin with `prefix`. With `root`, the path of that
+    folder, a link that names a place in it by its full path is kept as one from where it lies: it leads to the same
+    place where the folder has another path. Raises as `write`."""
+    for found in _below(folder, boundaries):
+        entry = tarfile.TarInfo(prefix + found.path)
+        entry.mode, entry.mtime = stat.S_IMODE(found.state.st_mode), found.state.st_mtime
+        if stat.S_ISDIR(found.state.st_mode):
+            entry.type = tarfile.DIRTYPE
+            archive.addfile(entry)
+        elif stat.S_ISLNK(found.state.st_mode):
+            entry.type = tarfile.SYMTYPE
+            try:
+                entry.linkname = _inward(os.readlink(found.name, dir_fd=found.folder), found.path, root)
+            except OSError:
+                continue
+            archive.addfile(entry)
+        elif (file := _opened(found, boundaries)) is not None:
+            with file:
+                entry.size = os.fstat(file.fileno()).st_size
+                archive.addfile(entry, cast(io.BufferedReader, _Filled(file)))
+
+
+def _inward(target: str, path: str, root: Path | None) -> str:
+    if root is None or not Path(target).is_relative_to(root):
+        return target
+    return os.path.relpath(target, (root / path).parent)
 
 
 def _write_zip(pipe: io.BufferedWriter, folder: int, boundaries: Boundaries) -> None:

@@ -3,7 +3,8 @@
 A test decides when it acts and what becomes of each of its calls (`mortal.py`).
 """
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import anyio
 
 from orchestrator.domain.admission import OperatorLimits
 from orchestrator.domain.clock import SystemClock
-from orchestrator.domain.conversation import Conversation, Phase, StartRequest
+from orchestrator.domain.conversation import Conversation, ForkOf, Phase, StartRequest
 from orchestrator.domain.errors import NestorError
 from orchestrator.domain.restarts import Restarts
 from orchestrator.domain.retention import Span, Spans
@@ -37,7 +38,7 @@ from orchestrator.services.overrides import Overrides, OverrideSeal
 from orchestrator.services.reconciler import Reconciler
 from orchestrator.services.retiring import Retiring
 from orchestrator.services.shares import Shares
-from orchestrator.services.start import Surroundings
+from orchestrator.services.start import Surroundings, made
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tending import Tending
 from orchestrator.services.warm_start import stages_of
@@ -126,6 +127,7 @@ class Replica:
             generation=store.configuration.generation,
             step_seconds=step_seconds(policy.step_seconds),
             images=images,
+            source=self._given,
         )
         idleness = Idleness(store.conversations, effective, activity, clients, keys, clock, policy.spans)
         admission = Admission(store, layers.settings, idleness, policy.limits)
@@ -160,10 +162,20 @@ class Replica:
             stages=lambda: stages_of(self.house),
         )
 
-    async def created(self, tenant: str) -> Conversation:
+    @asynccontextmanager
+    async def _given(self, fork: Conversation) -> AsyncIterator[AsyncIterator[bytes]]:
+        """By the source of a fork, which is another replica's to bring."""
+
+        async def pieces() -> AsyncIterator[bytes]:
+            yield b"log of "
+            yield made(fork.request.fork_of).conversation.encode()
+
+        yield pieces()
+
+    async def created(self, tenant: str, *, fork_of: ForkOf | None = None) -> Conversation:
         """A conversation with a model of its own."""
         llm = {"model": "openai/scripted", "api_key": SecretText("sk-model-key-of-the-tests")}
-        wanted = Wanted(None, StartRequest(), Overrides({"agent_settings": {"llm": llm}}, {}), None, {})
+        wanted = Wanted(None, StartRequest(fork_of=fork_of), Overrides({"agent_settings": {"llm": llm}}, {}), None, {})
         return await self.service.create(tenant, None, wanted)  # type: ignore[arg-type]
 
     async def act(self, conversation: Conversation) -> int | None:

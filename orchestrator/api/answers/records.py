@@ -36,6 +36,13 @@ class RuntimeOfConversation(Answer):
     session_key: SessionKey
 
 
+class ForkOf(Answer):
+    """What it goes on from."""
+
+    conversation: str
+    at: Annotated[int, Field(description="The number of the last event that it took; 0: none")]
+
+
 class _Record(Why):
     id: str
     user: Annotated[str | None, Field(description="Whose it is; null: the tenant's own")]
@@ -64,6 +71,7 @@ class ConversationSummary(_Record):
     repository: str | None
     branch: str | None
     git_provider: str | None
+    fork_of: Annotated[ForkOf | None, Field(description="Null: it is no fork")]
     runtime: RuntimeOfConversation | None
 
 

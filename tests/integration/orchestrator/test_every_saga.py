@@ -16,9 +16,9 @@ from support.replica import Ground, Policy, Replica
 
 from orchestrator.domain.admission import Allowance, OperatorLimits
 from orchestrator.domain.admission import Policy as Queue
-from orchestrator.domain.conversation import TRANSITIONS, Conversation, Phase
+from orchestrator.domain.conversation import TRANSITIONS, Conversation, ForkOf, Phase
 from orchestrator.domain.errors import Conflict, NotFound
-from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.ids import ConversationId, new_uuid
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Act, Span, Spans
@@ -67,6 +67,12 @@ async def refuse(replica: Replica, conversation: Conversation) -> None:
     replica.ground.engine.script.fail("POST", "/api/settings", 422, times=None)
 
 
+async def refuse_copy(replica: Replica, conversation: Conversation) -> None:
+    """Its runtime will not take in what the source gives."""
+    path = f"/api/conversations/{conversation.id}/copy/archive"
+    replica.ground.engine.script.fail("PUT", path, 400, times=None)
+
+
 async def break_image(replica: Replica, conversation: Conversation) -> None:
     """Its runtime will not be made."""
     replica.ground.engine.fail("create", StartRefused("there is no such image"), times=100)
@@ -85,6 +91,7 @@ class Saga:
     policy: Policy = field(default_factory=Policy)
     act: Act | None = None
     operation: str = ""
+    fork_of: ForkOf | None = None
     crowded: bool = False  #: another conversation of the tenant has the only place
     every: int = 1  #: strike at each so manieth call: what a start does is struck at each of them once
 
@@ -96,11 +103,14 @@ def ask(verb: str, **more: object) -> Doing:
     return doing
 
 
+SOURCE = ForkOf(ConversationId(new_uuid()), 7)
 FULL = OperatorLimits(Allowance(max_runtimes=1), when_full=Queue.QUEUE, queue_seconds=SOON)
 RESTARTS = Restarts(RestartPolicy.ON_FAILURE, backoff_seconds=SOON)
 REACHED = {"start": at(Phase.READY), "pause": at(Phase.PAUSED), "stop": at(Phase.STOPPED), "delete": at(Phase.DELETING)}
 SAGAS = [
     Saga("start", (), nothing, at(Phase.READY), runtimes=1, operation="start"),
+    Saga("fork", (), nothing, at(Phase.READY), runtimes=1, fork_of=SOURCE, operation="start", every=3),
+    Saga("fork that is refused", (), refuse_copy, at(Phase.FAILED), volumes=0, fork_of=SOURCE, every=3),
     Saga("start that is refused", (), refuse, at(Phase.FAILED), volumes=0),
     Saga("start of what cannot be made", (), break_image, at(Phase.FAILED), volumes=0),
     Saga("start without a place", (), nothing, at(Phase.FAILED), volumes=0, policy=Policy(limits=FULL), crowded=True),
@@ -183,7 +193,7 @@ class Stage:
         self.ground.engine.fail_no_more()
         if self.saga.crowded:
             await calm.created(tenant)
-        conversation = await self.replica().created(tenant)
+        conversation = await self.replica().created(tenant, fork_of=self.saga.fork_of)
         for verb in self.saga.begins:
             await (crash if verb == "crash" else ask(verb))(calm, conversation)
             await calm.settle(conversation, at(Phase.FAILED) if verb == "crash" else REACHED[verb])
