@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import anyio
 from fastapi import Query, Response
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering
 from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
 from orchestrator.domain.conversation import Conversation, Kind, Phase
@@ -65,15 +65,15 @@ async def until_ready(
 
 async def rendered(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:
     """With the session key a caller can do anything inside of the runtime, so reading alone does not give it."""
-    shown = conversation.phase in schemas.ADDRESSED and Scope.WRITE in owner.caller.scopes
+    shown = conversation.phase in rendering.ADDRESSED and Scope.WRITE in owner.caller.scopes
     key = await services.keys.session_key(conversation) if shown else None
-    out = schemas.record_out(conversation, url=services.runtime_url(conversation), session_key=key)
+    out = rendering.record_out(conversation, url=services.runtime_url(conversation), session_key=key)
     generation = await services.store.configuration.generation(conversation.tenant, conversation.user)
     return out | {
-        "idle": schemas.idle_out(await services.idleness.rest(conversation)),
-        **schemas.outlook_out(await services.holding.outlook(conversation)),
-        "failures": schemas.failures_out(conversation),
-        "configuration": schemas.configuration_out(conversation, generation),
-        "queue": schemas.queue_out(await services.admission.standing(conversation)),
-        "stuck": schemas.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
+        "idle": rendering.idle_out(await services.idleness.rest(conversation)),
+        **rendering.outlook_out(await services.holding.outlook(conversation)),
+        "failures": rendering.failures_out(conversation),
+        "configuration": rendering.configuration_out(conversation, generation),
+        "queue": rendering.queue_out(await services.admission.standing(conversation)),
+        "stuck": rendering.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
     }

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering, schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.answers import contents, operations, records
 from orchestrator.api.answers.declared import says, starts, waits
@@ -44,7 +44,7 @@ async def create(
     key = owner.caller.key
     if dry_run:
         response.status_code = 200
-        return schemas.report_out(
+        return rendering.report_out(
             await services.conversations.try_out(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
         )
     conversation = await services.conversations.create(owner.tenant, owner.user, _wanted(body, natural_id), key=key)
@@ -61,7 +61,7 @@ async def list_conversations(
 ) -> dict[str, Any]:
     """Newest first. Keys of runtimes are in single reads only. `deleted`: with those that can still be brought back."""
     page = await services.conversations.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
-    items = [schemas.conversation_out(item, url=services.runtime_url(item), session_key=None) for item in page.items]
+    items = [rendering.conversation_out(item, url=services.runtime_url(item), session_key=None) for item in page.items]
     return {"items": items, "next_page_id": page.next_cursor}
 
 
@@ -188,7 +188,7 @@ async def events(
 async def get_operation(operation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """An operation with its stages; kept 24 hours after it ended."""
     id = OperationId(parse_uuid(operation, "operation"))
-    return schemas.operation_out(await services.conversations.operation(owner.tenant, owner.user, id))
+    return rendering.operation_out(await services.conversations.operation(owner.tenant, owner.user, id))
 
 
 def id_of(text: str) -> ConversationId:
@@ -235,6 +235,6 @@ def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
 
 async def _tried(services: Services, owner: Owner, conversation: str, response: Response) -> dict[str, Any]:
     response.status_code = 200
-    return schemas.report_out(
+    return rendering.report_out(
         await services.conversations.try_start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
     )

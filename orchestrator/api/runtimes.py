@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering, schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.answers import records
 from orchestrator.api.answers.declared import says, starts, waits
@@ -40,7 +40,7 @@ async def create(
     if dry_run:
         response.status_code = 200
         report = await services.runtimes.try_out(owner.tenant, owner.user, wanted, key=owner.caller.key)
-        return schemas.report_out(report)
+        return rendering.report_out(report)
     made = await services.runtimes.create(owner.tenant, owner.user, wanted, key=owner.caller.key)
     return await accepted(services, owner, made, response, wait, timeout)
 
@@ -62,7 +62,7 @@ async def list_runtimes(
     else:
         page = await services.runtimes.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
         items, following = list(page.items), page.next_cursor
-    shown = [schemas.record_out(item, url=services.runtime_url(item), session_key=None) for item in items]
+    shown = [rendering.record_out(item, url=services.runtime_url(item), session_key=None) for item in items]
     return {"items": shown, "next_page_id": following}
 
 

@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Header, Response
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering, schemas
 from orchestrator.api.answers import configuration
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
@@ -23,14 +23,14 @@ async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response)
     """The settings of this layer, secrets hidden."""
     document, version = await services.layers.settings.read(owner.tenant, owner.user)
     response.headers["etag"] = f'"{version}"'
-    return schemas.settings_out(document)
+    return rendering.settings_out(document)
 
 
 @router.get("/settings/effective", responses=says({200: configuration.EffectiveSettings}))
 async def get_effective(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """What a conversation would run with, and for each value the layer that it came from."""
     document, origin = await services.effective.explain(owner.tenant, owner.user)
-    return schemas.settings_out(document, origin)
+    return rendering.settings_out(document, origin)
 
 
 @router.patch("/settings", responses=says({200: configuration.Settings}))
@@ -54,7 +54,7 @@ async def patch_settings(
             raise
         raise PreconditionFailed(exc.message, hint=exc.hint) from None
     response.headers["etag"] = f'"{version}"'
-    return schemas.settings_out(document)
+    return rendering.settings_out(document)
 
 
 @router.get("/secrets", responses=says({200: configuration.SecretPage}))

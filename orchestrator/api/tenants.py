@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Depends, Query, Response
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering, schemas
 from orchestrator.api.answers import tenancy
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
@@ -35,7 +35,7 @@ async def create_tenant(
     body: schemas.TenantBody, _: OperatorOf, services: ServicesOf, natural_id: NaturalIdOf
 ) -> dict[str, Any]:
     """Make a tenant, once for each `Idempotency-Key`."""
-    return schemas.tenant_out(await services.tenancy.create_tenant(body.name, id=natural_id))
+    return rendering.tenant_out(await services.tenancy.create_tenant(body.name, id=natural_id))
 
 
 @router.get("", responses=says({200: tenancy.TenantPage}))
@@ -44,13 +44,13 @@ async def list_tenants(
 ) -> dict[str, Any]:
     """Tenants, oldest first."""
     page = await services.tenancy.tenants(cursor=page_id, limit=limit)
-    return {"items": [schemas.tenant_out(item) for item in page.items], "next_page_id": page.next_cursor}
+    return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
 @router.get("/{tenant}", responses=says({200: tenancy.Tenant}))
 async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One tenant."""
-    return schemas.tenant_out(await services.tenancy.tenant(_of_tenant(caller, tenant)))
+    return rendering.tenant_out(await services.tenancy.tenant(_of_tenant(caller, tenant)))
 
 
 @router.patch("/{tenant}", responses=says({200: tenancy.Tenant}))
@@ -69,7 +69,7 @@ async def change_tenant(
     changed = await services.tenancy.limit_tenant(id, limits, sizes=sizes)
     if "images" in body.model_fields_set:
         changed = await services.tenancy.allow_images(id, granted)
-    return schemas.tenant_out(changed)
+    return rendering.tenant_out(changed)
 
 
 @router.post("/{tenant}/users", status_code=201, responses=says({201: tenancy.User}))
@@ -78,7 +78,7 @@ async def create_user(
 ) -> dict[str, Any]:
     """Make a user, once for each `Idempotency-Key`; with an `external_id` that is known, answer that user."""
     id = _of_tenant(caller, tenant, scope=Scope.WRITE)
-    return schemas.user_out(await services.tenancy.create_user(id, body.name, body.external_id, id=natural_id))
+    return rendering.user_out(await services.tenancy.create_user(id, body.name, body.external_id, id=natural_id))
 
 
 @router.get("/{tenant}/users", responses=says({200: tenancy.UserPage}))
@@ -87,14 +87,14 @@ async def list_users(
 ) -> dict[str, Any]:
     """Users of a tenant."""
     page = await services.tenancy.users(_of_tenant(caller, tenant), cursor=page_id, limit=limit)
-    return {"items": [schemas.user_out(item) for item in page.items], "next_page_id": page.next_cursor}
+    return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
 @router.get("/{tenant}/users/{user}", responses=says({200: tenancy.User}))
 async def get_user(tenant: str, user: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """One user."""
     id = _of_tenant(caller, tenant)
-    return schemas.user_out(await services.tenancy.user(id, UserId(parse_uuid(user, "user"))))
+    return rendering.user_out(await services.tenancy.user(id, UserId(parse_uuid(user, "user"))))
 
 
 @router.post("/{tenant}/api-keys", status_code=201, responses=says({201: tenancy.NewApiKey}))
@@ -120,14 +120,14 @@ async def create_key(
         id=natural_id,
     )
     response.headers["cache-control"] = "no-store"
-    return schemas.key_out(key, text)
+    return rendering.key_out(key, text)
 
 
 @router.get("/{tenant}/api-keys", responses=says({200: tenancy.ApiKeyPage}))
 async def list_keys(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
     """The keys of a tenant, without their secrets."""
     keys = await services.tenancy.keys(_of_tenant(caller, tenant))
-    return {"items": [schemas.key_out(key) for key in keys], "next_page_id": None}
+    return {"items": [rendering.key_out(key) for key in keys], "next_page_id": None}
 
 
 @router.delete("/{tenant}/api-keys/{key}", status_code=204)

@@ -8,7 +8,7 @@ from typing import Any
 
 from fastapi import APIRouter
 
-from orchestrator.api import schemas
+from orchestrator.api import rendering, schemas
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.domain.errors import InvalidRequest, NotFound
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
@@ -37,7 +37,7 @@ async def change(body: SettingsChange, owner: OwnerOf, services: ServicesOf) -> 
     if not patch:
         raise InvalidRequest("nothing is given", hint="send agent_settings_diff or conversation_settings_diff")
     document, _ = await services.layers.settings.change(owner.tenant, owner.user, wrap_secrets(patch))
-    return schemas.settings_out(document)
+    return rendering.settings_out(document)
 
 
 @router.put("/secrets")
