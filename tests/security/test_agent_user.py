@@ -350,3 +350,36 @@ def test_a_config_file_with_keys_is_not_given_out_and_told_of_when_the_agent_can
             assert client.get("/ready").json() == {"status": "ready"}
     finally:
         started.ensure_gone()
+
+
+@as_root
+def test_a_copy_of_a_conversation_is_the_agents_own_where_it_is_taken_in(
+    runtime: RuntimeProcess, http: httpx.Client, place: Path
+) -> None:
+    converse(http, place, [terminal("mkdir mine; echo one > mine/file; chmod 700 mine")])
+    [source] = http.get("/api/conversations/search").json()["items"]
+    count = http.get(f"/api/conversations/{source['id']}/copy").json()["events"]
+    copy = http.get(f"/api/conversations/{source['id']}/copy/archive", params={"events": count})
+    assert copy.status_code == 200
+    other = place / "other"
+    (other / "project").mkdir(parents=True)
+    started = process_at(other, OH_SECRET_KEY=HUNTED[0], OH_ALLOW_SET_CONVERSATION_ID="true").start()
+    try:
+        with httpx.Client(base_url=started.url, headers=dict(http.headers), trust_env=False, timeout=60) as new:
+            id = str(uuid4())
+            taken = new.put(f"/api/conversations/{id}/copy/archive", content=copy.content)
+            assert taken.status_code == 204, taken.text
+            assert new.post("/api/settings", json={"agent": "CodeActAgent", "llm_model": "openai/scripted"}).is_success
+            begun = new.post("/api/conversations", json={"conversation_id": id, "imported": True})
+            assert begun.status_code == 200, begun.text
+            assert new.get(f"/api/conversations/{id}/events/count").json() == count
+            found = run(new, "stat -c %u . mine mine/file; cat before.txt mine/file; id -u; echo two >> mine/file")
+            uid = found["stdout"].split()[-1]
+            assert found["stdout"] == f"{uid}\n{uid}\n{uid}\nfrom before\none\n{uid}\n", found
+            assert (uid != "0", found["exit_code"]) == (True, 0)
+            kept = (other / "state/conversations").stat()
+            assert (kept.st_uid, kept.st_mode & 0o77) == (0, 0)
+            again = new.put(f"/api/conversations/{id}/copy/archive", content=copy.content)
+            assert again.status_code == 409
+    finally:
+        started.ensure_gone()
