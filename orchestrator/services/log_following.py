@@ -61,7 +61,19 @@ async def follow(
             yield Said()
         if not alive:
             break
+    last, gap = await _last_words(inspection, await load(), generation, seen)
+    if last:
+        yield Said(last, gap=gap)
     yield Said(over=True)
+
+
+async def _last_words(
+    inspection: Inspection, conversation: Conversation, generation: int, seen: Sequence[str]
+) -> tuple[Sequence[str], bool]:
+    """Of one that failed and was gone before the next look: what was kept of its end and was not told yet."""
+    kept = next((each.why.log_tail for each in reversed(conversation.failures) if each.generation == generation), ())
+    told = await inspection.discreet(conversation, seen[-len(kept) :]) if kept else ()
+    return news(told, kept)
 
 
 def news(seen: Sequence[str], now: Sequence[str]) -> tuple[Sequence[str], bool]:

@@ -14,8 +14,9 @@ from orchestrator.services.log_following import follow, news
 pytestmark = pytest.mark.anyio
 
 
+@pytest.mark.parametrize("removed", [False, True], ids=["seen", "removed before the next look"])
 async def test_lines_come_as_they_are_printed_without_secrets_and_end_with_the_runtime(
-    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch, removed: bool
 ) -> None:
     monkeypatch.setattr(log_following, "LOOK_SECONDS", 0.02)
     tenant, key = await nestor.tenant()
@@ -40,6 +41,8 @@ async def test_lines_come_as_they_are_printed_without_secrets_and_end_with_the_r
                 elif got[-1:] == ["three **********"] and runtime.alive:
                     runtime.log.append("last words")
                     nestor.engine.crash(runtime.spec.name)
+                    if removed:
+                        await nestor.until(key, made["id"], "failed", "ready", seconds=60)
     assert got == ["two", "three **********", "last words", "fake runtime: ended with -9"]
     assert one.over
     await nestor.until(key, made["id"], "failed", "ready", seconds=60)
