@@ -276,6 +276,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._last_data = self.loop.time()
         if self._deaf or not keep_alive:
             self.hang_up()
+        elif self.flow.read_paused:  # for a body that nobody took: the next request would never be read
+            self.flow.resume_reading()
 
     def detach(self) -> set[object]:
         """Give the transport away to a tunnel, which goes on counting the connection."""

@@ -202,7 +202,7 @@ class Rig:
         self.table[route.runtime] = changed
         return changed
 
-    async def talk(self, data: bytes, *, until: bytes | None = None, deadline: float = 5) -> bytes:
+    async def talk(self, data: bytes, *, until: bytes | None = None, deadline: float = 20) -> bytes:
         """Send bytes to the front; what it answers until `until` arrived or it closed the connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import socket
+import uuid
 from pathlib import Path
 
 import httpx
@@ -579,6 +580,22 @@ async def test_a_client_that_goes_away_ends_the_request_at_the_runtime(rig):
         writer.close()
         assert await seen.get() == "gone"
     await rig.eventually(lambda: not rig.context.upstreams.open_for(route.runtime))
+
+
+async def test_a_refused_request_whose_body_came_along_leaves_the_connection_usable(rig):
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    unknown = f"PUT /runtimes/{uuid.uuid4()}/x HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\nx".encode()
+    known = b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\n\r\n"
+    try:
+        async with asyncio.timeout(20):
+            for request, status in ((unknown, b"404"), (known, b"200"), (unknown, b"404"), (known, b"200")):
+                writer.write(request)
+                head = await reader.readuntil(b"\r\n\r\n")
+                assert head.startswith(b"HTTP/1.1 " + status), head
+                (length,) = [line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:")]
+                await reader.readexactly(int(length.partition(b":")[2]))
+    finally:
+        writer.close()
 
 
 async def test_an_early_refusal_of_an_upload_reaches_the_client(rig):
