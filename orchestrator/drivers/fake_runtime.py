@@ -106,7 +106,7 @@ class FakeRuntime:
         self._connections.add(task)
         challenge = _Challenge()
         try:
-            while (request := await read_request(reader)) is not None:
+            while self._server is not None and (request := await read_request(reader)) is not None:
                 answer = await self._answer(request, challenge)
                 if answer is None:
                     break
