@@ -174,7 +174,8 @@ def log_pages(kinds: Sequence[Kind], rounds: int) -> Iterator[Row]:
                 client.call("POST", f"/api/conversations/{pair_of['peer']}/events", MESSAGE)
         client.close()
         server.stop(remove=False)
-        long = [server.folder / "conversations" / pair_of["ours"].replace("-", "") for pair_of in pairs]
+        grown = [pair_of["ours"] for pair_of in pairs] + others[::2]  # what comes first after a start meets both kinds
+        long = [server.folder / "conversations" / id.replace("-", "") for id in grown]
         subprocess.run([sys.executable, "-P", str(HERE / "long_log.py"), str(long[0]), "100000"], check=True)
         for folder in long[1:]:
             for file in long[0].glob("events.*"):
