@@ -283,7 +283,7 @@ class RuntimeState:
         if self._parts is not None:
             await self._parts.commands.close()
             if self._parts.webhooks is not None:
-                await self._parts.conversations.end_runs()  # what they said last is still sent
+                await self._parts.conversations.agents.end_runs()  # what they said last is still sent
                 await self._parts.webhooks.close()
             await self._parts.conversations.stop()
 

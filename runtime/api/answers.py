@@ -10,11 +10,11 @@ from uuid import UUID
 from fastapi import HTTPException, Path
 from fastapi.responses import Response
 
+from runtime.conversations.agents import CapacityFull
 from runtime.conversations.availability import ELSEWHERE
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
 from runtime.conversations.runs import AlreadyRunning
-from runtime.conversations.service import CapacityFull
 from runtime.conversations.workspaces import WorkspaceUnusable
 
 ConversationId = Annotated[UUID, Path(description="With or without dashes.")]

@@ -28,7 +28,7 @@ async def ask_agent(state: StateDependency, conversation_id: ConversationId, bod
     """One more call of the model, about the conversation; nothing of it is stored. Also while the agent works."""
     try:
         with refusals():
-            answer = await state.conversations.ask(conversation_id, body.question)
+            answer = await state.conversations.agents.ask(conversation_id, body.question)
     except NoAnswer:
         return JSONResponse({"detail": "The model gave no text"}, 500)
     except ModelError as error:
@@ -41,7 +41,7 @@ async def condense(state: StateDependency, conversation_id: ConversationId) -> J
     """Put the older part into a summary, now or before the agent's next step. What it cost is told."""
     try:
         with refusals():
-            await state.conversations.condense(conversation_id)
+            await state.conversations.agents.condense(conversation_id)
     except NoCondenser:
         raise HTTPException(409, _NO_CONDENSER) from None
     except ModelError as error:

@@ -19,8 +19,8 @@ from runtime.conversations.conversation import Conversation
 from runtime.conversations.forking import UnknownEvent
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
+from runtime.conversations.population import IdTaken
 from runtime.conversations.record import ConversationRecord
-from runtime.conversations.service import IdTaken
 from runtime.conversations.start import checked_tags
 from runtime.conversations.workspaces import WorkspaceUnusable
 from runtime.state import RuntimeState
@@ -99,7 +99,7 @@ async def fork(state: StateDependency, conversation_id: ConversationId, body: Fo
     """A copy with the log up to an event, in the same working directory."""
     try:
         with refusals():
-            made = await state.conversations.fork(
+            made = await state.conversations.population.fork(
                 conversation_id,
                 new_id=body.id,
                 title=body.title,
@@ -146,13 +146,13 @@ async def child(state: StateDependency, conversation_id: ConversationId, body: C
             "isolation": "shared" if made.record.worktree is None else "worktree",
         }
         if made.has_message:
-            await state.conversations.run(made.id)
+            await state.conversations.agents.run(made.id)
     return JSONResponse(answer, 201)
 
 
 async def _begin(state: RuntimeState, parent: ConversationRecord, body: Child, *, worktree: bool) -> Conversation:
     wanted = child_of(parent, body.task, title=body.title, worktree=worktree)
-    return (await state.conversations.create(wanted, origin=parent.origin))[0]
+    return (await state.conversations.population.create(wanted, origin=parent.origin))[0]
 
 
 @router.post("/{conversation_id}/switch_llm")

@@ -35,7 +35,7 @@ class AnalyzerUpdate(Body):
 async def interrupt(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     """Break off what the agent does now, a call of the model and a command included. Idle: nothing happens."""
     with refusals():
-        await state.conversations.interrupt(conversation_id)
+        await state.conversations.agents.interrupt(conversation_id)
     return JSONResponse(_DONE)
 
 
@@ -43,7 +43,7 @@ async def interrupt(state: StateDependency, conversation_id: ConversationId) -> 
 async def respond(state: StateDependency, conversation_id: ConversationId, body: ConfirmationResponse) -> JSONResponse:
     """Accepted acts are done and the agent goes on; rejected ones are not, and it waits for the next message."""
     with refusals():
-        await state.conversations.respond(conversation_id, accept=body.accept, reason=body.reason)
+        await state.conversations.agents.respond(conversation_id, accept=body.accept, reason=body.reason)
     return JSONResponse(_DONE)
 
 

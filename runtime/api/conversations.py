@@ -54,13 +54,13 @@ async def _start_newer(state: RuntimeState, body: Mapping[str, Any], *, include_
     wanted = wanted.model_copy(update={"launched_agent_profile": profile})
     service = state.conversations
     with refusals():
-        conversation, created = await service.create(wanted)
+        conversation, created = await service.population.create(wanted)
         # The answer shows the conversation before its first run, which begins right after.
         answer = conversation.shown(include_skills=include_skills)
         if created:
             answer["runtime_info"] = None
         if created and wanted.initial_message is not None and conversation.has_message:
-            await service.run(conversation.id)
+            await service.agents.run(conversation.id)
     return JSONResponse(answer, 201 if created else 200)
 
 
@@ -78,7 +78,7 @@ async def _start_older(state: RuntimeState, body: Mapping[str, Any]) -> JSONResp
         with refusals():
             conversation, created = await makes.create(wanted)
             if created and conversation.has_message and not wanted.imported:  # that message was answered before
-                await state.conversations.run(conversation.id)
+                await state.conversations.agents.run(conversation.id)
     except InvalidRepository as error:
         raise refused("repository", str(error)) from None
     except OlderRefusal as refusal:
@@ -148,21 +148,21 @@ def conversation_json(record: ConversationRecord, folder: Path) -> bytes:
 @router.delete("/{conversation_id}")
 async def delete(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     with refusals():
-        await state.conversations.delete(conversation_id)
+        await state.conversations.population.delete(conversation_id)
     return JSONResponse({"success": True})
 
 
 @router.post("/{conversation_id}/run")
 async def run(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     with refusals():
-        await state.conversations.run(conversation_id)
+        await state.conversations.agents.run(conversation_id)
     return JSONResponse({"success": True})
 
 
 @router.post("/{conversation_id}/pause")
 async def pause(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     with refusals():
-        await state.conversations.pause(conversation_id)
+        await state.conversations.agents.pause(conversation_id)
     return JSONResponse({"success": True})
 
 

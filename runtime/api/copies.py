@@ -22,7 +22,7 @@ from runtime.api.workspace_files import told
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.copying import BadCopy, carried, write
 from runtime.conversations.forking import UnknownEvent
-from runtime.conversations.service import IdTaken
+from runtime.conversations.population import IdTaken
 from runtime.machine import account
 from runtime.machine.files import BadPath
 from runtime.machine.workspace import Workspace
@@ -40,7 +40,7 @@ async def look(state: StateDependency, conversation_id: ConversationId, events: 
     are not so many events."""
     try:
         with refusals():
-            async with state.conversations.given_out(conversation_id, events) as (_, count):
+            async with state.conversations.population.given_out(conversation_id, events) as (_, count):
                 return JSONResponse({"events": count})
     except UnknownEvent:
         raise HTTPException(404, "Event not found") from None
@@ -51,7 +51,7 @@ async def give(state: StateDependency, conversation_id: ConversationId, events: 
     """The first `events` of the log with the working directory as it is now, as one tar. Refused as `look`."""
     try:
         with refusals():
-            async with state.conversations.given_out(conversation_id, events) as (conversation, count):
+            async with state.conversations.population.given_out(conversation_id, events) as (conversation, count):
                 root = Path(conversation.record.workspace.working_dir)
                 await account.in_thread(Workspace(root, state.boundaries).entries, (), after="", limit=1)
     except UnknownEvent:
@@ -62,7 +62,7 @@ async def give(state: StateDependency, conversation_id: ConversationId, events: 
 
 
 async def _given(state: RuntimeState, source: Conversation, count: int, root: Path) -> AsyncIterator[bytes]:
-    async with state.conversations.given_out(source.id, count) as (conversation, _):
+    async with state.conversations.population.given_out(source.id, count) as (conversation, _):
         head = carried(conversation.record, conversation.events, count)
 
         def work(pipe: io.BufferedWriter) -> None:
@@ -78,7 +78,7 @@ async def take(request: Request, state: StateDependency, conversation_id: Conver
     directory becomes that of the copy. Only in a runtime without conversations (409)."""
     root = state.settings.workspace_path.absolute()
     try:
-        async with state.conversations.taken_in(conversation_id) as copies:
+        async with state.conversations.population.taken_in(conversation_id) as copies:
             await _taken(request, lambda pipe: copies.take(pipe, conversation_id, root, state.boundaries))
     except IdTaken:
         raise HTTPException(409, "There is a conversation in this runtime already") from None

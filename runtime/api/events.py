@@ -168,7 +168,7 @@ async def send(request: Request, state: StateDependency, conversation_id: Conver
         return await _send_older(state, conversation_id, validated(OlderAction, body).args)
     given = validated(EventBody, body)
     with refusals():
-        await state.conversations.receive(conversation_id, given, run=given.run, event_id=given.event_id)
+        await state.conversations.agents.receive(conversation_id, given, run=given.run, event_id=given.event_id)
     return JSONResponse({"success": True})
 
 
@@ -182,7 +182,7 @@ async def _send_older(state: RuntimeState, conversation_id: UUID, message: Older
     if message.image_urls:
         content.append(ImageContent(image_urls=message.image_urls))
     with refusals():
-        await state.conversations.receive(conversation_id, GivenMessage(content=content), run=True)
+        await state.conversations.agents.receive(conversation_id, GivenMessage(content=content), run=True)
     return JSONResponse({"success": True})
 
 

@@ -17,10 +17,10 @@ from fastapi import WebSocket, WebSocketDisconnect
 from pydantic import ValidationError
 
 from runtime.api.socket_auth import NOT_READY, close, is_late_auth, json_frame, receive_text
+from runtime.conversations.agents import CapacityFull
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.ownership import OwnedElsewhere
-from runtime.conversations.service import CapacityFull
 from runtime.conversations.start import GivenMessage
 from runtime.events.feed import GONE, MOVED, SLOW_READER, Closing, Subscription, TooManySubscribers
 from runtime.events.frames import text_frame
@@ -145,7 +145,7 @@ class _Exchange:
                 f"{'.'.join(map(str, item['loc']))}: {item['msg']}" for item in problems
             )
         try:
-            await self._state.conversations.receive(self._conversation.id, given, run=True)
+            await self._state.conversations.agents.receive(self._conversation.id, given, run=True)
         except CapacityFull:
             return "CapacityFull", "The message is stored; too many conversations run to start it now"
         except ConversationNotFound:

@@ -14,7 +14,7 @@ from pydantic import Field, StringConstraints
 from runtime.api.answers import ConversationId, refusals
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
-from runtime.conversations.service import NoGoal
+from runtime.conversations.agents import NoGoal
 
 router = APIRouter(prefix="/conversations/{conversation_id}/goal", tags=["Conversations"])
 
@@ -30,7 +30,7 @@ class StartGoal(Body):
 @router.post("")
 async def start(state: StateDependency, conversation_id: ConversationId, body: StartGoal) -> JSONResponse:
     with refusals():
-        await state.conversations.start_goal(conversation_id, body.objective, max_iterations=body.max_iterations)
+        await state.conversations.agents.start_goal(conversation_id, body.objective, max_iterations=body.max_iterations)
     return JSONResponse(_DONE)
 
 
@@ -38,7 +38,7 @@ async def start(state: StateDependency, conversation_id: ConversationId, body: S
 async def stop(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     """The turn under way is not broken off: that is what pause and interrupt are for."""
     with refusals():
-        await state.conversations.stop_goal(conversation_id)
+        await state.conversations.agents.stop_goal(conversation_id)
     return JSONResponse(_DONE)
 
 
@@ -46,7 +46,7 @@ async def stop(state: StateDependency, conversation_id: ConversationId) -> JSONR
 async def resume(state: StateDependency, conversation_id: ConversationId) -> JSONResponse:
     try:
         with refusals():
-            await state.conversations.resume_goal(conversation_id)
+            await state.conversations.agents.resume_goal(conversation_id)
     except NoGoal:
         raise HTTPException(400, _NOTHING_TO_RESUME) from None
     return JSONResponse(_DONE)

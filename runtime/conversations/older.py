@@ -82,7 +82,9 @@ class OlderConversations:
         if body.repository and not body.imported:
             await self._clone(body, directory)
         origin = Origin(repository=body.repository, branch=body.selected_branch, git_provider=body.git_provider)
-        return await self._conversations.create(self._request(body, directory), origin=origin, imported=body.imported)
+        return await self._conversations.population.create(
+            self._request(body, directory), origin=origin, imported=body.imported
+        )
 
     async def _clone(self, body: OlderStart, parent: Path) -> None:
         """Into a folder of the repository's name below the working directory, which the conversation starts in."""

@@ -13,12 +13,13 @@ from runtime.agent.stats import Stats, TokenUsage
 from runtime.configuration.profiles import ProfileNotFound, ProfileStore
 from runtime.configuration.record import AgentContext
 from runtime.configuration.store import SettingsStore
+from runtime.conversations.agents import CapacityFull
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.definition import AgentDefinition, from_settings
 from runtime.conversations.library import ConversationNotFound
 from runtime.conversations.policies import AlwaysConfirm, NeverConfirm
 from runtime.conversations.record import WorkspaceRecord
-from runtime.conversations.service import CapacityFull, ConversationService
+from runtime.conversations.service import ConversationService
 from runtime.conversations.start import GivenMessage, StartRequest
 from runtime.conversations.status import Status
 from runtime.events.actions import FinishAction
@@ -99,10 +100,12 @@ class Questions:
         """
         request = self._request(question)
         service = self._conversations
-        conversation, created = await service.create(request)
+        conversation, created = await service.population.create(request)
         first, before = (0, TokenUsage()) if created else (len(conversation.events), _used(conversation.record.stats))
         if not created:
-            await service.receive(conversation.id, GivenMessage(content=question.content), run=True, needs_place=True)
+            await service.agents.receive(
+                conversation.id, GivenMessage(content=question.content), run=True, needs_place=True
+            )
         elif conversation.has_message:
             await self._run_new(conversation.id)
         if not conversation.has_message:
@@ -113,7 +116,7 @@ class Questions:
         """Wait for the run's end. Raises TurnTooLong when `seconds` are over before, TurnFailed."""
         conversation = turn.conversation
         try:
-            over = await self._conversations.over(conversation.id, seconds=seconds)
+            over = await self._conversations.agents.over(conversation.id, seconds=seconds)
         except ConversationNotFound:
             raise TurnFailed(conversation.id, Status.DELETING) from None
         if not over:
@@ -127,9 +130,9 @@ class Questions:
 
     async def _run_new(self, conversation_id: UUID) -> None:
         try:
-            await self._conversations.run(conversation_id)
+            await self._conversations.agents.run(conversation_id)
         except CapacityFull:
-            await self._conversations.delete(conversation_id)
+            await self._conversations.population.delete(conversation_id)
             raise
 
     def _request(self, question: Question) -> StartRequest:

@@ -127,7 +127,7 @@ async def test_a_spare_rehearses_a_start_and_nothing_of_it_stays(
 ) -> None:
     imports: list[None] = []
     monkeypatch.setattr(app, "SPARE_AFTER_SECONDS", 0.0)
-    monkeypatch.setattr("runtime.conversations.service.warm_up", lambda: imports.append(None))
+    monkeypatch.setattr("runtime.conversations.agents.warm_up", lambda: imports.append(None))
     settings = configure(session_api_keys=[])
     async with serve(settings, init_key=INIT_KEY) as client:
         until = time.monotonic() + 20

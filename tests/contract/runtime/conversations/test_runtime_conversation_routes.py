@@ -164,7 +164,7 @@ async def test_the_model_library_is_imported_when_somebody_says_something(
     async def warm_up() -> None:
         imports.append("begun")
 
-    monkeypatch.setattr("runtime.conversations.service.warm_up", warm_up)
+    monkeypatch.setattr("runtime.conversations.agents.warm_up", warm_up)
     id = await runtime.start()
     assert not imports
     await runtime.say(id, [], run=False)
