@@ -158,6 +158,7 @@ class RedisConversations(RedisLeases):
                 conversation.user or "",
                 conversation.key or "",
                 hooks.drafts_text(hooks.moved(conversation)),
+                "1" if conversation.archived_at is not None else "",  # that its workspace is gone, nothing else tells
                 journal=t.journal,
             ),
             told(lease.conversation),

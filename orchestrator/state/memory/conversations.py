@@ -138,7 +138,8 @@ class MemoryConversations:
             fence=stored.fence,
             version=expected_version + 1,
         )
-        if (stored.phase, stored.runtime) != (conversation.phase, conversation.runtime):
+        is_archived = conversation.archived_at is not None  # that its workspace is gone, nothing else tells
+        if is_archived or (stored.phase, stored.runtime) != (conversation.phase, conversation.runtime):
             self._shelf.note_conversation(place.conversation)
         if stored.phase != conversation.phase:
             self._shelf.publish(lease.tenant, lease.conversation, hooks.moved(conversation))

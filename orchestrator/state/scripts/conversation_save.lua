@@ -2,12 +2,12 @@
 -- include: journal.lua
 -- include: outbox.lua
 -- Store what the holder of the lease did, if nobody changed the record since. The intent is not written. The journal
--- gets it when phase or runtime changed: the rest is of no use after a loss.
+-- gets it when phase or runtime changed, or when it is said so: the rest is of no use after a loss.
 -- Hooks are told when the phase changed.
 -- KEYS: conversation, slots, queue, evictions, wanted hooks, the beginning of the keys of hooks, phases, journal
 -- ARGV: id, owner, fence, expected version, phase, runtime, record, what becomes of its slot ('hold': its runtime runs,
 --       so it is counted; 'free': its runtime does not run; '': as it was), user or '', API key or '',
---       what hooks are told
+--       what hooks are told, '1' where the journal gets it in any case
 -- Answers its parts, 'lost' when the lease is somebody else's, or 'stale' when the version differs.
 if not holds(KEYS[1], ARGV[2], ARGV[3]) then
   return 'lost'
@@ -24,7 +24,7 @@ if ARGV[8] == 'hold' and not redis.call('ZSCORE', k.slots, ARGV[1]) then
 elseif ARGV[8] == 'free' and redis.call('HEXISTS', KEYS[1], 'asked') == 0 then
   drop_slot(k, KEYS[1], ARGV[1])
 end
-if before[1] ~= ARGV[5] or before[2] ~= ARGV[6] then
+if before[1] ~= ARGV[5] or before[2] ~= ARGV[6] or ARGV[12] == '1' then
   journal_conversation(KEYS[1], ARGV[1])
 end
 if before[1] ~= ARGV[5] then

@@ -107,6 +107,10 @@ async def test_a_conversation_as_it_was_asked_for_and_as_it_became(house: House)
     assert found[1].desired is Desired.STOPPED
     assert found[2].runtime == runtime
     assert found[3] == record
+    archived = replace(record, archived_at=MOMENT, was_ready=False)
+    record = await store.conversations.save(lease, archived, expected_version=record.version)
+    last = (await noted(house))[-1]
+    assert records.conversation_from(json.loads(last.body or "")) == record, "that its workspace is gone is of use"
     await store.conversations.remove(lease)
     assert (await noted(house))[-1] == Entry("conversation", made.id, None)
 
