@@ -25,6 +25,8 @@ from orchestrator.domain.step_seconds import step_seconds
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
+_ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[^\s?#]*[^\s?#/])?")
+_DOMAIN = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 
 
 class OrchestratorSettings(BaseSettings):
@@ -252,7 +254,7 @@ class OrchestratorSettings(BaseSettings):
     warm_pools: str = ""
     """Spares of further kinds: comma list of image*size=minimum:maximum, as in `*2=1:3,registry/tools:1=2`. Without an
     image they are of `runtime_image`. Each has to be one that a request may ask for."""
-    start_timeout: float = Field(default=180.0, gt=0)
+    start_timeout: float = Field(default=180.0, gt=0, le=86_400)
     """Seconds from the first step of a start to ready, retries included."""
     step_seconds: str = ""
     """Comma list of step=seconds for single steps, as in `create=120,converse=300`. Each has a limit of its own, many
@@ -290,6 +292,20 @@ class OrchestratorSettings(BaseSettings):
             if not _ORIGIN.fullmatch(origin):
                 raise ValueError(f"{origin[:60]} is not an origin: scheme and host in lower case, a port, no path")
         return text
+
+    @field_validator("public_url", "runtime_facing_url")
+    @classmethod
+    def _address(cls, url: str | None) -> str | None:
+        if url is not None and not _ADDRESS.fullmatch(url):
+            raise ValueError(f"{url[:60]!r} is no address: http or https, a host, a port, and no slash at its end")
+        return url
+
+    @field_validator("domain")
+    @classmethod
+    def _name(cls, domain: str | None) -> str | None:
+        if domain is not None and not _DOMAIN.fullmatch(domain):
+            raise ValueError(f"{domain[:60]!r} is no domain: a name without scheme, port and dots at its ends")
+        return domain
 
     @field_validator("step_seconds")
     @classmethod

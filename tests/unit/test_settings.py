@@ -1,0 +1,68 @@
+"""What an operator chooses: a value that makes no sense is refused by the variable's name, whichever it is."""
+
+import typing
+
+import pytest
+
+from orchestrator.domain.errors import Misconfigured
+from orchestrator.settings import OrchestratorSettings, load
+
+NUMBERS = [
+    name
+    for name, field in OrchestratorSettings.model_fields.items()
+    if {int, float} & {field.annotation, *typing.get_args(field.annotation)}
+]
+
+
+def refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    variable = f"NESTOR_{name.upper()}"
+    monkeypatch.setenv(variable, value)
+    with pytest.raises(Misconfigured, match=variable):
+        load({})
+
+
+@pytest.mark.parametrize("value", ["", "many", "-1", "nan", "inf"])
+@pytest.mark.parametrize("name", NUMBERS)
+def test_a_number_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    refused(monkeypatch, name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("public_url", "nonsense"),
+        ("public_url", "https://api.example.org/"),
+        ("public_url", "ftp://api.example.org"),
+        ("public_url", "https://user:secret@api.example.org"),
+        ("runtime_facing_url", "127.0.0.1:8081"),
+        ("domain", "https://runtimes.example.org"),
+        ("domain", "runtimes.example.org:8080"),
+        ("domain", ".example.org"),
+        ("driver", "podman"),
+        ("when_full", "wait"),
+        ("restart", "always"),
+        ("log_format", "xml"),
+        ("step_seconds", "clone=5"),
+        ("warm_pools", "*3=1"),
+        ("allowed_sizes", "3"),
+        ("allowed_origins", "https://app.example.org/"),
+        ("operator_key", "short"),
+    ],
+)
+def test_a_text_that_is_none_of_its_kind_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    refused(monkeypatch, name, value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("public_url", "http://127.0.0.1:8080"),
+        ("public_url", "https://api.example.org/nestor"),
+        ("public_url", "http://[::1]:8080"),
+        ("domain", "runtimes.localhost"),
+        ("domain", "agents-1.example.org"),
+    ],
+)
+def test_what_can_be_used_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    monkeypatch.setenv(f"NESTOR_{name.upper()}", value)
+    assert getattr(load({}), name) == value
