@@ -3,7 +3,8 @@
 Kept 24 hours for the API key that asked, the user it acted for, method and path. Another payload under the same key is
 422. While the first request still runs a repeat is 409; that of a start or a message joins the first instead. Whoever
 serves the first renews its hold on the key: when its replica dies, a repeat is served after some seconds. Answers can
-hold a new API key, so they are stored sealed. A 5xx or 429 is not stored: the repeat tries again.
+hold a new API key, so they are stored sealed. A 5xx or 429 is not stored: the repeat tries again. One whose waiting was
+over (408) waits again where it joins what goes on.
 """
 
 import hashlib
@@ -43,6 +44,7 @@ _OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what
 _NATURAL = uuid.UUID("6f1d7a52-0f0c-4f0e-9a55-7c1b5d0c2e11")
 _NATURAL_PATHS = re.compile(r"/api/v2/(conversations(/[^/]+/(messages|fork))?|runtimes)")
 _LATER = 429  # nothing was done; the repeat was asked to come again
+_ELAPSED = 408  # it was waited for as long as was asked; the work goes on
 _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-after")
 
 
@@ -99,9 +101,9 @@ class IdempotencyKeys:
         digest = hashlib.sha256(body).hexdigest()
         holder, store = new_uuid(), self._services.store.idempotency
         stored = await store.begin(place, key, digest, holder=holder, ttl_ms=HELD_MS)
-        if stored is not None and not (_has_natural_id(request) and _runs(stored, digest)):
+        if stored is not None and not (_has_natural_id(request) and _goes_on(stored, digest)):
             return await self._replay(request, tenant, place, digest, stored)
-        if stored is not None:  # the first still runs, or died: both mean the same conversation, or message
+        if stored is not None:  # the first still runs, died, or waited in vain: all mean the same one
             return (await self._capture(request, body)).response()
         done = False
         try:
@@ -189,8 +191,8 @@ def _has_natural_id(request: Request) -> bool:
     return request.method == "POST" and _NATURAL_PATHS.fullmatch(request.url.path) is not None
 
 
-def _runs(stored: Replay, digest: str) -> bool:
-    return stored.request_digest == digest and not stored.body
+def _goes_on(stored: Replay, digest: str) -> bool:
+    return stored.request_digest == digest and (not stored.body or stored.status == _ELAPSED)
 
 
 class _Captured:

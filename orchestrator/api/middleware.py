@@ -5,7 +5,10 @@ import uuid
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
+from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from orchestrator.api.problems import problem
 
 MAXIMUM_BODY_BYTES = 2 * 1024 * 1024
 #: whose bodies are passed on as they come, and kept nowhere here
@@ -48,7 +51,9 @@ class BodyLimit:
             return
         length = Headers(scope=scope).get("content-length", "")
         if length.isdigit() and int(length) > self._limit:
-            await _refuse(send, self._limit)
+            refusal = problem(Request(scope), 413, "too_large", f"the body is larger than {self._limit} bytes")
+            refusal.headers["connection"] = "close"
+            await refusal(scope, receive, send)
             return
         seen = 0
 
@@ -61,17 +66,3 @@ class BodyLimit:
             return message
 
         await self._app(scope, counted, send)
-
-
-async def _refuse(send: Send, limit: int) -> None:
-    body = (
-        b'{"type":"urn:nestor:problem:too_large","title":"Request Entity Too Large","status":413,"code":"too_large",'
-        b'"detail":"the body is larger than %d bytes","retryable":false}' % limit
-    )
-    headers = [
-        (b"content-type", b"application/problem+json"),
-        (b"content-length", str(len(body)).encode()),
-        (b"connection", b"close"),
-    ]
-    await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": body})

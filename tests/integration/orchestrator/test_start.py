@@ -165,6 +165,18 @@ async def test_wait_answers_when_it_is_ready_and_408_when_the_time_is_over(nesto
     assert problem["code"] == "wait_elapsed"
 
 
+async def test_a_repeat_of_one_that_waited_in_vain_waits_for_the_same_start(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    released = nestor.engine.hang("start")
+    path, headers = "/api/v2/conversations?wait=ready&timeout=2", {"Idempotency-Key": "k-5"}
+    problem = await nestor.call("POST", path, key, json={}, headers=headers, status=408)
+    await nestor.call("POST", path, key, json={"title": "another"}, headers=headers, status=422)
+    released.set()
+    await nestor.until(key, problem["conversation"], "ready", seconds=60)
+    record = await nestor.call("POST", path, key, json={}, headers=headers, status=200)
+    assert (record["id"], record["operation"]) == (problem["conversation"], problem["operation"])
+
+
 async def test_whoever_waits_is_told_at_once(nestor: Nestor, monkeypatch: pytest.MonkeyPatch) -> None:
     for rest in ("_SHORTEST_REST", "_LONGEST_REST"):
         monkeypatch.setattr(f"orchestrator.api.acceptance.{rest}", 30.0)
