@@ -199,6 +199,34 @@ async def test_starts_in_a_minute_are_limited(nestor: Nestor) -> None:
     assert 1 <= int(response.headers["retry-after"]) <= 60
 
 
+@pytest.mark.parametrize("whose", ["user", "key"])
+async def test_starts_in_a_minute_are_limited_for_each_user_and_key(nestor: Nestor, whose: str) -> None:
+    tenant, key = await tenant_with(nestor, **{f"starts_per_minute_per_{whose}": 1})
+    path, both = f"/api/v2/tenants/{tenant}", ("one", "other")
+    if whose == "user":
+        users = [(await nestor.call("POST", f"{path}/users", json={"name": name}, status=201))["id"] for name in both]
+        callers = [{**nestor.as_(key), "X-Act-As-User": user} for user in users]
+    else:
+        keys = [
+            (await nestor.call("POST", f"{path}/api-keys", json={"name": name}, status=201))["key"] for name in both
+        ]
+        callers = [nestor.as_(own) for own in keys]
+    for caller in callers:
+        assert (await nestor.http.post(CONVERSATIONS, headers=caller, json={})).status_code == 202
+    response = await nestor.http.post(CONVERSATIONS, headers=callers[0], json={})
+    assert (response.status_code, response.json()["rule"]) == (429, f"{whose}.starts")
+    assert 1 <= int(response.headers["retry-after"]) <= 60
+
+
+async def test_starts_in_a_minute_are_limited_on_the_host(data_dir: Path, engine: FakeEngine) -> None:
+    async with nestor_at(data_dir, engine, starts_per_minute=1) as nestor:
+        one, other = await nestor.ready_tenant("one"), await nestor.ready_tenant("other")
+        await ready(nestor, one)
+        response = await refused(nestor, other, status=503)
+        assert (response.json()["code"], response.json()["rule"]) == ("capacity", "host.starts")
+        assert 1 <= int(response.headers["retry-after"]) <= 60
+
+
 async def test_users_and_keys_have_limits_of_their_own(nestor: Nestor) -> None:
     tenant, key = await tenant_with(nestor, max_runtimes_per_user=1)
     users = [
