@@ -26,7 +26,7 @@ from orchestrator.proxy.admission import Refused
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.route import Unavailable
 from orchestrator.proxy.single_origin import Claim
-from orchestrator.services.conversations import Wanted, may_wake
+from orchestrator.services.conversations import Wanted, may_wake, will_wake
 from orchestrator.services.overrides import Overrides
 
 
@@ -53,7 +53,8 @@ class Claims:
             return _waits(claim, f"the {record.kind} is {record.phase}")
         if record.phase is Phase.FAILED and not claim.place.conversation:
             return _waits(claim, "the caller's home failed, and is started again by its next use")
-        if record.phase in (Phase.STOPPING, Phase.STOPPED) and not claim.place.conversation and not may_wake(record):
+        wakes = may_wake(record) or will_wake(record)
+        if record.phase in (Phase.STOPPING, Phase.STOPPED) and not claim.place.conversation and not wakes:
             return Unavailable(f"the caller's home is stopped: POST /api/v2/runtimes/{record.id}/start")
         return RuntimeId(record.runtime.id) if record.runtime is not None else None
 

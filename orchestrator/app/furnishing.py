@@ -35,7 +35,7 @@ from orchestrator.security.outbound import Guard
 from orchestrator.security.outbound_http import Outbound
 from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
-from orchestrator.services.admission import Admission
+from orchestrator.services.admission import WAKE_MS, Admission
 from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
@@ -285,6 +285,8 @@ async def furnish(ground: Ground) -> House:
             await conversations.wake(tenant, id)
         except NotFound:
             await runtimes.wake(tenant, id)
+
+    lifecycle.subscribe(partial(conversations.wake, wait_ms=WAKE_MS))
 
     files = Files(conversations, keys, Streams(), arrivals, activity.touch)
     forking = Forking(conversations, effective, files, keys, clients, Streams())

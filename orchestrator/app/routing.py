@@ -9,7 +9,7 @@ from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.route import Found, LinkRoute, Route, Unavailable
-from orchestrator.services.conversations import may_wake
+from orchestrator.services.conversations import may_wake, will_wake
 from orchestrator.services.keys import KeyRing
 from orchestrator.state.base import Conversations
 
@@ -40,7 +40,7 @@ class Routes:
             return None
         if record.phase is Phase.READY:
             return await self._route(record)
-        if may_wake(record) or record.phase is Phase.RESUMING:
+        if may_wake(record) or will_wake(record) or record.phase is Phase.RESUMING:
             key = record.runtime.session_key_hash or None
             return Unavailable(_not_ready(record), session_key_hash=key, links=_links(record))
         return Unavailable(_not_ready(record)) if record.phase in _COMING else None

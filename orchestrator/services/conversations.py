@@ -54,6 +54,11 @@ def may_wake(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED) and put_to_rest(conversation)
 
 
+def will_wake(conversation: Conversation) -> bool:
+    """Whether using it brings it back as soon as its runtime is gone: policy is about to have put it to rest."""
+    return conversation.phase is Phase.STOPPING and put_to_rest(conversation)
+
+
 def at_rest(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
 
@@ -77,7 +82,7 @@ def _resumed(present: Conversation) -> Conversation | None:
     """A paused one that is to go on."""
     if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
         return replace(present, desired=Desired.RUNNING)
-    if present.desired is not Desired.RUNNING:
+    if present.desired is not Desired.RUNNING or present.phase is Phase.STOPPING:  # the clock stops one that is to run
         raise Conflict(f"the {present.kind} is {present.phase}", hint="wait until it is stopped, then start it")
     return None
 
@@ -505,7 +510,8 @@ class ConversationService:
 
     async def _joins(self, present: Conversation) -> bool:
         """Whether a start of it has nothing to do: it runs, or is on its way."""
-        return await self.is_starting(present) or (not at_rest(present) and present.desired is Desired.RUNNING)
+        runs = not at_rest(present) and present.phase is not Phase.STOPPING
+        return await self.is_starting(present) or (runs and present.desired is Desired.RUNNING)
 
     async def is_starting(self, present: Conversation) -> bool:
         """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""

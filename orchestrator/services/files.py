@@ -25,7 +25,7 @@ from orchestrator.drivers.base import MAKE_SPACE, says_no_space
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.streams import Answer, Streams
 from orchestrator.services.arrivals import Arrivals
-from orchestrator.services.conversations import ConversationService, archived, may_wake
+from orchestrator.services.conversations import ConversationService, archived, may_wake, will_wake
 from orchestrator.services.keys import KeyRing
 
 _POLL_SECONDS = 0.25
@@ -109,7 +109,8 @@ class Files:
     async def _comes(self, conversation: Conversation) -> bool:
         if conversation.desired is not Desired.RUNNING:
             return False
-        return conversation.phase in _AT_HAND or await self._conversations.is_starting(conversation)
+        at_hand = conversation.phase in _AT_HAND or will_wake(conversation)
+        return at_hand or await self._conversations.is_starting(conversation)
 
     async def used(self, conversation: Conversation, pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The same pieces, each of which counts as use of the conversation."""

@@ -1,5 +1,6 @@
 """What is done to a conversation that is due: start it, tend it, pause it, stop it, or delete it, under its lease."""
 
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
 from datetime import datetime
@@ -19,7 +20,8 @@ from orchestrator.domain.conversation import (
     fail,
     put_to_rest,
 )
-from orchestrator.domain.errors import LimitReached, NotFound, TransientError
+from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound, TransientError
+from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.retention import Act, plan
 from orchestrator.services import saga
@@ -58,6 +60,11 @@ EXPIRED = Why(Reason.EXPIRED, "its runtime lived for as long as it may", "start 
 REQUESTED_STOP = Why(Reason.REQUESTED, "stopped by a caller", "start it to go on")
 _STARTS = ("start", "restart")
 _STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
+Wake = Callable[[TenantId, ConversationId], Awaitable[None]]
+
+
+async def _nobody(tenant: TenantId, id: ConversationId) -> None:
+    """Until somebody subscribed."""
 
 
 class Lifecycle:
@@ -89,6 +96,11 @@ class Lifecycle:
         self._tending = tending
         self._events = events
         self._clocks = StartClocks(house.clock, start_timeout)
+        self._wake: Wake = _nobody
+
+    def subscribe(self, wake: Wake) -> None:
+        """Have `wake` called, from now on, for one that policy stopped while a message came: as a use of it would."""
+        self._wake = wake
 
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
         """One act on a conversation that this replica has claimed. One that rests is due again when the clock says."""
@@ -132,6 +144,8 @@ class Lifecycle:
             return await self._suspension.act(lease, conversation)
         if conversation.desired is Desired.PAUSED and conversation.phase is Phase.READY:
             return await self._pause(lease, conversation, PAUSED_BY_CALLER)
+        if conversation.desired is Desired.PAUSED and conversation.phase in _STARTING:
+            return await self._nothing_to_pause(lease, conversation)
         if conversation.desired is Desired.RUNNING and conversation.phase is Phase.READY:
             await self._end_start(lease, conversation)
             return await self._tend(lease, conversation)
@@ -152,7 +166,17 @@ class Lifecycle:
             await self._finish(conversation, OperationState.SUCCEEDED)
         else:
             await self._finish(conversation, OperationState.FAILED, conversation.why)
+        if await self._is_waited_for(conversation):
+            with suppress(LimitReached, CapacityReached, NotFound):  # it is kept; whoever uses it next wakes it
+                await self._wake(lease.tenant, lease.conversation)
+                return None
         return 0 if await self._retiring.act(lease, conversation) else None
+
+    async def _is_waited_for(self, conversation: Conversation) -> bool:
+        """Whether a message came while policy stopped it, when it could not be woken yet."""
+        if conversation.phase is not Phase.STOPPED or not put_to_rest(conversation):
+            return False
+        return bool(await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1))
 
     async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:
         """A round; and a pause, when nobody uses the conversation and its settings say so."""
@@ -195,6 +219,22 @@ class Lifecycle:
             return int(settles * 1000) + 50
         return await self._pause(lease, conversation, PAUSED_FOR_ANOTHER)
 
+    async def _nothing_to_pause(self, lease: Lease, conversation: Conversation) -> int | None:
+        """Its runtime died in the moment in which a caller paused it, and was to start again: it fails instead, as it
+        does when the pause came first."""
+        start = Provisioning(self._house, lease, conversation, generation=lease.fence)
+        if not await self._clear_way(start):
+            return saga.STUCK_RETRY_MS
+        why, failures = conversation.why, start.conversation.failures
+        if failures and failures[-1].restarted:  # that it would be is not true
+            why, failures = failures[-1].why, failures[:-1]
+        ended = replace(start.conversation, failures=failures)
+        await start.store(fail(ended, why, now=self._house.clock.now()))
+        self._house.withdraw(start.conversation)
+        await self._admission.give_back(lease)
+        await self._finish(conversation, OperationState.FAILED, why)
+        return None
+
     async def _pause(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
         """In place; a driver that cannot do that stops the runtime instead."""
         if self._suspension.can_pause:
@@ -221,17 +261,19 @@ class Lifecycle:
         return operation is not None and operation.kind in kinds and operation.state is OperationState.RUNNING
 
     async def _start(self, lease: Lease, conversation: Conversation) -> int | None:
+        """What it ends is the operation of the record that was claimed: a stop or deletion that came meanwhile has one
+        of its own, which ends with what it asked for."""
         if conversation.phase not in _STARTING:
             conversation = replace(conversation, attempt=0)
         start = Provisioning(self._house, lease, conversation, generation=lease.fence)
         if (pause_ms := self._restarts_in_ms(conversation)) > 0:
             return pause_ms
-        if (wait_ms := await self._wait_for_slot(start)) is not None:
+        if (wait_ms := await self._wait_for_slot(start, conversation)) is not None:
             return wait_ms or None
         left = self._clocks.left(conversation)
         if left <= 0:
             await self._back_to_pending(start)
-            return await self._failed(start, await self._overdue(lease), TimeoutError())
+            return await self._failed(start, conversation, await self._overdue(lease), TimeoutError())
         if not await self._clear_way(start):
             return min(saga.STUCK_RETRY_MS, int(left * 1000) + 50)
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
@@ -259,18 +301,18 @@ class Lifecycle:
                     seconds=self._house.step_seconds,
                 )
         except saga.StepFailed as failed:
-            return await self._failed(start, explain(failed.step, failed.cause), failed.cause)
+            return await self._failed(start, conversation, explain(failed.step, failed.cause), failed.cause)
         except TimeoutError as exc:
             if start.conversation.phase is Phase.READY:
                 return 0  # it was in time; only the end of its operation is still to be written
-            return await self._failed(start, explain(progress.current, exc), exc)
+            return await self._failed(start, conversation, explain(progress.current, exc), exc)
         except anyio.get_cancelled_exc_class():
             with anyio.move_on_after(5, shield=True):
                 if start.conversation.phase is not Phase.READY:
                     await self._back_to_pending(start)
             raise
         self._clocks.stop(conversation)
-        await self._finish(start.conversation, OperationState.SUCCEEDED)
+        await self._finish(conversation, OperationState.SUCCEEDED)
         seconds = round(self._house.clock.monotonic() - began, 3)
         metrics.STARTS.labels("ready", "").inc()
         self._count_image(start.conversation, "ready")
@@ -296,7 +338,7 @@ class Lifecycle:
             return 0
         return int((conversation.restart_at - self._house.clock.now()).total_seconds() * 1000)
 
-    async def _wait_for_slot(self, start: Provisioning) -> int | None:
+    async def _wait_for_slot(self, start: Provisioning, asked: Conversation) -> int | None:
         """None when it has its slot; else the time for which it may wait, 0 when that is over and it has failed."""
         try:
             stands = await self._admission.take(start.lease, start.conversation)
@@ -313,7 +355,7 @@ class Lifecycle:
         await self._admission.give_back(start.lease, asked=True)
         await self._back_to_pending(start)
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
-        await self._finish(start.conversation, OperationState.FAILED, why)
+        await self._finish(asked, OperationState.FAILED, why)
         return 0
 
     async def _clear_way(self, start: Provisioning) -> bool:
@@ -331,7 +373,7 @@ class Lifecycle:
             now = self._house.clock.now()
             await start.store(advance(start.conversation, Phase.PENDING, why=start.conversation.why, now=now))
 
-    async def _failed(self, start: Provisioning, why: Why, cause: BaseException) -> int | None:
+    async def _failed(self, start: Provisioning, asked: Conversation, why: Why, cause: BaseException) -> int | None:
         why = await discreet(why, start.conversation, self._house.effective, self._house.keys)
         log.warning(
             "start.failed", conversation=start.conversation.id, step=why.step, reason=why.reason, problem=why.message
@@ -346,7 +388,7 @@ class Lifecycle:
         self._count_image(start.conversation, "failed")
         await start.store(fail(start.conversation, why, now=self._house.clock.now()))
         self._house.withdraw(start.conversation)  # it does not sleep any more, so its port wakes nobody
-        await self._finish(start.conversation, OperationState.FAILED, why)
+        await self._finish(asked, OperationState.FAILED, why)
         if await self._store.saga.attempted(start.lease.tenant, start.lease.conversation):
             return saga.STUCK_RETRY_MS  # something of it may run still, so it keeps its slot
         await self._admission.give_back(start.lease)
@@ -363,7 +405,7 @@ class Lifecycle:
         if not await remove_runtime(start, self._store.saga):
             return saga.STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=why, now=self._house.clock.now()))
-        await self._finish(start.conversation, OperationState.SUCCEEDED)
+        await self._finish(conversation, OperationState.SUCCEEDED)
         await self._admission.give_back(lease)
         return None
 

@@ -191,7 +191,8 @@ class Suspension:
 
     async def _lose(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
         due_in_ms = await self._deaths.give_up(lease, conversation, why)
-        await self._finish(conversation, OperationState.FAILED, why)
+        if conversation.desired in (Desired.RUNNING, Desired.PAUSED):  # a stop or deletion that came since goes on
+            await self._finish(conversation, OperationState.FAILED, why)
         return due_in_ms
 
     async def _handle(self, conversation: Conversation) -> Handle | None:

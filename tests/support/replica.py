@@ -161,6 +161,7 @@ class Replica:
             images=images,
             stages=lambda: stages_of(self.house),
         )
+        self.lifecycle.subscribe(self.service.wake)
 
     @asynccontextmanager
     async def _given(self, fork: Conversation) -> AsyncIterator[AsyncIterator[bytes]]:
