@@ -70,14 +70,18 @@ async def burst(
     return made, refused
 
 
-async def test_the_limit_holds_under_two_hundred_creates_at_once(house: House) -> None:
-    tenant = TenantId(new_uuid())
+@pytest.mark.parametrize("scope", list(Scope))
+async def test_the_limit_holds_under_two_hundred_creates_at_once(house: House, scope: Scope) -> None:
+    tenant, user, key = TenantId(new_uuid()), UserId(new_uuid()), KeyId(new_uuid())
+    wanted, ask = replace(a_conversation(tenant, user), key=key), at_most(5, scope, user=user, key=key)
     made, refused = await burst(
-        house, 200, lambda store, _: store.conversations.create(a_conversation(tenant), ask=at_most(5))
+        house,
+        200,
+        lambda store, _: store.conversations.create(replace(wanted, id=ConversationId(new_uuid())), ask=ask),
     )
     assert (len(made), len(refused)) == (5, 195)
     assert {(exc.details["limit"], exc.details["current"], exc.details["rule"]) for exc in refused} == {
-        (5, 5, "tenant.runtimes")
+        (5, 5, f"{scope}.runtimes")
     }
     stored = await house.store.conversations.list(tenant, user=None, cursor=None, limit=100)
     assert {conversation.id for conversation in stored.items} == set(made)

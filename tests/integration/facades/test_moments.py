@@ -4,7 +4,7 @@ a rest that a message ends, a state server that is away."""
 import os
 import signal
 import tempfile
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,22 @@ async def test_a_first_message_with_an_image_is_one_message_and_the_agent_is_sai
             events = page["events"]
     assert events[0]["extras"]["agent_state"] == "loading"
     assert (events[1]["args"]["content"], events[1]["args"]["image_urls"]) == ("what is it", body["image_urls"])
+
+
+async def test_each_token_of_a_call_is_judged_by_itself_and_one_that_is_refused_stores_none(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def probe(url: str, headers: Mapping[str, str]) -> int:
+        return 401 if "expired" in headers["Authorization"] else 200
+
+    monkeypatch.setattr(nestor.house.services.token_check, "_probe", probe)
+    key = await nestor.ready_tenant()
+    for tokens in ({"github": "expired", "gitlab": "good"}, {"github": "good", "gitlab": "expired"}):
+        body = {"provider_tokens": {name: {"token": token} for name, token in tokens.items()}}
+        told = await nestor.call("POST", "/api/add-git-providers", key, json=body, status=401)
+        (bad,) = [name for name, token in tokens.items() if token == "expired"]
+        assert f"valid {bad} token" in told["error"]
+        assert (await nestor.call("GET", "/api/v2/git-providers", key, status=200))["items"] == []
 
 
 async def test_a_conversation_with_nothing_to_do_waits_for_its_user(nestor: Nestor) -> None:
