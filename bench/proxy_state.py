@@ -2,20 +2,25 @@
 
     python bench/proxy_state.py [--requests 10000] [--withdrawals 5]
 
-Two replicas on one state server, with real runtimes. Commands are counted by the server (INFO commandstats), once while
-10,000 requests go over warm routes and once while nothing goes for as long; the difference is the requests'. Replicas
-look around in bursts, so the fewest commands of several such windows are compared. Then
-conversations are deleted and stopped on one replica while a client asks the other one without a rest: told is the
-longest time from the accepted call to the first refusal. A missed limit makes the exit status 1.
+Two replicas on one state server, with real runtimes. The server tells each command that it runs and whose connection it
+came by (MONITOR, CLIENT LIST): those of proxied requests have connections of their own, so what the replicas do beside
+them is told apart and printed as well. Commands within scripts count. Told is the median of several windows of 10,000
+requests over warm routes. Then conversations are deleted and stopped on one replica while a client asks the other one
+without a rest: told is the longest time from the accepted call to the first refusal. A missed limit makes the exit
+status 1.
 """
 
 import argparse
 import asyncio
+import re
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
@@ -25,38 +30,78 @@ from redis import Redis
 from redis.exceptions import RedisError
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
+from servers import free_port
 from support.processes import OrchestratorProcess, wait_for
 
 from orchestrator.state.embedded import find_server
+from orchestrator.state.redis_store import TRAFFIC
 
 COMMANDS, REFUSED_SECONDS = 10, 1.0
-CONNECTIONS = 16
+CONNECTIONS, WINDOWS = 16, 5
+_RUN = re.compile(rb'[0-9.]+ \[\d+ (\S+)\] "([^"]*)"')
 Origin = tuple[OrchestratorProcess, str, str]  #: a replica, a runtime, its session key
 
 
 @contextmanager
-def state_server(folder: Path) -> Iterator[str]:
-    command = [str(find_server()), "--port", "0", "--unixsocket", str(folder / "s.sock"), "--dir", str(folder)]
+def state_server(folder: Path) -> Iterator[int]:
+    """On a port, since over a socket file the server tells no client from another."""
+    port = free_port()
+    command = [str(find_server()), "--port", str(port), "--bind", "127.0.0.1", "--dir", str(folder)]
     process = subprocess.Popen([*command, "--appendonly", "yes", "--logfile", str(folder / "redis.log")])
 
     def answers() -> bool:
         try:
-            with Redis.from_url(f"unix://{folder}/s.sock") as client:
+            with Redis(port=port) as client:
                 return bool(client.ping())
         except RedisError:
             return False
 
     try:
         wait_for(answers, 30)
-        yield f"unix://{folder}/s.sock"
+        yield port
     finally:
         process.terminate()
         process.wait()
 
 
-def commands(client: "Redis[bytes]") -> int:
-    stats = client.info("commandstats")
-    return sum(one["calls"] for name, one in stats.items() if name not in ("cmdstat_info", "cmdstat_ping"))
+class Monitor:
+    """What the server runs, by the name of the connection that it came by. Commands of a script are its caller's."""
+
+    def __init__(self, port: int) -> None:
+        self._port = port
+        self._lines: list[bytes] = []
+        self._socket = socket.create_connection(("127.0.0.1", port))
+        self._socket.sendall(b"MONITOR\r\n")
+        threading.Thread(target=self._read, daemon=True).start()
+
+    def _read(self) -> None:
+        with self._socket.makefile("rb") as stream:
+            self._lines.extend(stream)
+
+    def begin(self) -> None:
+        self._lines.clear()
+
+    def told(self) -> dict[str, Counter[str]]:
+        """Connection name -> how often it ran which command since `begin`."""
+        with Redis(port=self._port, client_name="bench", decode_responses=True) as client:
+            names = {one["addr"]: one["name"] for one in client.client_list()}
+            client.echo("the end")
+            wait_for(lambda: any(b"the end" in line for line in list(self._lines)), 30)
+        found: dict[str, Counter[str]] = {}
+        name = ""
+        for line in list(self._lines):
+            ran = _RUN.search(line)
+            if ran is None:
+                continue
+            address, command = ran[1].decode(), ran[2].decode().upper()
+            if address != "lua":
+                name = names.get(address, "")
+            found.setdefault(name, Counter())[f"{'  ' if address == 'lua' else ''}{command}"] += 1
+        found.pop("bench", None)
+        return found
+
+    def close(self) -> None:
+        self._socket.close()
 
 
 async def ask(origin: Origin, count: int) -> None:
@@ -83,20 +128,19 @@ def made(replica: OrchestratorProcess, key: str) -> tuple[str, Origin]:
     return record["id"], (replica, record["runtime"]["id"], record["runtime"]["session_key"])
 
 
-def counted(client: "Redis[bytes]", origin: Origin, requests: int) -> tuple[float, float, float]:
-    """Commands with and without the requests, and the seconds that these took: the fewest of the windows."""
-    busy, idle, lasted = [], [], []
-    for _ in range(6):
+def counted(monitor: Monitor, origin: Origin, requests: int) -> tuple[list[Counter[str]], list[int], float]:
+    """Of each window: the commands of the proxy's connections, how many came by all others, and the median time."""
+    traffic, others, lasted = [], [], []
+    for _ in range(WINDOWS):
         asyncio.run(ask(origin, CONNECTIONS))
-        before, began = commands(client), time.monotonic()
+        monitor.begin()
+        began = time.monotonic()
         asyncio.run(ask(origin, requests))
         lasted.append(time.monotonic() - began)
-        busy.append(commands(client) - before)
-        time.sleep(2)  # the last activity is written
-        before = commands(client)
-        time.sleep(lasted[-1])
-        idle.append(commands(client) - before)
-    return min(busy), min(idle), statistics.median(lasted)
+        told = monitor.told()
+        traffic.append(told.pop(TRAFFIC, Counter()))
+        others.append(sum(map(Counter.total, told.values())))
+    return traffic, others, statistics.median(lasted)
 
 
 def refused_after(first: OrchestratorProcess, second: OrchestratorProcess, key: str, verb: str) -> float:
@@ -123,7 +167,8 @@ def main() -> int:
     arguments = parser.parse_args()
     with ExitStack() as stack:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="nst-")))
-        url = stack.enter_context(state_server(folder))
+        port = stack.enter_context(state_server(folder))
+        url = f"redis://127.0.0.1:{port}/0"
         replicas = []
         for number in range(2):
             last = {"NESTOR_EPHEMERAL": "1" if number == 0 else "0"}  # to end removes what a failure left
@@ -135,13 +180,16 @@ def main() -> int:
         first, second = replicas
         key = first.tenant("bench", "http://127.0.0.1:9")
         kept, origin = made(first, key)
-        with Redis.from_url(url) as client:
-            busy, idle, seconds = counted(client, origin, arguments.requests)
-        good = busy - idle <= COMMANDS
-        told = (
-            f"{busy:.0f} commands with {arguments.requests} requests in {seconds:.1f} s, {idle:.0f} in as long without"
-        )
-        print(f"{told}: {busy - idle:.0f} (<= {COMMANDS}){'' if good else ' MISSED'}")
+        monitor = Monitor(port)
+        stack.callback(monitor.close)
+        traffic, others, seconds = counted(monitor, origin, arguments.requests)
+        totals = [one.total() for one in traffic]
+        cost = statistics.median(totals)
+        good = cost <= COMMANDS
+        print(f"{arguments.requests} requests over warm routes in {seconds:.1f} s (median of {WINDOWS})")
+        print(f"commands of the proxy: {cost:.0f} (<= {COMMANDS}; {totals}){'' if good else ' MISSED'}")
+        print(f"  of the last window: {dict(traffic[-1])}")
+        print(f"commands of the replicas' own rounds meanwhile: {statistics.median(others):.0f} ({others})")
         for verb in ("delete", "stop"):
             times = [refused_after(first, second, key, verb) for _ in range(arguments.withdrawals)]
             holds = max(times) <= REFUSED_SECONDS

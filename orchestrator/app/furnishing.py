@@ -168,13 +168,13 @@ async def furnish(ground: Ground) -> House:
         store.events, ground.archive, Bounds(settings.events_held, settings.events_held_kilobytes * 1024)
     )
     events = EventLog(store.events, archiving, clients, keys, clock)
-    routes = Routes(store.conversations, keys)
+    routes = Routes(store.traffic, keys)
     ports, cache = PublicPorts(), RouteCache(routes.load)
     shares = Shares(None if ground.state_server is not None else store.presence, new_uuid())
     reconciler = Reconciler(installation, driver, store.conversations, store.spares, ports.expose, shares)
     health.also(lambda: reconciler.problem)
     health.also(lambda: ports.problem)
-    activity = Activity(store.conversations)
+    activity = Activity(store.traffic, written=cache.confirm)
     runtime_url = runtime_url_of(settings, ground.public_url)
 
     pool = None

@@ -16,6 +16,7 @@ from orchestrator.state.base import Conversations
 #: The runtime exists, or will: the client may come again. In all other phases there is nothing to come back to.
 _COMING = frozenset({Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING, Phase.RESUMING, Phase.PAUSING, Phase.PAUSED})
 _POLL_SECONDS = 0.05
+_PLACES = 10_000  #: as many as the cache of routes has
 _OF_REFUSALS = ("rule", "limit", "current")
 
 
@@ -24,17 +25,18 @@ WaitsFor = Callable[[Conversation], Awaitable[Standing | None]]  #: how one stan
 
 
 class Routes:
-    """Loads routes; caching is the proxy's business."""
+    """Loads routes; caching is the proxy's business. Remembered is only whose a runtime is, which never changes: so a
+    route that is read again costs one read."""
 
     def __init__(self, conversations: Conversations, keys: KeyRing) -> None:
         self._conversations = conversations
         self._keys = keys
+        self._places: dict[RuntimeId, tuple[TenantId, ConversationId]] = {}
 
     async def load(self, runtime: RuntimeId) -> Found:
         """The route of a ready runtime, `Unavailable` on its way there, None when it is unknown or over."""
-        place = await self._conversations.route(runtime)
-        record = await self._conversations.get(*place) if place is not None else None
-        if record is None or record.runtime is None or record.runtime.id != runtime:
+        record = await self._record(runtime)
+        if record is None or record.runtime is None:
             return None
         if record.desired is Desired.DELETED:
             return None
@@ -44,6 +46,23 @@ class Routes:
             key = record.runtime.session_key_hash or None
             return Unavailable(_not_ready(record), session_key_hash=key, links=_links(record))
         return Unavailable(_not_ready(record)) if record.phase in _COMING else None
+
+    async def _record(self, runtime: RuntimeId) -> Conversation | None:
+        """The record that names this runtime, None if none does."""
+        place = self._places.pop(runtime, None)
+        record = await self._at(place, runtime)
+        if record is None:
+            place = await self._conversations.route(runtime)
+            record = await self._at(place, runtime)
+        if place is not None and record is not None:
+            self._places[runtime] = place
+            if len(self._places) > _PLACES:
+                del self._places[next(iter(self._places))]
+        return record
+
+    async def _at(self, place: tuple[TenantId, ConversationId] | None, runtime: RuntimeId) -> Conversation | None:
+        record = await self._conversations.get(*place) if place is not None else None
+        return record if record is not None and record.runtime is not None and record.runtime.id == runtime else None
 
     async def wake(self, runtime: RuntimeId, rouse: Rouse, waits_for: WaitsFor, *, seconds: float) -> Found:
         """Rouse a conversation that policy put to rest, and wait for so long until its runtime is there, or will not
@@ -103,6 +122,7 @@ class Routes:
             session_key_hash=runtime.session_key_hash,
             inner_key=inner_key,
             links=_links(record),
+            version=record.version,
         )
 
 

@@ -95,6 +95,14 @@ class RouteCache:
         if self._changed and self._checking is None:
             self._checking = asyncio.get_running_loop().create_task(self._check_changed())
 
+    def confirm(self, conversation: ConversationId, version: int) -> None:
+        """The record of `conversation` has this version now: a route that was read from it is as good as read again. A
+        conversation in use is looked at anyway when its use is written, so its route costs no read of its own."""
+        runtime = self._routed.get(conversation)
+        entry = self._entries.get(runtime) if runtime is not None else None
+        if entry is not None and isinstance(entry.found, Route) and 0 < version == entry.found.version:
+            entry.until = self._clock() + self._ttl
+
     def invalidate(self, runtime: RuntimeId) -> None:
         """Forget what is known of `runtime`; a load under way counts for nothing. Subscribers are told."""
         self._drop(runtime)

@@ -35,6 +35,7 @@ class Route:
     claim: str = ""  #: by which it was opened so (`single_origin.Claim`)
     links: tuple[LinkRoute, ...] = ()
     link: str | None = None  #: the digest of the link by which an exchange or a socket came, None for a key
+    version: int = field(default=0, compare=False)  #: of the record that it was read from
 
     @cached_property
     def place(self) -> tuple[RuntimeId, int, str, int]:

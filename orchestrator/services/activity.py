@@ -16,14 +16,27 @@ from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 Used = tuple[TenantId, ConversationId]
+Written = Callable[[ConversationId, int], None]
+
+
+def _nobody(_conversation: ConversationId, _version: int) -> None:
+    """Nobody is told."""
 
 
 class Activity:
-    """Of one replica. `in_use` answers what has a request or a socket open now."""
+    """Of one replica. `in_use` answers what has a request or a socket open now. `written` is told which version the
+    record of a conversation has whose use was written."""
 
-    def __init__(self, conversations: Conversations, *, period: float = 5.0) -> None:
+    def __init__(
+        self,
+        conversations: Conversations,
+        *,
+        period: float = 4.5,
+        written: Written = lambda conversation, version: None,
+    ) -> None:
         self._conversations = conversations
         self._period = period
+        self._written = written
         self._seen: set[Used] = set()
         self._in_use: Callable[[], Iterable[Used]] = tuple
 
@@ -54,5 +67,6 @@ class Activity:
         """Write what was seen. Raises `StoreUnavailable`; what was not written then is written with the next batch."""
         self._seen.update(self._in_use())
         for used in list(self._seen):
-            await self._conversations.touch(*used)
+            version = await self._conversations.touch(*used)
+            self._written(used[1], version)
             self._seen.discard(used)

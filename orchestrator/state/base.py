@@ -264,9 +264,9 @@ class Conversations(Protocol):
         """Milliseconds until something is due (0: now), None when nothing is. May be early."""
         ...
 
-    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
-        """Note that it is in use now (store clock). Not a change of the record: version and due time stay. One that is
-        gone is fine."""
+    async def touch(self, tenant: TenantId, id: ConversationId) -> int:
+        """Note that it is in use now (store clock). Not a change of the record: version and due time stay. Answers the
+        record's version, 0 for one that is gone."""
         ...
 
     async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:

@@ -191,9 +191,9 @@ class RedisConversations(RedisLeases):
         t = TenantKeys(tenant)
         await due.waking(self._funnel, tenant, run("conversation_poke", (t.conversation(id), t.due), id))
 
-    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
+    async def touch(self, tenant: TenantId, id: ConversationId) -> int:
         t = TenantKeys(tenant)
-        await self._funnel.one(run("conversation_touch", (t.conversation(id), t.slots), id))
+        return int(await self._funnel.one(run("conversation_touch", (t.conversation(id), t.slots), id)))
 
     async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
         unused = await self._funnel.one(run("conversation_unused", (TenantKeys(tenant).conversation(id),)))

@@ -108,9 +108,12 @@ _EPOCH = command("GET", names.EPOCH)
 class Funnel:
     """Calls to one server. Safe to share between tasks; a cancelled call gives its connection up."""
 
-    def __init__(self, url: str, *, timeout: float, connections: int, durable_within: float) -> None:
+    def __init__(
+        self, url: str, *, timeout: float, connections: int, durable_within: float, name: str | None = None
+    ) -> None:
         """`url` is redis://, rediss:// or unix://; `timeout` in seconds for each batch, `durable_within` on top of it
-        where a write has to be on disk. Connects at the first call. Raises `Misconfigured` for another kind of URL."""
+        where a write has to be on disk; `name` is what the server calls its connections (`CLIENT LIST`). Connects at
+        the first call. Raises `Misconfigured` for another kind of URL."""
         try:
             pool = BlockingConnectionPool.from_url(
                 url,
@@ -123,6 +126,7 @@ class Funnel:
                 protocol=2,
                 decode_responses=True,
                 encoding_errors=_DAMAGE_SHOWN,
+                client_name=name,
                 redis_connect_func=self._connected,
             )
         except ValueError as exc:
@@ -150,6 +154,11 @@ class Funnel:
     async def one(self, call: Call, *, durable: bool = False) -> Any:
         """The reply to one call."""
         return (await self.batch(call, durable=durable))[0]
+
+    @property
+    def silent(self) -> bool:
+        """Whether the last call ran into its deadline and none was answered since."""
+        return self._silent
 
     async def probe(self) -> None:
         """Ask a server that was silent for an answer, for as long as any call waits; all others go on by it."""

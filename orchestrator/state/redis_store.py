@@ -26,9 +26,14 @@ from orchestrator.state.slots import RedisSlots
 from orchestrator.state.spares import RedisSpares
 from orchestrator.state.tenants import RedisTenants
 
+#: As the state server lists the connections (`CLIENT LIST`) that proxied requests cost it something on.
+TRAFFIC = "nestor-traffic"
+_TRAFFIC_CONNECTIONS = 8
+
 
 class RedisStore:
-    """All parts over one `Funnel`. Call `check` before anything that has to be durable."""
+    """All parts over one `Funnel`, and `traffic` over one of its own: routes and use of proxied requests, which do not
+    wait behind all the work that is done for conversations. Call `check` before anything that has to be durable."""
 
     def __init__(self, url: str, *, timeout: float = 5.0, connections: int = 64, durable_within: float = 3.0) -> None:
         """`url`: redis://, rediss:// or unix://. `timeout` in seconds for each call, `durable_within` for the disk on
@@ -36,6 +41,10 @@ class RedisStore:
         self._url = url
         self._limits = (timeout, durable_within)
         self._funnel = Funnel(url, timeout=timeout, connections=connections, durable_within=durable_within)
+        self._traffic = Funnel(
+            url, timeout=timeout, connections=_TRAFFIC_CONNECTIONS, durable_within=durable_within, name=TRAFFIC
+        )
+        self.traffic = RedisConversations(self._traffic)  #: the same conversations
         #: What moves the journal to its archive; None while no archive was given.
         self.journal: Shipper | None = None
         self.tenants = RedisTenants(self._funnel)
@@ -90,7 +99,8 @@ class RedisStore:
     def guard(self, epoch: str, server: str, on_loss: Callable[[], None]) -> None:
         """From now on nothing is answered from a server that does not hold this epoch, or is another run than this one;
         `on_loss` is called instead. `server` is empty where it does not say which it is: then only the epoch counts."""
-        self._funnel.epoch, self._funnel.server, self._funnel.on_loss = epoch, server or None, on_loss
+        for funnel in (self._funnel, self._traffic):
+            funnel.epoch, funnel.server, funnel.on_loss = epoch, server or None, on_loss
 
     async def clock(self) -> float:
         """The server's time, in seconds since the epoch."""
@@ -116,6 +126,8 @@ class RedisStore:
     async def probe(self) -> None:
         """As `ping`, for somebody who is in no hurry."""
         await self._funnel.probe()
+        if self._traffic.silent:
+            await self._traffic.probe()
 
     async def ping(self) -> None:
         await self._funnel.one(command("PING"))
@@ -127,6 +139,7 @@ class RedisStore:
         return await self._once(keys.MASTER_CHECK, value, noted="master_check")
 
     async def close(self) -> None:
+        await self._traffic.close()
         await self._funnel.close()
 
     async def _once(self, key: str, value: str, *, noted: str | None = None) -> str:

@@ -183,12 +183,14 @@ class MemoryConversations:
         if place is not None:
             place.poke(self._shelf.now_ms())
 
-    async def touch(self, tenant: TenantId, id: ConversationId) -> None:
+    async def touch(self, tenant: TenantId, id: ConversationId) -> int:
         place = self._shelf.places.get((tenant, id))
-        if place is not None:
-            place.used_ms = self._shelf.now_ms()
-            if place.slot.used_ms is not None:
-                place.slot.used_ms = place.used_ms
+        if place is None:
+            return 0
+        place.used_ms = self._shelf.now_ms()
+        if place.slot.used_ms is not None:
+            place.slot.used_ms = place.used_ms
+        return place.conversation.version
 
     async def unused_ms(self, tenant: TenantId, id: ConversationId) -> int | None:
         place = self._shelf.places.get((tenant, id))

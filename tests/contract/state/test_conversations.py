@@ -217,7 +217,7 @@ async def test_operations_outlive_the_conversation_but_not_for_ever(house: House
 async def test_a_use_is_noted_without_changing_the_record(house: House) -> None:
     stored = await house.store.conversations.create(a_conversation())
     assert await house.other.conversations.unused_ms(stored.tenant, stored.id) is None
-    await house.store.conversations.touch(stored.tenant, stored.id)
+    assert await house.store.conversations.touch(stored.tenant, stored.id) == stored.version
     first = await house.other.conversations.unused_ms(stored.tenant, stored.id)
     assert first is not None
     await anyio.sleep(0.02)
@@ -229,5 +229,5 @@ async def test_a_use_is_noted_without_changing_the_record(house: House) -> None:
 
 async def test_a_use_of_what_is_gone_leaves_nothing(house: House) -> None:
     before = await house.size()
-    await house.store.conversations.touch(TenantId(new_uuid()), ConversationId(new_uuid()))
+    assert await house.store.conversations.touch(TenantId(new_uuid()), ConversationId(new_uuid())) == 0
     assert await house.size() == before

@@ -175,3 +175,35 @@ async def test_changes_that_are_none_of_the_route_cost_one_read_and_leave_it() -
     await asyncio.sleep(0.1)
     assert cache.known(ID) is ROUTE
     await cache.close()
+
+
+async def test_a_route_whose_record_did_not_change_is_as_good_as_read_again() -> None:
+    store = Store(replace(ROUTE, version=7))
+    cache = store.cache(ttl=5.0)
+    await cache.resolve(ID)
+    for _ in range(3):
+        store.now += 4.5
+        cache.confirm(ROUTE.conversation, 7)
+    assert cache.known(ID) == ROUTE
+    assert store.loads == 1
+    store.now += 4.5
+    for version in (8, 0):
+        cache.confirm(ROUTE.conversation, version)
+    cache.confirm(ConversationId("another"), 7)
+    store.now += 1
+    assert cache.known(ID) is None
+    await cache.resolve(ID)
+    assert store.loads == 2
+    cache.invalidate(ID)
+    cache.confirm(ROUTE.conversation, 7)
+    assert cache.known(ID) is None
+
+
+async def test_bad_news_are_not_confirmed() -> None:
+    store = Store(Unavailable("asleep"))
+    cache = store.cache()
+    await cache.resolve(ID)
+    cache.confirm(ROUTE.conversation, 0)
+    store.now += 2
+    await cache.resolve(ID)
+    assert store.loads == 2
