@@ -3,7 +3,8 @@
 A client that keeps its connection repeats its header lines to the byte, and only the request line changes; a runtime
 answers in few ways. Both are recognised by their raw bytes. What was accepted once by the strict reading (the parser,
 `read_head`, `read_answer`) means the same the next time, whatever request line stands before it; anything else, be it
-one byte that differs, is read in full. Blocks of a client are kept with its connection and go with it: its key is in
+one byte that differs, is read in full, unless nothing differs but values that clients change with each request
+(`stencil.py`). Blocks of a client are kept with its connection and go with it: its key is in
 them, and nobody else's request is ever compared with them.
 """
 
@@ -11,10 +12,12 @@ import re
 
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, confine
+from orchestrator.proxy.stencil import Stencil
 
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1")
 _BLOCK_BYTES = 4096
 _BLOCKS = 4  #: of one connection: a client has few kinds of requests
+_STENCILS = 2
 _PATIENCE = 16
 _ANSWERS = 512
 _READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of their own for an exchange
@@ -23,10 +26,11 @@ _READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of the
 class FamiliarHeads:
     """The header blocks of one connection."""
 
-    __slots__ = ("_blocks", "_strangers")
+    __slots__ = ("_blocks", "_stencils", "_strangers")
 
     def __init__(self) -> None:
         self._blocks: dict[bytes, tuple[Head, int]] = {}
+        self._stencils: list[Stencil] = []
         self._strangers = 0  # heads that were read in full since one was recognised
 
     def __bool__(self) -> bool:
@@ -42,9 +46,13 @@ class FamiliarHeads:
         plain = not (head.chunked or head.expects or head.upgrade) and head.version == "1.1" and head.keep_alive
         if not plain or not raw.startswith(line + b"\r\n") or end - len(line) > _BLOCK_BYTES:
             return
+        block = raw[len(line) : end]
+        stencil = next((made for known in self._blocks if (made := Stencil.of(known, block, head)) is not None), None)
+        if stencil is not None:
+            self._stencils = [stencil, *self._stencils[: _STENCILS - 1]]
         if len(self._blocks) >= _BLOCKS:
             del self._blocks[next(iter(self._blocks))]
-        self._blocks[raw[len(line) : end]] = head, int(head.length or 0)
+        self._blocks[block] = head, int(head.length or 0)
 
     def recognise(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and the body if `data` is exactly one whole request whose header block is known.
@@ -54,7 +62,7 @@ class FamiliarHeads:
         """
         line_end = data.find(b"\r\n")
         end = data.find(b"\r\n\r\n", line_end) + 4
-        known = self._blocks.get(data[line_end:end])
+        known = self._blocks.get(data[line_end:end]) or self._read_by_stencil(data[line_end:end])
         if known is None or len(data) - end != known[1]:
             return None
         line = _REQUEST_LINE.fullmatch(data, 0, line_end)
@@ -64,6 +72,12 @@ class FamiliarHeads:
         head = known[0]
         head.method, head.target = line.groups()
         return head, data[end:]
+
+    def _read_by_stencil(self, block: bytes) -> tuple[Head, int] | None:
+        for stencil in self._stencils:
+            if len(block) <= _BLOCK_BYTES and (head := stencil.read(block)) is not None:
+                return head, stencil.length
+        return None
 
 
 class FamiliarAnswer:

@@ -16,7 +16,7 @@ _ONCE = {b"host", b"content-length", b"transfer-encoding", b"origin", b"expect",
 #: The same kind of credential twice has two readings, and two servers choose differently.
 CREDENTIALS = frozenset({b"authorization", b"x-session-api-key", b"x-api-key", b"x-access-token", b"x-init-api-key"})
 _SINGLE = frozenset(_ONCE | CREDENTIALS)
-_READ = _SINGLE | {b"connection", b"upgrade", b"expect"}
+READ = _SINGLE | {b"connection", b"upgrade", b"expect"}  #: what `read_head` looks at
 
 
 class BadHead(Exception):
@@ -78,7 +78,7 @@ def read_head(method: bytes, target: bytes, version: str, headers: Headers) -> H
     head = Head(method, target, version, headers)
     seen: set[bytes] = set()
     for name, value in headers:
-        if name in _READ:
+        if name in READ:
             if name in _SINGLE:
                 if name in seen:
                     raise BadHead(f"the header {name.decode()} is there twice")

@@ -93,12 +93,13 @@ def request_head(head: Head, target: bytes, route: Route, *, with_key: bool) -> 
     in chunks of ours."""
     passed = head.passed
     if passed is None:
-        passed = head.passed = _passed(head)
+        passed = head.passed = passed_lines(head)
     said = route.said_block if with_key else route.said_block_without_key
     return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, passed, said)
 
 
-def _passed(head: Head) -> bytes:
+def passed_lines(head: Head) -> bytes:
+    """What a runtime gets to see of the client's own lines, each with its end."""
     lines = _lines(head)
     if head.chunked:
         lines.append(b"transfer-encoding: chunked")

@@ -87,6 +87,14 @@ PLAIN = (
     b"X-Colons: a:b:c", b"Cookie: a=b", b"Authorization: Bearer token", b"X-Forwarded-For: 10.0.0.1",
     b"Connection: keep-alive", b"DNT: 1",
 )  # fmt: skip
+CHANGING = (b"X-Request-Id", b"traceparent")
+#: In the place of a value that a client changes with each request.
+VALUES = (
+    b"", b" ", b"a b", b"a ", b" a", b"\ta", b"a\tb", b"\x80", b"a\xff", b"\0", b"a\0b", b"a\r", b"a\n", b"a\rb: c",
+    b"\x7f", b"a\nContent-Length: 3", b"a\r\nContent-Length: 3", b"a\r\n b", b"a\r\nHost: g",
+    b"a\r\n\r\nGET / HTTP/1.1", b"x" * 513, b"x" * 5000, b"a:b", b"a\r\nX-Session-API-Key: wrong",
+    b"a\r\nConnection: close", b"a\x0b",
+)  # fmt: skip
 
 
 @dataclass
@@ -121,13 +129,20 @@ def make_case(random: Random, prefixes: tuple[bytes, ...], key: bytes) -> Case:
     count = random.choice((1, 1, 2, 3, 3))
     victim = random.randrange(count) if case.tampered else -1
     repeats = random.random() < 0.4  # clients repeat their lines, which a reader may recognise
+    changing = random.randrange(1, 3) if repeats and random.random() < 0.5 else 0  # but for some values
+    if changing:
+        count += 2
+        victim = random.randrange(count) if case.tampered else -1
     first: Draft | None = None
     for number in range(count):
         draft = _draft(random, random.choice(prefixes), key)
         if first is not None and repeats:
             draft = replace(draft, lines=[*first.lines], body=first.body)
         elif first is None:
+            for name in CHANGING[:changing]:
+                draft.lines.insert(random.randrange(len(draft.lines) + 1), name + b": first")
             first = replace(draft, lines=[*draft.lines])
+        _change_values(random, draft, odd=number == victim)
         if number == victim:
             for _ in range(random.choice((1, 1, 1, 2, 3))):
                 random.choices(TAMPERING, WEIGHTS)[0](random, draft)
@@ -139,6 +154,14 @@ def make_case(random: Random, prefixes: tuple[bytes, ...], key: bytes) -> Case:
     if random.random() < 0.4:
         case.cuts = sorted(random.randrange(size + 1) for _ in range(random.randrange(1, 5)))
     return case
+
+
+def _change_values(random: Random, draft: Draft, *, odd: bool) -> None:
+    for number, line in enumerate(draft.lines):
+        name, _, _ = line.partition(b": ")
+        if name in CHANGING:
+            value = random.choice(VALUES) if odd and random.random() < 0.5 else b"%032x" % random.getrandbits(128)
+            draft.lines[number] = name + b": " + value
 
 
 def _draft(random: Random, prefix: bytes, key: bytes) -> Draft:

@@ -2,9 +2,12 @@
 
 import pytest
 
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.domain.secrets import SecretText
 from orchestrator.proxy.familiar import FamiliarAnswers, FamiliarHeads
 from orchestrator.proxy.head import Head, read_head
-from orchestrator.proxy.headers import read_answer
+from orchestrator.proxy.headers import read_answer, request_head
+from orchestrator.proxy.route import Route
 
 LINES = b"\r\nHost: h\r\nX-Session-API-Key: k\r\n"
 GET = b"GET /a HTTP/1.1" + LINES + b"\r\n"
@@ -81,10 +84,10 @@ def test_a_head_that_does_not_begin_what_came_is_not_kept() -> None:
 def test_few_are_kept() -> None:
     heads = FamiliarHeads()
     for number in range(16):
-        lines = [*HEADERS, (b"x", b"%d" % number)]
-        raw = b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % number
+        lines = [*HEADERS, (b"x", b"a %d" % number)]
+        raw = b"GET /a HTTP/1.1" + LINES + b"x: a %d\r\n\r\n" % number
         heads.learn(raw, read_head(b"GET", b"/a", "1.1", lines))
-    kept = [n for n in range(16) if heads.recognise(b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % n)]
+    kept = [n for n in range(16) if heads.recognise(b"GET /a HTTP/1.1" + LINES + b"x: a %d\r\n\r\n" % n)]
     assert kept == [12, 13, 14, 15]
 
 
@@ -92,15 +95,86 @@ def test_who_never_says_the_same_twice_is_learned_from_now_and_then() -> None:
     heads, tried = FamiliarHeads(), 200
     for number in range(tried):
         heads.learn(
-            b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % number,
-            read_head(b"GET", b"/a", "1.1", [*HEADERS, (b"x", b"%d" % number)]),
+            b"GET /a HTTP/1.1" + LINES + b"x: a %d\r\n\r\n" % number,
+            read_head(b"GET", b"/a", "1.1", [*HEADERS, (b"x", b"a %d" % number)]),
         )
-    kept = [n for n in range(tried) if heads.recognise(b"GET /a HTTP/1.1" + LINES + b"x: %d\r\n\r\n" % n)]
+    kept = [n for n in range(tried) if heads.recognise(b"GET /a HTTP/1.1" + LINES + b"x: a %d\r\n\r\n" % n)]
     assert len(kept) == 4
     assert kept[0] < tried - 32
     again = read_head(b"GET", b"/a", "1.1", [*HEADERS])
     heads.learn(GET, again)  # one was recognised meanwhile
     assert heads.recognise(GET) is not None
+
+
+CHANGING = b"POST /a HTTP/1.1" + LINES + b"X-Request-Id: %b\r\nAccept: */*\r\nCookie: %b\r\nContent-Length: 3\r\n\r\n"
+
+
+def strictly(raw: bytes) -> Head:
+    """As the front reads it in full."""
+    line, *lines = raw.partition(b"\r\n\r\n")[0].split(b"\r\n")
+    method, target, _ = line.split(b" ")
+    headers = [(name.lower(), value) for name, _, value in (one.partition(b": ") for one in lines)]
+    return read_head(method, target, "1.1", headers)
+
+
+def changing() -> FamiliarHeads:
+    raws = [CHANGING % (b"first", b"a"), CHANGING % (b"second", b"b")]
+    return learned(*((raw + b"abc", strictly(raw)) for raw in raws))
+
+
+def test_values_that_change_with_each_request_are_the_requests_own() -> None:
+    runtime, tenant, conversation = RuntimeId("r"), TenantId("t"), ConversationId("c")
+    route = Route(runtime, tenant, conversation, 1, "127.0.0.1", 1, "", SecretText("inner"))
+    heads = changing()
+    for number in range(40):
+        raw = (CHANGING % (b"id-%d:;=" % number, b"c%d" % number)).replace(b"/a", b"/b?%d" % number)
+        found = heads.recognise(raw + b"xyz")
+        assert found is not None
+        head, body = found
+        again = strictly(raw)
+        assert (head.method, head.target, head.headers, body) == (b"POST", b"/b?%d" % number, again.headers, b"xyz")
+        sent = request_head(head, head.target, route, with_key=True)
+        assert sent == request_head(again, again.target, route, with_key=True)
+        assert b"x-request-id: id-%d:;=\r\n" % number in sent
+        assert b"cookie" not in sent
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"", b" ", b"a ", b" a", b"a b", b"a\tb", b"\x80", b"a\0", b"\0000", b"a\r", b"a\n", b"a\rb: c", b"a\nb: c",
+        b"a\r\nb: c", b"a\r\n b", b"a\r\n\r\n", b"a\r\nContent-Length: 3", b"\x7f", b"x" * 513,
+    ],
+)  # fmt: skip
+def test_values_that_are_not_plain_are_read_in_full(value: bytes) -> None:
+    heads = changing()
+    assert heads.recognise(CHANGING % (value, b"c") + b"abc") is None
+    assert heads.recognise(CHANGING % (b"c", value) + b"abc") is None
+    assert heads.recognise(CHANGING % (b"c", b"d") + b"ab") is None
+    assert heads.recognise(CHANGING % (b"c", b"d") + b"abc") is not None
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        b"Host", b"Origin", b"X-Session-API-Key", b"Authorization", b"X-API-Key", b"X-Access-Token", b"Content-Length",
+        b"Access-Control-Request-Method", b"X-Act-As-User", b"X_Act_As_User", b"Sec-WebSocket-Key",
+    ],
+)  # fmt: skip
+def test_what_the_front_reads_may_not_change(name: bytes) -> None:
+    lines = b"\r\nHost: h\r\n%b: %b\r\n\r\n" if name != b"Host" else b"\r\n%b: %b\r\n\r\n"
+    raws = [b"GET /a HTTP/1.1" + lines % (name, value) for value in (b"1", b"2", b"3")]
+    heads = learned(*((raw, strictly(raw)) for raw in raws[:2]))
+    assert heads.recognise(raws[1] + b"12") if name == b"Content-Length" else heads.recognise(raws[1])
+    assert heads.recognise(raws[2]) is None
+    assert heads.recognise(raws[2] + b"123") is None
+
+
+def test_another_line_is_no_other_value() -> None:
+    raws = [b"GET /a HTTP/1.1" + LINES + line + b"\r\n\r\n" for line in (b"X-A: 1", b"X-B: 2", b"X-A: 1\r\nX-B: 2")]
+    heads = learned(*((raw, strictly(raw)) for raw in raws))
+    assert heads.recognise(raws[0].replace(b"A: 1", b"A: 3")) is None
+    assert heads.recognise(raws[2].replace(b"A: 1", b"A: 3")) is None
 
 
 @pytest.mark.parametrize(
