@@ -1,6 +1,6 @@
 """The load of `bench/proxy.py`.
 
-`python bench/proxy_load.py small|fresh|socket|big|up|down|idle|slow|cut PORT ...`.
+`python bench/proxy_load.py small|fresh|strange|socket|big|push|up|down|idle|slow|cut PORT ...`.
 
 Prints one JSON object when it is done. `idle` holds its sockets, and `slow` its stalled transfers, until its input
 ends.
@@ -29,9 +29,15 @@ ECHO_SIZE = 102
 
 
 def fresh() -> Iterator[bytes]:
-    """No head twice: a proxy has to read each in full."""
+    """Another id with each request, as clients do that are traced."""
     for number in itertools.count():
         yield (LINE % 1 + f"X-Request-Id: {number:032x}\r\n\r\n").encode()
+
+
+def strange() -> Iterator[bytes]:
+    """No head twice, and in a way that a proxy cannot foresee: it has to read each in full."""
+    for number in itertools.count():
+        yield (LINE % 1 + f"X-Note: request {number}\r\n\r\n").encode()
 
 
 class Asking(asyncio.Protocol):
@@ -86,7 +92,8 @@ def handshake() -> bytes:
 async def ask(port: int, seconds: float, connections: int, kind: str) -> dict[str, float]:
     loop, times = asyncio.get_running_loop(), list[float]()
     until = time.perf_counter() + seconds
-    every = {"small": itertools.cycle(TARGETS), "fresh": fresh(), "socket": itertools.repeat(FRAME)}[kind]
+    same = {"small": itertools.cycle(TARGETS), "socket": itertools.repeat(FRAME)}
+    every = {**same, "fresh": fresh(), "strange": strange()}[kind]
     asking = []
     for _ in range(connections):
         opening = handshake() if kind == "socket" else b""
@@ -98,20 +105,61 @@ async def ask(port: int, seconds: float, connections: int, kind: str) -> dict[st
     return {"count": len(times), "rate": len(times) / seconds, "p50_ms": times[len(times) // 2] * 1000}
 
 
-async def big(port: int, seconds: float, connections: int) -> dict[str, float]:
-    until, count = time.perf_counter() + seconds, 0
+class Bodies(asyncio.BufferedProtocol):
+    """One MiB after the other, down or up. It reads into one buffer and only counts, so that it is not the load that
+    fills a processor."""
 
-    async def one() -> None:
-        nonlocal count
-        reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=MEBIBYTE)
-        while time.perf_counter() < until:
-            writer.write(f"GET {PREFIX}/down?{MEBIBYTE} HTTP/1.1\r\n{HEADERS}\r\n".encode())
-            await reader.readuntil(b"\r\n\r\n")
-            await reader.readexactly(MEBIBYTE)
-            count += 1
-        writer.close()
+    def __init__(self, up: bool, until: float) -> None:
+        line = f"{PREFIX}/up" if up else f"{PREFIX}/down?{MEBIBYTE}"
+        length = f"Content-Length: {MEBIBYTE}\r\n" if up else ""
+        self.question = f"{'POST' if up else 'GET'} {line} HTTP/1.1\r\n{HEADERS}{length}\r\n".encode()
+        self.body = b"x" * MEBIBYTE if up else b""
+        self.until, self.count, self.left, self.got = until, 0, 0, b""
+        self.buffer = memoryview(bytearray(MEBIBYTE))
+        self.over = asyncio.get_running_loop().create_future()
 
-    await asyncio.gather(*(one() for _ in range(connections)))
+    def connection_made(self, transport: Any) -> None:
+        self.transport = transport
+        self.ask()
+
+    def ask(self) -> None:
+        self.transport.write(self.question)
+        if self.body:
+            self.transport.write(self.body)
+
+    def get_buffer(self, hint: int) -> memoryview:
+        return self.buffer
+
+    def buffer_updated(self, size: int) -> None:
+        if self.left:
+            self.left -= size
+        else:
+            self.got += bytes(self.buffer[:size])
+            head, end, body = self.got.partition(b"\r\n\r\n")
+            if not end:
+                return
+            assert head.startswith(b"HTTP/1.1 200"), head
+            announced = next(int(one[15:]) for one in head.split(b"\r\n") if one.lower().startswith(b"content-length:"))
+            self.left, self.got = announced - len(body), b""
+        if self.left == 0:
+            self.count += 1
+            if time.perf_counter() < self.until:
+                self.ask()
+            elif not self.over.done():
+                self.over.set_result(None)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.over.done():
+            self.over.set_exception(ConnectionError("the proxy hung up"))
+
+
+async def bodies(port: int, seconds: float, connections: int, *, upwards: bool) -> dict[str, float]:
+    loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
+    asking = [
+        (await loop.create_connection(lambda: Bodies(upwards, until), "127.0.0.1", port))[1] for _ in range(connections)
+    ]
+    await asyncio.gather(*(one.over for one in asking))
+    count = sum(one.count for one in asking)
     return {"count": count, "rate": count / seconds}
 
 
@@ -188,10 +236,10 @@ def main() -> None:
     name, port, *rest = sys.argv[1:]
     numbers = [float(one) for one in rest]
     match name:
-        case "small" | "fresh" | "socket":
+        case "small" | "fresh" | "strange" | "socket":
             work = ask(int(port), numbers[0], int(numbers[1]), name)
-        case "big":
-            work = big(int(port), numbers[0], int(numbers[1]))
+        case "big" | "push":
+            work = bodies(int(port), numbers[0], int(numbers[1]), upwards=name == "push")
         case _:
             work = {"up": up, "down": down, "idle": idle, "slow": slow, "cut": cut}[name](int(port), int(numbers[0]))
     print(json.dumps(uvloop.run(work)))
