@@ -1,9 +1,12 @@
 """The front against the reference: what arrives behind it has to be what the client's bytes strictly say.
 
-`scripts/soak proxy --cases 100000 --seed 1`. A case is a client of one connection (`http_cases`). Behind the front are
-a runtime and the API, which answer each request with a digest of what they understood. A difference is: a request seen
-that the reference does not read there, or reads otherwise; an answer to somebody else's request; nonsense that does not
-end the connection; a plain request that is not served.
+`scripts/soak proxy --cases 100000 --seed 1 [--plane nginx]`. A case is a client of one connection (`http_cases`).
+Behind the front are a runtime and the API, which answer each request with a digest of what they understood. A
+difference is: a request seen that the reference does not read there, or reads otherwise; an answer to somebody else's
+request; nonsense that does not end the connection; a plain request that is not served.
+
+Behind nginx the reference is what nginx understands (`nginx_http`), and some of what it writes anew is not compared:
+the order of lines, how a body is framed, names that it drops.
 """
 
 import argparse
@@ -12,18 +15,21 @@ import contextlib
 import hashlib
 import itertools
 import json
+import re
 import sys
 import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any, cast
 
 from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Route
+from support import nginx_http, strict_http
 from support.front_rig import INNER_KEY, SESSION_KEY, Rig
 from support.http_cases import Case, make_case
-from support.strict_http import Malformed, Message, read_answer, read_request
+from support.strict_http import Malformed, Message, read_answer
 
 HOP_BY_HOP = frozenset(
     b"connection keep-alive proxy-connection te trailer transfer-encoding upgrade http2-settings".split()
@@ -33,11 +39,15 @@ NOT_FOR_RUNTIMES = HOP_BY_HOP | frozenset(
     b"via content-length expect".split()
 )
 PREFIXES = (b"x-forwarded-", b"proxy-", b"x-init-")
+#: What nginx puts in the place of what was said, on the way to the front or to a runtime.
+BY_NGINX = frozenset(b"connection keep-alive te upgrade expect transfer-encoding content-length host".split())
+PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
 OPEN = frozenset((b"/health", b"/alive", b"/ready", b"/server_info"))
 #: A stalled head or body is answered 408 after this; so the cases that end in the middle of something come to an end.
 STALL_SECONDS = 0.5
 DEADLINE_SECONDS = 20.0
 Seen = tuple[Any, ...]
+Read = Callable[[bytes], Message | None]
 
 
 class Difference(Exception):
@@ -50,8 +60,10 @@ class Place:
 
     route: Route
     prefixes: tuple[bytes, ...]
+    address: str  #: of its client
     seen: list[Seen] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
+    before: list[Seen | None] = field(default_factory=list)  #: what the client before this one said, as it is compared
 
 
 def digest(seen: Seen) -> bytes:
@@ -62,8 +74,9 @@ def framing(message: Message) -> str:
     return "chunks" if message.chunked else "length" if message.values(b"content-length") else "none"
 
 
-def for_runtime(message: Message, place: Place) -> Seen | None:
-    """What a runtime has to see of a request, None if it must not see it by the rules of headers."""
+def for_runtime(message: Message, place: Place, *, first_key: bool = False) -> Seen | None:
+    """What a runtime has to see of a request, None if it must not see it by the rules of headers. Of two keys the first
+    counts for nginx, the front refuses them; neither arrives."""
     method, target, version = message.start
     name, slash, _ = target[len(b"/runtimes/") :].partition(b"?")[0].partition(b"/")
     if name.replace(b"-", b"").lower() != place.route.runtime.replace("-", "").encode():
@@ -72,7 +85,7 @@ def for_runtime(message: Message, place: Place) -> Seen | None:
     keys = message.values(b"x-session-api-key")
     plain = path.partition(b"?")[0]
     preflight = method == b"OPTIONS" and message.values(b"origin") and message.values(b"access-control-request-method")
-    right = keys == [SESSION_KEY.encode()]
+    right = (keys[:1] if first_key else keys) == [SESSION_KEY.encode()]
     if not right and not (plain in OPEN and method in (b"GET", b"HEAD")) and not preflight:
         return None
     connection = b",".join(message.values(b"connection"))
@@ -98,9 +111,9 @@ def for_api(message: Message) -> Seen:
     return ("api", method, path + mark + query if query else path, tuple(message.headers), message.body)
 
 
-def expected(message: Message, place: Place) -> Seen | None:
+def expected(message: Message, place: Place, *, first_key: bool = False) -> Seen | None:
     to_runtime = message.start[1].startswith(b"/runtimes/")
-    return for_runtime(message, place) if to_runtime else for_api(message)
+    return for_runtime(message, place, first_key=first_key) if to_runtime else for_api(message)
 
 
 class EchoRuntime(asyncio.Protocol):
@@ -121,7 +134,7 @@ class EchoRuntime(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         self.data += data
         try:
-            while (message := read_request(self.data)) is not None and message.complete:
+            while (message := strict_http.read_request(self.data)) is not None and message.complete:
                 self.data = self.data[message.size :]
                 self.answer(message)
         except Malformed as bad:
@@ -160,12 +173,14 @@ class Told:
 class Differential:
     """The front with its runtimes, and how one case is judged."""
 
-    def __init__(self, seed: int) -> None:
+    def __init__(self, seed: int, plane: str = "embedded") -> None:
         self.seed = seed
-        self.rig = Rig()
+        self.rig = Rig(plane)
+        self.nginx = plane == "nginx"
+        self.read = nginx_http.read_request if self.nginx else strict_http.read_request
         self.counts: Counter[str] = Counter()
         self.places: asyncio.Queue[Place] = asyncio.Queue()
-        self.by_port: dict[int, Place] = {}
+        self.by_address: dict[str, Place] = {}
         self._servers: list[asyncio.Server] = []
         self._runtimes: set[EchoRuntime] = set()
 
@@ -174,21 +189,24 @@ class Differential:
             try:
                 await self._api(scope, receive, send)
             except RuntimeError as exc:  # the front took the connection from under a request that it had accepted
-                place = self.by_port.get(scope["client"][1])
+                place = self.by_address.get(scope["client"][0])
                 if place is not None:
                     place.garbage.append(str(exc))
 
         self.rig.app = app
-        limits = FrontLimits(head_seconds=STALL_SECONDS, body_idle_seconds=STALL_SECONDS, idle_seconds=STALL_SECONDS)
+        stall = STALL_SECONDS * (6 if self.nginx else 1)  # nginx does not say that it was too slow: it hangs up
+        limits = FrontLimits(head_seconds=stall, body_idle_seconds=stall, idle_seconds=stall)
         await self.rig.open(limits)
-        for _ in range(clients):
+        for number in range(clients):
             place = Place.__new__(Place)
             server = await asyncio.get_running_loop().create_server(
                 lambda place=place: EchoRuntime(place, self._runtimes), "127.0.0.1", 0
             )
             self._servers.append(server)
             route = self.rig.publish(server.sockets[0].getsockname()[1], generation=7)
-            place.__init__(route, (f"/runtimes/{route.runtime}/".encode(), b"/echo/"))  # type: ignore[misc]
+            prefixes, address = (f"/runtimes/{route.runtime}/".encode(), b"/echo/"), f"127.77.0.{number + 1}"
+            place.__init__(route, prefixes, address)  # type: ignore[misc]
+            self.by_address[address] = place
             self.places.put_nowait(place)
 
     async def close(self) -> None:
@@ -222,9 +240,8 @@ class Differential:
     async def _case(self, case: Case, place: Place) -> None:
         place.seen.clear()
         place.garbage.clear()
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.rig.port)
-        port = writer.get_extra_info("sockname")[1]
-        self.by_port[port] = place
+        own = (place.address, 0)
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.rig.port, local_addr=own)
         try:
             async with asyncio.timeout(DEADLINE_SECONDS):
                 sent, told = await self._talk(case, reader, writer)
@@ -233,7 +250,6 @@ class Differential:
             writer.transport.abort()
             with contextlib.suppress(ConnectionError):
                 await writer.wait_closed()
-            del self.by_port[port]
 
     async def _talk(self, case: Case, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> tuple[bytes, Told]:
         """Send the messages; wait for what the reference says is due, or for the end."""
@@ -248,7 +264,7 @@ class Differential:
                     writer.write(step[start:end])
                 await asyncio.sleep(0)
             sent += step
-            messages, state = reading(sent)
+            messages, state = reading(sent, self.read)
             while not told.closed and (state != "whole" or len(told.answers) < len(messages) or told.refused):
                 if state == "partial" and step is not steps[-1]:
                     break
@@ -264,12 +280,17 @@ class Differential:
         return sent, told
 
     def _judge(self, case: Case, place: Place, sent: bytes, told: Told) -> None:
-        messages, state = reading(sent)
-        wanted = [expected(message, place) for message in messages]
+        messages, state = reading(sent, self.read)
+        wanted = [expected(message, place, first_key=self.nginx) for message in messages]
         if place.garbage:
             raise Difference(f"what is behind was hurt: {place.garbage}")
+        seen_by = {digest(seen): self._compared(seen) for seen in place.seen}
+        wanted = [self._compared(want) for want in wanted]
+        if self.nginx:  # what it passes on may arrive after its client was answered, or had gone
+            seen_by = {key: seen for key, seen in seen_by.items() if seen in wanted or seen not in place.before}
+            place.before = wanted
         left = iter(wanted)
-        for seen in place.seen:
+        for seen in seen_by.values():
             if seen not in left:
                 raise Difference(f"seen and not said: {seen}; said: {wanted}")
         if len(told.answers) > len(messages) + 1:
@@ -278,15 +299,20 @@ class Differential:
         for number, answer in enumerate(told.answers):
             want = wanted[number] if number < len(wanted) else None
             if answer.start[0] == b"200":
-                if want is None or want not in place.seen:
+                if want is None or want not in seen_by.values():
                     raise Difference(f"answer {number} is to no request: {answer}")
-                if messages[number].start[0] != b"HEAD" and answer.body != digest(want):
+                if messages[number].start[0] != b"HEAD" and seen_by.get(answer.body) != want:
                     raise Difference(f"answer {number} is another's")
                 served += 1
         if state == "malformed" and not told.closed:
             raise Difference("nonsense did not end the connection")
         if not case.tampered and served < (1 if case.at_once else len(messages)):
             raise Difference(f"a plain request was not served: {[answer.start for answer in told.answers]}")
+        if self.nginx:
+            strict = len(reading(sent)[0])
+            if served > strict:
+                self.counts["requests served that nginx alone understands"] += served - strict
+                self.counts[f"  after: {fault_of(sent)}"] += 1
         self.counts["cases"] += 1
         self.counts["requests served"] += served
         self.counts["requests read by the reference"] += len(messages)
@@ -297,6 +323,14 @@ class Differential:
             self.counts["tampered cases served whole"] += 1
         elif told.closed:
             self.counts["tampered cases refused and closed"] += 1
+
+    def _compared(self, seen: Seen | None) -> Seen | None:
+        """What of a request is compared: behind nginx not what nginx writes anew."""
+        if not self.nginx or seen is None:
+            return seen
+        where, method, target, lines, *_, body = seen
+        kept = [line for line in lines if line[0] not in BY_NGINX and PLAIN_NAME.fullmatch(line[0])]
+        return (where, method, target, tuple(sorted(kept)), body)
 
     async def _api(self, scope: Any, receive: Any, send: Any) -> None:
         if scope["type"] != "http":
@@ -313,7 +347,7 @@ class Differential:
         query = scope["query_string"]
         target = scope["raw_path"] + (b"?" + query if query else b"")
         seen = ("api", scope["method"].encode(), target, tuple(tuple(line) for line in scope["headers"]), body)
-        place = self.by_port.get(scope["client"][1])
+        place = self.by_address.get(scope["client"][0])
         if place is not None:
             place.seen.append(seen)
         told = digest(seen)
@@ -322,12 +356,12 @@ class Differential:
         await send({"type": "http.response.body", "body": told})
 
 
-def reading(sent: bytes) -> tuple[list[Message], str]:
+def reading(sent: bytes, read: Read = strict_http.read_request) -> tuple[list[Message], str]:
     """The whole requests of a connection by the reference, and how it ends: whole, partial, or malformed."""
     messages: list[Message] = []
     while sent:
         try:
-            message = read_request(sent)
+            message = read(sent)
         except Malformed:
             return messages, "malformed"
         if message is None or not message.complete:
@@ -338,6 +372,17 @@ def reading(sent: bytes) -> tuple[list[Message], str]:
         if b"close" in tokens or (message.start[2] == b"1.0" and b"keep-alive" not in tokens):
             break
     return messages, "whole"
+
+
+def fault_of(sent: bytes) -> str:
+    """The first thing in it that means nothing by the letter, in few words."""
+    for whole in reading(sent)[0]:
+        sent = sent[whole.size :]
+    try:
+        rest = strict_http.read_request(sent)
+    except Malformed as bad:
+        return str(bad).split(" b'")[0]
+    return rest.fault if rest is not None and rest.fault else "another end"
 
 
 def answers(got: bytes, messages: list[Message], *, ended: bool) -> list[Message]:
@@ -358,9 +403,11 @@ def answers(got: bytes, messages: list[Message], *, ended: bool) -> list[Message
     return found
 
 
-async def differ(cases: int, seed: int, *, clients: int = 24, first: int = 0) -> dict[str, int]:
+async def differ(
+    cases: int, seed: int, *, clients: int = 24, first: int = 0, plane: str = "embedded"
+) -> dict[str, int]:
     """Run that many cases. Raises `Difference`; answers what was tried."""
-    differential = Differential(seed)
+    differential = Differential(seed, plane)
     try:
         await differential.open(clients)
         await differential.run(cases, first)
@@ -379,10 +426,12 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--first", type=int, default=0, help="the number of the first case, to see one again")
     parser.add_argument("--clients", type=int, default=24)
+    parser.add_argument("--plane", choices=("embedded", "nginx"), default="embedded")
     options = parser.parse_args()
     began = time.monotonic()
     try:
-        counts = uvloop.run(differ(options.cases, options.seed, clients=options.clients, first=options.first))
+        work = differ(options.cases, options.seed, clients=options.clients, first=options.first, plane=options.plane)
+        counts = uvloop.run(work)
     except Difference as difference:
         sys.stdout.write(f"{difference}\n")
         return 1

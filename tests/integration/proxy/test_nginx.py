@@ -6,11 +6,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from support.differential import differ
 from support.front_rig import Rig
 
 from orchestrator.app import nginx_child, nginx_plan
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.proxy import headers
+from orchestrator.proxy.behind import BehindProtocol
 from orchestrator.proxy.limits import FrontLimits
 
 pytestmark = pytest.mark.anyio
@@ -89,13 +91,49 @@ async def test_a_clients_words_about_itself_are_not_believed(rig):
 async def test_heads_that_nginx_reads_in_its_own_way_are_refused(rig, recorder):
     route = rig.publish(recorder["port"])
     path, end = f"/runtimes/{route.runtime}/x", f" HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n\r\n"
-    for start in (f"GET http://h{path}", f"GET {path}#x", f"CONNECT {path}", f"GET {path}%00"):
+    odd = (f"GET http://h{path}", f"GET {path}#x", f"CONNECT {path}", f"GET {path}%00", f"GET  {path}")
+    for start in odd:
         got = await rig.talk((start + end).encode())
         assert got.startswith(b"HTTP/1.1 400 "), (start, got)
     assert (await rig.talk(f"GET {path}?{'a' * 9000}{end}".encode())).startswith(b"HTTP/1.1 414 ")
     big = end.replace("Host", "X-A: " + "a" * 9000 + "\r\nHost")
     assert (await rig.talk(f"GET {path}{big}".encode())).startswith(b"HTTP/1.1 431 ")
     assert recorder["requests"] == []
+
+
+async def test_what_arrives_behind_nginx_is_what_it_understood():
+    """At length: `scripts/soak proxy --plane nginx`."""
+    counts = await differ(400, seed=7, plane="nginx")
+    assert counts["cases"] == 400
+    assert counts["tampered cases served whole"] > 30
+    assert counts["tampered cases refused and closed"] > 150
+
+
+async def test_control_characters_in_a_value_are_refused(rig, recorder):
+    route = rig.publish(recorder["port"])
+    for start in (f"GET /runtimes/{route.runtime}/x", "GET /api/v2/hello"):
+        for odd in ("\x01", "a\x0bb", "\x7f"):
+            lines = f"Host: h\r\nX-Session-API-Key: {rig.session_key}\r\nX-A: {odd}"
+            got = await rig.talk(f"{start} HTTP/1.1\r\n{lines}\r\n\r\n".encode())  # and the connection ends
+            assert got.startswith(b"HTTP/1.1 400 "), (start, odd, got)
+            assert b'"code":"bad_request"' in got
+    assert recorder["requests"] == []
+
+
+async def test_a_connection_that_nginx_keeps_is_not_closed_under_it():
+    rig = Rig("nginx")
+    try:
+        await rig.open(FrontLimits(idle_seconds=0.2, head_seconds=0.2))
+        async with httpx.AsyncClient(trust_env=False) as client:
+            assert (await client.get(f"{rig.origin}/api/v2/hello")).status_code == 200
+            (kept,) = [one for one in rig.server.server_state.connections if isinstance(one, BehindProtocol)]
+            checked = asyncio.get_running_loop().time() + 1.0  # several looks at what is idle
+            await rig.eventually(lambda: asyncio.get_running_loop().time() > checked)
+            assert not kept.transport.is_closing()
+            assert kept.timeout_keep_alive_task is not None
+            assert kept.timeout_keep_alive_task.when() > checked + 3600
+    finally:
+        await rig.close()
 
 
 async def test_numbers_that_nginx_does_not_know_are_rendered_as_ones_that_it_does():
