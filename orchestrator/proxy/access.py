@@ -44,9 +44,6 @@ def access(head: Head, path: bytes, session_key_hash: str) -> Access:
             return WITH_KEY
     if path in OPEN_PATHS and head.method in (b"GET", b"HEAD"):
         return Access.OPEN
-    preflight = head.method == b"OPTIONS" and head.origin is not None
-    if preflight and head.get(b"access-control-request-method") is not None:
-        return Access.OPEN  # browsers send no credentials with it; the runtime decides what it allows
     return Access.REFUSED
 
 

@@ -5,7 +5,7 @@ for an unknown runtime as for somebody else's. The rest are problem documents wh
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from http import HTTPStatus
 
@@ -73,14 +73,16 @@ TOO_LATE = problem(504, "The runtime took too long to answer.", "runtime_timeout
 FAILED = problem(500, "The request could not be passed on.", "internal")
 
 
-def render(refusal: Refusal, *, close: bool, bodiless: bool = False) -> bytes:
-    """The whole answer as bytes. `bodiless` is for HEAD: the length is told, the body is not sent."""
+def render(refusal: Refusal, *, close: bool, bodiless: bool = False, more: Sequence[bytes] = ()) -> bytes:
+    """The whole answer as bytes, with the lines `more`. `bodiless` is for HEAD: the length is told, the body is not
+    sent."""
     body = json.dumps(refusal.body, separators=(",", ":")).encode()
     kind = b"application/problem+json" if "code" in refusal.body else b"application/json"
     lines = [
         b"HTTP/1.1 %d %s" % (refusal.status, HTTPStatus(refusal.status).phrase.encode()),
         b"content-type: " + kind,
         b"content-length: %d" % len(body),
+        *more,
     ]
     if refusal.retry_after is not None:
         lines.append(b"retry-after: %d" % refusal.retry_after)

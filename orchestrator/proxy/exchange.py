@@ -13,6 +13,7 @@ from orchestrator.domain.errors import NestorError, RuntimeUnreachable, Transien
 from orchestrator.proxy import answers
 from orchestrator.proxy.access import WITH_KEY, Access
 from orchestrator.proxy.admission import Refused, admit, reach
+from orchestrator.proxy.cross_origin import is_preflight, lines_for, preflight
 from orchestrator.proxy.familiar import FamiliarAnswer
 from orchestrator.proxy.front import Front
 from orchestrator.proxy.head import Head
@@ -69,6 +70,9 @@ class Exchange:
         runtime = self._destination.runtime
         if runtime is None or leads_to_init(self._path):
             self.refuse(answers.NOT_FOUND)
+            return
+        if self._head.origin is not None and self._destination.link is None and is_preflight(self._head):
+            self._answer_preflight()
             return
         route = self._context.known(runtime) if self._destination.link is None else None
         if route is not None:
@@ -137,7 +141,17 @@ class Exchange:
             self._front.transport.abort()
             return
         keep_alive = self.keep_alive and self._request_done
-        self._write(answers.render(refusal, close=not keep_alive, bodiless=self.bodiless))
+        more = lines_for(self._head, self._context.limits) if self._destination.link is None else []
+        self._write(answers.render(refusal, close=not keep_alive, bodiless=self.bodiless, more=more))
+        self._finish(keep_alive=keep_alive)
+
+    def _answer_preflight(self) -> None:
+        answer = preflight(self._head, self._context.limits)
+        if isinstance(answer, answers.Refusal):
+            self.refuse(answer)
+            return
+        keep_alive = self.keep_alive and self._request_done
+        self._write(answer, b"\r\n\r\n" if keep_alive else b"\r\nconnection: close\r\n\r\n")
         self._finish(keep_alive=keep_alive)
 
     # Getting there
@@ -234,7 +248,7 @@ class Exchange:
         connection, transport = self._connection, self._front.transport
         if connection is None or self._out or not (self._request_done and self.keep_alive):
             return False
-        if self._destination.link is not None:
+        if self._destination.link is not None or self._head.origin is not None:
             return False
         self._connection = None
         self._over = True
@@ -320,7 +334,9 @@ class Exchange:
     def _write_head(self, answer: Answer, *, until_close: bool) -> None:
         lines = localise(answer.lines, self._head.host) if answer.redirects else answer.lines
         if self._destination.link is not None:
-            lines = unreferred(lines)
+            lines = unreferred([*lines, *answer.cross_origin])
+        elif self._head.origin is not None:
+            lines = [*lines, *lines_for(self._head, self._context.limits)]
         if self._destination.prefix:
             is_port = self._destination.link is not None and self._target.startswith(b"/api/ports/")
             lines = confine(lines, self._destination.prefix, *([PORT_PAGE] if is_port else []))

@@ -6,7 +6,7 @@ head cannot reach the other side. Hop-by-hop headers go by RFC 9110, those nomin
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 
 from orchestrator.proxy.head import Head, Headers
@@ -38,6 +38,14 @@ _NOT_FOR_CALLER = _HOP_BY_HOP | frozenset(
         b"set-cookie", b"set-cookie2", b"server", b"x-session-api-key", b"x-generation", b"x-fence",
         b"alt-svc", b"clear-site-data", b"strict-transport-security",
         b"proxy-authenticate", b"proxy-authentication-info",
+    }
+)  # fmt: skip
+#: Which pages may read an answer, the orchestrator says (`cross_origin.py`).
+_CROSS_ORIGIN = frozenset(
+    {
+        b"access-control-allow-origin", b"access-control-allow-credentials", b"access-control-allow-methods",
+        b"access-control-allow-headers", b"access-control-allow-private-network", b"access-control-expose-headers",
+        b"access-control-max-age",
     }
 )  # fmt: skip
 _REPLACED_BY_PATH = frozenset(
@@ -117,6 +125,7 @@ class Answer:
     status_line: bytes
     status: int
     lines: list[bytes]
+    cross_origin: list[bytes] = field(default_factory=list)  #: what it says of other origins, for links alone
     length: int | None = None
     chunked: bool = False
     reusable: bool = True  #: the connection may carry another request
@@ -150,6 +159,8 @@ def read_answer(block: bytes) -> Answer:
             tokens = {token.strip() for token in value.lower().split(b",")}
             answer.reusable = answer.reusable and b"close" not in tokens
             nominated |= tokens - _ORDINARY_TOKENS
+        elif key in _CROSS_ORIGIN:
+            answer.cross_origin.append(line)
         elif key not in _NOT_FOR_CALLER:
             answer.lines.append(line)
             if key == b"location":

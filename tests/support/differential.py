@@ -84,9 +84,10 @@ def for_runtime(message: Message, place: Place, *, first_key: bool = False) -> S
     path = (b"" if slash else b"/") + target[len(b"/runtimes/" + name) :]
     keys = message.values(b"x-session-api-key")
     plain = path.partition(b"?")[0]
-    preflight = method == b"OPTIONS" and message.values(b"origin") and message.values(b"access-control-request-method")
+    if method == b"OPTIONS" and message.values(b"origin") and message.values(b"access-control-request-method"):
+        return None  # the front answers preflights
     right = (keys[:1] if first_key else keys) == [SESSION_KEY.encode()]
-    if not right and not (plain in OPEN and method in (b"GET", b"HEAD")) and not preflight:
+    if not right and not (plain in OPEN and method in (b"GET", b"HEAD")):
         return None
     connection = b",".join(message.values(b"connection"))
     nominated = {token.strip().lower() for token in connection.split(b",")} - {b"close", b"upgrade", b"host"}

@@ -14,6 +14,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route as StarletteRoute
 
+from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.route import Unavailable
 
 pytestmark = pytest.mark.anyio
@@ -158,13 +159,46 @@ async def test_open_paths_need_no_key_and_get_none(rig, recorder, path):
     assert rig.touched == []
 
 
-async def test_a_preflight_passes_without_key(rig, recorder):
-    route = rig.publish(recorder["port"])
+async def test_which_pages_may_read_a_runtime_is_not_the_runtimes_to_say(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(allowed_origins=frozenset({"https://app.example"}), local_origins=False))
+    asked = []
+
+    async def serve(reader, writer):
+        while True:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            said = b"Access-Control-Allow-Origin: *\r\nAccess-Control-Allow-Credentials: true\r\nVary: accept\r\n"
+            writer.write(b"HTTP/1.1 200 OK\r\n" + said + b"content-length: 2\r\n\r\nok")
+
+    route = rig.publish(await rig.raw(serve))
+    url, key = f"{rig.origin}/runtimes/{route.runtime}/api/x", {"X-Session-API-Key": rig.session_key}
+    asks = {"Access-Control-Request-Method": "PATCH", "Access-Control-Request-Headers": "x-session-api-key"}
     async with httpx.AsyncClient(trust_env=False) as client:
-        url = f"{rig.origin}/runtimes/{route.runtime}/api/x"
-        preflight = {"Origin": "http://a.example", "Access-Control-Request-Method": "GET"}
-        assert (await client.options(url, headers=preflight)).status_code == 200
+        for _ in range(2):  # the second time the runtime's head is known
+            for origin, allowed in (("https://app.example", True), ("https://evil.example", False), ("null", False)):
+                answer = await client.get(url, headers={**key, "Origin": origin})
+                assert (answer.status_code, answer.text) == (200, "ok")
+                told = answer.headers.get_list("access-control-allow-origin")
+                assert told == ([origin] if allowed else [])
+                assert answer.headers.get_list("access-control-allow-credentials") == (["true"] if allowed else [])
+                assert "origin" in answer.headers["vary"]
+            plain = await client.get(url, headers=key)
+            assert not [name for name in plain.headers if name.startswith("access-control-")]
+        assert len(asked) == 8
+        refused = await client.get(url, headers={"Origin": "https://app.example", "X-Session-API-Key": "wrong"})
+        assert refused.status_code == 401
+        assert refused.headers["access-control-allow-origin"] == "https://app.example"  # so that it can be read
+        yes = await client.options(url, headers={"Origin": "https://app.example", **asks})
+        assert (yes.status_code, yes.headers["access-control-allow-origin"]) == (204, "https://app.example")
+        assert yes.headers["access-control-allow-methods"] == "PATCH"
+        assert yes.headers["access-control-allow-headers"] == "x-session-api-key"
+        no = await client.options(url, headers={"Origin": "https://evil.example", **asks})
+        assert (no.status_code, no.json()["detail"]) == (400, "Disallowed CORS origin")
+        assert "access-control-allow-origin" not in no.headers
+        unknown = url.replace(route.runtime, "5e2f2c0e-3a52-4a3e-9a0b-0d3d3b7a1c11")
+        assert (await client.options(unknown, headers={"Origin": "https://app.example", **asks})).status_code == 204
         assert (await client.options(url)).status_code == 401
+    assert len(asked) == 8  # no preflight among them
 
 
 async def test_a_wrong_key_and_no_key_are_401(rig, recorder):

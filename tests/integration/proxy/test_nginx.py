@@ -149,7 +149,7 @@ def test_no_header_is_forgotten():
     by_nginx = {b"transfer-encoding", b"content-length", b"expect"}  # it frames what it sends
     for name in headers._NOT_FOR_RUNTIME - by_nginx:
         assert f"proxy_set_header {name.decode()} " in rules
-    for name in headers._NOT_FOR_CALLER - by_nginx - {b"connection", b"server"}:
+    for name in headers._CROSS_ORIGIN | headers._NOT_FOR_CALLER - by_nginx - {b"connection", b"server"}:
         assert f"proxy_hide_header {name.decode()};" in rules
 
 
