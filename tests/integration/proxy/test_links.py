@@ -43,6 +43,25 @@ async def test_a_link_leads_to_its_port_by_path_and_by_host_with_the_inner_key_a
     assert by_path.headers["referrer-policy"] == by_host.headers["referrer-policy"] == "no-referrer"
 
 
+async def test_which_pages_may_read_it_the_linked_application_says_itself(rig):
+    asked = []
+
+    async def serve(reader, writer):
+        while True:
+            asked.append(await reader.readuntil(b"\r\n\r\n"))
+            writer.write(b"HTTP/1.1 200 OK\r\nAccess-Control-Allow-Origin: *\r\ncontent-length: 2\r\n\r\nok")
+
+    token = linked(rig, rig.publish(await rig.raw(serve)))
+    page = {"Origin": "https://elsewhere.example"}
+    async with httpx.AsyncClient(base_url=rig.origin, trust_env=False) as client:
+        for _ in range(2):
+            answer = await client.get(f"/links/{token}/", headers=page)
+            assert answer.headers.get_list("access-control-allow-origin") == ["*"]
+        preflight = {**page, "Access-Control-Request-Method": "GET"}
+        assert (await client.options(f"/links/{token}/", headers=preflight)).text == "ok"
+    assert len(asked) == 3
+
+
 @pytest.mark.parametrize("changes", [{"expires_at": 0.0}, {"generation": 7}, {"digest": digest_of(b"other")}])
 async def test_a_link_that_is_over_is_as_unknown(rig, recorder, changes):
     token = linked(rig, rig.publish(recorder["port"]), **changes)
