@@ -8,6 +8,7 @@ import os
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, Self
 
@@ -15,6 +16,7 @@ from pydantic import Field, SecretStr, ValidationError, field_validator, model_v
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from orchestrator.domain.admission import Allowance, OperatorLimits, Policy
+from orchestrator.domain.audit import Keep
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.images import Catalogue
 from orchestrator.domain.restarts import RestartPolicy, Restarts
@@ -245,6 +247,10 @@ class OrchestratorSettings(BaseSettings):
     """The window; a tenant may choose a longer one."""
     restart_backoff_seconds: float = Field(default=1.0, gt=0, le=60)
     """Before the first restart; each further one within the window waits twice as long, a minute at most."""
+    audit_days: int = Field(default=90, ge=1, le=3650)
+    """How long entries of a tenant's audit log are kept."""
+    audit_entries: int = Field(default=20_000, ge=100, le=1_000_000)
+    """How many of each tenant's; the oldest go first. A thousand take about half a megabyte of the state server."""
     warm_pool: int = Field(default=0, ge=0, le=1000)
     """Spares: runtimes that are started before anybody wants them, dormant, so that a conversation without a workspace
     starts in a fraction of the time. Of all replicas together; they come on top of `max_runtimes`. 0, which also
@@ -388,6 +394,10 @@ class OrchestratorSettings(BaseSettings):
     @property
     def restarts(self) -> Restarts:
         return Restarts(self.restart, self.restart_max, self.restart_window_seconds, self.restart_backoff_seconds)
+
+    @property
+    def audit_kept(self) -> Keep:
+        return Keep(self.audit_entries, timedelta(days=self.audit_days))
 
     @property
     def limits(self) -> OperatorLimits:

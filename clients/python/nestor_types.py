@@ -5,6 +5,9 @@ from typing import Any, Literal, NotRequired, TypedDict
 #: What the clock does.
 Act = Literal["pause", "stop", "archive", "delete", "purge", "restart"]
 
+#: What the actor showed: an API key of that kind, or the session key of a runtime.
+ActorKind = Literal["operator", "tenant", "user", "runtime"]
+
 #: What would become of a start that is asked for now.
 Decision = Literal["start", "join", "queue", "pause", "reject"]
 
@@ -32,8 +35,8 @@ KeyKind = Literal["op", "tenant", "user"]
 
 OperationState = Literal["running", "succeeded", "failed"]
 
-#: What became of an attempt.
-Outcome = Literal["delivered", "failed", "given_up"]
+#: What became of a request.
+Outcome-Input = Literal["accepted", "refused", "failed"]
 
 #: Where a conversation is.
 Phase = Literal[
@@ -84,6 +87,12 @@ Scope = Literal["read", "write", "secrets:reveal"]
 
 StageState = Literal["waiting", "running", "succeeded", "failed"]
 
+#: What became of a request.
+orchestrator__domain__audit__Outcome = Literal["accepted", "refused", "failed"]
+
+#: What became of an attempt.
+orchestrator__domain__hooks__Outcome = Literal["delivered", "failed", "given_up"]
+
 
 class LlmBody(TypedDict):
     """The model. Known fields beyond the typed ones go to the runtime as they are. Other fields may be there."""
@@ -133,6 +142,57 @@ class ApiKey(TypedDict):
 
 class ApiKeyPage(TypedDict):
     items: list[ApiKey]
+    #: The `page_id` of the next page; null: this is the last
+    next_page_id: str | None
+
+
+class AuditActor(TypedDict):
+    """Who asked."""
+
+    kind: ActorKind
+    #: The API key, by its id
+    key: str | None
+    #: The user that it speaks for, or acts for
+    user: str | None
+    #: The runtime whose session key was shown
+    runtime: str | None
+
+
+class AuditObject(TypedDict):
+    """The first thing that was changed."""
+
+    #: Such as tenant, user, key, settings, secret, provider, conversation
+    kind: str
+    #: Its id or name; of a message that of its conversation
+    id: str | None
+    #: Whose layer it is in; null: the tenant's, or in none
+    user: str | None
+
+
+class AuditEntry(TypedDict):
+    """One request that changed something, was refused, or was told something secret."""
+
+    id: str
+    at: str
+    actor: AuditActor
+    #: Of the peer that sent it; behind a proxy of yours, that one's
+    address: str | None
+    #: The method
+    verb: str
+    #: The path, without its query
+    resource: str
+    #: Null where nothing changed that Nestor keeps
+    object: AuditObject | None
+    #: accepted; refused: nothing was done; failed: it broke off and may be done or not
+    outcome: orchestrator__domain__audit__Outcome
+    #: Of the problem that it was answered with
+    code: str | None
+    #: The X-Request-ID of its answer
+    request_id: str | None
+
+
+class AuditPage(TypedDict):
+    items: list[AuditEntry]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -453,7 +513,7 @@ class Delivery(TypedDict):
     #: Null: it is about no conversation
     conversation_id: str | None
     attempt: int
-    state: Outcome
+    state: orchestrator__domain__hooks__Outcome
     #: Of the receiver's answer; null: there was none
     status: int | None
     problem: str | None

@@ -3,6 +3,9 @@
 /** What the clock does. */
 export type Act = "pause" | "stop" | "archive" | "delete" | "purge" | "restart";
 
+/** What the actor showed: an API key of that kind, or the session key of a runtime. */
+export type ActorKind = "operator" | "tenant" | "user" | "runtime";
+
 /** What would become of a start that is asked for now. */
 export type Decision = "start" | "join" | "queue" | "pause" | "reject";
 
@@ -20,8 +23,8 @@ export type KeyKind = "op" | "tenant" | "user";
 
 export type OperationState = "running" | "succeeded" | "failed";
 
-/** What became of an attempt. */
-export type Outcome = "delivered" | "failed" | "given_up";
+/** What became of a request. */
+export type Outcome-Input = "accepted" | "refused" | "failed";
 
 /** Where a conversation is. */
 export type Phase = "pending" | "provisioning" | "configuring" | "ready" | "pausing" | "paused" | "resuming" | "stopping" | "stopped" | "deleting" | "failed";
@@ -38,6 +41,12 @@ export type RestartPolicy = "never" | "on_failure";
 export type Scope = "read" | "write" | "secrets:reveal";
 
 export type StageState = "waiting" | "running" | "succeeded" | "failed";
+
+/** What became of a request. */
+export type orchestrator__domain__audit__Outcome = "accepted" | "refused" | "failed";
+
+/** What became of an attempt. */
+export type orchestrator__domain__hooks__Outcome = "delivered" | "failed" | "given_up";
 
 /** The model. Known fields beyond the typed ones go to the runtime as they are. */
 export interface LlmBody {
@@ -84,6 +93,54 @@ export interface ApiKey {
 
 export interface ApiKeyPage {
   items: ApiKey[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** Who asked. */
+export interface AuditActor {
+  kind: ActorKind;
+  /** The API key, by its id */
+  key: string | null;
+  /** The user that it speaks for, or acts for */
+  user: string | null;
+  /** The runtime whose session key was shown */
+  runtime: string | null;
+}
+
+/** The first thing that was changed. */
+export interface AuditObject {
+  /** Such as tenant, user, key, settings, secret, provider, conversation */
+  kind: string;
+  /** Its id or name; of a message that of its conversation */
+  id: string | null;
+  /** Whose layer it is in; null: the tenant's, or in none */
+  user: string | null;
+}
+
+/** One request that changed something, was refused, or was told something secret. */
+export interface AuditEntry {
+  id: string;
+  at: string;
+  actor: AuditActor;
+  /** Of the peer that sent it; behind a proxy of yours, that one's */
+  address: string | null;
+  /** The method */
+  verb: string;
+  /** The path, without its query */
+  resource: string;
+  /** Null where nothing changed that Nestor keeps */
+  object: AuditObject | null;
+  /** accepted; refused: nothing was done; failed: it broke off and may be done or not */
+  outcome: orchestrator__domain__audit__Outcome;
+  /** Of the problem that it was answered with */
+  code: string | null;
+  /** The X-Request-ID of its answer */
+  request_id: string | null;
+}
+
+export interface AuditPage {
+  items: AuditEntry[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -381,7 +438,7 @@ export interface Delivery {
   /** Null: it is about no conversation */
   conversation_id: string | null;
   attempt: number;
-  state: Outcome;
+  state: orchestrator__domain__hooks__Outcome;
   /** Of the receiver's answer; null: there was none */
   status: number | null;
   problem: string | null;
@@ -999,6 +1056,10 @@ export interface Written {
 
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
+  "GET /api/v2/audit": {
+    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user"?: string | null; "key"?: string | null; "verb"?: string | null; "outcome"?: Outcome-Input | null; "object_id"?: string | null };
+    answer: AuditPage;
+  };
   "GET /api/v2/conversations": {
     query?: { "page_id"?: string | null; "limit"?: number; "deleted"?: boolean };
     answer: ConversationPage;

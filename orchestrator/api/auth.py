@@ -5,6 +5,7 @@ from typing import Annotated
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
+from orchestrator.api import audited
 from orchestrator.api.context import Services, services_of
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from orchestrator.domain.ids import TenantId, UserId, parse_uuid
@@ -30,6 +31,7 @@ async def caller_of(request: Request) -> Caller:
     if "caller" not in state:
         state["caller"] = await services_of(request).tenancy.authenticate(credential(request))
     caller: Caller = state["caller"]
+    audited.by(caller)
     return caller
 
 
@@ -60,7 +62,9 @@ class Owner:
 async def owner_of(request: Request, caller: CallerOf) -> Owner:
     """A tenant or user key speaks for itself; a tenant key may act for one of its users (`X-Act-As-User`)."""
     scope = Scope.READ if request.method in ("GET", "HEAD") else Scope.WRITE
-    return await _owner(request, services_of(request), caller, scope)
+    owner = await _owner(request, services_of(request), caller, scope)
+    audited.acting_for(owner.user)
+    return owner
 
 
 async def owner_for(websocket: HTTPConnection, services: Services, key: str | None) -> Owner:

@@ -9,6 +9,7 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.services.admission import Admission
 from orchestrator.services.arrivals import Arrivals
+from orchestrator.services.auditing import Auditing
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
@@ -42,6 +43,7 @@ class Services:
     conversations: ConversationService
     runtimes: ConversationService  #: the same use cases for bare runtimes
     arrivals: Arrivals
+    auditing: Auditing
     messages: Messages
     idleness: Idleness
     admission: Admission

@@ -16,6 +16,7 @@ from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
+from orchestrator.api import audited
 from orchestrator.api.answers.contents import EntryPage, Written
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
@@ -101,6 +102,7 @@ async def write(request: Request, conversation: str, path: str, owner: OwnerOf, 
     """The body becomes the file: whole or not at all, its folders made. `If-Match` with an `ETag`: only in place of
     that one; `If-None-Match: *`: only where there is none. A path that ends in `/`, without a body, makes a folder."""
     headers = _of(request.headers, ("if-match", "if-none-match", "content-length"))
+    await audited.first(services)
     try:
         answer = await services.files.ask(
             owner.tenant,
@@ -122,6 +124,7 @@ async def remove(
     request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf, recursive: bool = False
 ) -> Response:
     """A file, a link (not what it leads to), or a folder; one that is not empty only with `recursive`."""
+    await audited.first(services)
     answer = await services.files.ask(
         owner.tenant,
         owner.user,

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestrator.domain.admission import Decision, Meter, Report, Standing, Use, Verdict
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why
 from orchestrator.domain.drift import Drift
@@ -52,6 +53,22 @@ def key_out(key: ApiKey, text: SecretText | None = None) -> dict[str, Any]:
         "expires_at": rfc3339(key.expires_at) if key.expires_at else None,
         "revoked": key.revoked,
         **({"key": text.open()} if text is not None else {}),
+    }
+
+
+def audit_out(entry: AuditEntry) -> dict[str, Any]:
+    actor, touched = entry.actor, entry.touched
+    return {
+        "id": entry.id,
+        "at": rfc3339(entry.at),
+        "actor": {"kind": actor.kind, "key": actor.key, "user": actor.user, "runtime": actor.runtime},
+        "address": entry.address,
+        "verb": entry.verb,
+        "resource": entry.resource,
+        "object": None if touched is None else {"kind": touched.kind, "id": touched.id, "user": touched.user},
+        "outcome": entry.outcome,
+        "code": entry.code,
+        "request_id": entry.request_id,
     }
 
 

@@ -5,6 +5,7 @@ import time
 from fastapi import Depends, FastAPI
 
 from orchestrator.api import (
+    audit,
     conversations,
     document,
     event_stream,
@@ -23,6 +24,7 @@ from orchestrator.api import (
     usage,
     webhooks,
 )
+from orchestrator.api.audited import Audited
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
 from orchestrator.facades import missing
@@ -49,7 +51,7 @@ def build(services: Services) -> FastAPI:
     for module in (operations, metrics):
         app.include_router(module.router)
     around = (inspection, messages, event_stream, files, links)
-    for module in (tenants, settings, conversations, runtimes, *around, webhooks, usage):
+    for module in (tenants, settings, conversations, runtimes, *around, webhooks, usage, audit):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, v0_files):
         app.include_router(facade.router)
@@ -60,6 +62,7 @@ def build(services: Services) -> FastAPI:
     problems.install(app)
     document.install(app)
     app.add_middleware(Dialects)
+    app.add_middleware(Audited, services=services)
     app.add_middleware(IdempotencyKeys, services=services)
     app.add_middleware(LastKnown)
     app.add_middleware(middleware.BodyLimit)

@@ -37,6 +37,7 @@ from orchestrator.security.session_keys import check_operator_key
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import WAKE_MS, Admission
 from orchestrator.services.arrivals import Arrivals
+from orchestrator.services.auditing import Auditing
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
@@ -297,6 +298,7 @@ async def furnish(ground: Ground) -> House:
         conversations=conversations,
         runtimes=runtimes,
         arrivals=arrivals,
+        auditing=Auditing(store.audit, clock, settings.audit_kept),
         messages=Messages(store.inbox, conversations, wake=workers.wake),
         idleness=idleness,
         admission=admission,

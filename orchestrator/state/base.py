@@ -7,13 +7,16 @@ records together. Times are the store's own clock in milliseconds where leases a
 
 from collections.abc import AsyncIterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, Protocol, TypeVar
 
 from orchestrator.domain.admission import Ask
+from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.conversation import Conversation, Kind, Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state.audit import Telling
 from orchestrator.state.hooks_base import Hooks
 from orchestrator.state.lease import Lease
 from orchestrator.state.slots_base import Slots
@@ -456,6 +459,27 @@ class Reviews(Protocol):
         ...
 
 
+class AuditLog(Protocol):
+    """What was asked for, and by whom. Changes carry their entry along themselves (`state/audit.py`)."""
+
+    async def put(self, tenant: TenantId | None, told: Telling, *, again: bool = False, durable: bool = False) -> None:
+        """Write the entry of a request unless it is there; `again`: in the place of the one that is there. `tenant`
+        None: of what belongs to no tenant. Can be repeated."""
+        ...
+
+    async def page(
+        self,
+        tenant: TenantId | None,
+        *,
+        cursor: str | None,
+        limit: int,
+        since: datetime | None = None,
+        until: datetime | None = None,
+    ) -> Page[AuditEntry]:
+        """Newest first; `since` included, `until` not. A page may hold fewer than there are members in it."""
+        ...
+
+
 class Store(Protocol):
     """All of it, as `app.py` makes it once."""
 
@@ -487,6 +511,8 @@ class Store(Protocol):
     def changes(self) -> Changes: ...
     @property
     def idempotency(self) -> Idempotency: ...
+    @property
+    def audit(self) -> AuditLog: ...
 
     async def check(self) -> Mapping[str, str]:
         """Ask the server what it is; raises `Misconfigured` where it cannot keep what it accepts (eviction policy,

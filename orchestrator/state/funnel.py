@@ -20,6 +20,7 @@ from redis.exceptions import TimeoutError as RedisTimeout
 
 from orchestrator.domain.errors import Misconfigured, StateLost, StoreUnavailable
 from orchestrator.state import keys as names
+from orchestrator.state.audit import carried_to
 from orchestrator.state.keys import Journaled
 from orchestrator.state.scripts import script
 from orchestrator.telemetry import metrics
@@ -68,8 +69,11 @@ def command(name: str, *arguments: Argument) -> Call:
 
 
 def run(name: str, keys: tuple[str, ...], *arguments: Argument, journal: Journaled | None = None) -> Call:
-    """A script of `scripts/` by its name. One that notes its change in a `journal` has that as the last of its keys."""
-    return Call(name, arguments, keys if journal is None else (*keys, journal.stream), journal)
+    """A script of `scripts/` by its name. One that notes its change in a `journal` has that as the last of its keys,
+    and as its last argument what is to be told in the audit log in the same step (`audit.py`)."""
+    if journal is None:
+        return Call(name, arguments, keys)
+    return Call(name, (*arguments, carried_to(journal.home)), (*keys, journal.stream), journal)
 
 
 def noted(call: Call, journal: Journaled) -> Call:

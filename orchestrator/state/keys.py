@@ -29,6 +29,7 @@ EVENT_ARCHIVE = "x:events:archive"  #: string: the same for the archive of event
 JOURNAL_DUE = "x:journal:due"  #: sorted set: home of a journal -> ms at which somebody may look at it
 HOUSE = "house"  #: the home of the journal that belongs to no tenant
 HOUSE_JOURNAL = "x:journal"  #: stream, as a tenant's
+HOUSE_AUDIT = "x:{audit}"  #: hash, as a tenant's `audit`, of what belongs to no tenant; with `:index` its index
 CHANGED = "x:changed"  #: channel: ids of conversations whose record or event log changed
 DUE_TENANTS = "x:due"  #: sorted set: tenant -> ms at which something of it may be due
 HOOK_TENANTS = "x:hooks"  #: sorted set: tenant with endpoints -> ms at which its outbox may have something due
@@ -90,6 +91,9 @@ class TenantKeys:
         self._prefix = f"t:{{{tenant}}}"
         #: Stream of changes that are not in the archive yet.
         self.journal = Journaled(tenant, f"{self._prefix}:journal")
+        #: Hash: entry id -> entry; the scripts find it and its index by the name of the journal (`journal.lua`).
+        self.audit = f"{self.journal.stream}:audit"
+        self.audit_index = f"{self.audit}:index"  #: sorted set, all scores 0: <ms>:<entry>
         self.tenant = f"{self._prefix}:tenant"  #: string
         self.users = f"{self._prefix}:users"  #: hash: user id -> user
         self.user_index = f"{self._prefix}:users:index"  #: sorted set, all scores 0: <creation ms>:<user>

@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.state import durability, figures, keys, survey
+from orchestrator.state.audit_log import RedisAuditLog
 from orchestrator.state.changes import RedisChanges
 from orchestrator.state.configuration import RedisConfiguration
 from orchestrator.state.conversations import RedisConversations
@@ -61,6 +62,7 @@ class RedisStore:
         self.hooks = RedisHooks(self._funnel)
         self.changes = RedisChanges(self._funnel)
         self.idempotency = RedisIdempotency(self._funnel)
+        self.audit = RedisAuditLog(self._funnel)
 
     async def check(self) -> Mapping[str, str]:
         report = await durability.inspect(self._funnel)

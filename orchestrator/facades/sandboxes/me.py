@@ -9,6 +9,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request
 
+from orchestrator.api import audited
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.domain.errors import Forbidden
 from orchestrator.domain.secrets import deep_redact
@@ -29,8 +30,11 @@ async def me(request: Request, owner: OwnerOf, services: ServicesOf, expose_secr
     a running sandbox (401), and of the caller's own (403); with `expose_secrets` one has to be sent."""
     in_sandbox = expose_secrets or bool(request.headers.get("x-session-api-key", "").strip())
     if in_sandbox:
+        audited.asked()
         await _sandboxs_own(services.sandbox_access, presented(request), owner)
     show = reveal if expose_secrets else deep_redact
+    if in_sandbox:
+        await audited.first(services)
     document, _origin = await services.effective.explain(owner.tenant, owner.user)
     return {
         "id": owner.user or owner.tenant,

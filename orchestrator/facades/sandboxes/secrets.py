@@ -5,6 +5,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.responses import PlainTextResponse
 
+from orchestrator.api import audited
 from orchestrator.api.auth import ServicesOf
 from orchestrator.domain.errors import InvalidRequest, Unauthenticated
 from orchestrator.domain.ids import parse_uuid
@@ -23,9 +24,11 @@ async def names(sandbox: str, request: Request, services: ServicesOf) -> dict[st
 
 @router.get("/secrets/{name}")
 async def value(sandbox: str, name: str, request: Request, services: ServicesOf) -> PlainTextResponse:
-    """The value and nothing else. Each read is in the log, without the value."""
+    """The value and nothing else. Each read is in the tenant's audit log before it is answered, without the value."""
     record = await services.sandbox_access.of_runtime(presented(request), _id(sandbox))
+    audited.by_runtime(record)
     found = await services.sandbox_access.secret(record, name)
+    await audited.first(services)
     return PlainTextResponse(found.open(), headers={"cache-control": "no-store"})
 
 

@@ -50,6 +50,7 @@ async def _of_tenant(funnel: Funnel, t: TenantKeys) -> AsyncIterator[Entry]:
         ("key", await _all(funnel, t.api_keys)),
         ("data_key", await _all(funnel, t.data_keys)),
         ("hook", await _all(funnel, t.hooks)),
+        ("audit", await _all(funnel, t.audit)),
     ):
         for id, body in found.items():
             yield Entry(kind, id, body)

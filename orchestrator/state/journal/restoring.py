@@ -20,6 +20,7 @@ from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId
 from orchestrator.domain.operation import Stage
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records, reviews
+from orchestrator.state.audit import written_in
 from orchestrator.state.funnel import Call, Funnel, command, run, run_of
 from orchestrator.state.hooks import QUEUE_BYTES, wanted_text
 from orchestrator.state.journal.archive import Archive
@@ -173,6 +174,7 @@ class Restoring:
         calls: list[Call] = [*self._who(t, known.folded)]
         calls += self._configuration(t, known.folded)
         calls += self._hooks(t, known.folded)
+        calls += self._audit(t, known.folded)
         live = {conversation.id for conversation in conversations}
         raw = {id: body for id, body in known.folded.of("conversation") if id not in live}
         for conversation in conversations:
@@ -218,11 +220,12 @@ class Restoring:
             events = () if keep_events else (t.events(id),)
             calls.append(command("UNLINK", t.conversation(id), *own, *events))
         for hook in await self._funnel.one(command("HKEYS", t.hooks)):
-            calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook))
+            calls.append(run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix, t.journal.stream), hook, ""))
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations, t.generations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
         layer = (t.settings(None), t.secrets(None), t.providers(None), t.phases, t.runtimes, t.names)
-        await self._send([*calls, command("UNLINK", t.tenant, t.journal.stream, *fixed, *admission, *layer)])
+        told = (t.journal.stream, t.audit, t.audit_index)
+        await self._send([*calls, command("UNLINK", t.tenant, *told, *fixed, *admission, *layer)])
 
     def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
         for id, text in folded.of("tenant"):
@@ -271,6 +274,13 @@ class Restoring:
                     yield command("HSET", t.hooks_wanted, id, wanted)
                     yield run("hook_lost", (t.hook_prefix,), id)
                     yield command("ZADD", keys.HOOK_TENANTS, 0, t.journal.home)
+
+    def _audit(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        """One that cannot be read has no place in the list, and is left to the journal."""
+        for id, text in folded.of("audit"):
+            for entry in written_in([text]):
+                yield command("HSET", t.audit, id, text)
+                yield command("ZADD", t.audit_index, 0, cursors.member(entry.at, id))
 
     def _conversation(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
         member = cursors.member(conversation.created_at, conversation.id)

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.state.journal.entry import Entry
+from orchestrator.state.memory.audit import MemoryAuditLog
 from orchestrator.state.memory.changes import MemoryChanges
 from orchestrator.state.memory.configuration import MemoryConfiguration
 from orchestrator.state.memory.conversations import MemoryConversations
@@ -47,6 +48,7 @@ class MemoryStore:
         self.hooks = MemoryHooks(self._shelf)
         self.changes = MemoryChanges(self._shelf)
         self.idempotency = MemoryIdempotency(self._shelf)
+        self.audit = MemoryAuditLog(self._shelf)
 
     async def check(self) -> Mapping[str, str]:
         return {"server": "memory", "version": "", "durability": "everything is lost with this process"}

@@ -9,17 +9,21 @@ from datetime import UTC, datetime
 from anyio import BrokenResourceError, WouldBlock
 from anyio.streams.memory import MemoryObjectSendStream
 
+from orchestrator.domain.audit import head_of, tail_of
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.hooks import Draft
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.state import records
+from orchestrator.state.audit import Telling, carried_to, current
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Message, Replay, StoredEvent
 from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.ledger import Slot, Start
 from orchestrator.state.memory.outbox import Outbox
 from orchestrator.state.refusals import lease_lost, no_conversation
+
+_UNTOLD = frozenset({"operation", "data_key", "delivered"})  #: as in `journal.lua`
 
 
 @dataclass
@@ -63,6 +67,8 @@ class Shelf:
         self.journal: list[tuple[TenantId, Entry]] = []
         #: Whose conversations at rest are to be looked at again, in order.
         self.reviews: dict[tuple[TenantId, UserId | None], None] = {}
+        #: Entries by their members of the index.
+        self.audits: dict[TenantId | None, dict[str, str]] = {}
         self.outboxes: dict[TenantId, Outbox] = {}
         self.listeners: set[MemoryObjectSendStream[ConversationId]] = set()
 
@@ -78,8 +84,25 @@ class Shelf:
             self.outboxes[tenant].publish(lane, drafts, self.now_ms())
 
     def note(self, tenant: TenantId, kind: str, id: str, body: str | None) -> None:
-        """A change of one object, or its removal (None)."""
+        """A change of one object, or its removal (None), and in the same step whose request it was."""
         self.journal.append((tenant, Entry(kind, id, body)))
+        if kind not in _UNTOLD and carried_to(tenant) and (told := current()) is not None:
+            self.tell_of(tenant, told, tail_of(kind, id))
+
+    def tell_of(self, tenant: TenantId | None, told: Telling, tail: str, *, again: bool = False) -> None:
+        """As `audit.lua`."""
+        kept = self.audits.setdefault(tenant, {})
+        if told.member in kept and not again:
+            return
+        kept[told.member] = head_of(told.entry) + tail
+        if tenant is not None:
+            self.journal.append((tenant, Entry("audit", told.entry.id, kept[told.member])))
+        surplus = len(kept) - told.keep.entries
+        for place, member in enumerate(sorted(kept)[:4], start=1):
+            if place <= surplus or member < told.oldest:
+                del kept[member]
+                if tenant is not None:
+                    self.journal.append((tenant, Entry("audit", member[14:], None)))
 
     def note_conversation(self, conversation: Conversation) -> None:
         """The whole of it."""

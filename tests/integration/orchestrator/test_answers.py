@@ -89,7 +89,7 @@ async def configuration(nestor: Nestor, key: str) -> None:
     await nestor.call("PATCH", "/api/v2/settings", key, json=settings, status=200)
     await nestor.call("PUT", "/api/v2/secrets/TOKEN", key, json={"value": "v-of-the-tests"}, status=200)
     await nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "ghp_of_the_tests"}, status=200)
-    for one in ("settings", "settings/effective", "secrets", "git-providers", "usage"):
+    for one in ("settings", "settings/effective", "secrets", "git-providers", "usage", "audit"):
         await nestor.call("GET", f"/api/v2/{one}", key, status=200)
 
 
