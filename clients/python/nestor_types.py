@@ -35,9 +35,6 @@ KeyKind = Literal["op", "tenant", "user"]
 
 OperationState = Literal["running", "succeeded", "failed"]
 
-#: What became of a request.
-Outcome-Input = Literal["accepted", "refused", "failed"]
-
 #: Where a conversation is.
 Phase = Literal[
     "pending",

@@ -23,9 +23,6 @@ export type KeyKind = "op" | "tenant" | "user";
 
 export type OperationState = "running" | "succeeded" | "failed";
 
-/** What became of a request. */
-export type Outcome-Input = "accepted" | "refused" | "failed";
-
 /** Where a conversation is. */
 export type Phase = "pending" | "provisioning" | "configuring" | "ready" | "pausing" | "paused" | "resuming" | "stopping" | "stopped" | "deleting" | "failed";
 
@@ -1057,7 +1054,7 @@ export interface Written {
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
   "GET /api/v2/audit": {
-    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user"?: string | null; "key"?: string | null; "verb"?: string | null; "outcome"?: Outcome-Input | null; "object_id"?: string | null };
+    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user"?: string | null; "key"?: string | null; "verb"?: string | null; "outcome"?: "accepted" | "refused" | "failed" | null; "object_id"?: string | null };
     answer: AuditPage;
   };
   "GET /api/v2/conversations": {

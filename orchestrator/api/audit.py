@@ -1,7 +1,7 @@
 """The audit log: who asked for what, and what became of it."""
 
 from datetime import UTC, datetime
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Query, Request
 
@@ -35,7 +35,7 @@ async def list_audit(
     user: Annotated[str | None, Query(description="About this user's things")] = None,
     key: Annotated[str | None, Query(description="Asked with this API key")] = None,
     verb: Annotated[str | None, Query(description="The method, such as DELETE")] = None,
-    outcome: Outcome | None = None,
+    outcome: Literal["accepted", "refused", "failed"] | None = None,
     object_id: Annotated[str | None, Query(description="The id of what was changed")] = None,
 ) -> dict[str, Any]:
     """Requests that changed something or were refused, newest first: the tenant's; with a user's key (or
@@ -62,7 +62,7 @@ async def list_audit(
         user=about,
         key=parse_uuid(key, "key") if key is not None else None,
         verb=verb.upper() if verb is not None else None,
-        outcome=outcome,
+        outcome=Outcome(outcome) if outcome is not None else None,
         touched=object_id,
     )
     page = await services.auditing.page(whose, wanted, cursor=page_id, limit=limit)
