@@ -1,4 +1,4 @@
-"""A runtime as a process, and a scripted model that wants the tests' key."""
+"""A runtime as a process, a scripted model that wants the tests' key, and what runs the clients' programs."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -7,6 +7,13 @@ import pytest
 
 from tests.support.models import scripted_model
 from tests.support.runtimes import MODEL_KEY, RuntimeProcess
+from tests.support.sdk import RunClient, clients
+
+
+@pytest.fixture(scope="session")
+def run_client() -> Iterator[RunClient]:
+    with clients() as run:
+        yield run
 
 
 @pytest.fixture

@@ -9,12 +9,14 @@ import httpx
 import pytest
 
 from tests.support.runtimes import KEY, MODEL_KEY, RuntimeProcess, eventually, message, terminal
-from tests.support.sdk import repository, run_client
+from tests.support.sdk import RunClient, repository
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
 
 
-def test_workspaces_of_every_kind_that_needs_no_engine(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
+def test_workspaces_of_every_kind_that_needs_no_engine(
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
+) -> None:
     work, scratch = repository(tmp_path / "work"), tmp_path / "scratch"
     scratch.mkdir()
     process.start()
@@ -51,7 +53,7 @@ def test_workspaces_of_every_kind_that_needs_no_engine(tmp_path: Path, process: 
 
 
 def test_long_and_many_conversations_branches_and_failures(
-    tmp_path: Path, process: RuntimeProcess, model_url: str
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
 ) -> None:
     process.start()
     report = run_client("conversations.py", process.url, KEY, model_url, MODEL_KEY, str(tmp_path / "work"))
@@ -93,7 +95,9 @@ def test_long_and_many_conversations_branches_and_failures(
     }
 
 
-def test_a_server_that_is_killed_and_comes_back(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
+def test_a_server_that_is_killed_and_comes_back(
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
+) -> None:
     marks = tmp_path / "marks"
     marks.mkdir()
     process.start()
@@ -150,7 +154,9 @@ def every(http: httpx.Client, id: str) -> list[dict[str, Any]]:
             return found
 
 
-def test_the_public_openai_client_talks_to_the_agent(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
+def test_the_public_openai_client_talks_to_the_agent(
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
+) -> None:
     process.start()
     with httpx.Client(base_url=process.url, headers={"X-Session-API-Key": KEY}, trust_env=False) as http:
         llm = {"model": "openai/scripted", "api_key": MODEL_KEY, "base_url": model_url, "num_retries": 0}

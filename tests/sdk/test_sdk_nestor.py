@@ -10,7 +10,7 @@ import pytest
 from tests.support.models import scripted_model
 from tests.support.processes import orchestrator_at
 from tests.support.runtimes import MODEL_KEY
-from tests.support.sdk import run_client
+from tests.support.sdk import RunClient
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
 
@@ -21,7 +21,7 @@ def data_dir() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
-def test_a_conversation_of_nestor_is_steered_through_the_proxy(data_dir: Path) -> None:
+def test_a_conversation_of_nestor_is_steered_through_the_proxy(data_dir: Path, run_client: RunClient) -> None:
     with scripted_model(required_key=MODEL_KEY) as model, orchestrator_at(data_dir) as nestor:
         key = nestor.tenant("acme", model, MODEL_KEY)
         record = nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={}, status=200)

@@ -13,7 +13,7 @@ from websockets.sync.client import connect
 from tests.support.models import scripted_model
 from tests.support.processes import OrchestratorProcess, orchestrator_at
 from tests.support.runtimes import MODEL_KEY
-from tests.support.sdk import run_client
+from tests.support.sdk import RunClient
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(600)]
 
@@ -38,7 +38,7 @@ def a_tenant(nestor: OrchestratorProcess, name: str) -> tuple[str, str]:
 
 
 def test_workspace_and_conversation_work_and_two_tenants_see_nothing_of_each_other(
-    nestor: OrchestratorProcess, model: str
+    nestor: OrchestratorProcess, model: str, run_client: RunClient
 ) -> None:
     (_, own), (_, other) = a_tenant(nestor, "own"), a_tenant(nestor, "other")
     theirs = nestor.call(

@@ -7,12 +7,14 @@ import httpx
 import pytest
 
 from tests.support.runtimes import KEY, MODEL_KEY, RuntimeProcess, eventually, message, terminal
-from tests.support.sdk import repository, run_client
+from tests.support.sdk import RunClient, repository
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
 
 
-def test_a_settings_driven_conversation(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
+def test_a_settings_driven_conversation(
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
+) -> None:
     process.start()
     directory = str(tmp_path / "work")
     report = run_client("settings_driven_conversation.py", process.url, KEY, model_url, MODEL_KEY, directory)
@@ -35,7 +37,9 @@ def test_a_settings_driven_conversation(tmp_path: Path, process: RuntimeProcess,
     assert report["kinds"].count("ActionEvent") == 7
 
 
-def test_a_conversation_with_a_lookup_secret_without_keys(tmp_path: Path, model_url: str) -> None:
+def test_a_conversation_with_a_lookup_secret_without_keys(
+    tmp_path: Path, model_url: str, run_client: RunClient
+) -> None:
     process = RuntimeProcess(tmp_path, OH_SESSION_API_KEYS_IS_NONE="", OH_SESSION_API_KEYS_0="")
     try:
         process.start()
@@ -53,7 +57,9 @@ def test_a_conversation_with_a_lookup_secret_without_keys(tmp_path: Path, model_
     }
 
 
-def test_every_event_is_the_clients_own(tmp_path: Path, process: RuntimeProcess, model_url: str) -> None:
+def test_every_event_is_the_clients_own(
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
+) -> None:
     process.start()
     http = httpx.Client(base_url=f"{process.url}/api", headers={"X-Session-API-Key": KEY}, timeout=60, trust_env=False)
     file = str(tmp_path / "work" / "a.txt")
@@ -115,7 +121,7 @@ def test_every_event_is_the_clients_own(tmp_path: Path, process: RuntimeProcess,
 
 
 def test_the_remote_workspace_and_everything_that_steers_a_conversation(
-    tmp_path: Path, process: RuntimeProcess, model_url: str
+    tmp_path: Path, process: RuntimeProcess, model_url: str, run_client: RunClient
 ) -> None:
     work, scratch = repository(tmp_path / "work"), tmp_path / "scratch"
     scratch.mkdir()

@@ -10,7 +10,7 @@ import pytest
 from tests.support.models import scripted_model
 from tests.support.processes import OrchestratorProcess, orchestrator_at
 from tests.support.runtimes import MODEL_KEY
-from tests.support.sdk import run_client
+from tests.support.sdk import RunClient
 
 pytestmark = [pytest.mark.sdk, pytest.mark.timeout(300)]
 MCP = {"files": {"command": "files-server", "args": ["-v"]}, "web": {"url": "http://127.0.0.1:9/mcp"}}
@@ -33,7 +33,7 @@ def place() -> Iterator[Place]:
         yield Place(nestor, model, nestor.tenant("acme", model, MODEL_KEY))
 
 
-def test_the_cloud_workspace_lives_its_whole_life(place: Place, tmp_path: Path) -> None:
+def test_the_cloud_workspace_lives_its_whole_life(place: Place, tmp_path: Path, run_client: RunClient) -> None:
     nestor, key = place.nestor, place.key
     other = nestor.tenant("other", place.model, MODEL_KEY)
     nestor.call("PATCH", "/api/v2/settings", key, json={"agent_settings": {"mcp_config": MCP}}, status=200)
@@ -55,7 +55,9 @@ def test_the_cloud_workspace_lives_its_whole_life(place: Place, tmp_path: Path) 
     }
 
 
-def test_the_workspace_of_the_runtime_api_attaches_and_begins_anew(place: Place, tmp_path: Path) -> None:
+def test_the_workspace_of_the_runtime_api_attaches_and_begins_anew(
+    place: Place, tmp_path: Path, run_client: RunClient
+) -> None:
     found = run_client("api_workspace.py", place.nestor.url, place.key, place.model, MODEL_KEY, str(tmp_path / "work"))
     assert found == {
         "command": "value of the client\n",
