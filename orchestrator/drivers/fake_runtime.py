@@ -22,6 +22,7 @@ from orchestrator.drivers.fake_script import Fault, Received, Script
 
 LOOPBACK = "127.0.0.1"
 _MOST_SAID = 10_000
+_TURNS_OF_AN_ACCEPT = 5  #: of the loop, from the kernel's connection to the task that serves it
 _START_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
 
 
@@ -80,7 +81,10 @@ class FakeRuntime:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        """End the server and every connection."""
+        """End the server and every connection, those too that the kernel had handed over and that have no task yet."""
+        await asyncio.gather(*self.cut(), return_exceptions=True)
+        for _ in range(_TURNS_OF_AN_ACCEPT):
+            await asyncio.sleep(0)
         await asyncio.gather(*self.cut(), return_exceptions=True)
 
     def cut(self) -> Sequence[asyncio.Task[None]]:
@@ -120,7 +124,10 @@ class FakeRuntime:
             pass  # `cut`. The task ends here anyway; Python 3.11 tells of one that ends cancelled as of a fault
         finally:
             self._connections.discard(task)
-            writer.close()
+            if self._server is None:
+                writer.transport.abort()  # nobody may read what is left to be sent, and a killed process sends nothing
+            else:
+                writer.close()
 
     async def _answer(self, request: Request, challenge: _Challenge) -> Answer | None:
         """What to say; None cuts the connection."""
