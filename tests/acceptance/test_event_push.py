@@ -23,8 +23,6 @@ async def nestor() -> AsyncIterator[Nestor]:
     with tempfile.TemporaryDirectory(prefix="nst-") as folder:
         async with nestor_at(Path(folder), None, driver="process", zygote="off", events_held=10) as running:
             yield running
-            for handle in await running.house.driver.list(running.house.installation):
-                await running.house.driver.destroy(handle, fence=2**40)
 
 
 async def outer(nestor: Nestor, key: str, id: str) -> list[dict[str, Any]]:

@@ -25,16 +25,16 @@ async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_t
     installation = str(uuid.uuid4())
     choices = Choices(hardening=Hardening(file_bytes=15 * MEGABYTE // 2))
     driver = DockerDriver(tmp_path, installation=installation, image=containers.standin_image(), choices=choices)
-    assert (await driver.fingerprint()).usable
     conversation = str(uuid.uuid4())
     ids = TenantId(str(uuid.uuid4())), ConversationId(conversation), RuntimeId(str(uuid.uuid4()))
     labels = OwnerLabels(installation, *ids, 1)
-    await driver.ensure_volume(labels, fence=1)
     limits = Limits(memory_bytes=128 * 1024**2).times(2)  # the limits of disk and files are for size 1
-    handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels, limits=limits), fence=1)
-    await driver.start(handle, fence=1, init_key=new_secret())
     watch = DiskWatch(installation, driver, Shares(None, "a replica"), limit_bytes=10 * MEGABYTE)
     try:
+        assert (await driver.fingerprint()).usable
+        await driver.ensure_volume(labels, fence=1)
+        handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels, limits=limits), fence=1)
+        await driver.start(handle, fence=1, init_key=new_secret())
         used = await driver.usage(handle)
         assert 0 < used.memory_bytes < used.memory_limit_bytes == 256 * 1024**2
         assert used.processes >= 1
@@ -66,7 +66,8 @@ async def test_usage_is_told_and_a_storage_over_the_limit_ends_the_runtime_for_t
         containers.kill(handle.reference)
         assert (await driver.inspect(handle)).cause is ExitCause.CRASHED
     finally:
-        await driver.destroy(handle, fence=9)
+        for left in await driver.list(installation):
+            await driver.destroy(left, fence=9)
         await driver.remove_volume(labels, fence=9)
         await driver.close()
 

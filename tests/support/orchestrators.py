@@ -1,5 +1,6 @@
 """An orchestrator without its listening server: the real API, services, workers and state server; the fake driver."""
 
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -71,14 +72,27 @@ class Nestor:
 
 
 @asynccontextmanager
+async def nothing_left(house: House) -> AsyncIterator[None]:
+    """Whatever happens in the block, its runtimes are ended after it, when no worker works on them any more."""
+    try:
+        yield
+    finally:
+        for handle in await house.driver.list(house.installation):
+            await house.driver.destroy(handle, fence=2**40)
+
+
+@asynccontextmanager
 async def nestor_at(data_dir: Path, engine: FakeEngine | None, **settings: Any) -> AsyncIterator[Nestor]:
     """One life of an orchestrator over a data folder and an engine that outlive it; without one, with the driver that
-    the settings name."""
+    the settings name, whose runtimes end with this life: real ones would outlive the test."""
     chosen = OrchestratorSettings(
         data_dir=data_dir, operator_key=OPERATOR_KEY, verify_git_tokens=False, **{"driver": "fake", **settings}
     )
     driver = None if engine is None else FakeDriver(engine)
-    async with open_house(chosen, "http://127.0.0.1:1", driver=driver) as house:
+    async with (
+        open_house(chosen, "http://127.0.0.1:1", driver=driver) as house,
+        nothing_left(house) if engine is None else contextlib.nullcontext(),
+    ):
         transport = httpx.ASGITransport(api.build(house.services), raise_app_exceptions=False)
         async with (
             anyio.create_task_group() as tasks,

@@ -68,46 +68,40 @@ async def test_each_part_that_a_client_changed_is_seen_told_and_repaired(
     """A real runtime, with the process driver."""
     async with nestor_at(data_dir, None, driver="process", zygote="off", drift_seconds=0.2) as nestor:
         tenant, key, id = await ready(nestor)
-        try:
-            before = await configuration(nestor, key, id)
-            assert (before["current"], before["compared"], before["drifted"], before["drift"]) == (
-                True,
-                "values",
-                [],
-                None,
-            )
-            assert before["names"]["secrets"] == ["MINE"]
-            assert before["names"]["git_providers"] == ["github"]
-            assert "/agent_settings/llm/model" in before["names"]["settings"]
-            async with client_of(nestor, tenant, id) as http:
-                await http.put("/api/settings/secrets", json={"name": "ADDED", "value": "a client's"})
-                await http.delete("/api/settings/secrets/MINE")
-                llm = {"model": "openai/another", "top_p": 0.25}
-                await http.patch("/api/settings", json={"agent_settings_diff": {"llm": llm}})
-                await http.post("/api/add-git-providers", json={"provider_tokens": {"gitlab": {"token": "glpat_own"}}})
-                after = await repaired(nestor, tenant, key, id, 1)
-                assert after["drift"]["parts"] == ["settings", "git_providers", "secrets"]
-                assert after["drift"]["seen_at"] <= after["pushed_at"] <= after["drift"]["repaired_at"]
-                assert (after["current"], after["drifted"], after["digest"]) == (True, [], before["digest"])
-                assert (await http.get("/api/settings/secrets/MINE")).text == PLANTED[0]
-                assert (await http.get("/api/settings/secrets/ADDED")).text == "a client's"
-                settings = (await http.get("/api/settings")).json()
-                assert settings["agent_settings"]["llm"]["model"] == "openai/scripted"
-                assert settings["agent_settings"]["llm"]["top_p"] == 0.25
-                assert settings["provider_tokens_set"] == {"gitlab": None, "github": None}
-            for _ in range(4):  # looks, and no push
-                await a_round(nestor, tenant, id)
-                await anyio.sleep(0.25)
-            assert (await configuration(nestor, key, id)) == after
-            told = capsys.readouterr().out
-            assert told.count("configuration.drifted") == told.count("configuration.repaired") == 1
-            for value in PLANTED:
-                assert value not in told
-        finally:
-            await nestor.call("DELETE", f"/api/v2/conversations/{id}?purge=true", key, status=202)
-            with anyio.fail_after(30):
-                while await nestor.house.driver.list(nestor.house.installation):
-                    await anyio.sleep(0.05)
+        before = await configuration(nestor, key, id)
+        assert (before["current"], before["compared"], before["drifted"], before["drift"]) == (
+            True,
+            "values",
+            [],
+            None,
+        )
+        assert before["names"]["secrets"] == ["MINE"]
+        assert before["names"]["git_providers"] == ["github"]
+        assert "/agent_settings/llm/model" in before["names"]["settings"]
+        async with client_of(nestor, tenant, id) as http:
+            await http.put("/api/settings/secrets", json={"name": "ADDED", "value": "a client's"})
+            await http.delete("/api/settings/secrets/MINE")
+            llm = {"model": "openai/another", "top_p": 0.25}
+            await http.patch("/api/settings", json={"agent_settings_diff": {"llm": llm}})
+            await http.post("/api/add-git-providers", json={"provider_tokens": {"gitlab": {"token": "glpat_own"}}})
+            after = await repaired(nestor, tenant, key, id, 1)
+            assert after["drift"]["parts"] == ["settings", "git_providers", "secrets"]
+            assert after["drift"]["seen_at"] <= after["pushed_at"] <= after["drift"]["repaired_at"]
+            assert (after["current"], after["drifted"], after["digest"]) == (True, [], before["digest"])
+            assert (await http.get("/api/settings/secrets/MINE")).text == PLANTED[0]
+            assert (await http.get("/api/settings/secrets/ADDED")).text == "a client's"
+            settings = (await http.get("/api/settings")).json()
+            assert settings["agent_settings"]["llm"]["model"] == "openai/scripted"
+            assert settings["agent_settings"]["llm"]["top_p"] == 0.25
+            assert settings["provider_tokens_set"] == {"gitlab": None, "github": None}
+        for _ in range(4):  # looks, and no push
+            await a_round(nestor, tenant, id)
+            await anyio.sleep(0.25)
+        assert (await configuration(nestor, key, id)) == after
+        told = capsys.readouterr().out
+        assert told.count("configuration.drifted") == told.count("configuration.repaired") == 1
+        for value in PLANTED:
+            assert value not in told
 
 
 def scripted(engine: FakeEngine, *digests: str) -> None:

@@ -21,21 +21,7 @@ READY = {"wait": "ready", "timeout": 120}
 @pytest.fixture
 async def nestor(data_dir: Path) -> AsyncIterator[Nestor]:
     async with nestor_at(data_dir, None, driver="process", zygote="off") as running:
-        try:
-            yield running
-        finally:
-            await purged(running)
-
-
-async def purged(nestor: Nestor) -> None:
-    """A real runtime does not end with its orchestrator."""
-    conversations, driver = nestor.house.services.conversations, nestor.house.driver
-    for tenant in (await nestor.call("GET", "/api/v2/tenants", status=200))["items"]:
-        for one in (await conversations.list(tenant["id"], None, cursor=None, limit=100)).items:
-            await conversations.delete(one.tenant, None, one.id, purge=True)
-    with anyio.fail_after(60):
-        while await driver.list(nestor.house.installation):
-            await anyio.sleep(0.05)
+        yield running
 
 
 async def owner(nestor: Nestor, model: ScriptedModel) -> str:
