@@ -47,6 +47,9 @@ class Project:
         assert done.returncode == 0, done.stderr[-3000:]
         return done.stdout
 
+    def up(self) -> None:
+        self.compose("up", "--detach", "--build", "--wait")
+
     def left(self) -> list[str]:
         """What the engine has of this project, images apart."""
         named = f"name={self.name}"
@@ -70,8 +73,9 @@ def free_ports(number: int) -> list[int]:
         return found
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def project() -> Iterator[Project]:
+    """One for all tests here, each of which has it up first: to come up and to go takes most of their time."""
     port, one, two = free_ports(3)
     environment = {
         "NESTOR_OPERATOR_KEY": secrets.token_urlsafe(32),
@@ -88,10 +92,48 @@ def project() -> Iterator[Project]:
         project.compose("down", "--volumes")
 
 
-async def test_up_used_down_and_up_again_and_nothing_left(project: Project, record_property):
-    began = time.monotonic()
-    project.compose("up", "--detach", "--build", "--wait")
-    record_property("seconds_to_up", round(time.monotonic() - began, 1))
+async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
+    project.up()
+    socket_path = "/var/run/docker.sock"
+    holders = set()
+    for service in ("redis", "keeper", "netguard", "gate", "front", "orchestrator", "orchestrator-2"):
+        shown = containers.inspect("container", f"{project.name}-{service}-1")
+        assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
+        assert shown["HostConfig"]["ReadonlyRootfs"] is True, service
+        assert not shown["HostConfig"]["PortBindings"], service
+        if any(mount["Source"] == socket_path for mount in shown["Mounts"]):
+            holders.add(service)
+    assert holders == {"keeper", "gate"}  # the orchestrators have the other end of the gate alone
+    for service in ("orchestrator", "orchestrator-2", "front"):
+        processes = containers.docker("top", f"{project.name}-{service}-1", "-eo", "pid,uid,args").splitlines()[1:]
+        assert {line.split()[1] for line in processes} == {"10001"}, processes
+    redis = ("exec", f"{project.name}-redis-1", "redis-cli", "-s", "/run/redis/redis.sock")
+    assert "NOAUTH" in containers.docker(*redis, "ping")
+    word = containers.docker("exec", f"{project.name}-redis-1", "cat", "/run/redis/password").strip()
+    known = ("--user", "nestor", "--pass", word, "--no-auth-warning")
+    assert "PONG" in containers.docker(*redis, *known, "ping")
+    for dangerous in (("flushall",), ("config", "set", "appendonly", "no"), ("keys", "*"), ("acl", "list")):
+        assert "NOPERM" in containers.docker(*redis, *known, *dangerous)
+
+
+async def test_the_demo_runs_against_it(project: Project):
+    project.up()
+    command = [sys.executable, "-m", "orchestrator", "demo", "--plain", "--url", project.url]
+    done = subprocess.run(
+        [*command, "--operator-key", project.operator_key],
+        cwd=containers.REPOSITORY,
+        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("pushed ") == 3
+
+
+async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
+    project.up()
     async with talking_to(project.url, project.operator_key, gateway=GATEWAY, port=PORTS[0]) as nestor:
         key = await nestor.tenant()
         conversation = await nestor.conversation(key)
@@ -127,46 +169,6 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project, reco
         assert containers.docker("exec", container_of(id), "cat", "/workspace/said") == "before\n"
     project.compose("down", "--volumes")
     assert project.left() == []
-
-
-async def test_the_demo_runs_against_it(project: Project):
-    project.compose("up", "--detach", "--build", "--wait")
-    command = [sys.executable, "-m", "orchestrator", "demo", "--plain", "--url", project.url]
-    done = subprocess.run(
-        [*command, "--operator-key", project.operator_key],
-        cwd=containers.REPOSITORY,
-        env={"PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
-    assert done.stdout.count("pushed ") == 3
-
-
-async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
-    project.compose("up", "--detach", "--build", "--wait")
-    socket_path = "/var/run/docker.sock"
-    holders = set()
-    for service in ("redis", "keeper", "netguard", "gate", "front", "orchestrator", "orchestrator-2"):
-        shown = containers.inspect("container", f"{project.name}-{service}-1")
-        assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
-        assert shown["HostConfig"]["ReadonlyRootfs"] is True, service
-        assert not shown["HostConfig"]["PortBindings"], service
-        if any(mount["Source"] == socket_path for mount in shown["Mounts"]):
-            holders.add(service)
-    assert holders == {"keeper", "gate"}  # the orchestrators have the other end of the gate alone
-    for service in ("orchestrator", "orchestrator-2", "front"):
-        processes = containers.docker("top", f"{project.name}-{service}-1", "-eo", "pid,uid,args").splitlines()[1:]
-        assert {line.split()[1] for line in processes} == {"10001"}, processes
-    redis = ("exec", f"{project.name}-redis-1", "redis-cli", "-s", "/run/redis/redis.sock")
-    assert "NOAUTH" in containers.docker(*redis, "ping")
-    word = containers.docker("exec", f"{project.name}-redis-1", "cat", "/run/redis/password").strip()
-    known = ("--user", "nestor", "--pass", word, "--no-auth-warning")
-    assert "PONG" in containers.docker(*redis, *known, "ping")
-    for dangerous in (("flushall",), ("config", "set", "appendonly", "no"), ("keys", "*"), ("acl", "list")):
-        assert "NOPERM" in containers.docker(*redis, *known, *dangerous)
 
 
 def say(text: str) -> dict[str, object]:
