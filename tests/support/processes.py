@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class OrchestratorProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
         self.port = lasting_port()
+        self.killed = False  #: in one of its lives
         self._logged = 0  #: characters of the log that earlier lives wrote
 
     @property
@@ -64,6 +65,7 @@ class OrchestratorProcess:
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
         assert self._process is not None
+        self.killed = True
         self._process.kill()
         self._process.wait(10)
         assert self._process.stdout is not None
@@ -169,10 +171,15 @@ def orchestrator_at(data_dir: Path, **variables: str) -> Iterator[OrchestratorPr
     finally:
         if process._process is not None and process._process.poll() is None:
             process.end()
-        # What a killed one left running is taken over and removed by an ephemeral one.
-        process._variables["NESTOR_EPHEMERAL"] = "1"
-        process.port = 0
-        process.start()
-        status = process.end()
-        assert status == 0
+        if process.killed:  # what a killed one left running is taken over and removed by an ephemeral one
+            process._variables["NESTOR_EPHEMERAL"] = "1"
+            process.port = 0
+            process.start()
+            status = process.end()
+            assert status == 0
+        else:  # what goes on after a good end was meant to
+            for pid in process.processes():
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+            wait_for(lambda: not process.processes())
         assert process.processes() == []
