@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import uvicorn
 from fastapi import FastAPI, Request, WebSocket
 
@@ -226,3 +227,19 @@ class Rig:
     async def close(self) -> None:
         for end in self._ends:
             await end()
+
+
+def head_of(request: bytes) -> tuple[bytes, dict[bytes, bytes]]:
+    """The first line, and the headers by their names in lower case."""
+    first, *lines = request.removesuffix(b"\r\n\r\n").split(b"\r\n")
+    named = (line.split(b": ", 1) for line in lines)
+    return first, {name.lower(): value for name, value in named}
+
+
+async def get(rig: Rig, route: Route, path: str = "/x", **headers: str) -> httpx.Response:
+    """What a client with the right key is answered, on a connection of its own."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        return await client.get(
+            f"{rig.origin}/runtimes/{route.runtime}{path}",
+            headers={"X-Session-API-Key": rig.session_key, **headers},
+        )
