@@ -15,10 +15,11 @@ LOOK = "cat app/README.md && cd app && git remote -v && git log --oneline"
 SAY = "SCRIPT:" + json.dumps([{"tool": "terminal", "args": {"command": LOOK}}, {"text": "ok"}])
 
 
-@pytest.fixture
-def data_dir() -> Iterator[Path]:
-    with tempfile.TemporaryDirectory(prefix="nst-") as folder:
-        yield Path(folder) / "data"
+@pytest.fixture(scope="module")
+def nestor() -> Iterator[OrchestratorProcess]:
+    """One for the tests that do it no harm; each has a tenant of its own."""
+    with tempfile.TemporaryDirectory(prefix="nst-") as folder, orchestrator_at(Path(folder) / "data") as running:
+        yield running
 
 
 def started(nestor: OrchestratorProcess, key: str, host: str, token: str, **body: str) -> dict[str, Any]:
@@ -28,13 +29,9 @@ def started(nestor: OrchestratorProcess, key: str, host: str, token: str, **body
     return nestor.until(key, accepted["id"], "ready", "failed")
 
 
-def test_the_repository_is_there_and_its_remote_holds_no_token(data_dir: Path, tmp_path: Path) -> None:
-    with (
-        git_server(tmp_path, "acme/app", token=TOKEN) as host,
-        scripted_model() as model,
-        orchestrator_at(data_dir) as nestor,
-    ):
-        key = nestor.tenant("acme", model)
+def test_the_repository_is_there_and_its_remote_holds_no_token(nestor: OrchestratorProcess, tmp_path: Path) -> None:
+    with git_server(tmp_path, "acme/app", token=TOKEN) as host, scripted_model() as model:
+        key = nestor.tenant("first", model)
         record = started(nestor, key, host, TOKEN, repository="acme/app", initial_message=SAY)
         assert record["phase"] == "ready", record
 
@@ -49,26 +46,18 @@ def test_the_repository_is_there_and_its_remote_holds_no_token(data_dir: Path, t
         assert TOKEN not in text
 
 
-def test_a_token_that_is_refused(data_dir: Path, tmp_path: Path) -> None:
-    with (
-        git_server(tmp_path, "acme/app", token=TOKEN) as host,
-        scripted_model() as model,
-        orchestrator_at(data_dir) as nestor,
-    ):
-        key = nestor.tenant("acme", model)
+def test_a_token_that_is_refused(nestor: OrchestratorProcess, tmp_path: Path) -> None:
+    with git_server(tmp_path, "acme/app", token=TOKEN) as host, scripted_model() as model:
+        key, before = nestor.tenant("second", model), nestor.claims()
         record = started(nestor, key, host, "ghp_wrong_token_9876543210", repository="acme/app")
         assert (record["phase"], record["step"], record["reason"]) == ("failed", "converse", "credential_rejected")
         assert "PUT /api/v2/git-providers" in record["hint"]
         assert "ghp_wrong_token" not in json.dumps(record)
-        wait_for(lambda: nestor.claims() == set())
+        wait_for(lambda: nestor.claims() == before)
 
 
-def test_a_repository_that_is_not_there(data_dir: Path, tmp_path: Path) -> None:
-    with (
-        git_server(tmp_path, "acme/app", token=TOKEN) as host,
-        scripted_model() as model,
-        orchestrator_at(data_dir) as nestor,
-    ):
-        key = nestor.tenant("acme", model)
+def test_a_repository_that_is_not_there(nestor: OrchestratorProcess, tmp_path: Path) -> None:
+    with git_server(tmp_path, "acme/app", token=TOKEN) as host, scripted_model() as model:
+        key = nestor.tenant("third", model)
         record = started(nestor, key, host, TOKEN, repository="acme/app", branch="no-such-branch")
         assert (record["phase"], record["reason"]) == ("failed", "repository_unavailable")
