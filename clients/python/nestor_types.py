@@ -524,6 +524,13 @@ class DeliveryPage(TypedDict):
     next_page_id: str | None
 
 
+class DescriptionBody(TypedDict):
+    """A title of null removes it."""
+
+    labels: NotRequired[dict[str, str | None]]
+    title: NotRequired[str | None]
+
+
 class LimitStanding(TypedDict):
     """One limit as it stands."""
 
@@ -654,6 +661,12 @@ class KeyBody(TypedDict):
     scopes: NotRequired[list[Scope] | None]
     user: NotRequired[str | None]
     expires_at: NotRequired[str | None]
+
+
+class LabelsBody(TypedDict):
+    """What is absent stays; null removes one."""
+
+    labels: NotRequired[dict[str, str | None]]
 
 
 class Link(TypedDict):

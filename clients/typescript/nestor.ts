@@ -449,6 +449,12 @@ export interface DeliveryPage {
   next_page_id: string | null;
 }
 
+/** A title of null removes it. */
+export interface DescriptionBody {
+  labels?: { [name: string]: string | null };
+  title?: string | null;
+}
+
 /** One limit as it stands. */
 export interface LimitStanding {
   /** Such as tenant.runtimes */
@@ -570,6 +576,11 @@ export interface KeyBody {
   scopes?: Scope[] | null;
   user?: string | null;
   expires_at?: string | null;
+}
+
+/** What is absent stays; null removes one. */
+export interface LabelsBody {
+  labels?: { [name: string]: string | null };
 }
 
 /** A link to one port, or one path of the workspace, without its address. */
@@ -1076,6 +1087,12 @@ export interface Calls {
     query?: { "deleted"?: boolean };
     answer: Conversation;
   };
+  "PATCH /api/v2/conversations/{conversation}": {
+    path: { "conversation": string };
+    header?: { "if-match"?: string | null };
+    body: DescriptionBody;
+    answer: Conversation;
+  };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
     query?: { "after"?: number; "limit"?: number };
@@ -1210,6 +1227,12 @@ export interface Calls {
   "GET /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "deleted"?: boolean };
+    answer: Runtime;
+  };
+  "PATCH /api/v2/runtimes/{runtime}": {
+    path: { "runtime": string };
+    header?: { "if-match"?: string | null };
+    body: LabelsBody;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/logs": {

@@ -11,6 +11,7 @@ from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.answers import contents, operations, records
 from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
+from orchestrator.api.conditions import etag
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import StartRequest
@@ -66,10 +67,13 @@ async def list_conversations(
 
 
 @router.get("/conversations/{conversation}", responses=says({200: records.Conversation}))
-async def get(conversation: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
+async def get(
+    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, deleted: bool = False
+) -> dict[str, Any]:
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
     key. `deleted`: also one that is deleted and can still be brought back."""
     found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation), deleted=deleted)
+    response.headers["etag"] = etag(found.version)
     return await rendered(services, owner, found)
 
 

@@ -125,7 +125,9 @@ def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[
         yield 404
     if method != "get":
         yield from (409, 429)
-    if path.endswith(("/files/{path}", "/settings")) and method != "get":
+    if (path.endswith(("/files/{path}", "/settings")) and method != "get") or (
+        method == "patch" and path.endswith(("/conversations/{conversation}", "/runtimes/{runtime}"))
+    ):
         yield 412
     if "requestBody" in operation:
         yield 413

@@ -13,6 +13,7 @@ from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
 from orchestrator.api.answers import records
 from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conditions import etag
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
@@ -67,10 +68,13 @@ async def list_runtimes(
 
 
 @router.get("/runtimes/{runtime}", responses=says({200: records.Runtime}))
-async def get(runtime: str, owner: OwnerOf, services: ServicesOf, deleted: bool = False) -> dict[str, Any]:
+async def get(
+    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, deleted: bool = False
+) -> dict[str, Any]:
     """One, with its address while it is ready or paused, and for a key that may write its session key. `deleted`: also
     one that is deleted and can still be brought back."""
     found = await services.runtimes.get(owner.tenant, owner.user, id_of(runtime), deleted=deleted)
+    response.headers["etag"] = etag(found.version)
     return await rendered(services, owner, found)
 
 

@@ -198,6 +198,18 @@ class ConversationBody(Body):
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
+class LabelsBody(Body):
+    """What is absent stays; null removes one."""
+
+    labels: dict[LabelName, LabelValue | None] = Field(default_factory=dict, max_length=64)
+
+
+class DescriptionBody(LabelsBody):
+    """A title of null removes it."""
+
+    title: Name | None = None
+
+
 class ForkBody(Body):
     """`at`: the number of the last event that the fork takes; left out: of all that are there now."""
 

@@ -1,28 +1,27 @@
 """Settings, secrets and git providers of the native API. A tenant's key writes the tenant's layer, a user's its own."""
 
-import re
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Header, Response
+from fastapi import APIRouter, Response
 
 from orchestrator.api import rendering, schemas
 from orchestrator.api.answers import configuration
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conditions import IfMatch, etag, version_in
 from orchestrator.domain.errors import Conflict, InvalidRequest, PreconditionFailed
 from orchestrator.domain.git import GitProvider, check_host, check_provider_name
 from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
 
 router = APIRouter(prefix="/api/v2", tags=["configuration"])
-_VERSION = re.compile(r"[0-9]{1,18}")
 
 
 @router.get("/settings", responses=says({200: configuration.Settings}))
 async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """The settings of this layer, secrets hidden."""
     document, version = await services.layers.settings.read(owner.tenant, owner.user)
-    response.headers["etag"] = f'"{version}"'
+    response.headers["etag"] = etag(version)
     return rendering.settings_out(document)
 
 
@@ -39,10 +38,10 @@ async def patch_settings(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
-    if_match: Annotated[str | None, Header()] = None,
+    if_match: IfMatch = None,
 ) -> dict[str, Any]:
     """Merge: what is absent stays, null removes, the mark of a hidden value means unchanged."""
-    expected = _version(if_match)
+    expected = version_in(if_match)
     if body.limits is not None and owner.user is not None:
         body.limits.refuse_tenants_own("a user's")
     try:
@@ -53,7 +52,7 @@ async def patch_settings(
         if expected is None:
             raise
         raise PreconditionFailed(exc.message, hint=exc.hint) from None
-    response.headers["etag"] = f'"{version}"'
+    response.headers["etag"] = etag(version)
     return rendering.settings_out(document)
 
 
@@ -107,12 +106,3 @@ async def put_provider(
 async def delete_provider(provider: str, owner: OwnerOf, services: ServicesOf) -> None:
     """Remove a provider."""
     await services.layers.providers.delete(owner.tenant, owner.user, check_provider_name(provider))
-
-
-def _version(if_match: str | None) -> int | None:
-    if if_match is None:
-        return None
-    text = if_match.strip().removeprefix("W/").strip('"')
-    if not _VERSION.fullmatch(text):
-        raise PreconditionFailed("If-Match is not a version that was given", hint="send the ETag of the last read")
-    return int(text)

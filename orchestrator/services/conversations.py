@@ -19,7 +19,7 @@ from orchestrator.domain.conversation import (
     StartRequest,
     put_to_rest,
 )
-from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound, PreconditionFailed
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.admission import Admission, Starter
@@ -31,6 +31,7 @@ from orchestrator.state.base import Page, Store, StoredEvent
 
 _PAGES_LOOKED_AT = 5
 _TRIES = 8
+MOST_LABELS = 64
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
@@ -360,17 +361,22 @@ class ConversationService:
         id: ConversationId,
         *,
         title: str | None = None,
-        labels: Mapping[str, str] | None = None,
+        untitled: bool = False,
+        labels: Mapping[str, str | None] | None = None,
+        expected_version: int | None = None,
     ) -> Conversation:
-        """Give it another title, or further labels, in every phase; what is None stays, and nothing else changes: a
-        start that goes on goes on. Raises `NotFound`, `Conflict`."""
+        """Give it another title (None: it stays, `untitled`: none), or further labels, in every phase; a label of None
+        is removed, and nothing else changes: a start that goes on goes on. Raises `NotFound`, `Conflict`,
+        `PreconditionFailed` for another than the expected version, `InvalidRequest` for too many labels."""
         for _ in range(_TRIES):
             present = await self.get(tenant, user, id)
-            changed = replace(
-                present,
-                title=present.title if title is None else title,
-                labels={**present.labels, **(labels or {})},
-            )
+            if expected_version not in (None, present.version):
+                raise PreconditionFailed(f"the {self._kind} changed since it was read", hint="read it again")
+            merged = {**present.labels, **(labels or {})}
+            kept = {name: value for name, value in merged.items() if value is not None}
+            if len(kept) > MOST_LABELS:
+                raise InvalidRequest(f"more than {MOST_LABELS} labels", field="labels", hint="remove some by null")
+            changed = replace(present, title=None if untitled else title or present.title, labels=kept)
             if changed == present:
                 return present
             changed = replace(changed, updated_at=self._clock.now())

@@ -138,6 +138,7 @@ async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> 
     await nestor.call("POST", path, key, json=body, params={"dry_run": True}, status=200)
     made = await nestor.call("POST", path, key, json=body, status=202)
     one = f"{path}/{made['id']}"
+    await nestor.call("PATCH", one, key, json={"labels": {"c": "d"}}, status=200)
     for verb in ("start", "resume"):  # each joins, and waits or does not
         await nestor.call("POST", f"{one}/{verb}", key, status=202)
         await nestor.call("POST", f"{one}/{verb}", key, params=WAIT, status=200)

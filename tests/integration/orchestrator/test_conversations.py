@@ -191,3 +191,28 @@ async def test_lists_are_newest_first_and_paged(nestor: Nestor) -> None:
     assert second["next_page_id"] is None
     for id in ids:
         await nestor.until(key, id, "ready")
+
+
+async def test_title_and_labels_are_changed_as_they_were_read(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    body = {"title": "first", "labels": {"a": "1", "b": "2"}}
+    path = f"/api/v2/conversations/{(await nestor.call('POST', '/api/v2/conversations', key, json=body))['id']}"
+    await nestor.until(key, path.rpartition("/")[2], "ready")
+    read = await nestor.http.get(path, headers=nestor.as_(key))
+    seen = {"If-Match": read.headers["etag"]}
+    changed = await nestor.call(
+        "PATCH", path, key, json={"title": "second", "labels": {"b": None, "c": "3"}}, headers=seen, status=200
+    )
+    assert (changed["title"], changed["labels"]) == ("second", {"a": "1", "c": "3"})
+    late = await nestor.call("PATCH", path, key, json={"title": "third"}, headers=seen, status=412)
+    assert late["code"] == "precondition_failed"
+    await nestor.call("PATCH", path, key, json={"title": "x"}, headers={"If-Match": '"no"'}, status=412)
+    await nestor.call("PATCH", path, key, json={"labels": {f"l{n}": "v" for n in range(63)}}, status=422)
+    await nestor.call("PATCH", path, key, json={"unheard_of": 1}, status=422)
+    assert (await nestor.call("PATCH", path, key, json={"title": None}, status=200))["title"] is None
+    after = await nestor.call("GET", path, key, status=200)
+    assert (after["labels"], after["phase"]) == ({"a": "1", "c": "3"}, "ready")
+    await nestor.call("PATCH", path, await nestor.ready_tenant("globex"), json={"title": "x"}, status=404)
+    box = await nestor.call("POST", "/api/v2/runtimes", key, json={"labels": {"a": "1"}}, status=202)
+    told = await nestor.call("PATCH", f"/api/v2/runtimes/{box['id']}", key, json={"labels": {"a": None}}, status=200)
+    assert told["labels"] == {}
