@@ -11,7 +11,7 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
@@ -64,6 +64,8 @@ def _guarded(serve: Callable[[Request], Awaitable[Response]]) -> Callable[[Reque
             return problems.of_error(request, error)
         except HTTPException as error:
             return problems.problem(request, error.status_code, "too_large", str(error.detail))
+        except ClientDisconnect:  # it ended while it told something; its log has that still, and nobody is answered
+            return Response(status_code=400)
 
     return guarded
 

@@ -89,6 +89,8 @@ class Calls:
         finally:
             if not future.done():
                 self._abandon(future, of)
+            elif not future.cancelled():
+                future.exception()  # asked for: whoever waited may be cancelled in this very moment, and asks no more
         return future.result()
 
     def _abandon(self, future: asyncio.Future[Any], of: str) -> None:

@@ -9,6 +9,8 @@ import httpx
 import pytest
 from support.orchestrators import Nestor
 
+from orchestrator.api import runtime_facing
+
 
 class Told:
     """A ready conversation, seen as its runtime sees the orchestrator."""
@@ -197,6 +199,35 @@ async def test_a_batch_beyond_the_limit_is_refused_before_it_is_read(told: Told)
         await stream.send(f"{head}X-Session-API-Key: {told.inner}\r\n\r\n".encode())
         with anyio.fail_after(10):
             assert b" 413 " in (await stream.receive())[:20]
+
+
+async def test_a_runtime_that_ends_while_it_tells_is_no_failure_of_ours(told: Told, nestor: Nestor) -> None:
+    """It raised, so that each wrote a traceback into the log."""
+    parts: list[dict[str, Any]] = [
+        {"type": "http.request", "body": b'[{"id":', "more_body": True},
+        {"type": "http.disconnect"},
+    ]
+    sent: list[Any] = []
+
+    async def receive() -> dict[str, Any]:
+        return parts.pop(0)
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    path = f"/runtimes/{told.record['runtime']['id']}/events/{uuid.UUID(told.record['id']).hex}"
+    head = {"method": "POST", "path": path, "raw_path": path.encode(), "query_string": b"", "root_path": ""}
+    headers = [(b"x-session-api-key", told.inner.encode()), (b"host", b"here")]
+    scope = {
+        "type": "http",
+        "http_version": "1.1",
+        "scheme": "http",
+        "server": ("here", 80),
+        "headers": headers,
+        **head,
+    }
+    await runtime_facing.build(nestor.house.intake)(scope, receive, send)
+    assert sent[0]["status"] == 400
 
 
 async def test_the_listener_serves_nothing_else(told: Told) -> None:

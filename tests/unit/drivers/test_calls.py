@@ -1,6 +1,9 @@
 """Calls that hang: their callers go on, they keep no place, and whoever comes after one of them waits for its end."""
 
+import asyncio
+import gc
 import threading
+from typing import Any
 
 import anyio
 import pytest
@@ -69,3 +72,19 @@ async def test_a_cancelled_caller_goes_at_once_and_a_failure_comes_to_whoever_wa
     released.set()
     with pytest.raises(ZeroDivisionError):
         await calls.in_thread(lambda: 1 // 0)
+
+
+@pytest.mark.parametrize("anyio_backend", ["asyncio"])
+async def test_a_failure_in_the_moment_in_which_nobody_waits_any_more_is_no_line_of_the_log() -> None:
+    loop, told = asyncio.get_running_loop(), []
+    loop.set_exception_handler(lambda loop, context: told.append(context["message"]))
+    answers: list[asyncio.Future[Any]] = [loop.create_future()]
+    waiting = asyncio.ensure_future(Calls("the engine").run(lambda: answers[0]))
+    await anyio.wait_all_tasks_blocked()
+    answers.pop().set_exception(DriverUnavailable("too late"))
+    waiting.cancel()
+    await asyncio.wait({waiting})
+    assert waiting.cancelled()
+    del waiting
+    gc.collect()
+    assert told == []
