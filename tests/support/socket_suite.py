@@ -1,7 +1,8 @@
 """The fuzzing client of the usual WebSocket test suite (`wstest`, for Python 2) against an echo, without and through
 the front: `scripts/soak sockets --wstest COMMAND`. The suite is not installed by us.
 
-A difference is a case whose behaviour, or close, the suite judges otherwise behind the front than without it.
+A difference is a case whose behaviour, or close, the suite judges otherwise behind the front than without it. Where it
+leaves a choice (`NON-STRICT`: the echo had not gone out when the fault came) the moment decides, so that counts as OK.
 """
 
 import argparse
@@ -68,10 +69,15 @@ async def compare(command: str, cases: list[str]) -> bool:
             finally:
                 await rig.close()
     verdicts = ("behavior", "behaviorClose", "remoteCloseCode")
-    found = {name: [[one[name].get(what) for what in verdicts] for one in (direct, front)] for name in direct}
+    found = {
+        name: [[str(one[name].get(what)).replace("NON-STRICT", "OK") for what in verdicts] for one in (direct, front)]
+        for name in direct
+    }
     differences = {name: pair for name, pair in found.items() if pair[0] != pair[1]}
     counts = Counter(pair[1][0] for pair in found.values())
-    sys.stdout.write(json.dumps({"cases": len(found), "front": counts, "differences": differences}, indent=1) + "\n")
+    failed = [name for name, pair in found.items() if pair[1][0] == "FAILED"]
+    told = {"cases": len(found), "front": counts, "failed": failed, "differences": differences}
+    sys.stdout.write(json.dumps(told, indent=1) + "\n")
     return not differences and len(front) == len(direct) > 0
 
 
