@@ -14,6 +14,7 @@ OTHERWISE_BEHIND_NGINX = {
     "test_a_runtime_that_answers_nonsense_is_502": "lets chunks win over a length, and waits for their end",
     "test_another_generation_never_gets_an_old_connection": "keeps connections by address, for two seconds",
     "test_an_early_refusal_of_an_upload_reaches_the_client": "reads the rest of the upload, and keeps the connection",
+    "test_the_front_makes_no_difference": "may reset a connection over bytes that still come, and a close be lost so",
     "test_silent_sockets_are_closed_4001_while_others_are_served": "fifty handshakes in half a second",
 }
 #: With the embedded front alone: what ends with the server, the ports of runtimes, TLS, and the parser itself.

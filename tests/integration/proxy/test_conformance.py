@@ -162,6 +162,8 @@ async def transcript(at, tag: str, key: str, sent: Sent, *, size: int = 1 << 30)
     pongs, frames = [], []
     async with asyncio.timeout(60):
         for piece in torn(data, size):
+            if writer.transport.is_closing():
+                break
             writer.write(piece)
             await asyncio.sleep(0)
         try:
