@@ -21,6 +21,13 @@ def data_dir() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
+@pytest.fixture(scope="module")
+def nestor() -> Iterator[OrchestratorProcess]:
+    """One for the tests that do it no harm; each has a tenant of its own."""
+    with tempfile.TemporaryDirectory(prefix="nst-") as folder, orchestrator_at(Path(folder) / "data") as running:
+        yield running
+
+
 def refused(data_dir: Path, *flags: str, **variables: str) -> str:
     """What `nestor up` says on standard error when it will not start; its status is 1 and it prints nothing else."""
     command = [sys.executable, "-m", "orchestrator", "up", "--port", "0", "--data-dir", str(data_dir), *flags]
@@ -47,10 +54,9 @@ def test_a_data_folder_that_cannot_be_written(data_dir: Path) -> None:
     assert "--data-dir" in said
 
 
-def test_a_data_folder_that_another_orchestrator_uses(data_dir: Path) -> None:
-    with orchestrator_at(data_dir) as nestor:
-        said = refused(data_dir)
-        assert f"process {nestor.pid}" in said
+def test_a_data_folder_that_another_orchestrator_uses(nestor: OrchestratorProcess) -> None:
+    said = refused(nestor.data_dir)
+    assert f"process {nestor.pid}" in said
 
 
 def test_another_master_key_than_the_data_was_sealed_under(data_dir: Path) -> None:
@@ -101,9 +107,9 @@ def test_a_runtime_that_never_answers(data_dir: Path) -> None:
         wait_for(lambda: nestor.claims() == set())
 
 
-def test_a_model_key_that_is_refused(data_dir: Path) -> None:
-    with scripted_model(required_key="sk-the-right-key") as model, orchestrator_at(data_dir) as nestor:
-        key = nestor.tenant("acme", model, model_key="sk-the-wrong-key-0123456789")
+def test_a_model_key_that_is_refused(nestor: OrchestratorProcess) -> None:
+    with scripted_model(required_key="sk-the-right-key") as model:
+        key = nestor.tenant("first", model, model_key="sk-the-wrong-key-0123456789")
         body = {"initial_message": "hello"}
         record = nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=60", key, json=body, status=200)
         path = f"/api/v2/conversations/{record['id']}/events"
@@ -117,9 +123,9 @@ def test_a_model_key_that_is_refused(data_dir: Path) -> None:
         assert "sk-the-wrong-key" not in str(told)
 
 
-def test_what_the_api_says_of_bad_requests(data_dir: Path) -> None:
-    with scripted_model() as model, orchestrator_at(data_dir) as nestor:
-        key = nestor.tenant("acme", model)
+def test_what_the_api_says_of_bad_requests(nestor: OrchestratorProcess) -> None:
+    with scripted_model() as model:
+        key = nestor.tenant("second", model)
         unknown = nestor.call("POST", "/api/v2/conversations", key, json={"initial_mesage": "x"}, status=422)
         assert "initial_mesage" in unknown["detail"]
         hyphen = nestor.call("PUT", "/api/v2/secrets/DEPLOY-KEY", key, json={"value": "v"}, status=422)
@@ -143,9 +149,9 @@ def test_what_the_api_says_of_bad_requests(data_dir: Path) -> None:
         assert nestor.call("POST", "/api/v2/conversations", key, content=body)["code"] == "too_large"
 
 
-def test_a_model_without_any_key_is_told_at_once(data_dir: Path) -> None:
-    with scripted_model() as model, orchestrator_at(data_dir) as nestor:
-        key = nestor.tenant("acme", model)
+def test_a_model_without_any_key_is_told_at_once(nestor: OrchestratorProcess) -> None:
+    with scripted_model() as model:
+        key = nestor.tenant("third", model)
         none = {"agent_settings": {"llm": {"api_key": None, "num_retries": 5}}}
         nestor.call("PATCH", "/api/v2/settings", key, json=none, status=200)
         body = {"initial_message": "hello"}

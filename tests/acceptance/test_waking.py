@@ -22,6 +22,13 @@ def data_dir() -> Iterator[Path]:
         yield Path(folder) / "data"
 
 
+@pytest.fixture(scope="module")
+def nestor() -> Iterator[OrchestratorProcess]:
+    """One for the tests that do it no harm; each has a tenant of its own."""
+    with tempfile.TemporaryDirectory(prefix="nst-") as folder, orchestrator_at(Path(folder) / "data") as running:
+        yield running
+
+
 def ready(nestor: OrchestratorProcess, key: str, limits: dict[str, int] = IDLE_SECONDS) -> dict[str, Any]:
     record: dict[str, Any] = nestor.call(
         "POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={"settings": {"limits": limits}}, status=200
@@ -34,9 +41,9 @@ def settings_of(record: dict[str, Any], key: str) -> httpx.Response:
     return httpx.get(url, headers={"X-Session-API-Key": key}, timeout=60, trust_env=False)
 
 
-def test_a_request_wakes_it_and_a_wrong_key_does_not(data_dir: Path) -> None:
-    with scripted_model() as model, orchestrator_at(data_dir) as nestor:
-        key = nestor.tenant("acme", model)
+def test_a_request_wakes_it_and_a_wrong_key_does_not(nestor: OrchestratorProcess) -> None:
+    with scripted_model() as model:
+        key = nestor.tenant("first", model)
         record = ready(nestor, key)
         asleep = nestor.until(key, record["id"], "paused")
         assert (asleep["reason"], asleep["runtime"]) == ("idle", record["runtime"])
@@ -48,9 +55,9 @@ def test_a_request_wakes_it_and_a_wrong_key_does_not(data_dir: Path) -> None:
         nestor.until(key, record["id"], "paused")
 
 
-def test_an_open_socket_holds_it_and_a_new_one_wakes_it(data_dir: Path) -> None:
-    with scripted_model() as model, orchestrator_at(data_dir) as nestor:
-        key = nestor.tenant("acme", model)
+def test_an_open_socket_holds_it_and_a_new_one_wakes_it(nestor: OrchestratorProcess) -> None:
+    with scripted_model() as model:
+        key = nestor.tenant("second", model)
         record = ready(nestor, key)
         nestor.until(key, record["id"], "paused")
         url = record["runtime"]["url"].replace("http", "ws", 1) + f"/sockets/events/{record['id']}"
