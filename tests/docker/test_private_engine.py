@@ -129,7 +129,10 @@ async def reason(talk: Talk, wanted: str) -> dict[str, Any]:
 
 
 async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(talk: Talk, engine: PrivateEngine):
-    before = await talk.nestor.events(talk.key, talk.id)
+    assert "is-kept" in await talk.says("echo is-kept > /workspace/last; cat /workspace/last")
+    before: list[dict[str, Any]] = []
+    while len(now := await talk.nestor.events(talk.key, talk.id)) != len(before):
+        before = now
     engine.end(signal.SIGKILL)
     await anyio.to_thread.run_sync(lambda: engine.start(live_restore=False))
     lost = await talk.nestor.until(talk.key, talk.id, "failed", past="ready")
@@ -137,4 +140,4 @@ async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(t
     assert await talk.nestor.events(talk.key, talk.id) == before
     await talk.nestor.call("POST", f"{talk.path}/start", talk.key, status=202)
     await talk.nestor.until(talk.key, talk.id, "ready", past="failed")
-    assert containers.docker("exec", container_of(talk.id), "cat", "/workspace/kept") == "kept-on\n"
+    assert containers.docker("exec", container_of(talk.id), "cat", "/workspace/last") == "is-kept\n"
