@@ -7,12 +7,13 @@ value is looked for. Knows nothing of where a text goes.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar, get_origin
 
 from pydantic import BaseModel, SecretStr
 
+from runtime.secrets.long_spellings import LongSpellings, Span, merged
 from runtime.secrets.spellings import spellings
 from runtime.secrets.torn import Beginnings
 
@@ -29,6 +30,7 @@ class _LookedFor:
 
     values: frozenset[str]
     pattern: re.Pattern[str] | None
+    long: LongSpellings
     beginnings: Beginnings
     longest: int
 
@@ -36,9 +38,30 @@ class _LookedFor:
     def of(cls, values: frozenset[str]) -> _LookedFor:
         found = {spelling for value in values for spelling in spellings(value)}
         longest_first = sorted(found, key=lambda spelling: spelling.longest, reverse=True)
-        pattern = re.compile("|".join(one.pattern for one in longest_first)) if longest_first else None
+        patterns = [one.pattern for one in longest_first if one.pattern]
+        pattern = re.compile("|".join(patterns)) if patterns else None
         longest = longest_first[0].longest if longest_first else 0
-        return cls(values, pattern, Beginnings(longest_first), longest)
+        return cls(values, pattern, LongSpellings(longest_first), Beginnings(longest_first), longest)
+
+    def hidden(self, text: str) -> str:
+        """The text with every value replaced."""
+        if self.long.spans(text):
+            return "".join(_replaced(text, self.spans(text)))
+        return text if self.pattern is None else self.pattern.sub(HIDDEN, text)
+
+    def spans(self, text: str) -> list[Span]:
+        """Where values stand, in order, none over another."""
+        matches = self.pattern.finditer(text) if self.pattern is not None else ()
+        return merged([*self.long.spans(text), *(match.span() for match in matches)])
+
+
+def _replaced(text: str, spans: Iterable[Span]) -> Iterator[str]:
+    after = 0
+    for start, end in spans:
+        yield text[after:start]
+        yield HIDDEN
+        after = end
+    yield text[after:]
 
 
 class Mask:
@@ -70,25 +93,23 @@ class Mask:
 
     def text(self, text: str) -> str:
         """The text with every live value replaced."""
-        pattern = self._looked_for().pattern
-        return text if pattern is None else pattern.sub(HIDDEN, text)
+        return self._looked_for().hidden(text)
 
     def released(self, text: str) -> tuple[str, str]:
         """What of a text can be shown though more of it may come, masked; and the rest, which may be the beginning of a
         value and has to stand in front of what comes."""
         looked_for = self._looked_for()
-        pattern = looked_for.pattern
-        if pattern is None:
+        if not looked_for.longest:
             return text, ""
         open_at = iter(looked_for.beginnings.where(text, within=looked_for.longest))
         held = next(open_at, len(text))
         shown: list[str] = []
         after = 0
-        for match in pattern.finditer(text):
-            if match.start() >= held:
+        for start, end in looked_for.spans(text):
+            if start >= held:
                 break  # also of a value that begins at the same place as a longer one
-            shown += (text[after : match.start()], HIDDEN)
-            after = match.end()
+            shown += (text[after:start], HIDDEN)
+            after = end
             while held < after:  # what is a value already begins no other
                 held = next(open_at, len(text))
         return "".join((*shown, text[after:held])), text[held:]

@@ -19,6 +19,8 @@ from urllib.parse import quote, quote_plus
 _BASE64_FROM = 6
 #: programs break base64 into lines
 _BREAK = r"(?:\r?\n)?"
+#: characters; what is longer has no expression (`runtime.secrets.long_spellings`)
+LONG = 240
 
 
 class Writing(enum.Enum):
@@ -31,8 +33,8 @@ class Writing(enum.Enum):
 
 @dataclass(frozen=True)
 class Spelling:
-    """A regular expression for one spelling, and how many characters it can match at most. `text` is what it matches,
-    in the one way of writing that `runtime.secrets.torn` compares."""
+    """A regular expression for one spelling, empty for a long one, and how many characters it can match at most. `text`
+    is what it matches, in the one way of writing that `runtime.secrets.torn` compares."""
 
     pattern: str
     longest: int
@@ -50,14 +52,18 @@ def spellings(value: str) -> set[Spelling]:
     for form in plain:
         forms |= {json.dumps(form)[1:-1], json.dumps(form, ensure_ascii=False)[1:-1]}
         forms |= {shlex.quote(form), form.replace("'", "'\\''")}
-    found = {Spelling(re.escape(form), len(form), form) for form in forms}
+    found = {Spelling(_unless_long(form, re.escape(form)), len(form), form) for form in forms}
     for form in plain:
         found |= {
-            Spelling(_any_case(encoded), len(encoded), encoded, Writing.ESCAPES_OF_EITHER_CASE)
+            Spelling(_unless_long(encoded, _any_case(encoded)), len(encoded), encoded, Writing.ESCAPES_OF_EITHER_CASE)
             for encoded in _in_urls(form)
         }
         found |= set(_in_base64(form))
     return found
+
+
+def _unless_long(text: str, pattern: str) -> str:
+    return "" if len(text) > LONG else pattern
 
 
 def _in_urls(form: str) -> set[str]:
@@ -90,5 +96,6 @@ def _in_base64(form: str) -> Iterator[Spelling]:
             (encoded[first:].rstrip("="), f"{_BREAK}={{0,2}}", "=="),
         ):
             for code in {letters, letters.replace("+", "-").replace("/", "_")}:
-                pattern = _BREAK.join(map(re.escape, code)) + end
-                yield Spelling(pattern, 3 * (len(code) + 2), code + padding, Writing.BROKEN_INTO_LINES)
+                text = code + padding
+                pattern = "" if len(text) > LONG else _BREAK.join(map(re.escape, code)) + end
+                yield Spelling(pattern, 3 * (len(code) + 2), text, Writing.BROKEN_INTO_LINES)

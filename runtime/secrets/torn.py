@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from runtime.secrets.spellings import Spelling, Writing
 
 _ESCAPE = re.compile(r"%[0-9a-fA-F]{0,2}")
-_LINE_END = re.compile(r"\r?\n|\r\Z")
+LINE_END = re.compile(r"\r?\n|\r\Z")
 #: compared first; few texts that are no beginning come further
 _SHORT = 8
 
@@ -43,14 +43,19 @@ def _written(text: str, writing: Writing) -> tuple[str, Sequence[int]]:
     if writing is Writing.AS_IS:
         return text, range(len(text))
     if writing is Writing.ESCAPES_OF_EITHER_CASE:
-        return _ESCAPE.sub(lambda match: match[0].upper(), text), range(len(text))
+        return in_one_case(text), range(len(text))
     places: list[int] = []
     after = 0
-    for match in _LINE_END.finditer(text):
+    for match in LINE_END.finditer(text):
         places += range(after, match.start())
         after = match.end()
     places += range(after, len(text))
-    return _LINE_END.sub("", text), places
+    return LINE_END.sub("", text), places
+
+
+def in_one_case(text: str) -> str:
+    """The text with the digits of percent-encoding in capitals; as long as before."""
+    return _ESCAPE.sub(lambda match: match[0].upper(), text)
 
 
 def _open(text: str, spellings: Sequence[str]) -> Iterator[int]:

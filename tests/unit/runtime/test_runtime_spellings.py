@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from pydantic import SecretStr
 
 from runtime.secrets.masking import HIDDEN, Mask, MaskedStream
+from runtime.secrets.spellings import spellings
 
 VALUE = "ghp_aB3/+=xyz with spaces&ümlaut'\""
 around = st.binary(max_size=40)
@@ -130,6 +131,37 @@ def test_a_value_torn_anywhere_is_hidden_as_if_it_were_whole(
         assert stream.feed(whole[:cut]) + stream.feed(whole[cut:]) + stream.rest() == expected, cut
     stream = MaskedStream(mask)
     assert "".join([*map(stream.feed, whole), stream.rest()]) == expected, "letter by letter"
+
+
+KEY = (
+    "-----BEGIN KEY-----\n"
+    + "\n".join(f"{n:02d}+/{'MIIEvQIBADANBgkqhki' * 3}%" for n in range(30))
+    + "\n-----END KEY-----"
+)
+
+
+@pytest.mark.parametrize("how", HOW)
+@pytest.mark.parametrize(("shift", "wrap", "end"), [(0, 0, "\n"), (1, 76, "\n"), (2, 64, "\r\n")])
+def test_a_long_value_is_hidden_in_every_spelling_and_however_it_is_torn(
+    how: str, shift: int, wrap: int, end: str
+) -> None:
+    whole = f"before {written(KEY, how, shift=shift, wrap=wrap, end=end)} and a-short-value after"
+    mask = mask_of(KEY, "a-short-value")
+    expected = mask.text(whole)
+    kept = expected.replace(HIDDEN, "").replace("before ", "").replace(" and  after", "")
+    assert expected.count(HIDDEN) == 2
+    assert len(kept) <= 8, "quotes, or letters that it shares with its neighbours"
+    for cut in range(0, len(whole), 53):
+        stream = MaskedStream(mask)
+        assert stream.feed(whole[:cut]) + stream.feed(whole[cut:]) + stream.rest() == expected, cut
+    assert mask.text(f"x{KEY[:-1]}x") == f"x{KEY[:-1]}x", "a part of it is not it"
+    assert mask.text(KEY + KEY) == HIDDEN * 2
+
+
+def test_a_long_value_has_no_expression() -> None:
+    """One would take a second of the server to make for each thousand letters, for everybody."""
+    assert {one.pattern for one in spellings(KEY)} == {""}
+    assert sum(len(one.pattern) for one in spellings("x" * 200)) < 60_000
 
 
 @given(value=values, data=st.data())
