@@ -23,7 +23,7 @@ class LaunchAdditions(BaseModel):
         """The agent with them. A skill of its own wins over one of the same name."""
         context = agent.agent_context or AgentContext()
         texts = [text for text in (context.system_message_suffix, self.system_message_suffix_append) if text]
-        own = {skill.get("name") for skill in context.skills}
+        own = [skill.get("name") for skill in context.skills]  # what a client sent as a name may be anything
         added = [skill for skill in self.skills or () if skill.get("name") not in own]
         if not added and not self.system_message_suffix_append:
             return agent

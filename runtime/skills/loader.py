@@ -59,7 +59,8 @@ def skill_of(given: Mapping[str, Any]) -> Skill | None:
         return None
     trigger = given.get("trigger")
     words = trigger.get("keywords") or trigger.get("triggers") if isinstance(trigger, Mapping) else None
-    triggers = tuple(one for one in words or () if isinstance(one, str) and one.strip())
+    words = words if isinstance(words, list) else ()
+    triggers = tuple(one for one in words if isinstance(one, str) and one.strip())
     agentskill = given.get("is_agentskills_format") is True
     kind: SkillType = "agentskills" if agentskill and not triggers else "knowledge" if triggers else "repo"
     description = given.get("description")

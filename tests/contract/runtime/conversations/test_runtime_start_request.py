@@ -273,6 +273,21 @@ async def test_additions_go_to_the_agent_wherever_it_came_from(runtime: Runtime)
         await start(runtime, {**runtime.body(), "agent_launch_additions": wrong}, 422)
 
 
+@pytest.mark.parametrize("odd", [None, 5, True, [], {}, [[]], {"a": 1}])
+async def test_skills_of_odd_forms_are_no_skills(runtime: Runtime, odd: Any) -> None:
+    """What a client sends as a skill is kept as it is, whatever it is."""
+    skills = [
+        {"name": odd, "content": "x"},
+        {"name": "named", "content": odd},
+        {"name": "called", "content": "found", "trigger": {"type": "keyword", "keywords": odd}, "description": odd},
+    ]
+    sent = runtime.body(agent_launch_additions={"skills": skills})
+    sent["agent"]["agent_context"] = {"skills": skills}
+    id = (await start(runtime, sent))["id"]
+    await runtime.say(id, [{"text": "done"}])
+    await runtime.finish(id)
+
+
 async def test_a_profile_is_started_with_another_model(runtime: Runtime) -> None:
     for name in ("usual", "other"):
         saved = await runtime.http.post(f"/api/profiles/{name}", json={"llm": runtime.llm(model=f"openai/{name}")})
