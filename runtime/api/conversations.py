@@ -189,8 +189,8 @@ class SecretsUpdate(Body):
 @router.post("/{conversation_id}/secrets")
 async def update_secrets(state: StateDependency, conversation_id: ConversationId, body: SecretsUpdate) -> JSONResponse:
     with refusals():
-        conversation = await state.conversations.get(conversation_id)
-        await conversation.update_secrets(body.secrets)
+        async with state.conversations.using(conversation_id) as conversation:
+            await conversation.update_secrets(body.secrets)
     return JSONResponse({"success": True})
 
 

@@ -100,25 +100,26 @@ class Agents:
         Raises ConversationNotFound, AlreadyRunning (also when acts wait for leave), CapacityFull.
         """
         goal = Goal(objective=objective, max_iterations=max_iterations)
-        await self._pursue(await self._library.open(conversation_id), goal, opening(goal))
+        async with self._library.using(conversation_id) as opened:
+            await self._pursue(opened, goal, opening(goal))
 
     async def resume_goal(self, conversation_id: UUID) -> None:
         """Take up the last goal, when it was interrupted. Raises NoGoal, and what `start_goal` raises."""
-        opened = await self._library.open(conversation_id)
-        goal = opened.conversation.record.goal
-        if goal is None or goal.status in ("complete", "capped"):
-            raise NoGoal
-        await self._pursue(opened, goal.resumed(), reopening(goal))
+        async with self._library.using(conversation_id) as opened:
+            goal = opened.conversation.record.goal
+            if goal is None or goal.status in ("complete", "capped"):
+                raise NoGoal
+            await self._pursue(opened, goal.resumed(), reopening(goal))
 
     async def stop_goal(self, conversation_id: UUID) -> None:
         """Pursue it no longer; the turn under way ends as it would. None is under way: nothing happens.
 
         Raises ConversationNotFound.
         """
-        opened = await self._library.open(conversation_id)
-        opened.runner.abandon_goal()
-        await opened.conversation.settle()
-        await opened.conversation.save()
+        async with self._library.using(conversation_id) as opened:
+            opened.runner.abandon_goal()
+            await opened.conversation.settle()
+            await opened.conversation.save()
 
     async def _pursue(self, opened: Opened, goal: Goal, message: Message) -> None:
         if opened.conversation.status is Status.RUNNING:
@@ -135,16 +136,16 @@ class Agents:
 
     async def pause(self, conversation_id: UUID) -> None:
         """Let the running agent end its step and stop; without effect in any other status. ConversationNotFound."""
-        conversation = (await self._library.open(conversation_id)).conversation
-        conversation.request_pause()
-        await conversation.settle()
-        conversation.announce()
+        async with self._library.using(conversation_id) as opened:
+            opened.conversation.request_pause()
+            await opened.conversation.settle()
+            opened.conversation.announce()
 
     async def interrupt(self, conversation_id: UUID) -> None:
         """Break off what the agent does now; without effect when it does nothing. Raises ConversationNotFound."""
-        opened = await self._library.open(conversation_id)
-        await opened.runner.interrupt()
-        opened.conversation.announce()
+        async with self._library.using(conversation_id) as opened:
+            await opened.runner.interrupt()
+            opened.conversation.announce()
 
     async def ask(self, conversation_id: UUID, question: str) -> str:
         """The agent's answer to a question beside its work. Raises ConversationNotFound, ModelError, NoAnswer."""
@@ -166,13 +167,13 @@ class Agents:
 
         Raises ConversationNotFound, CapacityFull (then they still wait).
         """
-        opened = await self._library.open(conversation_id)
-        if opened.conversation.status is not Status.WAITING_FOR_CONFIRMATION:
-            return
-        if accept:
-            await self.run(conversation_id)
-        else:
-            await opened.runner.reject(reason)
+        async with self._library.using(conversation_id) as opened:
+            if opened.conversation.status is not Status.WAITING_FOR_CONFIRMATION:
+                return
+            if accept:
+                await self.run(conversation_id)
+            else:
+                await opened.runner.reject(reason)
 
     def check_capacity(self) -> None:
         """Raises CapacityFull where no further run may start now."""

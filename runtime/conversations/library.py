@@ -12,8 +12,8 @@ import asyncio
 import contextlib
 import ctypes
 import time
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence, Set
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence, Set
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -45,6 +45,9 @@ class Opened:
     conversation: Conversation
     runner: Runner
     users: int = 0  #: requests that are at it now
+    leaving: bool = False  #: it is being removed: those who are at it may end, nobody else begins
+    one_is_left: asyncio.Event = field(default_factory=asyncio.Event)  #: set while it is leaving
+    gone: bool = False  #: it is removed, or about to be
     used: float = field(default_factory=time.monotonic)
 
     def touch(self) -> None:
@@ -104,8 +107,9 @@ class Library:
         self._timer = self._renewal = None
         await asyncio.gather(*self._closing.values())
         for opened in list(self._opened.values()):
-            await opened.runner.cancel()
-            await opened.conversation.close(STOPPING)
+            if not opened.gone:
+                await opened.runner.cancel()
+                await opened.conversation.close(STOPPING)
         self._opened.clear()
         self._ownership.close()
 
@@ -202,19 +206,44 @@ class Library:
         opened = self._opened.get(conversation_id)
         if opened is None:
             return await self._bring(self.record(conversation_id))
+        if opened.leaving:
+            raise ConversationNotFound
         opened.touch()
         return opened
 
     @asynccontextmanager
     async def using(self, conversation_id: UUID) -> AsyncIterator[Opened]:
-        """The same, and it stays in memory for the length of the block, however long that is."""
+        """The same, and it stays in memory for the length of the block, however long that is. What fails in the block
+        because somebody has removed the conversation meanwhile is ConversationNotFound too."""
         opened = await self.open(conversation_id)
         opened.users += 1
         try:
             yield opened
+        except OSError:
+            if opened.gone:
+                raise ConversationNotFound from None
+            raise
         finally:
             opened.users -= 1
             opened.touch()
+            if opened.leaving and opened.users == 1:
+                opened.one_is_left.set()
+
+    @contextmanager
+    def leaving(self, opened: Opened) -> Iterator[None]:
+        """For the length of the block nobody can open it: to everybody else it is gone already."""
+        opened.leaving = True
+        try:
+            yield
+        finally:
+            opened.leaving = False
+
+    async def alone(self, opened: Opened, *, seconds: float) -> None:
+        """Wait, at most so long, until the one who calls is the last who uses it. While it is leaving."""
+        if opened.users > 1:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await opened.one_is_left.wait()
 
     async def add(self, record: ConversationRecord, write: Callable[[], None]) -> Opened:
         """A new conversation; `write` makes its folder, in a thread. Raises what it does; then nothing is left."""
@@ -248,11 +277,14 @@ class Library:
     async def remove(self, opened: Opened, closing: Closing) -> None:
         """Close it for good and remove its folder. Raises OSError."""
         id = opened.conversation.id
-        self._opened.pop(id, None)
-        self._records.pop(id, None)
-        await opened.conversation.close(closing)
-        await asyncio.to_thread(self.folders.remove, id)
-        self._ownership.release(id)
+        opened.gone = True
+        try:
+            await opened.conversation.close(closing)
+            await asyncio.to_thread(self.folders.remove, id)
+        finally:  # not before: whoever asked for it meanwhile would read it from the disk again
+            self._opened.pop(id, None)
+            self._records.pop(id, None)
+            self._ownership.release(id)
 
     # -- leaving memory
 

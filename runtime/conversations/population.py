@@ -31,6 +31,9 @@ from runtime.events.feed import GONE
 
 log = structlog.get_logger()
 
+#: how long a removal waits for requests that are at the conversation
+_ENDING_SECONDS = 3.0
+
 
 class IdTaken(Exception):
     """A conversation with this id exists."""
@@ -70,9 +73,7 @@ class Population:
             await self._workspaces.prepare(record, request)
             opened = await (self._add_copy(record) if imported else self._add(record))
             if request.parent_conversation_id is not None:
-                parent = (await self._library.open(request.parent_conversation_id)).conversation
-                parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, conversation_id]
-                await parent.save()
+                await self._tell_parent(request.parent_conversation_id, conversation_id)
             if request.initial_message is not None:
                 await opened.runner.submit(request.initial_message.message)
                 self._agents.warm_up()
@@ -135,9 +136,7 @@ class Population:
     async def delete(self, conversation_id: UUID) -> None:
         """End its run, shell and sockets, and remove all of it. Raises ConversationNotFound, OSError."""
         async with self._locked(conversation_id):
-            async with self._library.using(conversation_id) as opened:
-                await opened.runner.cancel()
-                await opened.runner.end_session()
+            async with self._library.using(conversation_id) as opened, self._leaving(opened):
                 record = opened.conversation.record
                 record.execution_status = advance(record.execution_status, Status.DELETING)
                 await self._outward.leaving(conversation_id)
@@ -147,6 +146,16 @@ class Population:
                     self._outward.left(conversation_id)
             await self._forget_child(record)
             await self._leave_worktree(record)
+
+    @asynccontextmanager
+    async def _leaving(self, opened: Opened) -> AsyncIterator[None]:
+        """To everybody else it is gone, nothing runs in it, and what requests had begun is over, as far as they let us
+        wait for it."""
+        with self._library.leaving(opened):
+            await opened.runner.cancel()
+            await opened.runner.end_session()
+            await self._library.alone(opened, seconds=_ENDING_SECONDS)
+            yield
 
     async def _leave_worktree(self, record: ConversationRecord) -> None:
         """Remove it, unless another conversation works in it: then it goes with that one."""
@@ -196,6 +205,15 @@ class Population:
         self._folders.make(record.id)
         self._ownership.claim(record.id)
         self._folders.write(record)
+
+    async def _tell_parent(self, parent_id: UUID, child_id: UUID) -> None:
+        try:
+            async with self._library.using(parent_id) as opened:
+                parent = opened.conversation
+                parent.record.sub_conversation_ids = [*parent.record.sub_conversation_ids, child_id]
+                await parent.save()
+        except ConversationNotFound:  # removed a moment ago: the child is left as it is when that happens later
+            log.info("conversation.parent_not_told", parent=str(parent_id))
 
     def _check_parent(self, request: StartRequest) -> None:
         """Raises WorkspaceUnusable."""

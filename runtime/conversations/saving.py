@@ -40,12 +40,15 @@ class Saving:
         self._writing: asyncio.Future[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._later: asyncio.Task[None] | None = None
+        self._ended = False
 
     async def now(self) -> None:
         """Write the record as it is now. Raises OSError."""
         async with self._lock:
             self._forget_timer()
             self._may_write()
+            if self._ended:
+                raise OSError("nothing is written of a conversation that was removed")
             record = self._record()
             record.log_events, record.log_bytes = len(self._events), self._events.index.end
             record.touch()
@@ -70,8 +73,9 @@ class Saving:
             log.warning("record.not_written", error=error.strerror, effect="made up from the log when opened next")
 
     async def close(self, *, write: bool) -> None:
-        """Write what `soon` still owes when asked to, else forget it. Nothing writes afterwards. Idempotent."""
+        """Write what `soon` still owes when asked to, else forget it, and refuse what still comes. Idempotent."""
         owed = self._timer is not None
+        self._ended = not write
         self._forget_timer()
         if self._later is not None:
             await asyncio.gather(self._later, return_exceptions=True)

@@ -172,54 +172,53 @@ class ConversationService:
 
     async def set_confirmation_policy(self, conversation_id: UUID, policy: Mapping[str, Any]) -> None:
         """From the next act on. On disk when this returns. Raises ConversationNotFound."""
-        conversation = await self.get(conversation_id)
-        conversation.record.confirmation_policy = dict(policy)
-        await conversation.save()
+        async with self.using(conversation_id) as conversation:
+            conversation.record.confirmation_policy = dict(policy)
+            await conversation.save()
 
     async def set_security_analyzer(self, conversation_id: UUID, analyzer: Mapping[str, Any] | None) -> None:
         """From the next answer of the model on. On disk when this returns. Raises ConversationNotFound."""
-        conversation = await self.get(conversation_id)
-        conversation.record.security_analyzer = None if analyzer is None else dict(analyzer)
-        await conversation.save()
+        async with self.using(conversation_id) as conversation:
+            conversation.record.security_analyzer = None if analyzer is None else dict(analyzer)
+            await conversation.save()
 
     async def change(self, conversation_id: UUID, *, title: str | None, tags: dict[str, str] | None) -> None:
         """Another title, other tags; None leaves what is there. On disk when this returns. ConversationNotFound."""
-        opened = await self._library.open(conversation_id)
-        conversation = opened.conversation
-        if title is not None:
-            opened.runner.titles.given()
-            conversation.record.title = title
-        if tags is not None:
-            conversation.record.tags = tags
-        conversation.record.updated_at = utc_now()
-        await conversation.save()
-        conversation.announce()
+        async with self._library.using(conversation_id) as opened:
+            conversation = opened.conversation
+            if title is not None:
+                opened.runner.titles.given()
+                conversation.record.title = title
+            if tags is not None:
+                conversation.record.tags = tags
+            conversation.record.updated_at = utc_now()
+            await conversation.save()
+            conversation.announce()
 
     async def switch_llm(self, conversation_id: UUID, llm: LlmSettings) -> None:
         """Another model from the next run on. On disk when this returns. Raises ConversationNotFound."""
-        conversation = await self.get(conversation_id)
-        record = conversation.record
-        record.agent = record.agent.model_copy(update={"llm": llm})
-        record.own_llm = True
-        conversation.secrets.refresh_mask()
-        await conversation.save()
+        async with self.using(conversation_id) as conversation:
+            record = conversation.record
+            record.agent = record.agent.model_copy(update={"llm": llm})
+            record.own_llm = True
+            conversation.secrets.refresh_mask()
+            await conversation.save()
 
     async def navigate(self, conversation_id: UUID, event_id: UUID | None) -> Conversation:
         """Go on from an earlier event, or from the beginning; nothing of the log is lost. On disk when this returns.
 
         Raises ConversationNotFound, AlreadyRunning, UnknownEvent.
         """
-        opened = await self._library.open(conversation_id)
-        conversation = opened.conversation
-        if conversation.status in (Status.RUNNING, Status.WAITING_FOR_CONFIRMATION):
-            raise AlreadyRunning
-        if event_id is not None and not conversation.events.contains(event_id):
-            raise UnknownEvent
-        conversation.record.leaf_event_id = str(event_id) if event_id is not None else None
-        conversation.record.branched = True
-        conversation.toolbox.forget()
-        await conversation.save()
-        return conversation
+        async with self.using(conversation_id) as conversation:
+            if conversation.status in (Status.RUNNING, Status.WAITING_FOR_CONFIRMATION):
+                raise AlreadyRunning
+            if event_id is not None and not conversation.events.contains(event_id):
+                raise UnknownEvent
+            conversation.record.leaf_event_id = str(event_id) if event_id is not None else None
+            conversation.record.branched = True
+            conversation.toolbox.forget()
+            await conversation.save()
+            return conversation
 
     async def restore_directory(self, conversation_id: UUID) -> None:
         """Make the working directory when it is gone: empty, as for a new conversation.

@@ -39,6 +39,7 @@ class Workspaces:
         self._settings = settings
         self._settings_store = settings_store
         self._credentials = credentials
+        self._making = asyncio.Lock()  #: two may want the same new directory, or one inside the other
 
     def git_environment(self) -> dict[str, str]:
         """What makes a git process use this user's providers and name."""
@@ -97,7 +98,8 @@ class Workspaces:
         if self._settings.generation is None:  # behind an orchestrator, who holds the key is not whose machine it is
             await asyncio.to_thread(account.adopt, directory)
         try:
-            await account.in_thread(prepare)
+            async with self._making:
+                await account.in_thread(prepare)
         except OSError as error:
             raise WorkspaceUnusable(f"{directory} cannot be made or used: {_told(error)}") from error
         except CloneFailed as error:

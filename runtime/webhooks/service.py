@@ -108,7 +108,8 @@ class Webhooks:
 
     async def leaving(self, conversation_id: UUID) -> None:
         await self._begun.wait()
-        conversation = await self._attached.get(conversation_id)
+        conversation = self._attached.opened(conversation_id)
+        assert conversation is not None  # noqa: S101 - whoever removes it has it open
         self._removing[conversation_id] = None
         self._sources.pop(conversation_id, None)
         for receiver in self._receivers:
