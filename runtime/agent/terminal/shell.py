@@ -109,7 +109,7 @@ class Shell:
         """Start bash and wait for its prompt. Raises ShellBroken, OSError; then nothing is left running."""
         try:
             self._open_terminal()
-            self._keeper = await asyncio.to_thread(self._spawn)
+            await self._begin_keeper()
             loop = asyncio.get_running_loop()
             loop.add_reader(self._master, self._on_output)
             loop.add_reader(self._status_descriptor(), self._on_keeper_gone)
@@ -125,6 +125,16 @@ class Shell:
             await self.close()
             raise ShellBroken("bash ended before its first prompt")
         self._transcript.take()
+
+    async def _begin_keeper(self) -> None:
+        """Cancelled, it waits for what the thread starts all the same: `close` has to end that."""
+        spawning = asyncio.ensure_future(asyncio.to_thread(self._spawn))
+        try:
+            await asyncio.shield(spawning)
+        finally:
+            await asyncio.wait({spawning})
+            if not spawning.cancelled() and spawning.exception() is None:
+                self._keeper = spawning.result()
 
     async def close(self) -> None:
         """End the shell and everything that it started. Idempotent."""

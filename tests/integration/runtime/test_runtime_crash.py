@@ -104,7 +104,7 @@ def test_a_killed_runtime_comes_back_with_all_it_acknowledged(
     assert client.call("GET", "/search")["items"][0]["id"] == id
     assert process.end() == 0
     log = (tmp_path / "runtime.log").read_text()
-    stored = (tmp_path / "conversations").rglob("*")
+    stored = list((tmp_path / "conversations").rglob("*"))
     for value in (MODEL_KEY, KEY, "value-of-s-key"):
         assert value not in log
         assert not any(value.encode() in file.read_bytes() for file in stored if file.is_file())

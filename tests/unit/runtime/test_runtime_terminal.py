@@ -1,6 +1,9 @@
 """The terminal tool on a real bash: state, input, secrets, lengths, and that nothing survives it."""
 
+import asyncio
 import os
+import subprocess
+import threading
 import time
 from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
@@ -10,6 +13,7 @@ import pytest
 from pydantic import SecretStr
 
 from runtime.agent.terminal.screen import Taken, Transcript, clean
+from runtime.agent.terminal.shell import Shell
 from runtime.agent.tools.terminal import TerminalTool
 from runtime.conversations.tools import shell_environment
 from runtime.events.actions import TerminalAction, TerminalObservation
@@ -220,6 +224,27 @@ async def test_everything_that_the_shell_started_ends_with_it(tmp_path: Path, ki
         await anyio.sleep(0.02)
     assert marked(mark) == []
     assert (await terminal("echo late")).is_error
+
+
+async def test_a_start_that_is_broken_off_leaves_no_shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+    asked, go, spawn = threading.Event(), threading.Event(), Shell._spawn
+
+    def slowly(shell: Shell) -> subprocess.Popen[bytes]:
+        asked.set()
+        go.wait(60)
+        started.append(spawn(shell))
+        return started[0]
+
+    monkeypatch.setattr(Shell, "_spawn", slowly)
+    starting = asyncio.ensure_future(Shell(directory=tmp_path, environment=shell_environment()).start())
+    await asyncio.to_thread(asked.wait, 60)
+    starting.cancel()
+    await asyncio.sleep(0)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert started[0].returncode is not None
 
 
 def test_clean_costs_no_more_than_the_length() -> None:
