@@ -22,6 +22,7 @@ from runtime.store.sealed import StoreUnreadable
 
 log = structlog.get_logger()
 
+_MOST_PROBLEMS = 100
 DORMANT = "Runtime is dormant: waiting for POST /api/init"
 
 
@@ -35,10 +36,15 @@ def install(app: FastAPI) -> None:
 
 
 def without_input(problems: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Pydantic's list of problems in the contract's form, with nothing of the request but the names of fields."""
-    return [
-        {"type": item["type"], "loc": [_name(part) for part in item["loc"]], "msg": item["msg"]} for item in problems
+    """Pydantic's list of problems in the contract's form, with nothing of the request but the names of fields. Of very
+    many the first: else an answer would be many times as long as what was sent."""
+    told = [
+        {"type": item["type"], "loc": [_name(part) for part in item["loc"]], "msg": item["msg"]}
+        for item in problems[:_MOST_PROBLEMS]
     ]
+    if len(problems) > _MOST_PROBLEMS:
+        told.append({"type": "more", "loc": [], "msg": f"and {len(problems) - _MOST_PROBLEMS} more problems"})
+    return told
 
 
 def server_error(error_id: str, *, status: int = 500, headers: Mapping[str, str] | None = None) -> JSONResponse:

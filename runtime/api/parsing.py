@@ -33,7 +33,9 @@ def validated(model: type[Model], body: Mapping[str, Any], *, opening: Opening |
         return model.model_validate(body, context=opening)
     except ValidationError as error:
         problems = error.errors(include_url=False, include_input=False, include_context=False)
-        raise RequestValidationError([{**item, "loc": ("body", *item["loc"])} for item in problems]) from None
+        for item in problems:
+            item["loc"] = ("body", *item["loc"])
+        raise RequestValidationError(problems) from None
 
 
 def refused(field: str | None, message: str) -> RequestValidationError:

@@ -40,8 +40,11 @@ async def running(runtime: Runtime, id: str, kind: str) -> None:
 
 
 async def test_an_interrupt_breaks_off_a_command_and_the_shell_stays(runtime: Runtime) -> None:
-    id = await runtime.start([terminal("cd /; X=kept; sleep 100"), {"text": "never"}])
-    await running(runtime, id, "ActionEvent")
+    begun = runtime.folder / "work" / "begun"
+    id = await runtime.start([terminal("cd /; X=kept; touch $OLDPWD/begun; sleep 100"), {"text": "never"}])
+    with anyio.fail_after(60):
+        while not begun.exists():
+            await anyio.sleep(0.02)
     async with runtime.socket(id) as frames:
         await frames.next()
         assert await post(runtime, id, "interrupt") == {"success": True}

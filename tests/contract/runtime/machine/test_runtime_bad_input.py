@@ -119,6 +119,15 @@ async def test_a_body_that_is_none(runtime: Runtime, shape: str) -> None:
     assert (await runtime.http.get("/api/settings/secrets")).json() == {"secrets": []}
 
 
+async def test_very_many_problems_are_told_in_few_words(runtime: Runtime) -> None:
+    odd = {f"key-{number}": 1 for number in range(5000)}
+    for path in ("/api/conversations", "/api/agent-profiles/a"):
+        answer = await runtime.http.post(path, json=odd)
+        told = answer.json()["detail"]
+        assert (answer.status_code, len(told)) == (422, 101), path
+        assert told[-1]["msg"].endswith("more problems")
+
+
 _FILE = b'--a\r\nContent-Disposition: form-data; name="file"'
 
 
