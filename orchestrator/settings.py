@@ -6,6 +6,7 @@ Every variable starts with `NESTOR_`; one that is not known is refused by name, 
 import math
 import os
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from datetime import timedelta
@@ -28,6 +29,7 @@ from orchestrator.domain.step_seconds import step_seconds
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
 _ORIGIN = re.compile(r"https?://(?:[a-z0-9.-]+|\[[0-9a-f:]+\])(?::[0-9]{1,5})?")
 _ADDRESS = re.compile(r"https?://(?:[\w.-]+|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?(?:/[^\s?#]*[^\s?#/])?")
+_HOST = re.compile(r"[^\s/@]+")
 _DOMAIN = re.compile(r"\w(?:[\w.-]*\w)?", re.ASCII)
 
 
@@ -305,6 +307,23 @@ class OrchestratorSettings(BaseSettings):
         if url is not None and not _ADDRESS.fullmatch(url):
             raise ValueError(f"{url[:60]!r} is no address: http or https, a host, a port, and no slash at its end")
         return url
+
+    @field_validator("runtime_command")
+    @classmethod
+    def _words(cls, command: str | None) -> str | None:
+        try:
+            shlex.split(command or "")
+        except ValueError as exc:
+            raise ValueError(f"it cannot be told apart into words ({exc})") from None
+        return command
+
+    @field_validator("allow_http_hosts", "allow_hook_hosts", "egress_hosts")
+    @classmethod
+    def _hosts(cls, text: str) -> str:
+        for host in sorted(_listed(text)):
+            if not _HOST.fullmatch(host):
+                raise ValueError(f"{host[:60]!r} is no host: no scheme, no path, no spaces")
+        return text
 
     @field_validator("domain")
     @classmethod
