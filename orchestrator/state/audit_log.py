@@ -17,6 +17,8 @@ class RedisAuditLog:
 
     async def put(self, tenant: TenantId | None, told: Telling, *, again: bool = False, durable: bool = False) -> None:
         entries, index, stream = places(tenant)
+        if told.home is not None and not again and await self._funnel.one(command("HEXISTS", entries, told.entry.id)):
+            return  # a change has carried it: to ask costs no write to the disk
         arguments = (told.argument(), tail_of(None, None), "again" if again else "")
         call = run("audit_put", (entries, index, *((stream,) if stream else ())), *arguments)
         if tenant is not None:
