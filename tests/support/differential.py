@@ -41,6 +41,7 @@ NOT_FOR_RUNTIMES = HOP_BY_HOP | frozenset(
 PREFIXES = (b"x-forwarded-", b"proxy-", b"x-init-")
 #: What nginx puts in the place of what was said, on the way to the front or to a runtime.
 BY_NGINX = frozenset(b"connection keep-alive te upgrade expect transfer-encoding content-length host".split())
+CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
 OPEN = frozenset((b"/health", b"/alive", b"/ready", b"/server_info"))
 #: A stalled head or body is answered 408 after this; so the cases that end in the middle of something come to an end.
@@ -120,8 +121,10 @@ def expected(message: Message, place: Place, *, first_key: bool = False) -> Seen
 class EchoRuntime(asyncio.Protocol):
     """A runtime that reads as strictly as the reference, and answers with a digest of what it read."""
 
-    def __init__(self, place: Place, among: "set[EchoRuntime]") -> None:
+    def __init__(self, place: Place, among: "set[EchoRuntime]", *, lenient: bool = False) -> None:
+        """`lenient`: control characters in a value, which nginx passes on, are refused here as a runtime does."""
         self.place = place
+        self.lenient = lenient
         self.among = among
         self.data = b""
 
@@ -139,6 +142,10 @@ class EchoRuntime(asyncio.Protocol):
                 self.data = self.data[message.size :]
                 self.answer(message)
         except Malformed as bad:
+            if self.lenient and _well_formed(CONTROL.sub(b"?", self.data)):
+                self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
+                self.transport.close()
+                return
             self.place.garbage.append(str(bad))
             self.transport.abort()
         else:
@@ -201,7 +208,7 @@ class Differential:
         for number in range(clients):
             place = Place.__new__(Place)
             server = await asyncio.get_running_loop().create_server(
-                lambda place=place: EchoRuntime(place, self._runtimes), "127.0.0.1", 0
+                lambda place=place: EchoRuntime(place, self._runtimes, lenient=self.nginx), "127.0.0.1", 0
             )
             self._servers.append(server)
             route = self.rig.publish(server.sockets[0].getsockname()[1], generation=7)
@@ -375,6 +382,14 @@ def reading(sent: bytes, read: Read = strict_http.read_request) -> tuple[list[Me
     return messages, "whole"
 
 
+def _well_formed(data: bytes) -> bool:
+    try:
+        strict_http.read_request(data)
+    except Malformed:
+        return False
+    return True
+
+
 def fault_of(sent: bytes) -> str:
     """The first thing in it that means nothing by the letter, in few words."""
     for whole in reading(sent)[0]:
@@ -382,7 +397,7 @@ def fault_of(sent: bytes) -> str:
     try:
         rest = strict_http.read_request(sent)
     except Malformed as bad:
-        return str(bad).split(" b'")[0]
+        return " ".join(str(bad).split()[:2] if str(bad).startswith("field") else [str(bad)])
     return rest.fault if rest is not None and rest.fault else "another end"
 
 

@@ -3,7 +3,7 @@
 
 local balancer = require "ngx.balancer"
 local decisions = ngx.shared.decisions
-local find, match, sha1, raw_header = string.find, string.match, ngx.sha1_bin, ngx.req.raw_header
+local match, sha1 = string.match, ngx.sha1_bin
 
 local SOCKET = "unix:@run@/decision.sock"
 local REPORT_SECONDS = 2 -- well below any idle time
@@ -57,14 +57,8 @@ function nestor.begin()
   ngx.timer.every(REPORT_SECONDS, report)
 end
 
--- nginx takes control characters in a value for text, and passes them on.
-function nestor.check()
-  if find(raw_header(true), "[\1-\8\11\12\14-\31\127]") then return ngx.exec("/_nestor/malformed") end
-end
-
 -- The access phase of a request that nginx could take. What the orchestrator does not let it take goes there instead.
 function nestor.decide()
-  nestor.check()
   local var = ngx.var
   local runtime = var.nestor_runtime
   local question = runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key
