@@ -65,7 +65,7 @@ async def get(
     state: StateDependency, name: Name, x_expose_secrets: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
     """The model, its keys as the header asks for them."""
-    exposure = requested_exposure(x_expose_secrets)
+    exposure = requested_exposure(state, x_expose_secrets)
     llm = _found(state, name)
     if exposure is Exposure.PLAINTEXT:
         log.warning("profile.exposed", profile=name)

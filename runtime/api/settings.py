@@ -18,7 +18,7 @@ from runtime.configuration.merge import SettingsInvalid, merged, merged_map
 from runtime.configuration.older import flat_fields
 from runtime.configuration.record import SettingsRecord
 from runtime.state import RuntimeState
-from runtime.store.cipher import Cipher
+from runtime.store.cipher import Cipher, EncryptionUnavailable
 from runtime.store.exposure import Exposure, render
 
 log = structlog.get_logger()
@@ -61,15 +61,19 @@ class SettingsUpdate(Body):
         return not self.cleared and all(diff is None for diff in diffs)
 
 
-def requested_exposure(header: str | None) -> Exposure:
-    """What X-Expose-Secrets asks for. Raises 400 for any other value."""
+def requested_exposure(state: RuntimeState, header: str | None) -> Exposure:
+    """What X-Expose-Secrets asks for. Raises 400 for any other value; EncryptionUnavailable where tokens are asked for
+    and there is no key, also when nothing is stored that would be one."""
     asked = (header or "").strip()
     if asked.lower() not in EXPOSURES:
         raise HTTPException(
             400,
             f"Invalid X-Expose-Secrets header value: {asked[:64]!r}. Valid values are: 'encrypted', 'plaintext'.",
         )
-    return EXPOSURES[asked.lower()]
+    exposure = EXPOSURES[asked.lower()]
+    if exposure is Exposure.ENCRYPTED and not state.cipher.available:
+        raise EncryptionUnavailable
+    return exposure
 
 
 def settings_answer(state: RuntimeState, record: SettingsRecord, exposure: Exposure) -> JSONResponse:
@@ -89,7 +93,7 @@ def settings_answer(state: RuntimeState, record: SettingsRecord, exposure: Expos
 async def get_settings(
     state: StateDependency, x_expose_secrets: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
-    exposure = requested_exposure(x_expose_secrets)
+    exposure = requested_exposure(state, x_expose_secrets)
     if exposure is Exposure.PLAINTEXT:
         log.warning("settings.exposed", form=exposure)
     return settings_answer(state, state.settings_store.read(), exposure)
