@@ -308,6 +308,13 @@ class OrchestratorSettings(BaseSettings):
             raise ValueError(f"{url[:60]!r} is no address: http or https, a host, a port, and no slash at its end")
         return url
 
+    @field_validator("data_dir", "host", mode="before")
+    @classmethod
+    def _given(cls, value: Any) -> Any:
+        if isinstance(value, str) and not value.strip():
+            raise ValueError("it is empty: leave it out for its default")
+        return value
+
     @field_validator("runtime_command")
     @classmethod
     def _words(cls, command: str | None) -> str | None:

@@ -42,6 +42,8 @@ def test_a_number_that_is_none_is_refused(monkeypatch: pytest.MonkeyPatch, name:
         ("allow_http_hosts", "http://git.example.org"),
         ("allow_hook_hosts", "hooks.example.org/path"),
         ("egress_hosts", "pypi.org files.pythonhosted.org"),
+        ("data_dir", ""),
+        ("host", " "),
         ("driver", "podman"),
         ("when_full", "wait"),
         ("restart", "always"),
