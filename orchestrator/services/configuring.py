@@ -8,7 +8,7 @@ from dataclasses import replace
 
 from orchestrator.domain.conversation import Conversation, Held, Kind, Reason, StartFailed, Why
 from orchestrator.domain.drift import Seen
-from orchestrator.domain.errors import Conflict, InvalidRequest, NotFound, RuntimeUnreachable
+from orchestrator.domain.errors import Conflict, InvalidRequest, NestorError, NotFound, RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Endpoint, Gated
 from orchestrator.nested import stock, wire
@@ -31,12 +31,23 @@ async def read_configuration(start: Provisioning) -> None:
     start.is_read = True
 
 
+async def read_ahead(start: Provisioning) -> None:
+    """While the runtime comes up there is time for what is asked of others. What fails here is tried again by the step
+    that it is for, which tells it."""
+    with suppress(NestorError):
+        await read_configuration(start)
+        await permit(start.house, start.conversation, made(start.endpoint), made(start.bundle))
+        start.is_permitted = True
+
+
 async def push_settings(start: Provisioning) -> None:
     """First of the three: the runtime refuses the rest before it."""
     if not start.is_read:
         await read_configuration(start)
     start.is_read, bundle = False, made(start.bundle)  # a second try reads it anew
-    await permit(start.house, start.conversation, made(start.endpoint), bundle)
+    if not start.is_permitted:
+        await permit(start.house, start.conversation, made(start.endpoint), bundle)
+    start.is_permitted = False
     async with client_of(start) as client:
         if made(start.endpoint).stock:
             if body := stock.settings_body(bundle.settings):

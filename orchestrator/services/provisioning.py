@@ -16,6 +16,7 @@ from orchestrator.services.configuring import (
     push_git_providers,
     push_secrets,
     push_settings,
+    read_ahead,
 )
 from orchestrator.services.making import (
     bind_runtime,
@@ -28,6 +29,12 @@ from orchestrator.services.making import (
 )
 from orchestrator.services.saga import Step
 from orchestrator.services.start import Provisioning, made
+
+
+async def come_alive(start: Provisioning) -> None:
+    """Until the runtime answers; what it will be told is read meanwhile."""
+    await read_ahead(start)
+    await wait_alive(start)
 
 
 async def publish_route(start: Provisioning) -> None:
@@ -66,7 +73,7 @@ STEPS: Sequence[Step[Provisioning]] = (
     Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
     Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
     Step("start", start_runtime, needless=_is_warm),  # undone by "create", as everything that lives in the runtime
-    Step("alive", wait_alive, needless=_is_warm, logged_beside=True),
+    Step("alive", come_alive, needless=_is_warm, logged_beside=True),
     Step("init", bind_runtime, needless=_is_warm),
     Step("settings", push_settings, logged_beside=True),
     Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged_beside=True),

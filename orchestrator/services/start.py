@@ -93,6 +93,7 @@ class Provisioning:
     generation_pushed: str = ""  #: of the configuration, read before its first call
     bundle: wire.Bundle | None = None  #: what it is configured with, from the first call of these to the commit point
     is_read: bool = False  #: the bundle was read ahead of its first call
+    is_permitted: bool = False  #: and what it needs may be reached
     held: Held | None = None
     seen: Seen | None = None  #: what the runtime says of its configuration, before anybody else can change it
     #: one client for all calls of the start; None: one for each
