@@ -1,10 +1,11 @@
-"""Files and links of a conversation whose runtime is a container: the port is one of the container's own."""
+"""Files, links and a fork of a conversation whose runtime is a container: the port is one of the container's own, and a
+fork has a container and volumes of its own."""
 
 from urllib.parse import urlsplit
 
 import anyio
 import pytest
-from support.docker_nestor import Client
+from support.docker_nestor import Client, container_of
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -31,3 +32,17 @@ async def test_a_file_that_is_written_is_served_at_a_linked_port_of_the_containe
     assert urlsplit(link["url"]).path.startswith("/links/")
     await nestor.call("DELETE", f"{base}/links/{link['id']}", key, status=204)
     assert (await nestor.http.get(link["url"])).status_code == 404
+    await is_forked(nestor, key, id)
+
+
+async def is_forked(nestor: Client, key: str, id: str) -> None:
+    """With the source's log and files, in another container; what changes there does not change here."""
+    before, own = await nestor.events(key, id), {"Authorization": f"Bearer {key}"}
+    made = await nestor.call("POST", f"/api/v2/conversations/{id}/fork", key, json={}, status=202)
+    fork = await nestor.until(key, made["id"], "ready")
+    assert container_of(fork["id"]) != container_of(id)
+    assert [event["id"] for event in await nestor.events(key, fork["id"])][: len(before)] == [e["id"] for e in before]
+    page = f"{nestor.url}/api/v2/conversations/{{}}/files/site/index.html"
+    assert (await nestor.http.get(page.format(fork["id"]), headers=own)).text == "hello"
+    assert (await nestor.http.put(page.format(fork["id"]), content=b"other", headers=own)).status_code in (200, 204)
+    assert (await nestor.http.get(page.format(id), headers=own)).text == "hello"
