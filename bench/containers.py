@@ -44,6 +44,7 @@ from support.processes import OrchestratorProcess, orchestrator_at, wait_for
 ENGINE = "unix:///var/run/docker.sock"
 AT_ONCE = 32
 SETTLE_SECONDS = 1.0
+_TRIES = 4
 T = TypeVar("T")
 R = TypeVar("R")
 
@@ -71,6 +72,16 @@ class Place:
                 f"a start failed at {record.get('step')}: {record.get('reason')}: {record.get('message')}"
             )
         return took, record
+
+    def eventually(self, **body: Any) -> dict[str, Any]:
+        """The record of a start where its time is no matter: on a busy machine the stock server takes longer than the
+        minute that it is given, and is quicker when its files have been read."""
+        for _ in range(_TRIES - 1):
+            try:
+                return self.start(**body)[1]
+            except RuntimeError as exc:
+                print(f"{exc}; once more", file=sys.stderr)
+        return self.start(**body)[1]
 
     def delete(self, id: str) -> None:
         self.http.delete(f"/api/v2/conversations/{id}?purge=true").raise_for_status()
@@ -177,7 +188,7 @@ def memory(place: Place) -> Iterator[Row]:
     found: dict[str, list[float]] = {"peer": [], "ours": []}
     for _ in range(max(1, min(3, place.rounds // 3))):
         for name, body in (("peer", {"image": STOCK}), ("ours", {})):
-            _, record = place.start(**body)
+            record = place.eventually(**body)
             time.sleep(10)  # what it does after its start is over
             pid = int(inspect("container", container(record["id"]) or "")["State"]["Pid"])
             found[name].append(sum(map(pss, tree(pid))))
