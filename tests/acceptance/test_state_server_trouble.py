@@ -161,7 +161,6 @@ def timed(call: Callable[[], httpx.Response]) -> tuple[httpx.Response, float]:
     return call(), time.monotonic() - began
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_down_for_a_minute_starts_are_refused_at_once_and_traffic_goes_on(here: Place) -> None:
     before = here.record
@@ -203,7 +202,6 @@ def test_silent_it_costs_one_long_wait_and_then_little(here: Place) -> None:
     assert here.create().status_code == 202
 
 
-@pytest.mark.long
 @pytest.mark.slow
 def test_two_seconds_slow_nobody_is_taken_for_dead(here: Place) -> None:
     """Longer than two leases: every renewal is two seconds late, and none is lost."""

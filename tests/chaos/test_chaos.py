@@ -30,7 +30,6 @@ async def test_a_replica_killed_in_the_middle_of_starts_leaves_nothing_half_done
     assert found["conversations"] == 4 * kills.CONVERSATIONS_A_KILL
 
 
-@pytest.mark.long
 async def test_the_same_with_a_warm_pool_makes_no_orphan_and_no_double() -> None:
     found = await over_a_fleet(14, lambda members: kills.run(members, kills=3), NESTOR_WARM_POOL="5")
     assert found["conversations"] == 3 * kills.CONVERSATIONS_A_KILL

@@ -253,7 +253,6 @@ async def test_the_fence_is_above_what_the_runtime_has_seen(nestor: Nestor, engi
     assert volume.memory.fence > 777
 
 
-@pytest.mark.long
 @pytest.mark.slow
 async def test_two_hundred_runtimes_are_taken_over_within_ten_seconds(
     nestor: Nestor, engine: FakeEngine, capsys: pytest.CaptureFixture[str]

@@ -116,7 +116,6 @@ async def test_an_idempotency_key_replays_the_first_answer(nestor: Nestor) -> No
     assert "idempotency-replayed" not in first.headers
 
 
-@pytest.mark.long
 async def test_a_key_whose_first_request_died_still_means_the_same_conversation(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     headers = nestor.as_(key) | {"Idempotency-Key": "k-2"}
