@@ -64,7 +64,7 @@ class Place:
     address: str  #: of its client
     seen: list[Seen] = field(default_factory=list)
     garbage: list[str] = field(default_factory=list)
-    before: list[Seen | None] = field(default_factory=list)  #: what the client before this one said, as it is compared
+    before: list[Seen | None] = field(default_factory=list)  #: what the clients before this one said, as it is compared
 
 
 def digest(seen: Seen) -> bytes:
@@ -296,7 +296,7 @@ class Differential:
         wanted = [self._compared(want) for want in wanted]
         if self.nginx:  # what it passes on may arrive after its client was answered, or had gone
             seen_by = {key: seen for key, seen in seen_by.items() if seen in wanted or seen not in place.before}
-            place.before = wanted
+            place.before = [*place.before[-40:], *wanted]
         left = iter(wanted)
         for seen in seen_by.values():
             if seen not in left:
