@@ -376,7 +376,10 @@ def reading(sent: bytes, read: Read = strict_http.read_request) -> tuple[list[Me
             return messages, "malformed" if message is not None and message.fault else "partial"
         messages.append(message)
         sent = sent[message.size :]
-        tokens = {token.strip().lower() for value in message.values(b"connection") for token in value.split(b",")}
+        said = message.values(b"connection")
+        if read is not strict_http.read_request:  # of several lines the last one counts for nginx
+            said = [value for value in said if b"close" in value.lower() or b"keep-alive" in value.lower()][-1:]
+        tokens = {token.strip().lower() for value in said for token in value.split(b",")}
         if b"close" in tokens or (message.start[2] == b"1.0" and b"keep-alive" not in tokens):
             break
     return messages, "whole"
