@@ -222,3 +222,19 @@ async def test_a_secret_that_a_sandbox_reads_is_told_first(nestor: Nestor, monke
     silent = await nestor.http.get(f"{path}/A", headers=headers)
     assert silent.status_code == 503
     assert "canary" not in silent.text
+
+
+async def test_a_dry_run_of_what_has_none_hides_nothing(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    await nestor.call("POST", "/api/v2/conversations?dry_run=true", key, json={}, status=200)
+    assert [one for one in await entries(nestor, key) if one["resource"] == "/api/v2/conversations"] == []
+    record = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
+    await nestor.until(key, record["id"], "ready")
+    native = f"/api/v2/conversations/{record['id']}"
+    refused = await nestor.http.delete(f"{native}?dry_run=true", headers=nestor.as_(key))
+    assert refused.status_code == 422, refused.text
+    older = f"/api/conversations/{record['id']}"
+    done = await nestor.http.delete(f"{older}?dry_run=true", headers=nestor.as_(key))
+    assert done.status_code == 200, done.text
+    told = [(one["verb"], one["outcome"]) for one in await entries(nestor, key) if one["resource"] == older]
+    assert told == [("DELETE", "accepted")]
