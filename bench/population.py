@@ -29,12 +29,12 @@ from redis import Redis
 from orchestrator.app import api
 from orchestrator.app.furnishing import House
 from orchestrator.app.house import open_house
-from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.security import envelope
 from orchestrator.security.master_keys import NONCE_BYTES, encode
-from orchestrator.security.session_keys import hash_key
+from orchestrator.security.session_keys import hash_key, mint_session
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.cursor import member, milliseconds
 from orchestrator.state.embedded import find_server
@@ -320,14 +320,15 @@ async def fill(site: Site, moulds: dict[str, Mould], count: int, random: Random,
         entries: list[Entry] = []
         for _ in range(share):
             mould = moulds[random.choices(kinds, shares)[0]]
-            id, session = _uuid(random), new_secret()
+            id, runtime = _uuid(random), RuntimeId(_uuid(random))
+            session = mint_session(runtime)
             made = (now - timedelta(seconds=random.uniform(86_400, 90 * 86_400))).replace(
                 microsecond=random.randrange(1, 1_000_000)
             )
             own = {
                 "id": id,
                 "tenant": owner.tenant,
-                "runtime": _uuid(random),
+                "runtime": runtime,
                 "user": random.choice(owner.users),
                 "key": owner.key_id,
                 "operation": _uuid(random),

@@ -179,6 +179,7 @@ async def test_after_the_state_server_lost_all_it_is_there_with_its_name_and_nev
     record = await ready(nestor, key, name="kept")
     ports = {name: one.server.port for name, one in nestor.engine.runtimes.items() if one.server is not None}
     assert nestor.house.state_server is not None
+    await nestor.house.shipper.tick()  # what comes back is what the journal holds: here that it is ready
     raw = Redis.from_url(nestor.house.state_server.url)
     await raw.flushall()
     await raw.aclose()

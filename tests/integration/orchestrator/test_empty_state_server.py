@@ -246,6 +246,7 @@ async def test_the_fence_is_above_what_the_runtime_has_seen(nestor: Nestor, engi
     running = await ready(nestor, key)
     (volume,) = engine.volumes.values()
     volume.memory.fence = 777
+    await nestor.house.shipper.tick()  # that it is ready
     await empty(nestor)
     await rebuilt(nestor)
     await nestor.call("POST", f"/api/v2/conversations/{running['id']}/messages", key, json={"content": "x"}, status=202)
@@ -288,6 +289,8 @@ async def test_of_two_replicas_one_rebuilds_and_the_other_waits(data_dir: Path, 
             key = await first.ready_tenant()
             made = [await ready(nestor, key) for nestor in (first, second)]
             before = await alive(engine)
+            for nestor in (first, second):
+                await nestor.house.shipper.tick()  # what was seen and not asked for is back only if it was shipped
             raw = Redis.from_url(url)
             await raw.flushall()
             await raw.aclose()
