@@ -47,6 +47,8 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 5
 LAST_SECONDS = 25.0  #: from the signal to the end: supervisors wait for thirty before they kill
 CUT_SHORT_STATUS = 130
+_OWN_DESCRIPTORS = 64  # logs, the journal, the state server, the engine
+_FEWEST_CONNECTIONS = 16
 Ready = Callable[[str, SecretText | None, Mapping[str, str]], None]  #: url, operator key to show once, what runs
 
 
@@ -113,7 +115,8 @@ async def _serve(
     claims = claims_of(house)
     front = _front(settings, house, claims)
     if plan is not None:
-        front.limits = replace(front.limits, connections_per_address=0)  # nginx counts them
+        front.limits = replace(front.limits, connections_per_address=0, connections=0)  # nginx counts them
+    house.health.also(lambda: front.problem)
     nginx = None if plan is None else data_plane.Nginx(plan, listener)
     config = uvicorn.Config(
         api.build(house.services),
@@ -217,6 +220,8 @@ def _limits(settings: OrchestratorSettings) -> FrontLimits:
         allowed_origins=settings.origins,
         local_origins=listening.is_loopback(settings.host) if local is None else local,
         connections_per_address=max(0, descriptors) // 3 if most is None else most,
+        # Each may need another one to a runtime, and what is accepted beyond that would take the state server's.
+        connections=max(_FEWEST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2) if descriptors > 0 else 0,
     )
 
 

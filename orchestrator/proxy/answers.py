@@ -66,7 +66,7 @@ TOO_MANY = problem(
     429, "Too many requests for runtimes that do not exist.", "rate_limited", retryable=True, retry_after=1
 )
 TOO_MANY_KEYS = problem(429, "Too many requests with a wrong key.", "rate_limited", retryable=True, retry_after=1)
-CROWDED = problem(503, "Too many connections from this address.", "too_many_connections", retryable=True, retry_after=1)
+CROWDED = problem(503, "Too many connections at once.", "too_many_connections", retryable=True, retry_after=1)
 BUSY = unavailable("The runtime has too many connections. Try again.", 1)
 CHANGED = unavailable("The runtime has just been replaced. Try again.", 1)
 TOO_LATE = problem(504, "The runtime took too long to answer.", "runtime_timeout", retryable=True)

@@ -32,6 +32,7 @@ class FrontContext:
         self.upstreams = Upstreams(self.limits)
         self.waiting_sockets: Counter[str] = Counter()  #: by client address: sockets that have not yet sent their key
         self._connections: Counter[str] = Counter()  # by client address
+        self._open = 0  # connections that have an address
         self._unknown: Counter[str] = Counter()
         self._wrong: Counter[str] = Counter()
         self._unknown_second = 0
@@ -67,16 +68,28 @@ class FrontContext:
         return self._wrong[address] <= self.limits.wrong_keys_per_second
 
     def enter(self, address: str) -> bool:
-        """Count a connection of `address`; False, and nothing is counted, if it has as many as one may have. Those that
-        come over a socket file have no address and are not counted."""
-        limit = self.limits.connections_per_address
-        if address and limit and self._connections[address] >= limit:
-            return False
+        """Count a connection of `address`; False, and nothing is counted, if it has as many as one may have, or all
+        together do. Those that come over a socket file have no address and are not counted."""
+        each, all_of_them = self.limits.connections_per_address, self.limits.connections
+        if address:
+            if (each and self._connections[address] >= each) or (all_of_them and self._open >= all_of_them):
+                return False
+            self._open += 1
         self._connections[address] += 1
         return True
 
+    @property
+    def problem(self) -> str | None:
+        """In words that may be shown; None while a new client would be served."""
+        most = self.limits.connections
+        if not most or self._open < most:
+            return None
+        return f"{most} clients are connected, and no more are taken: raise the limit of open files, or add a replica"
+
     def leave(self, address: str) -> None:
         """A counted connection is over."""
+        if address:
+            self._open -= 1
         self._connections[address] -= 1
         if not self._connections[address]:
             del self._connections[address]

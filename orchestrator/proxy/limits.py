@@ -34,5 +34,6 @@ class FrontLimits:
     unknown_per_second: int = 100  #: requests for runtimes that do not exist, per client address
     wrong_keys_per_second: int = 100  #: requests whose key opens nothing, per client address; then 429 instead of 401
     connections_per_address: int = 0  #: at once, those of sockets included; 0 for any number
+    connections: int = 0  #: of all addresses together, so that other descriptors are left; 0 for any number
     allowed_origins: frozenset[str] = field(default_factory=frozenset)  #: of browser sockets, besides the same host
     local_origins: bool = True  #: pages of this machine's loopback may open sockets too

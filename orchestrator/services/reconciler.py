@@ -86,7 +86,8 @@ class Reconciler:
             elif handle.name in unclaimed:
                 continue  # found after a loss, when nobody could say whose it is: an operator decides
             elif handle.name in self._suspects:
-                removed += await self._remove(handle, record)
+                if await self._shares.may_remove(handle.name):
+                    removed += await self._remove(handle, record)
             else:
                 suspects.add(handle.name)
         self._suspects = suspects

@@ -2,7 +2,8 @@
 
 Every replica says from time to time that it is there and hears of the others; whose a runtime is follows from its name
 and who is there (rendezvous hashing), so that one who comes or goes moves no share but its own. Nothing is at stake:
-what two replicas look at is looked at twice, and what nobody looks at waits until the one that died is forgotten.
+what two replicas look at is looked at twice (and removed once), and what nobody looks at waits until the one that died
+is forgotten.
 Used by the reconciler, which renews it, by the engine's hints and by the disk watch.
 """
 
@@ -14,6 +15,7 @@ from contextlib import suppress
 from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.state.base import Presence
 
+_REMOVAL_MS = 60_000  # an engine may take as long
 TTL_SECONDS = 25.0  #: a replica that says nothing for so long is gone; the reconciler speaks every ten
 
 
@@ -41,6 +43,13 @@ class Shares:
         if len(self._replicas) < 2 or time.monotonic() < self._settled:
             return True
         return max(self._replicas, key=lambda replica: (_weight(replica, runtime), replica)) == self._replica
+
+    async def may_remove(self, runtime: str) -> bool:
+        """Whether this replica is the one that removes it, where two look at the same: each is removed by one call. Who
+        dies over it is followed by another one a minute later. Raises `StoreUnavailable`."""
+        if self._presence is None or len(self._replicas) < 2:
+            return True
+        return await self._presence.take(f"remove:{runtime}", ttl_ms=_REMOVAL_MS)
 
     async def leave(self) -> None:
         """This replica ends: others take its share with their next round."""

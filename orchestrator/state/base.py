@@ -313,6 +313,10 @@ class Presence(Protocol):
         """It is not there any more. Unknown: fine."""
         ...
 
+    async def take(self, what: str, *, ttl_ms: int) -> bool:
+        """Whether the caller is the first within `ttl_ms` who wants to do this: then it does, and others let it be."""
+        ...
+
 
 @dataclass(frozen=True)
 class Told:

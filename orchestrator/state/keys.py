@@ -22,6 +22,7 @@ COMPARED = (
     "x:compared"  #: string: the run of the state server that was compared with the journal (`Restoring.compared`)
 )
 REPLICAS = "x:replicas"  #: sorted set: replica -> ms until which it counts as there
+TAKEN = "x:taken:"  #: + what, string with an expiry: a replica does that just now
 SLEEPERS = "x:sleepers"  #: set: ids of runtimes whose own ports are kept open although they are stopped
 UNCLAIMED = "x:unclaimed"  #: set: names of runtimes that a rebuild found and could give to no record
 ARCHIVE = "x:journal:archive"  #: string: the id of the journal's archive, the same for every replica

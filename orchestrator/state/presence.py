@@ -15,3 +15,6 @@ class RedisPresence:
 
     async def leave(self, replica: str) -> None:
         await self._funnel.one(command("ZREM", keys.REPLICAS, replica))
+
+    async def take(self, what: str, *, ttl_ms: int) -> bool:
+        return await self._funnel.one(command("SET", f"{keys.TAKEN}{what}", "1", "NX", "PX", ttl_ms)) is not None

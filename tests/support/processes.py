@@ -2,6 +2,7 @@
 
 import json
 import os
+import resource
 import select
 import signal
 import subprocess
@@ -22,10 +23,14 @@ OPERATOR_KEY = "operator-key-of-the-tests-0123456789"
 class OrchestratorProcess:
     """One life of `nestor up` over a data folder; `start` it again after `kill`."""
 
-    def __init__(self, data_dir: Path, *, driver: str = "process", **variables: str) -> None:
+    def __init__(
+        self, data_dir: Path, *, driver: str = "process", descriptors: int | None = None, **variables: str
+    ) -> None:
+        """`descriptors` is the most that it may have open at once."""
         self.data_dir = data_dir
         self.log = data_dir.parent / f"{data_dir.name}.log"
         self._driver = driver
+        self._descriptors = descriptors
         self._variables = variables
         self._process: subprocess.Popen[bytes] | None = None
         self.url = ""
@@ -53,7 +58,9 @@ class OrchestratorProcess:
         }
         self._logged = len(self.log.read_text()) if self.log.exists() else 0
         with self.log.open("ab") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, env=environment)
+            self._process = subprocess.Popen(
+                command, stdout=subprocess.PIPE, stderr=log, env=environment, preexec_fn=self._limit_descriptors
+            )
         assert self._process.stdout is not None
         ready, _, _ = select.select([self._process.stdout], [], [], 90)
         line = self._process.stdout.readline() if ready else b""
@@ -61,6 +68,10 @@ class OrchestratorProcess:
         self.url = json.loads(line)["url"]
         self.port = int(self.url.rsplit(":", 1)[1])
         return self
+
+    def _limit_descriptors(self) -> None:
+        if self._descriptors is not None:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (self._descriptors, self._descriptors))
 
     def kill(self) -> None:
         """SIGKILL: no chance to tidy up."""
@@ -163,9 +174,11 @@ def wait_for(condition: Callable[[], Any], seconds: float = 30, *, pause: float 
 
 
 @contextmanager
-def orchestrator_at(data_dir: Path, **variables: str) -> Iterator[OrchestratorProcess]:
+def orchestrator_at(
+    data_dir: Path, *, driver: str = "process", descriptors: int | None = None, **variables: str
+) -> Iterator[OrchestratorProcess]:
     """An orchestrator that leaves nothing behind, whatever the test did to it."""
-    process = OrchestratorProcess(data_dir, **variables)
+    process = OrchestratorProcess(data_dir, driver=driver, descriptors=descriptors, **variables)
     try:
         yield process.start()
     finally:

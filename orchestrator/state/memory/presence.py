@@ -9,6 +9,7 @@ class MemoryPresence:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
         self._until: dict[str, int] = {}
+        self._taken: dict[str, int] = {}
 
     async def renew(self, replica: str, *, ttl_ms: int) -> Sequence[str]:
         now = self._shelf.now_ms()
@@ -18,3 +19,11 @@ class MemoryPresence:
 
     async def leave(self, replica: str) -> None:
         self._until.pop(replica, None)
+
+    async def take(self, what: str, *, ttl_ms: int) -> bool:
+        now = self._shelf.now_ms()
+        self._taken = {one: until for one, until in self._taken.items() if until > now}
+        if what in self._taken:
+            return False
+        self._taken[what] = now + ttl_ms
+        return True

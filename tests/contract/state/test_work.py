@@ -324,6 +324,13 @@ async def test_a_replica_is_there_until_it_leaves_or_says_nothing_for_long(house
     assert list(await presence.renew("one", ttl_ms=LONG)) == ["one"]
 
 
+async def test_what_one_has_taken_no_other_one_takes_for_a_while(house: House) -> None:
+    presence = house.store.presence
+    assert [await presence.take("remove:a", ttl_ms=LONG) for _ in range(2)] == [True, False]
+    assert await presence.take("remove:b", ttl_ms=200)
+    await until(lambda: presence.take("remove:b", ttl_ms=LONG))
+
+
 async def _is_alone(house: House) -> bool:
     return list(await house.store.presence.renew("one", ttl_ms=LONG)) == ["one"]
 

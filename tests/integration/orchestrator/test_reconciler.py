@@ -99,6 +99,39 @@ async def test_each_runtime_is_looked_at_by_one_replica_and_by_another_when_that
     assert await rounds(replicas[1]) == [all_of_them]
 
 
+async def test_replicas_that_begin_together_remove_each_of_nobodys_runtimes_by_one_call(
+    engine: FakeEngine, tmp_path: Path
+) -> None:
+    """Each looks at everything then; what has an owner is left alone by all of them."""
+    ground = Ground(engine, tmp_path)
+    names = ("one", "two", "three")
+    replicas = [Replica(ground, None, Policy(), Shares(ground.store.presence, name)) for name in names]
+    for _ in range(4):
+        conversation = await replicas[0].created(new_uuid())
+        await replicas[0].settle(conversation, lambda stored: stored is not None and stored.phase is Phase.READY)
+    mine = dict(engine.runtimes)
+    spec = next(iter(mine.values())).spec
+    for number in range(25):
+        labels = replace(spec.labels, conversation=ConversationId(new_uuid()), runtime=RuntimeId(new_uuid()))
+        await FakeDriver(engine).create(replace(spec, name=f"nestor-of-nobody-{number}-g1", labels=labels), fence=1)
+    asked: list[str] = []
+    for replica in replicas:
+        driver = replica.house.driver
+        assert isinstance(driver, FakeDriver)
+        noted(driver, asked)
+    removed: list[int] = []
+
+    async def round(replica: Replica) -> None:
+        removed.append(await replica.reconciler.tick())
+
+    for _ in range(3):
+        async with anyio.create_task_group() as tasks:
+            for replica in replicas:
+                tasks.start_soon(round, replica)
+    assert engine.runtimes == mine
+    assert (sum(removed), asked.count("destroy")) == (25, 25)
+
+
 async def test_one_that_has_just_begun_looks_at_everything(engine: FakeEngine, tmp_path: Path) -> None:
     """Its former life may have died a moment ago, and its share with it."""
     ground = Ground(engine, tmp_path)

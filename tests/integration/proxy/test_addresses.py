@@ -34,6 +34,24 @@ async def test_an_address_has_so_many_connections_and_each_that_ends_makes_room(
     await rig.eventually(lambda: not rig.context._connections, deadline=30)
 
 
+async def test_all_addresses_together_have_so_many_and_health_says_so(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(connections=3))
+    from_elsewhere = [("127.0.0.2", 0), ("127.0.0.3", 0), ("127.0.0.4", 0)]
+    held = [await asyncio.open_connection("127.0.0.1", rig.port, local_addr=one) for one in from_elsewhere]
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    refused = await answered(reader)
+    assert refused.startswith(b"HTTP/1.1 503 ")
+    assert b"too_many_connections" in refused
+    assert rig.context.problem.startswith("3 clients are connected")
+    writer.close()
+    for _, writer in held:
+        writer.close()
+    await rig.eventually(lambda: not rig.context._connections, deadline=30)
+    assert rig.context.problem is None
+    assert b"200 OK" in await rig.talk(b"GET /api/v2/hello HTTP/1.1\r\nHost: h\r\n\r\n", until=b"nestor", deadline=30)
+
+
 async def test_a_socket_counts_until_it_is_closed(bare_rig):
     rig = bare_rig
     await rig.open(FrontLimits(connections_per_address=1))
