@@ -22,7 +22,7 @@ from runtime.webhooks.configuration import Webhooks
 CONFIG_PATH_VARIABLE = "OPENHANDS_AGENT_SERVER_CONFIG_PATH"
 DEFAULT_CONFIG_PATH = Path("workspace/openhands_agent_server_config.json")
 #: known only at the start, or given at init alone
-_NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables", "key_file"})
+_NOT_CONFIGURED = frozenset({"listen_port", "listens_privately", "agent_variables", "command_variables", "key_file"})
 #: fields of the config file that are keys, or may hold some
 _KEYS = frozenset({"session_api_key", "session_api_keys", "secret_key", "previous_secret_keys", "webhooks"})
 #: somebody's session key for a trial may be "test"; masking that would spoil every output and protect nothing
@@ -128,6 +128,8 @@ class RuntimeSettings(BaseModel):
     listens_privately: bool = False
     #: what the agent's commands find in their environment beside the usual; `POST /api/init` alone can set it
     agent_variables: dict[str, SecretStr] = Field(default_factory=dict)
+    #: what callers' own commands (`/api/bash`) find there beside those, and the agent's do not: all are credentials
+    command_variables: dict[str, SecretStr] = Field(default_factory=dict)
     #: the port that this server listens on, set at start; a LookupSecret url to it on loopback is this server's own
     listen_port: int | None = None
     #: the config file, where it holds keys
@@ -144,11 +146,13 @@ class RuntimeSettings(BaseModel):
 
     @property
     def never_shown(self) -> tuple[SecretStr, ...]:
-        """What is masked in all that leaves: what looks like a credential among the agent's variables, what signs in at
-        receivers, and this server's own keys, unless they are so short that they may be words."""
+        """What is masked in all that leaves: what looks like a credential among the agent's variables, those of the
+        callers' commands, what signs in at receivers, and the server's own keys, unless so short that they may be
+        words."""
         keys = [*self.session_api_keys, *self.previous_secret_keys, self.secret_key or SecretStr("")]
         return (
             *(value for name, value in self.agent_variables.items() if is_secret_name(name)),
+            *self.command_variables.values(),
             *(value for hook in self.webhooks for value in credentials(hook.headers)),
             *(key for key in keys if len(key.get_secret_value()) >= SHORTEST_MASKED_KEY),
         )

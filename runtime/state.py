@@ -320,7 +320,7 @@ def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
     commands = Commands(
         settings.bash_events_dir,
         directory=settings.workspace_path,
-        environment=conversations.agent_environment,
+        environment=lambda: {**conversations.agent_environment(), **_of_callers(settings)},
         mask=_HeldValues(
             settings_store, secret_store, git_providers, profiles, conversations, settings.never_shown
         ).mask,
@@ -342,6 +342,15 @@ def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
         fence=fence,
         webhooks=webhooks,
     )
+
+
+def _of_callers(settings: RuntimeSettings) -> dict[str, str]:
+    """What callers' commands find in their environment beside the agent's: a program of theirs that is a client of this
+    server needs its port, too."""
+    given = {name: value.get_secret_value() for name, value in settings.command_variables.items()}
+    if given and settings.listen_port is not None:
+        given["AGENT_SERVER_PORT"] = str(settings.listen_port)
+    return given
 
 
 def _webhooks(settings: RuntimeSettings, *, rehearsing: bool) -> "Webhooks | None":

@@ -32,6 +32,8 @@ _LONGEST_CHALLENGE = 256
 #: What this orchestrator needs of a runtime, by the names that runtimes give it. A runtime that says nothing is older
 #: than the question, and can do all of it.
 NEEDED = frozenset({"bind_by_proof_v1", "configure_in_three_calls_v1", "fence_v1", "tell_events_v1"})
+#: and of one whose callers' commands are given variables of their own
+COMMAND_VARIABLES = "command_variables_v1"
 OWN_VERSION = importlib.metadata.version("nestor")
 _VERSION = re.compile(r"[0-9A-Za-z.+_-]{1,40}")
 
@@ -136,11 +138,12 @@ async def _bind(
     permitted: Permitted,
 ) -> None:
     content = json.dumps(body).encode()
+    needed = NEEDED | {COMMAND_VARIABLES} if "command_env" in body else NEEDED
     told = False
     for _ in range(TRIES):
         async with connect(origin) as connection:
             try:
-                proof = await _proven(connection, init_key, content)
+                proof = await _proven(connection, init_key, content, needed)
                 await permitted()
                 if connection.is_lost:
                     continue
@@ -159,7 +162,7 @@ async def _bind(
     raise RuntimeUnreachable(f"the connection to the runtime was lost {TRIES} times before it was bound")
 
 
-async def _proven(connection: OneConnection, init_key: SecretText, content: bytes) -> str:
+async def _proven(connection: OneConnection, init_key: SecretText, content: bytes, needed: frozenset[str]) -> str:
     """Our proof over `content`, after the peer's. The nonce is new each time: what was overheard proves nothing."""
     nonce = secrets.token_urlsafe(24)
     status, body = await connection.ask("GET", {"X-Init-Nonce": nonce})
@@ -169,7 +172,7 @@ async def _proven(connection: OneConnection, init_key: SecretText, content: byte
     fields = answer if isinstance(answer, dict) else {}
     if fields.get("state", "dormant") != "dormant":
         raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
-    _refuse_skew(fields.get("nestor"))
+    _refuse_skew(fields.get("nestor"), needed)
     challenge, proof = fields.get("challenge"), fields.get("proof")
     if not (isinstance(challenge, str) and challenge.isascii() and len(challenge) <= _LONGEST_CHALLENGE):
         raise Impostor(
@@ -182,12 +185,12 @@ async def _proven(connection: OneConnection, init_key: SecretText, content: byte
     return _signed(init_key, f"orchestrator|{nonce}|{challenge}|{hashlib.sha256(content).hexdigest()}")
 
 
-def _refuse_skew(told: Any) -> None:
+def _refuse_skew(told: Any, needed: frozenset[str]) -> None:
     """What a runtime says of itself is not proven yet, and only makes us stop. Raises `VersionSkew`."""
     if not isinstance(told, dict):
         return
     able = told.get("capabilities")
-    lacks = sorted(NEEDED - {name for name in able if isinstance(name, str)}) if isinstance(able, list) else []
+    lacks = sorted(needed - {name for name in able if isinstance(name, str)}) if isinstance(able, list) else []
     if lacks:
         version = told.get("version")
         known = isinstance(version, str) and _VERSION.fullmatch(version)

@@ -10,7 +10,7 @@ import anyio
 from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
 from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
 from orchestrator.domain.images import Pin
-from orchestrator.domain.secrets import new_secret
+from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import (
     MAKE_SPACE,
     ClaimTaken,
@@ -170,15 +170,21 @@ async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]
     }
     if (webhook := start.house.webhook(start.conversation, start.endpoint)) is not None:
         body["webhooks"] = [webhook]
-    if environment := await _environment(start):
-        body["env"] = environment
+    brought = await start.house.effective.brought(start.conversation)
+    body["env"] = {**_about_itself(start), **_opened(brought.environment)}
+    if brought.session_key and start.house.keys_in_commands:
+        body["command_env"] = {"SESSION_API_KEY": keys.session.open()}
+        body["session_api_keys"].append(keys.session.open())  # such a program is a client of its own runtime, too
     return body
 
 
-async def _environment(start: Provisioning) -> dict[str, str]:
-    """The variables that the request brought."""
-    brought = (await start.house.effective.brought(start.conversation)).environment
-    return {name: value.open() for name, value in brought.items()}
+def _about_itself(start: Provisioning) -> dict[str, str]:
+    """What every shell in a runtime may know: under which id it is asked about. No secret, and not masked."""
+    return {"SANDBOX_ID": made(start.conversation.runtime).id}
+
+
+def _opened(variables: Mapping[str, SecretText]) -> dict[str, str]:
+    return {name: value.open() for name, value in variables.items()}
 
 
 async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
@@ -187,11 +193,10 @@ async def _bind_stock(start: Provisioning, keys: RuntimeKeys) -> None:
     if observed.endpoint != start.endpoint:
         why = Why(Reason.RUNTIME_LOST, "the runtime moved while it started", "start it again", retryable=True)
         raise StartFailed(why)
-    environment = await _environment(start)
+    environment = _opened((await start.house.effective.brought(start.conversation)).environment)
     if made(start.endpoint).dialect is Dialect.DORMANT:
         body: dict[str, Any] = {"session_api_keys": [keys.inner.open()], "secret_key": keys.state.open()}
-        if environment:
-            body["env"] = environment
+        body["env"] = {**_about_itself(start), **environment}
         async with client_of(start) as client:
             await client.init_unproven(made(start.init_key), body)
     elif environment:

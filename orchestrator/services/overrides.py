@@ -22,10 +22,11 @@ class Overrides:
     secrets: Mapping[str, SecretText] = field(default_factory=dict)
     environment: Mapping[str, SecretText] = field(default_factory=dict)  #: of the agent's and callers' shell
     start_body: SecretText | None = None  #: JSON text, as the client sent it
+    session_key: bool = False  #: callers' commands find the runtime's session key in their environment
 
     @property
     def is_empty(self) -> bool:
-        return not (self.settings or self.secrets or self.environment or self.start_body)
+        return not (self.settings or self.secrets or self.environment or self.start_body or self.session_key)
 
 
 class OverrideSeal:
@@ -43,6 +44,7 @@ class OverrideSeal:
             "secrets": reveal(overrides.secrets),
             "environment": reveal(overrides.environment),
             "start_body": reveal(overrides.start_body),
+            "session_key": overrides.session_key,
         }
         text = json.dumps({name: value for name, value in fields.items() if value})
         return await self._sealer.seal(tenant, None, "overrides", conversation, 1, SecretText(text))
@@ -60,4 +62,5 @@ class OverrideSeal:
             secrets={name: SecretText(value) for name, value in document.get("secrets", {}).items()},
             environment={name: SecretText(value) for name, value in document.get("environment", {}).items()},
             start_body=SecretText(body) if body else None,
+            session_key=bool(document.get("session_key", False)),
         )

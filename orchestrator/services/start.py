@@ -64,6 +64,8 @@ class Surroundings:
     reached_hosts: Sequence[str] = ()
     #: of browser pages that may read what a runtime answers
     allowed_origins: Sequence[str] = ()
+    #: whether the commands of those who made a sandbox find its session key in their environment
+    keys_in_commands: bool = True
     #: the generation of what a runtime of this tenant and user is configured with
     generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.

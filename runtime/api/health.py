@@ -27,7 +27,13 @@ SCOPED_ROUTES = "conversation_runtime_routes_v1"
 #: For the orchestrator, which refuses a runtime that lacks what it needs (`GET /api/init`, docs/images.md).
 NESTOR = {
     "version": importlib.metadata.version("nestor"),
-    "capabilities": ["bind_by_proof_v1", "configure_in_three_calls_v1", "fence_v1", "tell_events_v1"],
+    "capabilities": [
+        "bind_by_proof_v1",
+        "command_variables_v1",
+        "configure_in_three_calls_v1",
+        "fence_v1",
+        "tell_events_v1",
+    ],
 }
 USABLE_TOOLS = ("file_editor", "task_tracker", "terminal")
 

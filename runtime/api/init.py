@@ -60,17 +60,26 @@ class InitBody(Body):
     allow_set_conversation_id: bool | None = None
     webhooks: Webhooks | None = None
     env: dict[str, SecretStr] | None = Field(None, exclude=True)
+    #: not of the contract: for callers' commands alone (`/api/bash`), with AGENT_SERVER_PORT beside them
+    command_env: dict[str, SecretStr] | None = Field(None, exclude=True)
     telemetry: dict[str, Any] | None = Field(None, exclude=True)
+
+    @field_validator("env", "command_env")
+    @classmethod
+    def _have_names(cls, env: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
+        for name in env or {}:
+            if not VARIABLE.fullmatch(name):
+                raise ValueError("names of variables are letters, digits and underscores, the first no digit")
+            if name.startswith("OH_"):
+                raise ValueError(f"{name} is this server's own: use the field of this body that it stands for")
+        return env
 
     @field_validator("env")
     @classmethod
     def _for_the_agent(cls, env: dict[str, SecretStr] | None) -> dict[str, SecretStr] | None:
-        for name in env or {}:
-            if not VARIABLE.fullmatch(name):
-                raise ValueError("names of variables are letters, digits and underscores, the first no digit")
-            if name.startswith("OH_") or name == "SESSION_API_KEY":
-                # Setting it in the agent's environment would configure nothing and show a key to the agent.
-                raise ValueError(f"{name} is this server's own: use the field of this body that it stands for")
+        if "SESSION_API_KEY" in (env or {}):
+            # Setting it in the agent's environment would configure nothing and show a key to the agent.
+            raise ValueError("SESSION_API_KEY is this server's own: give it in session_api_keys")
         return env
 
     @field_validator("telemetry")
@@ -86,6 +95,8 @@ class InitBody(Body):
         given = {name: value for name, value in self.model_dump().items() if value is not None}
         if self.env:
             given["agent_variables"] = self.env
+        if self.command_env:
+            given["command_variables"] = self.command_env
         return RuntimeSettings.model_validate({**settings.model_dump(), **given})
 
 

@@ -4,6 +4,7 @@ Run by the environment of `scripts/install --sdk`, not by pytest. Arguments: orc
 key, folder to work in.
 """
 
+import os
 import sys
 import tempfile
 from pathlib import Path
@@ -14,6 +15,25 @@ from openhands.sdk import Conversation, get_logger
 from openhands.workspace import OpenHandsCloudWorkspace
 
 get_logger("httpx").setLevel("WARNING")
+
+
+def inside(workspace: OpenHandsCloudWorkspace, orchestrator: str, key: str, folder: str) -> list[object]:
+    """What a program gets run in the sandbox as a client of it: with the environment that it finds there."""
+    shown = workspace.execute_command("env > found && echo $SANDBOX_ID $SESSION_API_KEY", cwd=folder, timeout=30)
+    copy = Path(tempfile.mkdtemp()) / "found"
+    workspace.file_download(f"{folder}/found", copy)
+    found = dict(line.split("=", 1) for line in copy.read_text().splitlines() if "=" in line)
+    names = ("SANDBOX_ID", "SESSION_API_KEY", "AGENT_SERVER_PORT")
+    os.environ.update({name: found[name] for name in names})
+    local = OpenHandsCloudWorkspace(
+        local_agent_server_mode=True, cloud_api_url=orchestrator, cloud_api_key=key, working_dir=folder
+    )
+    try:
+        ran = local.execute_command("echo from inside", timeout=30).stdout
+        return [shown.stdout.split() == [found["SANDBOX_ID"], "<secret-hidden>"], ran, sorted(local.get_secrets())]
+    finally:
+        for name in names:
+            del os.environ[name]
 
 
 def main() -> None:
@@ -36,11 +56,16 @@ def main() -> None:
         conversation = Conversation(agent=agent_of(llm), workspace=workspace, callbacks=[seen.append])
         conversation.update_secrets(secrets)
         used = script(
-            terminal("test $TOKEN = value-of-the-token-1 && test -n $github_token && echo same"), {"text": "ok"}
+            terminal(
+                'test $TOKEN = value-of-the-token-1 && test -n $github_token && test -z "$SESSION_API_KEY" '
+                f"&& test $SANDBOX_ID = {sandbox} && echo same"
+            ),
+            {"text": "ok"},
         )
         conversation.send_message(used)
         conversation.run()
         until(lambda: any("same" in str(event) for event in seen))
+        within = inside(workspace, orchestrator, key, folder)
         status = str(conversation.state.execution_status.value)
         conversation.close()
         with httpx.Client(base_url=f"{orchestrator}/api/v1", headers={"Authorization": f"Bearer {key}"}) as api:
@@ -67,6 +92,7 @@ def main() -> None:
         secrets=sorted(secrets),
         mcp={name: (server.url or server.command) for name, server in mcp.items()},
         status=status,
+        inside=within,
         again=again,
         attached=attached,
         foreign=foreign,

@@ -24,7 +24,8 @@ _SUCCESS = {"success": True}
 async def create(owner: OwnerOf, services: ServicesOf, sandbox_spec_id: str | None = None) -> dict[str, Any]:
     """A new sandbox; it is in every read that follows. The answer waits for a while until it runs."""
     image = None if sandbox_spec_id in (None, "", DEFAULT_SPEC) else sandbox_spec_id
-    wanted = Wanted(id=None, request=StartRequest(image=image), overrides=Overrides(), title=None, labels={})
+    overrides = Overrides(session_key=True)
+    wanted = Wanted(id=None, request=StartRequest(image=image), overrides=overrides, title=None, labels={})
     made = await services.runtimes.create(owner.tenant, owner.user, wanted, key=owner.caller.key)
     shown = await sandbox_out(services, owner, await runtimes.waited(services, owner, made, HOLD_SECONDS))
     if shown is None:

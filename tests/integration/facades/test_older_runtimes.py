@@ -91,6 +91,28 @@ async def test_a_sandbox_is_made_found_paused_resumed_and_deleted(nestor: Nestor
     await nestor.call("POST", f"/api/v2/runtimes/{id}/undelete", key, status=202)
 
 
+async def test_what_its_caller_runs_in_a_sandbox_is_told_its_id_and_key(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    made = await running_sandbox(nestor, key)
+    (told,) = [one.body for one in nestor.engine.script.received if (one.method, one.path) == ("POST", "/api/init")]
+    own = made["session_api_key"]
+    assert (told["env"], told["command_env"]) == ({"SANDBOX_ID": made["id"]}, {"SESSION_API_KEY": own})
+    inner, accepted = told["session_api_keys"]
+    assert (accepted, inner != own) == (own, True)
+
+
+async def test_the_operator_keeps_the_keys_of_sandboxes_out_of_them() -> None:
+    engine = FakeEngine()
+    with tempfile.TemporaryDirectory(prefix="nst-") as folder:
+        async with nestor_at(Path(folder), engine, sandbox_key=False) as nestor:
+            _, key = await nestor.tenant()
+            made = await running_sandbox(nestor, key)
+    await engine.shut_down()
+    (told,) = [one.body for one in engine.script.received if (one.method, one.path) == ("POST", "/api/init")]
+    assert (told["env"], "command_env" in told) == ({"SANDBOX_ID": made["id"]}, False)
+    assert made["session_api_key"] not in str(told)
+
+
 async def test_questions_about_sandboxes_that_nobody_can_mean_are_refused(nestor: Nestor) -> None:
     _, key = await nestor.tenant()
     await nestor.call("GET", "/api/v1/sandboxes", key, status=422)
@@ -244,7 +266,8 @@ async def test_what_a_client_of_the_runtime_api_may_not_set_is_left_out_or_refus
     body: dict[str, Any] = {"session_id": "s", "environment": {"OH_SECRET_KEY": "theirs", "PLAIN": "value"}}
     assert (await nestor.call("POST", "/start", key, json=body, status=200))["status"] == "running"
     (told,) = [one for one in nestor.engine.script.received if one.path == "/api/init" and one.method == "POST"]
-    assert told.body["env"] == {"PLAIN": "value"}
+    assert {name: told.body["env"][name] for name in told.body["env"] if name != "SANDBOX_ID"} == {"PLAIN": "value"}
+    assert "command_env" not in told.body
     refused = await nestor.call("POST", "/start", key, json={"environment": {"NO NAME": "x"}}, status=422)
     assert "NO NAME" in refused["error"]
     too_large = await nestor.call("POST", "/start", key, json={"resource_factor": 8}, status=422)

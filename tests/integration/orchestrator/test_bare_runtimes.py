@@ -133,7 +133,8 @@ async def test_variables_reach_the_runtime_and_nothing_else(nestor: Nestor) -> N
     _, key = await nestor.tenant()
     record = await ready(nestor, key, environment={"COLOUR": VALUE, "EMPTY": ""})
     inits = [one.body for one in nestor.engine.script.received if (one.method, one.path) == ("POST", "/api/init")]
-    assert [body["env"] for body in inits if body] == [{"COLOUR": VALUE, "EMPTY": ""}]
+    about = {"SANDBOX_ID": record["id"]}
+    assert [body["env"] for body in inits if body] == [{**about, "COLOUR": VALUE, "EMPTY": ""}]
     assert VALUE not in str(record)
     assert VALUE not in str(nestor.engine.runtimes)
     for name in ("1A", "OH_SECRET_KEY", "SESSION_API_KEY", "NESTOR_X", "A B"):
@@ -171,7 +172,7 @@ async def test_a_runtime_that_dies_starts_again_and_a_restart_of_the_house_keeps
         back = await nestor.call("POST", f"{PATH}/{record['id']}/start?wait=ready", key, status=200)
         assert (back["phase"], back["session_key"]) == ("ready", record["session_key"])
         inits = [one.body["env"] for one in engine.script.received if (one.method, one.path) == ("POST", "/api/init")]
-        assert inits == [{"COLOUR": VALUE}] * 2, "a later generation gets them too"
+        assert inits == [{"SANDBOX_ID": record["id"], "COLOUR": VALUE}] * 2, "a later generation gets them too"
 
 
 async def test_after_the_state_server_lost_all_it_is_there_with_its_name_and_never_ended(nestor: Nestor) -> None:

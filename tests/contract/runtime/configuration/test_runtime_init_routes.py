@@ -13,7 +13,7 @@ from anyio import to_thread
 from pydantic import SecretStr
 from support.binding import NONCE, answering, bind, challenge_in
 
-from orchestrator.nested.binding import NEEDED, OWN_VERSION
+from orchestrator.nested.binding import COMMAND_VARIABLES, NEEDED, OWN_VERSION
 from runtime.settings import RuntimeSettings
 from tests.support.receivers import webhook_receiver
 
@@ -54,7 +54,9 @@ async def test_it_proves_that_it_holds_the_init_key(dormant: httpx.AsyncClient) 
     answers = [await dormant.get("/api/init", headers=ASKED) for _ in range(2)]
     told = answers[0].json()
     assert told.keys() == {"state", "error", "proof", "challenge", "nestor"}
-    assert set(told["nestor"]["capabilities"]) == NEEDED, "all that the orchestrator of its release needs"
+    assert set(told["nestor"]["capabilities"]) == NEEDED | {COMMAND_VARIABLES}, (
+        "all that the orchestrator of its release needs"
+    )
     assert told["nestor"]["version"] == OWN_VERSION
     assert (told["state"], told["error"]) == ("dormant", None)
     assert challenge_in(answers[0], KEY) != challenge_in(answers[1], KEY)
@@ -94,6 +96,17 @@ async def test_variables_given_at_init_are_the_agents_and_their_credentials_are_
     done = (await dormant.post("/api/bash/execute_bash_command", headers=keyed, json=command)).json()
     assert done["stdout"] == "http://house.internal 23 <secret-hidden>\n"
     assert not {"HOUSE_TOKEN", "HOUSE_URL"} & set(os.environ), "the server itself does not get them"
+
+
+async def test_what_callers_commands_are_given_is_hidden_and_opens_the_server(dormant: httpx.AsyncClient) -> None:
+    own = "session-key-of-the-sandbox"
+    given = {"session_api_keys": ["inner", own], "command_env": {"SESSION_API_KEY": own}, "env": {"SANDBOX_ID": "box"}}
+    assert (await init(dormant, **given)).status_code == 200
+    command = {"command": 'echo "$SANDBOX_ID ${#SESSION_API_KEY} $SESSION_API_KEY"'}
+    for key in ("inner", own):
+        keyed = {"X-Session-API-Key": key}
+        done = (await dormant.post("/api/bash/execute_bash_command", headers=keyed, json=command)).json()
+        assert done["stdout"] == f"box {len(own)} <secret-hidden>\n"
 
 
 async def test_init_names_the_orchestrators_receiver(dormant: httpx.AsyncClient, tmp_path: Path) -> None:
@@ -195,6 +208,8 @@ async def test_of_two_inits_at_once_one_wins(dormant: httpx.AsyncClient) -> None
         {"session_api_keys": ["k"], "env": {"OH_SECRET_KEY": "hidden-value"}},
         {"session_api_keys": ["k"], "env": {"A": {"hidden-value": 1}}},
         {"session_api_keys": ["k"], "env": {"A": "hidden-value\0"}},
+        {"session_api_keys": ["k"], "env": {"SESSION_API_KEY": "hidden-value"}},
+        {"session_api_keys": ["k"], "command_env": {"OH_SECRET_KEY": "hidden-value"}},
         {"session_api_keys": ["k"], "webhooks": [{"base_url": "hidden-value"}]},
         {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/", "headers": {"A": "hidden-value\n"}}]},
         {"session_api_keys": ["k"], "webhooks": [{"base_url": "http://x/", "more": "hidden-value"}]},
