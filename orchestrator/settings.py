@@ -170,6 +170,10 @@ class OrchestratorSettings(BaseSettings):
     allowed_origins: str = ""
     """Comma list of the origins of browser pages, as `https://app.example.org`, that may open sockets here and read
     answers of Nestor's own runtimes (CORS). Empty: pages of the same host only. Without a key they reach nothing."""
+    sandbox_key: bool = True
+    """Whether commands that callers run in a V1 sandbox find its session key in their environment, as programs there
+    expect. It opens that sandbox and the secrets that are read through it; whatever runs there meanwhile under the
+    same user, such as an agent, can find it in the environment of such a command."""
     allow_local_origins: bool | None = None
     """Whether pages that this machine's loopback serves may open sockets. Default: if Nestor listens on loopback."""
     connections_per_address: int | None = Field(default=None, ge=0)
@@ -233,6 +237,12 @@ class OrchestratorSettings(BaseSettings):
     """For each of a tenant's users."""
     tenant_starts_per_minute_per_key: int = Field(default=0, ge=0)
     """For each API key."""
+    tenant_calls_per_second: int = Field(default=400, ge=0, le=100_000)
+    """Calls of the API, of all replicas together, that one tenant may send with all of its keys; ten seconds' worth at
+    once after a rest. Reads that clients poll while they wait, and what goes to a runtime, are not counted. 0 for any
+    number. The default leaves room for others where one replica serves some hundred calls a second and a core."""
+    calls_per_second_per_key: int = Field(default=200, ge=0, le=100_000)
+    """The same for each API key."""
     when_full: Policy = Policy.REJECT
     """What becomes of a start over a limit where the tenant's settings say nothing: `reject`, because an answer at once
     is what clients without patience expect; `queue`; `pause_oldest_idle`."""

@@ -1235,6 +1235,20 @@ export interface Calls {
     body: LabelsBody;
     answer: Runtime;
   };
+  "GET /api/v2/runtimes/{runtime}/links": {
+    path: { "runtime": string };
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: LinkPage;
+  };
+  "POST /api/v2/runtimes/{runtime}/links": {
+    path: { "runtime": string };
+    body: LinkBody;
+    answer: NewLink;
+  };
+  "DELETE /api/v2/runtimes/{runtime}/links/{link}": {
+    path: { "runtime": string; "link": string };
+    answer: void;
+  };
   "GET /api/v2/runtimes/{runtime}/logs": {
     path: { "runtime": string };
     query?: { "lines"?: number; "follow"?: boolean };

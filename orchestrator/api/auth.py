@@ -7,6 +7,7 @@ from starlette.requests import HTTPConnection
 
 from orchestrator.api import audited
 from orchestrator.api.context import Services, services_of
+from orchestrator.api.polled import is_polled
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
 from orchestrator.domain.ids import TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import Caller, KeyKind, Scope
@@ -26,10 +27,15 @@ def credential(request: HTTPConnection) -> str:
 
 
 async def caller_of(request: Request) -> Caller:
-    """The caller; kept with the request, so that it is looked up once."""
+    """The caller; kept with the request, so that it is looked up once, and counted once. Raises `Unauthenticated`,
+    `LimitReached`."""
     state = request.scope.setdefault("state", {})
     if "caller" not in state:
-        state["caller"] = await services_of(request).tenancy.authenticate(credential(request))
+        services = services_of(request)
+        known = await services.tenancy.authenticate(credential(request))
+        if not is_polled(request.method, request.url.path):
+            await services.call_rates.take(known)  # before the audit log knows it: a flood would fill that
+        state["caller"] = known
     caller: Caller = state["caller"]
     audited.by(caller)
     return caller

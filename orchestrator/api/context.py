@@ -10,6 +10,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.services.admission import Admission
 from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.auditing import Auditing
+from orchestrator.services.call_rates import CallRates
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_feed import EventFeed
@@ -38,6 +39,7 @@ class Services:
     """Made once, in the lifespan."""
 
     tenancy: Tenancy
+    call_rates: CallRates
     layers: Layers
     effective: Effective
     conversations: ConversationService
@@ -55,6 +57,7 @@ class Services:
     files: Files
     forking: Forking
     links: Links
+    runtime_links: Links  #: the same of bare runtimes
     link_url: Callable[[str], str]
     webhooks: Webhooks
     keys: KeyRing

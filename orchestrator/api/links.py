@@ -1,21 +1,22 @@
-"""Links that open one port, or one path of the workspace, of a conversation's runtime without any key."""
+"""Links that open one port of a runtime, or one path of a conversation's workspace, without any key."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Response
 from pydantic import BaseModel, ConfigDict, Field
 
+from orchestrator.api import conversations, runtimes
 from orchestrator.api.answers import contents
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.conversations import id_of
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.links import Link, LinkId
 from orchestrator.services.links import LONGEST_SECONDS, Opening
 
-router = APIRouter(prefix="/api/v2/conversations/{conversation}/links", tags=["links"])
+router = APIRouter(prefix="/api/v2", tags=["links"])
+Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class LinkBody(BaseModel):
@@ -27,38 +28,59 @@ class LinkBody(BaseModel):
     path: Annotated[str, Field(max_length=4095)] | None = None
     expires_in: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] = 3600
 
+    def opening(self) -> Opening:
+        return Opening(self.port, self.path, self.expires_in)
 
-@router.post("", status_code=201, responses=says({201: contents.NewLink}))
+
+@router.post("/conversations/{conversation}/links", status_code=201, responses=says({201: contents.NewLink}))
 async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> Any:
     """A new link. Its `url` is the credential, shown once: whoever has it reaches that port, or reads that file or what
     is below that folder, until it expires, is taken back, or the runtime gets another generation."""
-    opening = Opening(body.port, body.path, body.expires_in)
-    link, token = await services.links.make(owner.tenant, owner.user, id_of(conversation), opening)
-    response.headers["location"] = f"/api/v2/conversations/{id_of(conversation)}/links/{link.id}"
-    response.headers["cache-control"] = "no-store"
-    return {**_out(link), "url": services.link_url(token)}
+    id = conversations.id_of(conversation)
+    made = await services.links.make(owner.tenant, owner.user, id, body.opening())
+    return _new(*made, f"/api/v2/conversations/{id}/links", response, services.link_url)
 
 
-@router.get("", responses=says({200: contents.LinkPage}))
+@router.get("/conversations/{conversation}/links", responses=says({200: contents.LinkPage}))
 async def list_links(
-    conversation: str,
-    owner: OwnerOf,
-    services: ServicesOf,
-    page_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    conversation: str, owner: OwnerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
 ) -> dict[str, Any]:
     """Those that are good now, the oldest first, without their addresses."""
-    found = list(await services.links.list(owner.tenant, owner.user, id_of(conversation)))
-    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
-    following = found[begun + limit].id if len(found) > begun + limit else None
-    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
+    found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
+    return _page(found, page_id, limit)
 
 
-@router.delete("/{link}", status_code=204)
+@router.delete("/conversations/{conversation}/links/{link}", status_code=204)
 async def take_back(conversation: str, link: str, owner: OwnerOf, services: ServicesOf) -> None:
     """It opens nothing any more, and what came by it is ended: here at once, on other replicas within a second."""
-    id = LinkId(parse_uuid(link, "link"))
-    await services.links.take_back(owner.tenant, owner.user, id_of(conversation), id)
+    id = conversations.id_of(conversation)
+    await services.links.take_back(owner.tenant, owner.user, id, LinkId(parse_uuid(link, "link")))
+
+
+@router.post("/runtimes/{runtime}/links", status_code=201, responses=says({201: contents.NewLink}))
+async def make_of_runtime(
+    body: LinkBody, runtime: str, owner: OwnerOf, services: ServicesOf, response: Response
+) -> Any:
+    """As of a conversation's runtime, to a `port` of a bare one; a `path` is 422."""
+    id = runtimes.id_of(runtime)
+    made = await services.runtime_links.make(owner.tenant, owner.user, id, body.opening())
+    return _new(*made, f"/api/v2/runtimes/{id}/links", response, services.link_url)
+
+
+@router.get("/runtimes/{runtime}/links", responses=says({200: contents.LinkPage}))
+async def list_of_runtime(
+    runtime: str, owner: OwnerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
+) -> dict[str, Any]:
+    """As of a conversation's runtime."""
+    found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
+    return _page(found, page_id, limit)
+
+
+@router.delete("/runtimes/{runtime}/links/{link}", status_code=204)
+async def take_back_of_runtime(runtime: str, link: str, owner: OwnerOf, services: ServicesOf) -> None:
+    """As of a conversation's runtime."""
+    id = runtimes.id_of(runtime)
+    await services.runtime_links.take_back(owner.tenant, owner.user, id, LinkId(parse_uuid(link, "link")))
 
 
 def link_url(public_url: str, domain: str | None) -> Callable[[str], str]:
@@ -72,6 +94,18 @@ def link_url(public_url: str, domain: str | None) -> Callable[[str], str]:
         return f"{scheme}://l-{token}.{domain}" + (f":{port}" if port else "") + "/"
 
     return url
+
+
+def _new(link: Link, token: str, path: str, response: Response, url: Callable[[str], str]) -> dict[str, Any]:
+    response.headers["location"] = f"{path}/{link.id}"
+    response.headers["cache-control"] = "no-store"
+    return {**_out(link), "url": url(token)}
+
+
+def _page(found: Sequence[Link], page_id: str | None, limit: int) -> dict[str, Any]:
+    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
+    following = found[begun + limit].id if len(found) > begun + limit else None
+    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
 
 
 def _out(link: Link) -> dict[str, Any]:

@@ -39,6 +39,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.Undecryptable, 503),
     (errors.CallerError, 400),
 )
+_WINDOWS = {"starts": ";w=60", "calls": ";w=1"}  #: of limits that are rates, as `RateLimit-Policy` has them
 _SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation"})
 
 
@@ -81,7 +82,7 @@ def _rate_limit(details: Mapping[str, Any], retry_after: float | None) -> dict[s
     rule, limit = details.get("rule"), details.get("limit")
     if rule is None or limit is None:
         return {}
-    seconds, window = max(1, round(retry_after or 1)), ";w=60" if rule.endswith(".starts") else ""
+    seconds, window = max(1, round(retry_after or 1)), _WINDOWS.get(rule.rpartition(".")[2], "")
     return {
         "ratelimit-policy": f'"{rule}";q={limit}{window}',
         "ratelimit": f'"{rule}";r=0;t={seconds}',

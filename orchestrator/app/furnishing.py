@@ -38,6 +38,7 @@ from orchestrator.services.activity import Activity
 from orchestrator.services.admission import WAKE_MS, Admission
 from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.auditing import Auditing
+from orchestrator.services.call_rates import CallRates
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
@@ -207,6 +208,7 @@ async def furnish(ground: Ground) -> House:
         allow_http_hosts=sorted(settings.http_hosts),
         reached_hosts=settings.reached_hosts,
         allowed_origins=sorted(settings.origins),
+        keys_in_commands=settings.sandbox_key,
         expose=ports.expose,
         published=published,
         withdraw=withdraw,
@@ -293,6 +295,9 @@ async def furnish(ground: Ground) -> House:
     forking = Forking(conversations, effective, files, keys, clients, Streams())
     services = Services(
         tenancy=tenancy,
+        call_rates=CallRates(
+            store.buckets, per_key=settings.calls_per_second_per_key, per_tenant=settings.tenant_calls_per_second
+        ),
         layers=layers,
         effective=effective,
         conversations=conversations,
@@ -308,6 +313,7 @@ async def furnish(ground: Ground) -> House:
         feed=feed,
         transcript=Transcript(events),
         links=Links(conversations, clock, changed=partial(forgotten, cache)),
+        runtime_links=Links(runtimes, clock, changed=partial(forgotten, cache)),
         link_url=link_url(ground.public_url, settings.domain),
         files=files,
         forking=forking,

@@ -10,7 +10,6 @@ was; it only speaks while the state server is silent, and a deletion by the same
 
 import hashlib
 import json
-import re
 from collections import OrderedDict
 from dataclasses import dataclass
 
@@ -18,14 +17,8 @@ import anyio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-#: What is polled: V0, app-conversations, sandboxes, runtime-api.
-POLLED = re.compile(
-    r"/api/conversations(/[^/]+(/events|/trajectory)?)?"
-    r"|/api/v1/app-conversations(/search|/count|/start-tasks)?"
-    r"|/api/v1/conversation/[^/]+/events(/search|/count)?"
-    r"|/api/v1/sandboxes(/search)?"
-    r"|/sessions/[^/]+|/runtime/[^/]+|/list"
-)
+from orchestrator.api.polled import OLDER
+
 KEPT_SECONDS = 300.0  #: no client polls for longer
 KEPT_BYTES = 32 * 1024 * 1024
 LARGEST_BYTES = 256 * 1024  #: of one answer; what is larger is no status, and is not kept
@@ -62,7 +55,7 @@ class LastKnown:
         if scope["method"] == "DELETE":
             self._forget_all_of(who)
             await self._app(scope, receive, send)
-        elif POLLED.fullmatch(scope["path"]) and Headers(scope=scope).get("content-length", "0") == "0":
+        elif OLDER.fullmatch(scope["path"]) and Headers(scope=scope).get("content-length", "0") == "0":
             await self._serve(scope, receive, send, (who, f"{scope['path']}?{scope['query_string'].decode('latin-1')}"))
         else:
             await self._app(scope, receive, send)

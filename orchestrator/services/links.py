@@ -1,6 +1,6 @@
-"""Links to a port or a path of a conversation's runtime: made, listed, taken back.
+"""Links to a port of a runtime, or a path of a conversation's workspace: made, listed, taken back.
 
-They are part of what callers own of a conversation's record, so they are journaled with it, go with it, and reach every
+They are part of what callers own of a record, so they are journaled with it, go with it, and reach every
 replica's proxy with its route. The proxy decides about requests (`proxy/links.py`).
 """
 
@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import Conversation, Phase
+from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
 from orchestrator.domain.links import MOST_LINKS, SECRET_BYTES, Link, LinkId, digest_of, token_of
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.files import check_path
 
+_START = "start it"
 LONGEST_SECONDS = 30 * 24 * 3600
 _REACHABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
@@ -31,13 +32,12 @@ class Opening:
 
 
 class Links:
-    """Every method works on the conversations of one tenant, and of one user where the caller is a user; a user sees
-    and takes back all links of its conversation. Raises `NotFound` as `ConversationService.get`."""
+    """Every method works on the conversations of one tenant, and of one user where the caller is a user, or on its bare
+    runtimes, as `records` does; a user sees and takes back all links of what is its own. Raises `NotFound` as
+    `ConversationService.get`."""
 
-    def __init__(
-        self, conversations: ConversationService, clock: Clock, *, changed: Callable[[Conversation], None]
-    ) -> None:
-        self._conversations = conversations
+    def __init__(self, records: ConversationService, clock: Clock, *, changed: Callable[[Conversation], None]) -> None:
+        self._records = records
         self._clock = clock
         self._changed = changed
 
@@ -64,24 +64,27 @@ class Links:
 
         def change(present: Conversation) -> Conversation:
             runtime = present.runtime
+            if opening.path is not None and present.kind is Kind.RUNTIME:
+                hint = "give a port; files of a bare runtime are read at its own address, with its session key"
+                raise InvalidRequest("links to files are of conversations", field="path", hint=hint)
             if runtime is None or not runtime.generation or present.phase not in _REACHABLE:
-                raise Conflict(f"the conversation is {present.phase}, and has no runtime to link to", hint="start it")
+                raise Conflict(f"the {present.kind} is {present.phase}, and there is nothing to link to", hint=_START)
             kept = self._live(present)
             if len(kept) >= MOST_LINKS:
                 details = {"rule": "conversation.links", "limit": MOST_LINKS, "current": len(kept), "retry_after": 60}
-                raise LimitReached("this conversation has as many links as it may", hint="take one back", **details)
+                raise LimitReached(f"this {present.kind} has as many links as it may", hint="take one back", **details)
             return replace(present, links=(*kept, replace(link, generation=runtime.generation)))
 
         stored = await self._store(tenant, user, id, change)
         made = next(one for one in stored.links if one.id == link.id)
         runtime = stored.runtime
         if runtime is None:
-            raise Conflict("the conversation has no runtime to link to", hint="start it")
+            raise Conflict(f"the {stored.kind} has no runtime to link to", hint=_START)
         return made, token_of(runtime.id, secret)
 
     async def list(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Sequence[Link]:
         """Those that open something now, or would if the runtime were awake; the oldest first."""
-        return self._live(await self._conversations.get(tenant, user, id))
+        return self._live(await self._records.get(tenant, user, id))
 
     async def take_back(self, tenant: TenantId, user: UserId | None, id: ConversationId, link: LinkId) -> None:
         """From now on it opens nothing here, within a second on other replicas, and what came by it is ended. Raises
@@ -101,7 +104,7 @@ class Links:
         id: ConversationId,
         change: Callable[[Conversation], Conversation],
     ) -> Conversation:
-        stored = await self._conversations.amend(tenant, user, id, change)
+        stored = await self._records.amend(tenant, user, id, change)
         self._changed(stored)
         return stored
 

@@ -15,6 +15,7 @@ from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.conversation import Conversation, Kind, Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.domain.rates import Rate, Taken
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state.audit import Telling
 from orchestrator.state.hooks_base import Hooks
@@ -318,6 +319,15 @@ class Presence(Protocol):
         ...
 
 
+class Buckets(Protocol):
+    """How many calls of the API a key and a tenant have left. Nothing of it outlives the server."""
+
+    async def take(self, tenant: TenantId, rates: Sequence[tuple[KeyId | None, Rate]], *, wanted: int) -> Taken:
+        """Tokens out of all of these buckets at once, `wanted` at most: each of a key of this tenant, or (None) of all
+        of its keys together. Every rate is above 0."""
+        ...
+
+
 @dataclass(frozen=True)
 class Told:
     """What is told of a start in its operation along with an entry of its log. An operation that was forgotten, or that
@@ -501,6 +511,8 @@ class Store(Protocol):
     def spares(self) -> Spares: ...
     @property
     def presence(self) -> Presence: ...
+    @property
+    def buckets(self) -> Buckets: ...
     @property
     def saga(self) -> SagaLog: ...
     @property

@@ -171,6 +171,11 @@ class TenantKeys:
         """Hash: the operation without its stages, its state, and one field a stage."""
         return f"{self.operation_prefix}{id}"
 
+    def calls(self, key: KeyId | None) -> str:
+        """String with an expiry: the bucket of calls (`rate_take.lua`) of a key, or of the tenant with all of its
+        keys."""
+        return f"{self._prefix}:calls" if key is None else f"{self._prefix}:calls:{key}"
+
     def hook(self, id: HookId) -> str:
         """Hash: how the endpoint does and what waits for it."""
         return f"{self.hook_prefix}{id}"

@@ -21,6 +21,7 @@ from orchestrator.state.journal.shipper import Shipper
 from orchestrator.state.journal.stream import Streams, house_note
 from orchestrator.state.operations import RedisOperations
 from orchestrator.state.presence import RedisPresence
+from orchestrator.state.rates import RedisBuckets
 from orchestrator.state.reviews import RedisReviews
 from orchestrator.state.saga_log import RedisSagaLog
 from orchestrator.state.slots import RedisSlots
@@ -55,6 +56,7 @@ class RedisStore:
         self.slots = RedisSlots(self._funnel)
         self.spares = RedisSpares(self._funnel)
         self.presence = RedisPresence(self._funnel)
+        self.buckets = RedisBuckets(self._funnel)
         self.saga = RedisSagaLog(self._funnel)
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)

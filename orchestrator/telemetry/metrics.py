@@ -56,6 +56,12 @@ SPARES_ASKED = Counter(
 REFUSED = Counter(
     "nestor_admission_refused", "Starts refused by a limit, by the rule that refused.", ("rule",), registry=REGISTRY
 )
+CALLS_REFUSED = Counter(
+    "nestor_calls_refused",
+    "Calls of the API refused because their key or tenant sent too many.",
+    ("rule",),
+    registry=REGISTRY,
+)  #: rule: key.calls, tenant.calls
 DRIFTS = Counter(
     "nestor_configuration_drifts",
     "Parts of a pushed configuration that somebody changed in a runtime.",

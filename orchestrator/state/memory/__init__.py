@@ -19,6 +19,7 @@ from orchestrator.state.memory.idempotency import MemoryIdempotency
 from orchestrator.state.memory.inbox import MemoryInbox
 from orchestrator.state.memory.operations import MemoryOperations
 from orchestrator.state.memory.presence import MemoryPresence
+from orchestrator.state.memory.rates import MemoryBuckets
 from orchestrator.state.memory.reviews import MemoryReviews
 from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
@@ -41,6 +42,7 @@ class MemoryStore:
         self.slots = MemorySlots(self._shelf)
         self.spares = MemorySpares(self._shelf)
         self.presence = MemoryPresence(self._shelf)
+        self.buckets = MemoryBuckets(self._shelf)
         self.saga = MemorySagaLog(self._shelf)
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)

@@ -115,8 +115,6 @@ async def conversations(nestor: Nestor, key: str) -> None:
             await anyio.sleep(0.02)
     await nestor.call("GET", f"{path}/messages", key, status=200)
     assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"]
-    await nestor.call("POST", f"{path}/links", key, json={"port": 3000}, status=201)
-    assert (await nestor.call("GET", f"{path}/links", key, status=200))["items"]
     await died(nestor, key, path)
 
 
@@ -150,6 +148,9 @@ async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> 
     await nestor.call("GET", f"/api/v2/operations/{made['operation']}", key, status=200)
     for below in ("", "/usage", "/logs"):
         await nestor.call("GET", one + below, key, status=200)
+    await nestor.call("POST", f"{one}/links", key, json={"port": 3000}, status=201)
+    [link] = (await nestor.call("GET", f"{one}/links", key, status=200))["items"]
+    await nestor.call("DELETE", f"{one}/links/{link['id']}", key, status=204)
     assert (await nestor.call("GET", path, key, status=200))["items"]
     await nestor.call("POST", f"{one}/pause", key, status=202)
     await phase(nestor, key, one, "paused")

@@ -39,6 +39,7 @@ def bodies(ids: Mapping[str, str]) -> dict[str, Any]:
         "POST /api/v2/conversations/{conversation}/messages": {"content": words},
         "POST /api/v2/conversations/{conversation}/links": {"port": 3000},
         "POST /api/v2/runtimes": {"name": "box", "environment": {"OWN": variable}},
+        "POST /api/v2/runtimes/{runtime}/links": {"port": 3000},
         "POST /api/v2/webhooks": {"url": ids["url"]},
         "PATCH /api/v2/webhooks/{webhook}": {"description": "ours"},
     }
@@ -90,6 +91,7 @@ async def test_each_call_that_may_change_something_leaves_exactly_one_entry(nest
     assert seen["PUT /api/v2/secrets/{name}"]["object"] == {"kind": "secret", "id": "NAME", "user": None}
     assert seen["PATCH /api/v2/settings"]["object"] == {"kind": "settings", "id": None, "user": None}
     assert seen["POST /api/v2/conversations/{conversation}/links"]["object"]["id"] == record["id"]
+    assert seen["POST /api/v2/runtimes/{runtime}/links"]["object"]["id"] == box["id"]
     assert seen["DELETE /api/v2/tenants/{tenant}/api-keys/{key}"]["object"]["id"] == spare["id"]
     told = str([await entries(nestor, key), await entries(nestor, OPERATOR_KEY)])
     assert not any(canary in told for canary in CANARIES)
