@@ -257,6 +257,10 @@ class ForkOf(TypedDict):
     conversation: str
     #: The number of the last event that it took; 0: none
     at: int
+    #: That of the snapshot, or as it was when it was copied
+    workspace: Literal["snapshot", "current"]
+    #: Null: of none
+    snapshot: str | None
 
 
 class Idle(TypedDict):
@@ -608,11 +612,13 @@ class EventPage(TypedDict):
 
 
 class ForkBody(TypedDict):
-    """`at`: the number of the last event that the fork takes; left out: of all that are there now."""
+    """`at`: the number of the last event that the fork takes; left out: of all that are there now. `snapshot`: the
+    one whose log and workspace it takes."""
 
     id: NotRequired[str | None]
     title: NotRequired[str | None]
     at: NotRequired[int | None]
+    snapshot: NotRequired[str | None]
     labels: NotRequired[dict[str, str]]
 
 
@@ -1026,6 +1032,25 @@ class Settings(TypedDict):
     #: Those that were chosen here, by name
     limits: dict[str, Any]
     llm_api_key_is_set: bool
+
+
+class Snapshot(TypedDict):
+    """Log and workspace of a conversation as they were together."""
+
+    id: str
+    #: The number of the last event of the log then; 0: there was none
+    at: int
+    #: Of both together
+    bytes: int
+    #: Who took it; null: the tenant
+    user: str | None
+    created_at: str
+
+
+class SnapshotPage(TypedDict):
+    items: list[Snapshot]
+    #: The `page_id` of the next page; null: this is the last
+    next_page_id: str | None
 
 
 class Tenant(TypedDict):

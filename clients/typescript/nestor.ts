@@ -199,6 +199,10 @@ export interface ForkOf {
   conversation: string;
   /** The number of the last event that it took; 0: none */
   at: number;
+  /** That of the snapshot, or as it was when it was copied */
+  workspace: "snapshot" | "current";
+  /** Null: of none */
+  snapshot: string | null;
 }
 
 /** When it will be paused unless it is used. */
@@ -526,11 +530,12 @@ export interface EventPage {
   next_page_id: string | null;
 }
 
-/** `at`: the number of the last event that the fork takes; left out: of all that are there now. */
+/** `at`: the number of the last event that the fork takes; left out: of all that are there now. `snapshot`: the one whose log and workspace it takes. */
 export interface ForkBody {
   id?: string | null;
   title?: string | null;
   at?: number | null;
+  snapshot?: string | null;
   labels?: { [name: string]: string };
 }
 
@@ -925,6 +930,24 @@ export interface Settings {
   llm_api_key_is_set: boolean;
 }
 
+/** Log and workspace of a conversation as they were together. */
+export interface Snapshot {
+  id: string;
+  /** The number of the last event of the log then; 0: there was none */
+  at: number;
+  /** Of both together */
+  bytes: number;
+  /** Who took it; null: the tenant */
+  user: string | null;
+  created_at: string;
+}
+
+export interface SnapshotPage {
+  items: Snapshot[];
+  /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
 /** A customer: owns users, keys, limits. */
 export interface Tenant {
   id: string;
@@ -1171,6 +1194,19 @@ export interface Calls {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
     answer: Conversation | DryRun;
+  };
+  "GET /api/v2/conversations/{conversation}/snapshots": {
+    path: { "conversation": string };
+    query?: { "page_id"?: string | null; "limit"?: number };
+    answer: SnapshotPage;
+  };
+  "POST /api/v2/conversations/{conversation}/snapshots": {
+    path: { "conversation": string };
+    answer: Snapshot;
+  };
+  "DELETE /api/v2/conversations/{conversation}/snapshots/{snapshot}": {
+    path: { "conversation": string; "snapshot": string };
+    answer: void;
   };
   "POST /api/v2/conversations/{conversation}/start": {
     path: { "conversation": string };

@@ -27,6 +27,7 @@ from orchestrator.services.layers import Layers, Sealer
 from orchestrator.services.links import Links
 from orchestrator.services.messages import Messages
 from orchestrator.services.sandbox_access import SandboxAccess
+from orchestrator.services.snapshots import Snapshots
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.transcript import Transcript
 from orchestrator.services.webhooks import Webhooks
@@ -56,6 +57,7 @@ class Services:
     transcript: Transcript
     files: Files
     forking: Forking
+    snapshots: Snapshots
     links: Links
     runtime_links: Links  #: the same of bare runtimes
     link_url: Callable[[str], str]

@@ -19,6 +19,7 @@ from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
+from orchestrator.domain.snapshots import SnapshotId
 from orchestrator.services.conversations import Wanted
 from orchestrator.services.forking import WantedFork
 from orchestrator.services.overrides import Overrides
@@ -165,12 +166,16 @@ async def fork(
     wait: Wait = None,
     timeout: WaitSeconds = 30,
 ) -> dict[str, Any]:
-    """A new conversation in a runtime of its own that goes on from this one: with its log up to event `at`, and its
-    workspace as it is now, whatever `at` is. This one stays as it is, and must not be at work (409). A known `id`, or a
-    repeated `Idempotency-Key`, joins the start under way.
+    """A new conversation in a runtime of its own that goes on from this one. With a `snapshot`, or where there is one
+    of exactly event `at`, it has log and workspace of that; otherwise the log up to event `at`, and the workspace as it
+    is now, whatever `at` is: `fork_of.workspace` says which. This one stays as it is, and must not be at work (409)
+    unless a snapshot is taken. A known `id`, or a repeated `Idempotency-Key`, joins the start under way.
     """
     body = body or schemas.ForkBody()
-    wanted = WantedFork(id=_given_id(body.id, natural_id), title=body.title, labels=body.labels, at=body.at)
+    snapshot = None if body.snapshot is None else SnapshotId(parse_uuid(body.snapshot, "snapshot"))
+    wanted = WantedFork(
+        id=_given_id(body.id, natural_id), title=body.title, labels=body.labels, at=body.at, snapshot=snapshot
+    )
     made = await services.forking.fork(owner.tenant, owner.user, id_of(conversation), wanted, key=owner.caller.key)
     return await accepted(services, owner, made, response, wait, timeout)
 

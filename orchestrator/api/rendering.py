@@ -124,7 +124,12 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         "git_provider": conversation.request.git_provider,
         "fork_of": None
         if (source := conversation.request.fork_of) is None
-        else {"conversation": source.conversation, "at": source.events},
+        else {
+            "conversation": source.conversation,
+            "at": source.events,
+            "workspace": "snapshot" if source.snapshot else "current",
+            "snapshot": source.snapshot or None,
+        },
         "runtime": None
         if runtime is None
         else {

@@ -211,11 +211,13 @@ class DescriptionBody(LabelsBody):
 
 
 class ForkBody(Body):
-    """`at`: the number of the last event that the fork takes; left out: of all that are there now."""
+    """`at`: the number of the last event that the fork takes; left out: of all that are there now. `snapshot`: the one
+    whose log and workspace it takes."""
 
     id: str | None = None
     title: Name | None = None
     at: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    snapshot: str | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 

@@ -21,6 +21,7 @@ from orchestrator.api import (
     query,
     runtimes,
     settings,
+    snapshots,
     tenants,
     usage,
     webhooks,
@@ -51,7 +52,7 @@ def build(services: Services) -> FastAPI:
     app.state.started = time.monotonic()
     for module in (operations, metrics):
         app.include_router(module.router)
-    around = (describing, inspection, messages, event_stream, files, links)
+    around = (describing, inspection, messages, event_stream, files, links, snapshots)
     for module in (tenants, settings, conversations, runtimes, *around, webhooks, usage, audit):
         app.include_router(module.router, dependencies=[Depends(query.refuse_unknown)])
     for facade in (agent_server, agent_server_settings, configuration, v0, app_conversations, app_events, v0_files):

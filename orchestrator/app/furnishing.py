@@ -40,6 +40,7 @@ from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.auditing import Auditing
 from orchestrator.services.call_rates import CallRates
 from orchestrator.services.conversations import ConversationService
+from orchestrator.services.copying import Copying
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
 from orchestrator.services.disk_watch import DiskWatch
@@ -71,6 +72,7 @@ from orchestrator.services.retiring import Retiring
 from orchestrator.services.reviewing import Reviewing
 from orchestrator.services.sandbox_access import SandboxAccess
 from orchestrator.services.shares import Shares
+from orchestrator.services.snapshots import Snapshots
 from orchestrator.services.start import Surroundings
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
@@ -244,7 +246,13 @@ async def furnish(ground: Ground) -> House:
         idleness,
         admission,
         Deletion(surroundings, store, events, archiving, admission),
-        Retiring(surroundings, store, idleness, undelete_seconds=settings.undelete_seconds),
+        Retiring(
+            surroundings,
+            store,
+            idleness,
+            undelete_seconds=settings.undelete_seconds,
+            forget=lambda conversation: snapshots.forget(conversation),
+        ),
         archiving,
         start_timeout=settings.start_timeout,
     )
@@ -292,7 +300,17 @@ async def furnish(ground: Ground) -> House:
     lifecycle.subscribe(partial(conversations.wake, wait_ms=WAKE_MS))
 
     files = Files(conversations, keys, Streams(), arrivals, activity.touch)
-    forking = Forking(conversations, effective, files, keys, clients, Streams())
+    copying = Copying(files, keys, clients, Streams())
+    snapshots = Snapshots(
+        conversations,
+        files,
+        copying,
+        ground.archive.snapshots,
+        clock,
+        most=settings.snapshots,
+        limit_bytes=settings.snapshot_megabytes * 1_000_000,
+    )
+    forking = Forking(conversations, effective, files, copying, snapshots)
     services = Services(
         tenancy=tenancy,
         call_rates=CallRates(
@@ -317,6 +335,7 @@ async def furnish(ground: Ground) -> House:
         link_url=link_url(ground.public_url, settings.domain),
         files=files,
         forking=forking,
+        snapshots=snapshots,
         webhooks=webhooks,
         keys=keys,
         sandbox_access=SandboxAccess(store.conversations, layers, overrides),

@@ -13,6 +13,7 @@ from orchestrator.domain.errors import IllegalTransition, PermanentError
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.images import Pin
 from orchestrator.domain.links import Link
+from orchestrator.domain.snapshots import SnapshotId
 
 
 class Phase(enum.StrEnum):
@@ -158,10 +159,12 @@ class Failure:
 
 @dataclass(frozen=True)
 class ForkOf:
-    """Of which conversation of the tenant a fork goes on, and how many events of its log it takes."""
+    """Of which conversation of the tenant a fork goes on, and how many events of its log it takes; of which snapshot,
+    or (None) with the workspace as it is when it is copied."""
 
     conversation: ConversationId
     events: int
+    snapshot: SnapshotId | None = None
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 The request names its source and how many of its events it takes; nothing is copied before its start. Then the source's
 runtime, woken where policy put it to rest, gives both as one stream, which the new runtime takes in as it comes
-(`configuring.py`). The source is read and not changed.
+(`configuring.py`); or a snapshot gives it, which needs no runtime. The source is read and not changed.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -10,29 +10,27 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from orchestrator.domain.conversation import Conversation, ForkOf
-from orchestrator.domain.errors import Conflict, InvalidRequest, NestorError, NotFound, TransientError
+from orchestrator.domain.errors import Conflict, InvalidRequest, NotFound
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
-from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.client import RuntimeClients
-from orchestrator.nested.refusals import Refused
-from orchestrator.nested.streams import Streams
-from orchestrator.services.conversations import ConversationService, Wanted, archived
+from orchestrator.domain.snapshots import Snapshot, SnapshotId
+from orchestrator.services.conversations import ConversationService, Wanted
+from orchestrator.services.copying import Copying, check_source
 from orchestrator.services.effective import Effective
 from orchestrator.services.files import Files
-from orchestrator.services.keys import KeyRing
-
-_NO_EVENT = "Event not found"
-_RUNS = "already running"
+from orchestrator.services.snapshots import Snapshots
 
 
 @dataclass(frozen=True)
 class WantedFork:
-    """As the edge parsed it. `at`: the number of the last event that it takes; None: of all that are there now."""
+    """As the edge parsed it. `at`: the number of the last event that it takes; None: of all that are there now.
+    `snapshot`: the one whose log and workspace it takes; None: the newest at exactly `at`, and where there is none, the
+    workspace as it is now."""
 
     id: ConversationId | None
     title: str | None
     labels: Mapping[str, str]
     at: int | None
+    snapshot: SnapshotId | None = None
 
 
 class Forking:
@@ -43,16 +41,14 @@ class Forking:
         conversations: ConversationService,
         effective: Effective,
         files: Files,
-        keys: KeyRing,
-        clients: RuntimeClients,
-        streams: Streams,
+        copying: Copying,
+        snapshots: Snapshots,
     ) -> None:
         self._conversations = conversations
         self._effective = effective
         self._files = files
-        self._keys = keys
-        self._clients = clients
-        self._streams = streams
+        self._copying = copying
+        self._snapshots = snapshots
 
     async def fork(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, wanted: WantedFork, *, key: KeyId | None
@@ -63,10 +59,14 @@ class Forking:
         source = await self._conversations.get(tenant, user, id)
         if (present := await self._present(tenant, user, wanted)) is not None:
             return _same(present, source, wanted)
-        _check(source)
-        source = await self._files.reached(source)
-        events = await self._events(source, wanted.at)
-        request = replace(source.request, initial_message=None, fork_of=ForkOf(source.id, events))
+        check_source(source)
+        snapshot = await self._of_snapshot(source, wanted)
+        if snapshot is not None:
+            fork_of = ForkOf(source.id, snapshot.at, snapshot.id)
+        else:
+            source = await self._files.reached(source)
+            fork_of = ForkOf(source.id, await self._copying.events(source, wanted.at))
+        request = replace(source.request, initial_message=None, fork_of=fork_of)
         draft = Wanted(
             id=wanted.id,
             request=request,
@@ -80,28 +80,27 @@ class Forking:
 
     @asynccontextmanager
     async def given_out(self, fork: Conversation) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What the source of this fork gives of itself now, piece by piece. Raises `NotFound`, `Conflict`,
-        `LimitReached`, `TransientError`; what it is in the middle of too."""
-        if fork.request.fork_of is None:
+        """What this fork begins with, piece by piece: of its snapshot, or of what its source is now. Raises `NotFound`,
+        `Conflict`, `LimitReached`, `TransientError`; what it is in the middle of too."""
+        of = fork.request.fork_of
+        if of is None:
             raise ValueError("only a fork has a source")
-        source = await self._conversations.get(fork.tenant, fork.user, fork.request.fork_of.conversation)
+        source = await self._conversations.get(fork.tenant, fork.user, of.conversation)
+        if of.snapshot:
+            yield self._snapshots.pieces(source, of.snapshot)
+            return
         source = await self._files.reached(source)
-        origin, key, generation = await self._place(source)
-        try:
-            answer = await self._streams.ask(
-                "GET",
-                origin,
-                f"/api/conversations/{source.id}/copy/archive?events={fork.request.fork_of.events}",
-                inner_key=key,
-                generation=generation,
-                headers={},
-            )
-        except Refused as exc:
-            raise _told(exc, is_start=True) from exc
-        try:
-            yield self._files.used(source, answer.pieces)
-        finally:
-            await answer.close()
+        async with self._copying.stream(source, of.events, is_start=True) as pieces:
+            yield pieces
+
+    async def _of_snapshot(self, source: Conversation, wanted: WantedFork) -> Snapshot | None:
+        if wanted.snapshot is None and wanted.at is None:
+            return None
+        found = await self._snapshots.find(source, id=wanted.snapshot, at=wanted.at)
+        if found is not None and wanted.at is not None and found.at != wanted.at:
+            hint = "leave `at` out, or use that number"
+            raise InvalidRequest(f"the snapshot is of event {found.at}", field="at", hint=hint)
+        return found
 
     async def _present(self, tenant: TenantId, user: UserId | None, wanted: WantedFork) -> Conversation | None:
         if wanted.id is None:
@@ -111,55 +110,15 @@ class Forking:
         except NotFound:
             return None  # a create says what is wrong with an id that is taken otherwise
 
-    async def _events(self, source: Conversation, at: int | None) -> int:
-        origin, key, generation = await self._place(source)
-        try:
-            async with self._clients.open(origin, key, generation=generation) as client:
-                return await client.copyable(source.id, at)
-        except Refused as exc:
-            raise _told(exc) from exc
-
-    async def _place(self, source: Conversation) -> tuple[str, SecretText, int]:
-        runtime, key = source.runtime, await self._keys.inner_key(source)
-        if runtime is None or key is None:
-            raise TransientError("the runtime is not there yet")
-        return f"http://{runtime.address}", key, runtime.generation
-
-
-def _check(source: Conversation) -> None:
-    """Raises `Conflict`."""
-    if source.archived_at is not None:
-        raise archived()
-    if source.request.has_start_body:
-        raise Conflict(
-            "the conversation was begun with an agent server's own body, which chose its workspace and its agent",
-            hint=f"fork it within its runtime: POST /api/conversations/{source.id}/fork at runtime.url",
-        )
-    if not source.was_ready:
-        raise Conflict("the conversation has never been ready", hint="wait until it is, then fork it")
-
 
 def _same(present: Conversation, source: Conversation, wanted: WantedFork) -> Conversation:
     """Raises `Conflict` where what has the id is something else than what is asked for."""
     of = present.request.fork_of
-    if of is None or of.conversation != source.id or (wanted.at is not None and of.events != wanted.at):
+    if (
+        of is None
+        or of.conversation != source.id
+        or wanted.at not in (None, of.events)
+        or wanted.snapshot not in (None, of.snapshot)
+    ):
         raise Conflict("another conversation has this id", hint="use another one")
     return present
-
-
-def _told(refused: Refused, *, is_start: bool = False) -> NestorError:
-    """In words of a fork. A start comes again by itself where that may help."""
-    said = refused.said
-    match refused.status:
-        case 404 if said == _NO_EVENT:
-            return InvalidRequest("the log of the conversation has not so many events", field="at")
-        case 409 if _RUNS in said:
-            if is_start:
-                return TransientError("the agent of the conversation that is forked is at work", retry_after=5)
-            return Conflict("the agent of the conversation is at work", hint="wait until it has ended, or pause it")
-        case 404 | 405:
-            return Conflict(
-                "the agent server of the conversation gives no copies of it",
-                hint="only conversations in Nestor's own runtime, of this version, can be forked",
-            )
-    return TransientError(f"the runtime of the conversation that is forked answered {refused.status}", retry_after=2)

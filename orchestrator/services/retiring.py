@@ -5,6 +5,7 @@ nothing is ever scanned. One to which nothing is to be done is not due at all; w
 makes those due that it may concern.
 """
 
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -31,7 +32,17 @@ AT_REST = frozenset({Phase.STOPPED, Phase.FAILED})
 class Retiring:
     """Each act can be repeated."""
 
-    def __init__(self, house: Surroundings, store: Store, idleness: Idleness, *, undelete_seconds: float) -> None:
+    def __init__(
+        self,
+        house: Surroundings,
+        store: Store,
+        idleness: Idleness,
+        *,
+        undelete_seconds: float,
+        forget: Callable[[Conversation], Awaitable[None]],
+    ) -> None:
+        """`forget` removes the copies of a workspace."""
+        self._forget = forget
         self._house = house
         self._store = store
         self._idleness = idleness
@@ -93,6 +104,7 @@ class Retiring:
                 self._house.step_seconds["remove volume"],
                 self._house.driver.remove_volume(start.labels, fence=lease.fence),
             )
+        await self._forget(conversation)
         runtime = replace(made(conversation.runtime), volume=None)  # another start has a storage of its own again
         await start.store(replace(conversation, runtime=runtime, was_ready=False))
         log.info("conversation.archived", conversation=conversation.id, tenant=conversation.tenant)

@@ -24,7 +24,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 #: Raised when an older version must not touch what this one writes.
-SCHEMA = 4
+SCHEMA = 5
 _FIRST = 1  #: what every older version can read and write
 _WITH_VOLUMES = (
     2  #: a version that does not know `volume` would write the record back without it, and lose the workspace
@@ -32,6 +32,7 @@ _WITH_VOLUMES = (
 
 _WITH_KINDS = 3  #: an older version would make a conversation of a bare runtime
 _WITH_FORKS = 4  #: an older version would start a fork without what it goes on from
+_WITH_SNAPSHOTS = 5  #: an older version would give a fork of a snapshot the workspace of now
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
@@ -62,8 +63,8 @@ def conversation_parts(conversation: Conversation) -> dict[str, str]:
 
 
 def _schema_of(conversation: Conversation) -> int:
-    if conversation.request.fork_of is not None:
-        return _WITH_FORKS
+    if (fork := conversation.request.fork_of) is not None:
+        return _WITH_SNAPSHOTS if fork.snapshot else _WITH_FORKS
     if conversation.kind is not Kind.CONVERSATION:
         return _WITH_KINDS
     runtime = conversation.runtime

@@ -78,6 +78,21 @@ class LinkPage(Answer):
     next_page_id: NextPage
 
 
+class Snapshot(Answer):
+    """Log and workspace of a conversation as they were together."""
+
+    id: str
+    at: Annotated[int, Field(description="The number of the last event of the log then; 0: there was none")]
+    bytes: Annotated[int, Field(description="Of both together")]
+    user: Annotated[str | None, Field(description="Who took it; null: the tenant")]
+    created_at: Moment
+
+
+class SnapshotPage(Answer):
+    items: list[Snapshot]
+    next_page_id: NextPage
+
+
 class Usage(Answer):
     """What one runtime uses at this moment, and what it may use."""
 

@@ -25,6 +25,7 @@ from orchestrator.state.event_archive.checking import Checked, check
 from orchestrator.state.event_archive.files import FilePlace
 from orchestrator.state.event_archive.places import EventsUnavailable, Missing, Place
 from orchestrator.state.event_archive.segment import Block, BrokenSegment, Span
+from orchestrator.state.event_archive.snapshots import SnapshotArchive
 
 logger = structlog.get_logger(__name__)
 V = TypeVar("V")
@@ -69,6 +70,7 @@ class EventArchive:
 
     def __init__(self, place: Place) -> None:
         self._place = place
+        self.snapshots = SnapshotArchive(place)  #: of the same conversations; `remove` takes them with it
         self.problem: str | None = None  #: why nothing could be archived at the last try; kept by whoever archives
         self._spans: OrderedDict[str, list[Span]] = OrderedDict()
         self._indexes: OrderedDict[str, list[Block]] = OrderedDict()

@@ -3,10 +3,11 @@
 import time
 
 import pytest
-from conftest import House, until
 
 from orchestrator.domain.ids import KeyId, TenantId, new_uuid
 from orchestrator.domain.rates import Rate, Taken
+
+from .conftest import House, until
 
 pytestmark = pytest.mark.anyio
 KEY, ALL = Rate("key.calls", 1), Rate("tenant.calls", 2)

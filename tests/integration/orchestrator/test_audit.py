@@ -56,7 +56,7 @@ async def test_each_call_that_may_change_something_leaves_exactly_one_entry(nest
     with webhook_receiver() as receiver:
         ids = {"tenant": tenant, "user": user["id"], "key": spare["id"], "conversation": record["id"]}
         ids |= {"runtime": box["id"], "name": "NAME", "provider": "github", "path": "a/b.txt", "url": receiver.url}
-        ids |= dict.fromkeys(("webhook", "delivery", "link"), user["id"])  # of none that is there
+        ids |= dict.fromkeys(("webhook", "delivery", "link", "snapshot"), user["id"])  # of none that is there
         document = (await nestor.http.get("/openapi.json")).json()
         calls = [
             (method.upper(), path)

@@ -96,7 +96,7 @@ async def test_it_goes_on_by_itself_with_log_and_workspace(nestor: Nestor) -> No
 
         made = await fork(nestor, key, id, labels={"of": "first"})
         assert (made["phase"], made["title"], made["labels"]) == ("ready", "first", {"of": "first"})
-        assert made["fork_of"] == {"conversation": id, "at": len(before)}
+        assert made["fork_of"] == {"conversation": id, "at": len(before), "workspace": "current", "snapshot": None}
         assert made["runtime"]["id"] != first["runtime"]["id"]
         other = str(made["id"])
         assert await events(nestor, key, other) == before
@@ -118,7 +118,8 @@ async def test_it_goes_on_by_itself_with_log_and_workspace(nestor: Nestor) -> No
 
         early = next(int(one["sequence"]) for one in before if one["event"]["kind"] == "ActionEvent")
         third = await fork(nestor, key, id, at=early, title="early", id=new_uuid())
-        assert (third["title"], third["fork_of"]["at"]) == ("early", early)
+        assert third["fork_of"] == {"conversation": id, "at": early, "workspace": "current", "snapshot": None}
+        assert third["title"] == "early"
         cut = await events(nestor, key, third["id"])
         assert cut[:early] == before[:early]
         broken_off = ["AgentErrorEvent", "ConversationErrorEvent", "ConversationStateUpdateEvent"]

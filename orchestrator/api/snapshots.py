@@ -1,0 +1,57 @@
+"""Snapshots of a conversation: log and workspace together, at the event that is the last one now."""
+
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Response
+
+from orchestrator.api.answers import contents
+from orchestrator.api.answers.declared import says
+from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.conversations import id_of
+from orchestrator.domain.clock import rfc3339
+from orchestrator.domain.ids import parse_uuid
+from orchestrator.domain.snapshots import Snapshot, SnapshotId
+
+router = APIRouter(prefix="/api/v2/conversations/{conversation}/snapshots", tags=["conversations"])
+
+
+@router.post("", status_code=201, responses=says({201: contents.Snapshot}))
+async def take(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> Any:
+    """Take one now: answered when it is kept, which takes as long as copying the workspace does. The agent must not be
+    at work (409); a runtime that policy put to rest is woken. A fork of it needs no runtime of this conversation."""
+    id = id_of(conversation)
+    made = await services.snapshots.take(owner.tenant, owner.user, id)
+    response.headers["location"] = f"/api/v2/conversations/{id}/snapshots/{made.id}"
+    return _out(made)
+
+
+@router.get("", responses=says({200: contents.SnapshotPage}))
+async def list_snapshots(
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    page_id: str | None = None,
+    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+) -> dict[str, Any]:
+    """The oldest first."""
+    found = await services.snapshots.list(owner.tenant, owner.user, id_of(conversation))
+    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
+    following = found[begun + limit].id if len(found) > begun + limit else None
+    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
+
+
+@router.delete("/{snapshot}", status_code=204)
+async def remove(conversation: str, snapshot: str, owner: OwnerOf, services: ServicesOf) -> None:
+    """Forks that were made of it stay; one that is still to copy it fails and says so."""
+    id = SnapshotId(parse_uuid(snapshot, "snapshot"))
+    await services.snapshots.remove(owner.tenant, owner.user, id_of(conversation), id)
+
+
+def _out(snapshot: Snapshot) -> dict[str, Any]:
+    return {
+        "id": snapshot.id,
+        "at": snapshot.at,
+        "bytes": snapshot.size,
+        "user": snapshot.user,
+        "created_at": rfc3339(snapshot.created_at),
+    }

@@ -1,0 +1,111 @@
+"""A snapshot has log and workspace of one event together, and forks of it have both, whatever became of its source."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import anyio
+import pytest
+from support.answers import watched
+from support.orchestrators import Nestor, nestor_at
+
+from orchestrator.demo.model_server import ScriptedModel
+from orchestrator.domain.ids import new_uuid
+
+from .test_forks import READY, command, events, file, fork, owner, said
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture
+async def nestor(data_dir: Path) -> AsyncIterator[Nestor]:
+    settings = {"driver": "process", "zygote": "off", "snapshots": 2, "snapshot_megabytes": 1}
+    async with nestor_at(data_dir, None, undelete_seconds=0, **settings) as running:
+        yield running
+
+
+def kept(data_dir: Path, conversation: str) -> list[Path]:
+    """What of its snapshots is in the archive."""
+    return [path for path in (data_dir / "events").rglob("*") if path.is_file() and f"{conversation}/snap" in str(path)]
+
+
+async def began(nestor: Nestor, key: str) -> tuple[str, str]:
+    made = await nestor.call("POST", "/api/v2/conversations", key, json={}, params=READY, status=200)
+    return str(made["id"]), f"/api/v2/conversations/{made['id']}"
+
+
+async def taken(nestor: Nestor, key: str, path: str) -> dict[str, Any]:
+    return dict(await nestor.call("POST", f"{path}/snapshots", key, status=201))
+
+
+async def test_a_fork_has_the_workspace_of_its_event_also_when_its_source_runs_no_more(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        watch = await watched(nestor)
+        key = await owner(nestor, model)
+        id, path = await began(nestor, key)
+        first = await said(nestor, key, id, command("mkdir d; echo one > d/file; ln -s file d/link"), last="first")
+        early = await taken(nestor, key, path)
+        assert early["at"] == len(first)
+        second = await said(nestor, key, id, command("echo two > d/file; touch new"), last="second")
+        late = await taken(nestor, key, path)
+        assert (late["at"], late["bytes"] > 1000) == (len(second), True)
+        third = await said(nestor, key, id, command("echo three > d/file"), last="third")
+        listed = await nestor.call("GET", f"{path}/snapshots?limit=1", key, status=200)
+        assert listed == {"items": [early], "next_page_id": late["id"]}
+        full = await nestor.call("POST", f"{path}/snapshots", key, status=429)
+        assert (full["rule"], full["limit"]) == ("conversation.snapshots", 2)
+
+        refused = {"snapshot": early["id"], "at": early["at"] + 1}
+        assert (await nestor.call("POST", f"{path}/fork", key, json=refused, status=422))["field"] == "at"
+        await nestor.call("POST", f"{path}/fork", key, json={"snapshot": new_uuid()}, status=404)
+
+        await nestor.call("POST", f"{path}/stop", key, status=202)
+        await nestor.until(key, id, "stopped", seconds=60)
+        made = await fork(nestor, key, id, at=early["at"])
+        of = {"conversation": id, "at": early["at"], "workspace": "snapshot", "snapshot": early["id"]}
+        assert made["fork_of"] == of
+        assert await events(nestor, key, made["id"]) == first
+        assert await file(nestor, key, made["id"], "d/file") == "one\n"
+        assert await file(nestor, key, made["id"], "new") is None
+        other = await fork(nestor, key, id, snapshot=late["id"], id=new_uuid())
+        assert other["fork_of"]["at"] == late["at"]
+        assert await file(nestor, key, other["id"], "d/file") == "two\n"
+        goes_on = await said(nestor, key, other["id"], command("cat d/file"), last="fourth")
+        assert goes_on[: len(second)] == second
+        assert await events(nestor, key, id) == third
+
+        await nestor.call("DELETE", f"{path}/snapshots/{early['id']}", key, status=204)
+        await nestor.call("DELETE", f"{path}/snapshots/{early['id']}", key, status=404)
+        assert not [one for one in kept(Path(nestor.house.settings.data_dir), id) if early["id"] in str(one)]
+        assert {call for call in watch.calls if "/snapshots" in call[1]} <= watch.seen
+        await nestor.call("DELETE", path, key, status=202)
+        with anyio.fail_after(60):
+            while kept(Path(nestor.house.settings.data_dir), id):
+                await anyio.sleep(0.05)
+
+
+async def test_what_cannot_be_kept_is_refused_and_leaves_nothing(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        key, foreign = await owner(nestor, model), await nestor.ready_tenant("other")
+        id, path = await began(nestor, key)
+        data_dir = Path(nestor.house.settings.data_dir)
+        for method, below in (("POST", ""), ("GET", ""), ("DELETE", f"/{new_uuid()}")):
+            await nestor.call(method, f"{path}/snapshots{below}", foreign, status=404)
+        await said(nestor, key, id, command("head -c 1500000 /dev/urandom > large"), last="large")
+        assert "larger" in (await nestor.call("POST", f"{path}/snapshots", key, status=413))["detail"]
+        assert kept(data_dir, id) == []
+        await said(nestor, key, id, command("rm large"), last="small")
+        await taken(nestor, key, path)
+        content = 'SCRIPT:[{"tool": "terminal", "args": {"command": "touch begun; sleep 300"}}, {"text": "never"}]'
+        await nestor.call("POST", f"{path}/messages", key, json={"content": content}, status=202)
+        with anyio.fail_after(60):
+            while await file(nestor, key, id, "begun") is None:
+                await anyio.sleep(0.05)
+        assert "at work" in (await nestor.call("POST", f"{path}/snapshots", key, status=409))["detail"]
+        await nestor.call("PATCH", "/api/v2/settings", key, json={"limits": {"archive_seconds": 0.1}}, status=200)
+        await nestor.call("POST", f"{path}/stop", key, status=202)
+        with anyio.fail_after(60):
+            while (await nestor.call("GET", path, key, status=200))["archived_at"] is None or kept(data_dir, id):
+                await anyio.sleep(0.05)
+        assert (await nestor.call("GET", f"{path}/snapshots", key, status=200))["items"] == []
+        await nestor.call("POST", f"{path}/snapshots", key, status=409)
