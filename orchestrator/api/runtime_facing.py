@@ -17,6 +17,7 @@ from starlette.routing import Route
 
 from orchestrator.api import problems
 from orchestrator.api.middleware import BodyLimit, RequestIds
+from orchestrator.api.turnstile import SHIPPED, Rates, Turnstile
 from orchestrator.domain.errors import InvalidRequest, NestorError, NotFound, Unauthenticated
 from orchestrator.domain.ids import RuntimeId, parse_uuid
 from orchestrator.services.intake import Intake, Numbers
@@ -26,7 +27,7 @@ MOST_EVENTS = 2_000
 _MOST_DIGITS = 15
 
 
-def build(intake: Intake) -> Starlette:
+def build(intake: Intake, rates: Rates = SHIPPED) -> Starlette:
     """The application of the runtime-facing listener."""
 
     async def events(request: Request) -> Response:
@@ -51,6 +52,7 @@ def build(intake: Intake) -> Starlette:
     )
     app.add_middleware(BodyLimit, limit_bytes=LARGEST_BATCH_BYTES)
     app.add_middleware(RequestIds)
+    app.add_middleware(Turnstile, rates=rates)
     return app
 
 
