@@ -146,6 +146,10 @@ class EventArchiving:
             after = found[-1].sequence
         return found
 
+    async def forget_snapshots(self, conversation: Conversation) -> None:
+        """With the workspace that they are copies of; its log stays. Raises `EventsUnavailable`."""
+        await self._archive.snapshots.remove_all(log_of(conversation).home)
+
     async def forget(self, conversation: Conversation) -> None:
         """Remove all of its log from the archive. Gone already: fine. Raises `EventsUnavailable`."""
         await self._archive.remove(log_of(conversation))

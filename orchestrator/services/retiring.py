@@ -5,7 +5,6 @@ nothing is ever scanned. One to which nothing is to be done is not due at all; w
 makes those due that it may concern.
 """
 
-from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
@@ -18,6 +17,7 @@ from orchestrator.domain.ids import OperationId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.domain.retention import Act, Planned, plan
 from orchestrator.drivers.base import ClaimTaken
+from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.saga import within
 from orchestrator.services.start import Provisioning, Surroundings, made, save
@@ -38,11 +38,10 @@ class Retiring:
         store: Store,
         idleness: Idleness,
         *,
+        archiving: EventArchiving,
         undelete_seconds: float,
-        forget: Callable[[Conversation], Awaitable[None]],
     ) -> None:
-        """`forget` removes the copies of a workspace."""
-        self._forget = forget
+        self._archiving = archiving
         self._house = house
         self._store = store
         self._idleness = idleness
@@ -104,7 +103,7 @@ class Retiring:
                 self._house.step_seconds["remove volume"],
                 self._house.driver.remove_volume(start.labels, fence=lease.fence),
             )
-        await self._forget(conversation)
+        await self._archiving.forget_snapshots(conversation)
         runtime = replace(made(conversation.runtime), volume=None)  # another start has a storage of its own again
         await start.store(replace(conversation, runtime=runtime, was_ready=False))
         log.info("conversation.archived", conversation=conversation.id, tenant=conversation.tenant)

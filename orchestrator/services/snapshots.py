@@ -98,10 +98,6 @@ class Snapshots:
         except Missing:
             raise _unknown() from None
 
-    async def forget(self, conversation: Conversation) -> None:
-        """All of them, with the workspace that they are of. Raises `EventsUnavailable`."""
-        await self._archive.remove_all(_home(conversation))
-
     async def _room(self, source: Conversation) -> None:
         present = len(await self._archive.present(_home(source)))
         if present >= self._most:

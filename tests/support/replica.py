@@ -141,7 +141,7 @@ class Replica:
             idleness,
             admission,
             Deletion(self.house, store, events, archiving, admission),
-            Retiring(self.house, store, idleness, undelete_seconds=policy.undelete_seconds),
+            Retiring(self.house, store, idleness, archiving=archiving, undelete_seconds=policy.undelete_seconds),
             archiving,
             start_timeout=policy.start_timeout,
         )
