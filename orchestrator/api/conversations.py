@@ -20,7 +20,7 @@ from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
 from orchestrator.domain.snapshots import SnapshotId
-from orchestrator.services.conversations import Wanted
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.forking import WantedFork
 from orchestrator.services.overrides import Overrides
 from orchestrator.state.base import StoredEvent

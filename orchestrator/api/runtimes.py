@@ -18,7 +18,7 @@ from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.variables import check_variables
-from orchestrator.services.conversations import Wanted
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
 
 router = APIRouter(prefix="/api/v2", tags=["runtimes"])

@@ -26,8 +26,9 @@ from orchestrator.proxy.admission import Refused
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.route import Unavailable
 from orchestrator.proxy.single_origin import Claim
-from orchestrator.services.conversations import Wanted, may_wake, will_wake
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
+from orchestrator.services.resting import may_wake, will_wake
 
 
 def claims_of(house: House) -> ClaimRoutes:

@@ -15,7 +15,7 @@ from orchestrator.domain.conversation import Conversation, put_to_rest
 from orchestrator.domain.errors import NestorError
 from orchestrator.domain.ids import RuntimeId
 from orchestrator.proxy.ports import PortListener
-from orchestrator.services.conversations import may_wake
+from orchestrator.services.resting import may_wake
 from orchestrator.state.base import Conversations
 
 log = structlog.get_logger(__name__)

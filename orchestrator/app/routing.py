@@ -9,8 +9,8 @@ from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.route import Found, LinkRoute, Route, Unavailable
-from orchestrator.services.conversations import may_wake, will_wake
 from orchestrator.services.keys import KeyRing
+from orchestrator.services.resting import may_wake, will_wake
 from orchestrator.state.base import Conversations
 
 #: The runtime exists, or will: the client may come again. In all other phases there is nothing to come back to.

@@ -13,8 +13,8 @@ from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.ids import ConversationId
 from orchestrator.domain.tenancy import Scope
 from orchestrator.facades.statuses import TABLE, Statuses, statuses_of
-from orchestrator.services.conversations import at_rest
 from orchestrator.services.messages import Content
+from orchestrator.services.resting import at_rest
 from orchestrator.state.base import Message, Page
 
 LABELS = "v1."

@@ -5,7 +5,7 @@ What is asked for is stored before the answer goes out; the work itself is done 
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import timedelta
 
 from orchestrator.domain.admission import Ask, Decision, Report
@@ -16,17 +16,17 @@ from orchestrator.domain.conversation import (
     Kind,
     Phase,
     RuntimeRecord,
-    StartRequest,
-    put_to_rest,
 )
 from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound, PreconditionFailed
-from orchestrator.domain.ids import ConversationId, KeyId, OperationId, RuntimeId, TenantId, UserId, new_uuid
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.admission import Admission, Starter
+from orchestrator.services.drafting import Drafts, Wanted
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
-from orchestrator.services.overrides import Overrides, OverrideSeal
+from orchestrator.services.overrides import OverrideSeal
+from orchestrator.services.resting import at_rest, brought_back, may_wake, resumed, started
 from orchestrator.state.base import Page, Store, StoredEvent
 
 _PAGES_LOOKED_AT = 5
@@ -35,62 +35,6 @@ MOST_LABELS = 64
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """A start request as the edge parsed it."""
-
-    id: ConversationId | None
-    request: StartRequest
-    overrides: Overrides
-    title: str | None
-    labels: Mapping[str, str]
-    size: int | None = None  #: None: as the tenant has it
-    name: str = ""  #: of a bare runtime: whoever asks for the same one gets the one that is there
-
-
-def may_wake(conversation: Conversation) -> bool:
-    """Whether using it brings it back: policy put it to rest, and nobody wants it to stay there."""
-    return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED) and put_to_rest(conversation)
-
-
-def will_wake(conversation: Conversation) -> bool:
-    """Whether using it brings it back as soon as its runtime is gone: policy is about to have put it to rest."""
-    return conversation.phase is Phase.STOPPING and put_to_rest(conversation)
-
-
-def at_rest(conversation: Conversation) -> bool:
-    return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
-
-
-def archived(kind: Kind = Kind.CONVERSATION) -> Conflict:
-    """Nothing goes on without the workspace: the agent's own log was in it."""
-    hint = "; the events of this one can still be read" if kind is Kind.CONVERSATION else ""
-    return Conflict(f"the {kind} is archived: its workspace is gone", hint=f"make a new {kind}{hint}")
-
-
-def _started(present: Conversation) -> Conversation | None:
-    """A stopped or failed one that is to run."""
-    if present.archived_at is not None:
-        raise archived(present.kind)
-    if present.phase in (Phase.STOPPED, Phase.FAILED):
-        return replace(present, desired=Desired.RUNNING, restart_at=None)
-    return None
-
-
-def _resumed(present: Conversation) -> Conversation | None:
-    """A paused one that is to go on."""
-    if present.phase in (Phase.PAUSING, Phase.PAUSED) or present.desired is Desired.PAUSED:
-        return replace(present, desired=Desired.RUNNING)
-    if present.desired is not Desired.RUNNING or present.phase is Phase.STOPPING:  # the clock stops one that is to run
-        raise Conflict(f"the {present.kind} is {present.phase}", hint="wait until it is stopped, then start it")
-    return None
-
-
-def _brought_back(present: Conversation) -> Conversation | None:
-    """As a start makes of it. Raises `Conflict`."""
-    return (_started if present.phase in (Phase.STOPPED, Phase.FAILED) else _resumed)(present)
 
 
 class ConversationService:
@@ -117,8 +61,7 @@ class ConversationService:
         self._kind = kind
         self._start_stages = stages
         self._store = store
-        self._effective = effective
-        self._overrides = overrides
+        self._drafts = Drafts(store.tenants, effective, overrides, images, clock, sizes=sizes, kind=kind)
         self._events = events
         self._admission = admission
         self._clock = clock
@@ -126,7 +69,6 @@ class ConversationService:
         self._gone = gone
         self._undelete_seconds = undelete_seconds
         self._images = images
-        self._sizes = sizes
 
     async def create(
         self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None = None
@@ -136,7 +78,7 @@ class ConversationService:
         nothing was made."""
         if (present := await self._present(tenant, user, wanted)) is not None:
             return present
-        conversation = await self._drafted(tenant, user, key, wanted)
+        conversation = await self._drafts.draft(tenant, user, key, wanted)
         who = Starter(tenant, conversation.id, user, key)
         stored = await self._admission.admit(who, lambda ask: self._put(conversation, ask))
         self._wake()
@@ -146,7 +88,7 @@ class ConversationService:
         """What `create` would do now, checked as it would be. Changes nothing."""
         known = await self._present(tenant, user, wanted) is not None
         if not known:
-            await self._drafted(tenant, user, key, wanted)
+            await self._drafts.draft(tenant, user, key, wanted)
         report = await self._admission.report(Starter(tenant, None, user, key))
         return replace(report, decision=Decision.JOIN, would_pause=()) if known else report
 
@@ -157,7 +99,7 @@ class ConversationService:
         present = await self.get(tenant, user, id)
         joins = await self._joins(present)
         if not joins:
-            _brought_back(present)
+            brought_back(present)
         report = await self._admission.report(Starter(tenant, id, present.user, key or present.key))
         return replace(report, decision=Decision.JOIN, would_pause=()) if joins else report
 
@@ -179,37 +121,6 @@ class ConversationService:
         """The bare runtime of this name that is not deleted: the tenant's own, or this user's own."""
         found = await self._store.conversations.named(tenant, user, name)
         return None if found is None or found.desired is Desired.DELETED else found
-
-    async def _drafted(self, tenant: TenantId, user: UserId | None, key: KeyId | None, wanted: Wanted) -> Conversation:
-        """The record as it would be stored, checked."""
-        id = wanted.id or ConversationId(new_uuid())
-        now = self._clock.now()
-        sealed, size = await self._overrides.seal(tenant, id, wanted.overrides), await self._size(tenant, wanted.size)
-        conversation = Conversation(
-            id=id,
-            tenant=tenant,
-            user=user,
-            request=replace(wanted.request, sealed_overrides=sealed, size=size),
-            created_at=now,
-            updated_at=now,
-            phase_since=now,
-            title=wanted.title,
-            labels=wanted.labels,
-            runtime=RuntimeRecord(id=self._runtime_id(id), generation=0),
-            operation=OperationId(new_uuid()),
-            key=key,
-            kind=self._kind,
-            name=wanted.name,
-        )
-        await self._check(conversation)
-        if self._images is None:
-            return conversation
-        return replace(conversation, image=await self._images.pin(tenant, wanted.request.image, id))
-
-    def _runtime_id(self, id: ConversationId) -> RuntimeId:
-        """A conversation's id may be its caller's choice, and two tenants may choose the same one; a bare runtime's is
-        ours."""
-        return RuntimeId(id if self._kind is Kind.RUNTIME else new_uuid())
 
     async def _put(self, conversation: Conversation, ask: Ask) -> Conversation:
         """The record with all that points to it. Refused: nothing of it is left."""
@@ -277,8 +188,8 @@ class ConversationService:
 
         async def reserve(ask: Ask) -> Conversation:
             if present.phase in (Phase.STOPPED, Phase.FAILED):
-                return await self._change(tenant, user, id, _started, "start", self._start_stages(), ask, who.key)
-            return await self._change(tenant, user, id, _resumed, "resume", (), ask, who.key)
+                return await self._change(tenant, user, id, started, "start", self._start_stages(), ask, who.key)
+            return await self._change(tenant, user, id, resumed, "resume", (), ask, who.key)
 
         return await self._admission.admit(who, reserve, wait_ms=wait_ms)
 
@@ -315,8 +226,8 @@ class ConversationService:
         starting = await self.is_starting(await self.get(tenant, user, id))
 
         def change(present: Conversation) -> Conversation | None:
-            at_rest = present.phase in (Phase.STOPPED, Phase.FAILED) and not starting and not may_wake(present)
-            if present.desired in (Desired.STOPPED, Desired.DELETED) or at_rest:
+            rests = present.phase in (Phase.STOPPED, Phase.FAILED) and not starting and not may_wake(present)
+            if present.desired in (Desired.STOPPED, Desired.DELETED) or rests:
                 return None
             return replace(present, desired=Desired.STOPPED)
 
@@ -434,45 +345,6 @@ class ConversationService:
             if of is not None and of.user != user:
                 raise NotFound(f"there is no such {of.kind}")
         return found
-
-    async def _size(self, tenant: TenantId, asked: int | None) -> int:
-        """The size of a runtime of this tenant. Raises `InvalidRequest` for one that it may not have."""
-        record = await self._store.tenants.tenant(tenant)
-        own = record.sizes if record is not None else ()
-        allowed = own or tuple(sorted(self._sizes))
-        if asked is None:
-            return allowed[0]
-        if asked not in allowed:
-            sizes = ", ".join(map(str, sorted(allowed)))
-            raise InvalidRequest(
-                "this size may not be used here", field="size", hint=f"leave size out, or use one of these: {sizes}"
-            )
-        return asked
-
-    async def _check(self, conversation: Conversation) -> None:
-        request = conversation.request
-        if request.image is not None and self._images is None:
-            raise InvalidRequest(NO_IMAGES, field="image", hint="leave image out")
-        if self._kind is Kind.RUNTIME:
-            return  # its clients bring what they need
-        bundle = await self._effective.bundle(conversation.tenant, conversation.user, own=conversation)
-        if request.has_start_body:
-            return  # of a client that knows the agent server: the model is in its body, and the server says what lacks
-        if not bundle.settings.get("agent_settings", {}).get("llm", {}).get("model"):
-            raise InvalidRequest(
-                "no model is set",
-                field="settings.agent_settings.llm.model",
-                hint="store one with PATCH /api/v2/settings, or send it in settings",
-            )
-        if request.fork_of is not None:
-            return  # what was cloned comes with the workspace
-        names = [provider.name for provider in bundle.providers]
-        if request.git_provider is not None and request.git_provider not in names:
-            raise InvalidRequest(f"no token is stored for {request.git_provider}", field="git_provider")
-        if request.repository is not None and request.git_provider is None and len(names) > 1:
-            raise InvalidRequest(
-                "there are several git providers", field="git_provider", hint=f"name one of {', '.join(sorted(names))}"
-            )
 
     async def _change(
         self,

@@ -12,9 +12,9 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.streams import Streams
-from orchestrator.services.conversations import archived
 from orchestrator.services.files import Files
 from orchestrator.services.keys import KeyRing
+from orchestrator.services.resting import archived
 
 _NO_EVENT = "Event not found"
 _RUNS = "already running"

@@ -25,8 +25,9 @@ from orchestrator.drivers.base import MAKE_SPACE, says_no_space
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.streams import Answer, Streams
 from orchestrator.services.arrivals import Arrivals
-from orchestrator.services.conversations import ConversationService, archived, may_wake, will_wake
+from orchestrator.services.conversations import ConversationService
 from orchestrator.services.keys import KeyRing
+from orchestrator.services.resting import archived, may_wake, will_wake
 
 _POLL_SECONDS = 0.25
 _LONGEST = 4095

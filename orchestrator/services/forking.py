@@ -13,8 +13,9 @@ from orchestrator.domain.conversation import Conversation, ForkOf
 from orchestrator.domain.errors import Conflict, InvalidRequest, NotFound
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
-from orchestrator.services.conversations import ConversationService, Wanted
+from orchestrator.services.conversations import ConversationService
 from orchestrator.services.copying import Copying, check_source
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.effective import Effective
 from orchestrator.services.files import Files
 from orchestrator.services.snapshots import Snapshots

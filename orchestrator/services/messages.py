@@ -13,7 +13,8 @@ from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, Mismatch, NotFound
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
 from orchestrator.services.admission import WAKE_MS
-from orchestrator.services.conversations import ConversationService, archived, at_rest
+from orchestrator.services.conversations import ConversationService
+from orchestrator.services.resting import archived, at_rest
 from orchestrator.state.base import Inbox, Message
 
 Content = str | list[dict[str, Any]]  #: text, or parts as the agent server takes them

@@ -23,9 +23,10 @@ from orchestrator.drivers.fake import FakeEngine
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission
-from orchestrator.services.conversations import ConversationService, Wanted
+from orchestrator.services.conversations import ConversationService
 from orchestrator.services.deaths import Deaths
 from orchestrator.services.deletion import Deletion
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.effective import Effective
 from orchestrator.services.event_archiving import Bounds, EventArchiving
 from orchestrator.services.events import EventLog

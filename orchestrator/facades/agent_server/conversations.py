@@ -26,8 +26,9 @@ from orchestrator.facades.agent_server.info import info_of
 from orchestrator.facades.answers import V1Route, older
 from orchestrator.facades.dialect import AgentServerRoute
 from orchestrator.nested.refusals import Refused
-from orchestrator.services.conversations import Wanted, at_rest
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
+from orchestrator.services.resting import at_rest
 
 START_SECONDS = 590.0  #: a client waits for 600
 _MOST_IDS = 99

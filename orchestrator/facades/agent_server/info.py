@@ -9,7 +9,7 @@ from typing import Any
 from orchestrator.api.context import Services
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import Conversation, Phase
-from orchestrator.services.conversations import may_wake
+from orchestrator.services.resting import may_wake
 
 _MAX_ITERATIONS = 500  # the agent server's default
 _STARTING = frozenset({Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING, Phase.RESUMING})

@@ -15,7 +15,7 @@ from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
 from orchestrator.facades.record import DEFAULT_TRIGGER, labelled
-from orchestrator.services.conversations import Wanted
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.messages import Content
 from orchestrator.services.overrides import Overrides
 

@@ -18,7 +18,7 @@ from orchestrator.facades.answers import V1Route
 from orchestrator.facades.app_conversations import start_tasks
 from orchestrator.facades.app_conversations.bodies import MessageBody, PatchBody, StartBody, app_id, app_ids
 from orchestrator.facades.app_conversations.record import app_conversation_out, sandbox_id_of
-from orchestrator.services.conversations import may_wake
+from orchestrator.services.resting import may_wake
 
 router = APIRouter(prefix="/api/v1/app-conversations", tags=["V1 app-conversations"], route_class=V1Route)
 _MOST_IDS = 99

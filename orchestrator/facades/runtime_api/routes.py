@@ -16,8 +16,9 @@ from orchestrator.facades import runtimes
 from orchestrator.facades.answers import V1Route
 from orchestrator.facades.runtime_api.bodies import RuntimeBody, StartBody
 from orchestrator.facades.runtime_api.shown import runtime_out
-from orchestrator.services.conversations import Wanted, at_rest
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
+from orchestrator.services.resting import at_rest
 
 log = structlog.get_logger(__name__)
 router = APIRouter(tags=["runtime API"], route_class=V1Route)

@@ -11,7 +11,7 @@ from orchestrator.domain.errors import CallerError, InvalidRequest, NotFound
 from orchestrator.facades import runtimes
 from orchestrator.facades.answers import V1Route
 from orchestrator.facades.sandboxes.shown import DEFAULT_SPEC, sandbox_out, specs_out
-from orchestrator.services.conversations import Wanted
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
 
 router = APIRouter(prefix="/api/v1", tags=["V1 sandboxes"], route_class=V1Route)

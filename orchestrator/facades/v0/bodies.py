@@ -12,7 +12,7 @@ from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.settings import wrap_secrets
 from orchestrator.facades.record import DEFAULT_TRIGGER, labelled
-from orchestrator.services.conversations import Wanted
+from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
 
 _LONGEST_ID = 100
