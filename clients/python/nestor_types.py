@@ -8,6 +8,9 @@ Act = Literal["pause", "stop", "archive", "delete", "purge", "restart"]
 #: What the actor showed: an API key of that kind, or the session key of a runtime.
 ActorKind = Literal["operator", "tenant", "user", "runtime"]
 
+#: Labels by name, all that there are to be.
+AllLabelsBody = dict[str, str]
+
 #: What would become of a start that is asked for now.
 Decision = Literal["start", "join", "queue", "pause", "reject"]
 
@@ -138,7 +141,8 @@ class ApiKey(TypedDict):
 
 
 class ApiKeyPage(TypedDict):
-    items: list[ApiKey]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[ApiKey | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -499,8 +503,17 @@ class ConversationSummary(TypedDict):
 
 
 class ConversationPage(TypedDict):
-    items: list[ConversationSummary]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[ConversationSummary | None]
     #: The `page_id` of the next page; null: this is the last
+    next_page_id: str | None
+
+
+class Count(TypedDict):
+    """How many a list has."""
+
+    count: int
+    #: Null: these are all; else there are more, which the same call counts from this `page_id` on
     next_page_id: str | None
 
 
@@ -629,10 +642,13 @@ class GitProvider(TypedDict):
     #: Null: the provider's own
     host: str | None
     user_id: str | None
+    #: Grows with each change
+    version: int
 
 
 class GitProviderPage(TypedDict):
-    items: list[GitProvider]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[GitProvider | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -784,6 +800,8 @@ class NewWebhook(TypedDict):
     failures: int
     failing_since: str | None
     next_attempt_at: str | None
+    #: Grows with each change
+    version: int
     created_at: str
     updated_at: str
     secret: str
@@ -998,7 +1016,8 @@ class RuntimeSummary(TypedDict):
 
 
 class RuntimePage(TypedDict):
-    items: list[RuntimeSummary]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[RuntimeSummary | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -1018,7 +1037,8 @@ class SecretBody(TypedDict):
 
 
 class SecretPage(TypedDict):
-    items: list[Secret]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Secret | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -1064,6 +1084,8 @@ class Tenant(TypedDict):
     sizes: list[int]
     #: Null: as all
     images: list[GrantedImage] | None
+    #: Grows with each change
+    version: int
     created_at: str
 
 
@@ -1072,7 +1094,8 @@ class TenantBody(TypedDict):
 
 
 class TenantPage(TypedDict):
-    items: list[Tenant]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Tenant | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -1145,7 +1168,8 @@ class UserBody(TypedDict):
 
 
 class UserPage(TypedDict):
-    items: list[User]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[User | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -1169,6 +1193,8 @@ class Webhook(TypedDict):
     failures: int
     failing_since: str | None
     next_attempt_at: str | None
+    #: Grows with each change
+    version: int
     created_at: str
     updated_at: str
 
@@ -1189,7 +1215,8 @@ class WebhookChange(TypedDict):
 
 
 class WebhookPage(TypedDict):
-    items: list[Webhook]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Webhook | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 

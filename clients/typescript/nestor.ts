@@ -6,6 +6,9 @@ export type Act = "pause" | "stop" | "archive" | "delete" | "purge" | "restart";
 /** What the actor showed: an API key of that kind, or the session key of a runtime. */
 export type ActorKind = "operator" | "tenant" | "user" | "runtime";
 
+/** Labels by name, all that there are to be. */
+export type AllLabelsBody = { [name: string]: string };
+
 /** What would become of a start that is asked for now. */
 export type Decision = "start" | "join" | "queue" | "pause" | "reject";
 
@@ -89,7 +92,8 @@ export interface ApiKey {
 }
 
 export interface ApiKeyPage {
-  items: ApiKey[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (ApiKey | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -425,8 +429,16 @@ export interface ConversationSummary {
 }
 
 export interface ConversationPage {
-  items: ConversationSummary[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (ConversationSummary | null)[];
   /** The `page_id` of the next page; null: this is the last */
+  next_page_id: string | null;
+}
+
+/** How many a list has. */
+export interface Count {
+  count: number;
+  /** Null: these are all; else there are more, which the same call counts from this `page_id` on */
   next_page_id: string | null;
 }
 
@@ -545,10 +557,13 @@ export interface GitProvider {
   /** Null: the provider's own */
   host: string | null;
   user_id: string | null;
+  /** Grows with each change */
+  version: number;
 }
 
 export interface GitProviderPage {
-  items: GitProvider[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (GitProvider | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -689,6 +704,8 @@ export interface NewWebhook {
   failures: number;
   failing_since: string | null;
   next_attempt_at: string | null;
+  /** Grows with each change */
+  version: number;
   created_at: string;
   updated_at: string;
   secret: string;
@@ -896,7 +913,8 @@ export interface RuntimeSummary {
 }
 
 export interface RuntimePage {
-  items: RuntimeSummary[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (RuntimeSummary | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -915,7 +933,8 @@ export interface SecretBody {
 }
 
 export interface SecretPage {
-  items: Secret[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Secret | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -958,6 +977,8 @@ export interface Tenant {
   sizes: number[];
   /** Null: as all */
   images: GrantedImage[] | null;
+  /** Grows with each change */
+  version: number;
   created_at: string;
 }
 
@@ -966,7 +987,8 @@ export interface TenantBody {
 }
 
 export interface TenantPage {
-  items: Tenant[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Tenant | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -1031,7 +1053,8 @@ export interface UserBody {
 }
 
 export interface UserPage {
-  items: User[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (User | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -1054,6 +1077,8 @@ export interface Webhook {
   failures: number;
   failing_since: string | null;
   next_attempt_at: string | null;
+  /** Grows with each change */
+  version: number;
   created_at: string;
   updated_at: string;
 }
@@ -1073,7 +1098,8 @@ export interface WebhookChange {
 }
 
 export interface WebhookPage {
-  items: Webhook[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Webhook | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -1092,7 +1118,7 @@ export interface Calls {
     answer: AuditPage;
   };
   "GET /api/v2/conversations": {
-    query?: { "page_id"?: string | null; "limit"?: number; "deleted"?: boolean };
+    query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
     answer: ConversationPage;
   };
   "POST /api/v2/conversations": {
@@ -1100,9 +1126,14 @@ export interface Calls {
     body: ConversationBody;
     answer: Conversation | DryRun;
   };
+  "GET /api/v2/conversations/count": {
+    query?: { "page_id"?: string | null; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    answer: Count;
+  };
   "DELETE /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "purge"?: boolean };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}": {
@@ -1112,9 +1143,16 @@ export interface Calls {
   };
   "PATCH /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: DescriptionBody;
     answer: Conversation;
+  };
+  "PUT /api/v2/conversations/{conversation}": {
+    path: { "conversation": string };
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    body: ConversationBody;
+    answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
@@ -1153,6 +1191,12 @@ export interface Calls {
     body?: ForkBody | null;
     answer: Conversation;
   };
+  "PUT /api/v2/conversations/{conversation}/labels": {
+    path: { "conversation": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    body: AllLabelsBody;
+    answer: Conversation;
+  };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
     query?: { "page_id"?: string | null; "limit"?: number };
@@ -1188,11 +1232,13 @@ export interface Calls {
   };
   "POST /api/v2/conversations/{conversation}/pause": {
     path: { "conversation": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/resume": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
@@ -1211,18 +1257,22 @@ export interface Calls {
   "POST /api/v2/conversations/{conversation}/start": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation | DryRun;
   };
   "POST /api/v2/conversations/{conversation}/stop": {
     path: { "conversation": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/undelete": {
     path: { "conversation": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/upgrade": {
     path: { "conversation": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body?: UpgradeBody | null;
     answer: Conversation;
   };
@@ -1231,14 +1281,24 @@ export interface Calls {
     answer: Usage;
   };
   "GET /api/v2/git-providers": {
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     answer: GitProviderPage;
+  };
+  "GET /api/v2/git-providers/count": {
+    answer: Count;
   };
   "DELETE /api/v2/git-providers/{provider}": {
     path: { "provider": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: void;
+  };
+  "GET /api/v2/git-providers/{provider}": {
+    path: { "provider": string };
+    answer: GitProvider;
   };
   "PUT /api/v2/git-providers/{provider}": {
     path: { "provider": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: ProviderBody;
     answer: GitProvider;
   };
@@ -1247,7 +1307,7 @@ export interface Calls {
     answer: Operation;
   };
   "GET /api/v2/runtimes": {
-    query?: { "page_id"?: string | null; "limit"?: number; "deleted"?: boolean; "name"?: string | null };
+    query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
     answer: RuntimePage;
   };
   "POST /api/v2/runtimes": {
@@ -1255,9 +1315,14 @@ export interface Calls {
     body: BareRuntimeBody;
     answer: Runtime | DryRun;
   };
+  "GET /api/v2/runtimes/count": {
+    query?: { "page_id"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    answer: Count;
+  };
   "DELETE /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "purge"?: boolean };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}": {
@@ -1267,8 +1332,14 @@ export interface Calls {
   };
   "PATCH /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: LabelsBody;
+    answer: Runtime;
+  };
+  "PUT /api/v2/runtimes/{runtime}/labels": {
+    path: { "runtime": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    body: AllLabelsBody;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/links": {
@@ -1292,28 +1363,34 @@ export interface Calls {
   };
   "POST /api/v2/runtimes/{runtime}/pause": {
     path: { "runtime": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/resume": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/start": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/stop": {
     path: { "runtime": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/undelete": {
     path: { "runtime": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/upgrade": {
     path: { "runtime": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body?: UpgradeBody | null;
     answer: Runtime;
   };
@@ -1322,14 +1399,24 @@ export interface Calls {
     answer: Usage;
   };
   "GET /api/v2/secrets": {
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     answer: SecretPage;
+  };
+  "GET /api/v2/secrets/count": {
+    answer: Count;
   };
   "DELETE /api/v2/secrets/{name}": {
     path: { "name": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: void;
+  };
+  "GET /api/v2/secrets/{name}": {
+    path: { "name": string };
+    answer: Secret;
   };
   "PUT /api/v2/secrets/{name}": {
     path: { "name": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: SecretBody;
     answer: Secret;
   };
@@ -1337,7 +1424,7 @@ export interface Calls {
     answer: Settings;
   };
   "PATCH /api/v2/settings": {
-    header?: { "if-match"?: string | null };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: SettingsBody;
     answer: Settings;
   };
@@ -1345,12 +1432,16 @@ export interface Calls {
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
     answer: TenantPage;
   };
   "POST /api/v2/tenants": {
     body: TenantBody;
     answer: Tenant;
+  };
+  "GET /api/v2/tenants/count": {
+    query?: { "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    answer: Count;
   };
   "GET /api/v2/tenants/{tenant}": {
     path: { "tenant": string };
@@ -1358,11 +1449,13 @@ export interface Calls {
   };
   "PATCH /api/v2/tenants/{tenant}": {
     path: { "tenant": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: TenantPatchBody;
     answer: Tenant;
   };
   "GET /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
+    query?: { "page_id"?: string | null; "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null };
     answer: ApiKeyPage;
   };
   "POST /api/v2/tenants/{tenant}/api-keys": {
@@ -1370,19 +1463,34 @@ export interface Calls {
     body: KeyBody;
     answer: NewApiKey;
   };
+  "GET /api/v2/tenants/{tenant}/api-keys/count": {
+    path: { "tenant": string };
+    query?: { "user__eq"?: string | null };
+    answer: Count;
+  };
   "DELETE /api/v2/tenants/{tenant}/api-keys/{key}": {
     path: { "tenant": string; "key": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: void;
+  };
+  "GET /api/v2/tenants/{tenant}/api-keys/{key}": {
+    path: { "tenant": string; "key": string };
+    answer: ApiKey;
   };
   "GET /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
     answer: UserPage;
   };
   "POST /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
     body: UserBody;
     answer: User;
+  };
+  "GET /api/v2/tenants/{tenant}/users/count": {
+    path: { "tenant": string };
+    query?: { "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    answer: Count;
   };
   "GET /api/v2/tenants/{tenant}/users/{user}": {
     path: { "tenant": string; "user": string };
@@ -1392,14 +1500,19 @@ export interface Calls {
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     answer: WebhookPage;
   };
   "POST /api/v2/webhooks": {
     body: WebhookBody;
     answer: NewWebhook;
   };
+  "GET /api/v2/webhooks/count": {
+    answer: Count;
+  };
   "DELETE /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     answer: void;
   };
   "GET /api/v2/webhooks/{webhook}": {
@@ -1408,6 +1521,7 @@ export interface Calls {
   };
   "PATCH /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body: WebhookChange;
     answer: Webhook;
   };
@@ -1422,6 +1536,7 @@ export interface Calls {
   };
   "POST /api/v2/webhooks/{webhook}/rotate": {
     path: { "webhook": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body?: Rotation | null;
     answer: NewWebhook;
   };

@@ -3,6 +3,7 @@
 Shared by the routes of conversations and of bare runtimes, and by the facades, which wait as well.
 """
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -13,8 +14,9 @@ from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Elapsed
-from orchestrator.domain.ids import TenantId, UserId
+from orchestrator.domain.ids import ConversationId, TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import Scope
+from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.conversations import ConversationService
 
 #: between two looks whether another replica has brought it to an end; this one says so itself
@@ -61,6 +63,33 @@ async def until_ready(
         conversation=conversation.id,
         operation=conversation.operation,
     )
+
+
+async def record_page(
+    services: Services,
+    owner: Owner,
+    lists: ConversationLists,
+    filters: Filters,
+    ids: Sequence[str] | None,
+    page_id: str | None,
+    limit: int,
+    *,
+    oldest_first: bool,
+) -> dict[str, Any]:
+    """A page of records of either kind, or those of `ids` with null for what is not there; without session keys."""
+    if ids is not None:
+        wanted = [ConversationId(parse_uuid(id, "ids")) for id in ids]
+        found, following = await lists.many(owner.tenant, owner.user, wanted, deleted=filters.deleted), None
+    else:
+        page = await lists.page(
+            owner.tenant, owner.user, filters, cursor=page_id, limit=limit, oldest_first=oldest_first
+        )
+        found, following = list(page.items), page.next_cursor
+    items = [
+        None if one is None else rendering.record_out(one, url=services.runtime_url(one), session_key=None)
+        for one in found
+    ]
+    return {"items": items, "next_page_id": following}
 
 
 async def rendered(services: Services, owner: Owner, conversation: Conversation) -> dict[str, Any]:

@@ -7,14 +7,16 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
+from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, record_page, rendered
 from orchestrator.api.answers import contents, operations, records
 from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
-from orchestrator.api.conditions import etag
+from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, PageId, SortOrder
 from orchestrator.domain.conversation import StartRequest
+from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
 from orchestrator.domain.secrets import check_secret_name, check_secret_value
@@ -57,14 +59,26 @@ async def create(
 async def list_conversations(
     owner: OwnerOf,
     services: ServicesOf,
-    page_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
-    deleted: bool = False,
+    filters: ConversationFilters,
+    ids: IdsOf,
+    page_id: PageId = None,
+    limit: Limit = MOST,
+    sort_order: SortOrder = "CREATED_AT_DESC",
 ) -> dict[str, Any]:
-    """Newest first. Keys of runtimes are in single reads only. `deleted`: with those that can still be brought back."""
-    page = await services.conversations.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
-    items = [rendering.conversation_out(item, url=services.runtime_url(item), session_key=None) for item in page.items]
-    return {"items": items, "next_page_id": page.next_cursor}
+    """Newest first. Keys of runtimes are in single reads only. Where filters find little a page may be short, or empty,
+    and have a next one: 2,000 conversations are looked at for one page."""
+    lists, oldest_first = services.conversations.lists, sort_order == "CREATED_AT"
+    return await record_page(services, owner, lists, filters, ids, page_id, limit, oldest_first=oldest_first)
+
+
+@router.get("/conversations/count", responses=says({200: operations.Count}))
+async def count_conversations(
+    owner: OwnerOf, services: ServicesOf, filters: ConversationFilters, page_id: PageId = None
+) -> dict[str, Any]:
+    """How many the list has under these filters. 10,000 are looked at for one answer: where there are more,
+    `next_page_id` says where to go on, and the counts are to be added up."""
+    count, following = await services.conversations.lists.count(owner.tenant, owner.user, filters, cursor=page_id)
+    return {"count": count, "next_page_id": following}
 
 
 @router.get("/conversations/{conversation}", responses=says({200: records.Conversation}))
@@ -74,24 +88,60 @@ async def get(
     """One conversation, with the address of its runtime while it is ready, and for a key that may write its session
     key. `deleted`: also one that is deleted and can still be brought back."""
     found = await services.conversations.get(owner.tenant, owner.user, id_of(conversation), deleted=deleted)
-    response.headers["etag"] = etag(found.version)
+    tell_version(response, found.version)
     return await rendered(services, owner, found)
+
+
+@router.put("/conversations/{conversation}", status_code=202, responses=starts(records.Conversation))
+async def put(
+    conversation: str,
+    body: schemas.ConversationBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    wait: Wait = None,
+    timeout: WaitSeconds = 30,
+    dry_run: bool = False,
+) -> dict[str, Any]:
+    """Ask for a conversation under an id of yours, as often as you like: 202 where it is made, 200 with the one that is
+    there; 409 where that was asked for with something else (title and labels, which change, are not compared, nor a
+    `size` that is left out). `If-None-Match: *`: only where there is none (412)."""
+    if body.id is not None and id_of(body.id) != id_of(conversation):
+        raise InvalidRequest("the id in the body is not the one in the path", field="id", hint="leave it out")
+    wanted, key = _wanted(body, id_of(conversation)), owner.caller.key
+    if dry_run:
+        response.status_code = 200
+        return rendering.report_out(await services.conversations.try_put(owner.tenant, owner.user, wanted, key=key))
+    there, made = await services.conversations.put(owner.tenant, owner.user, wanted, key=key, condition=condition)
+    response.status_code = 202 if made else 200
+    tell_version(response, there.version)
+    return await accepted(services, owner, there, response, wait, timeout)
 
 
 @router.delete("/conversations/{conversation}", status_code=202, responses=says({202: records.Conversation}))
 async def delete(
-    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    purge: bool = False,
 ) -> dict[str, Any]:
     """In every phase. Unknown from now on, its runtime is removed; until `purge_at` it can be brought back, then
     nothing is left of it. `purge`: at once."""
-    gone = await services.conversations.delete(owner.tenant, owner.user, id_of(conversation), purge=purge)
+    gone = await services.conversations.delete(
+        owner.tenant, owner.user, id_of(conversation), purge=purge, condition=condition
+    )
     return await accepted(services, owner, gone, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/undelete", status_code=202, responses=says({202: records.Conversation}))
-async def undelete(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def undelete(
+    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Bring a deleted conversation back: stopped, with its workspace as it was. 404 when it is gone."""
-    back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation))
+    back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation), condition=condition)
     return await accepted(services, owner, back, response, None, 0)
 
 
@@ -101,6 +151,7 @@ async def start(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
+    condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
     dry_run: bool = False,
@@ -108,14 +159,18 @@ async def start(
     """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
     if dry_run:
         return await _tried(services, owner, conversation, response)
-    started = await services.conversations.start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
+    started = await services.conversations.start(
+        owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
+    )
     return await accepted(services, owner, started, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/pause", status_code=202, responses=says({202: records.Conversation}))
-async def pause(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def pause(
+    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
-    paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation))
+    paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation), condition=condition)
     return await accepted(services, owner, paused, response, None, 0)
 
 
@@ -125,6 +180,7 @@ async def resume(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
+    condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
     dry_run: bool = False,
@@ -132,26 +188,40 @@ async def resume(
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
         return await _tried(services, owner, conversation, response)
-    resumed = await services.conversations.resume(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
+    resumed = await services.conversations.resume(
+        owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
+    )
     return await accepted(services, owner, resumed, response, wait, timeout)
 
 
 @router.post("/conversations/{conversation}/stop", status_code=202, responses=says({202: records.Conversation}))
-async def stop(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def stop(
+    conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start."""
-    stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation))
+    stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation), condition=condition)
     return await accepted(services, owner, stopped, response, None, 0)
 
 
 @router.post("/conversations/{conversation}/upgrade", responses=says({200: records.Conversation}))
 async def upgrade(
-    conversation: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    body: schemas.UpgradeBody | None = None,
 ) -> dict[str, Any]:
     """Put a stopped or failed conversation on another image, for its next starts: on `image`, or without it on what a
     new conversation would get."""
     changed = await services.conversations.upgrade(
-        owner.tenant, owner.user, id_of(conversation), image=None if body is None else body.image
+        owner.tenant,
+        owner.user,
+        id_of(conversation),
+        image=None if body is None else body.image,
+        condition=condition,
     )
+    tell_version(response, changed.version)
     return await rendered(services, owner, changed)
 
 

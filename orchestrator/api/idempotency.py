@@ -43,6 +43,7 @@ _ABANDON_SECONDS = 5.0
 _OPERATOR = TenantId("00000000-0000-4000-8000-000000000000")  # data key of what belongs to no tenant
 _NATURAL = uuid.UUID("6f1d7a52-0f0c-4f0e-9a55-7c1b5d0c2e11")
 _NATURAL_PATHS = re.compile(r"/api/v2/(conversations(/[^/]+/(messages|fork))?|runtimes)")
+_PUT_PATHS = re.compile(r"/api/v2/conversations/[^/]+")
 _LATER = 429  # nothing was done; the repeat was asked to come again
 _ELAPSED = 408  # it was waited for as long as was asked; the work goes on
 _KEPT_HEADERS = ("content-type", "location", "etag", "cache-control", "retry-after")
@@ -188,7 +189,10 @@ class IdempotencyKeys:
 
 
 def _has_natural_id(request: Request) -> bool:
-    return request.method == "POST" and _NATURAL_PATHS.fullmatch(request.url.path) is not None
+    path = request.url.path
+    if request.method == "PUT":  # the id in the path is the natural one
+        return _PUT_PATHS.fullmatch(path) is not None
+    return request.method == "POST" and _NATURAL_PATHS.fullmatch(path) is not None
 
 
 def _goes_on(stored: Replay, digest: str) -> bool:

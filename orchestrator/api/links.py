@@ -3,20 +3,20 @@
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import conversations, runtimes
 from orchestrator.api.answers import contents
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.lists import MOST, Limit, PageId, whole
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.links import Link, LinkId
 from orchestrator.services.links import LONGEST_SECONDS, Opening
 
 router = APIRouter(prefix="/api/v2", tags=["links"])
-Limit = Annotated[int, Query(ge=1, le=100)]
 
 
 class LinkBody(BaseModel):
@@ -43,7 +43,7 @@ async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: Serv
 
 @router.get("/conversations/{conversation}/links", responses=says({200: contents.LinkPage}))
 async def list_links(
-    conversation: str, owner: OwnerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
+    conversation: str, owner: OwnerOf, services: ServicesOf, page_id: PageId = None, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Those that are good now, the oldest first, without their addresses."""
     found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
@@ -69,7 +69,7 @@ async def make_of_runtime(
 
 @router.get("/runtimes/{runtime}/links", responses=says({200: contents.LinkPage}))
 async def list_of_runtime(
-    runtime: str, owner: OwnerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
+    runtime: str, owner: OwnerOf, services: ServicesOf, page_id: PageId = None, limit: Limit = MOST
 ) -> dict[str, Any]:
     """As of a conversation's runtime."""
     found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
@@ -103,9 +103,15 @@ def _new(link: Link, token: str, path: str, response: Response, url: Callable[[s
 
 
 def _page(found: Sequence[Link], page_id: str | None, limit: int) -> dict[str, Any]:
-    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
-    following = found[begun + limit].id if len(found) > begun + limit else None
-    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
+    page, following = whole(
+        found,
+        lambda one: one.id,
+        by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
+        ids=None,
+        page_id=page_id,
+        limit=limit,
+    )
+    return {"items": [_out(one) for one in page if one is not None], "next_page_id": following}
 
 
 def _out(link: Link) -> dict[str, Any]:

@@ -14,7 +14,7 @@ OLDER = re.compile(
     r"|/api/v1/sandboxes(/search)?"
     r"|/sessions/[^/]+|/runtime/[^/]+|/list"
 )
-_NATIVE = re.compile(r"/api/v2/(conversations|runtimes|operations)/[^/]+")
+_NATIVE = re.compile(r"/api/v2/(conversations|runtimes|operations)/(?!count$)[^/]+")
 
 
 def is_polled(method: str, path: str) -> bool:

@@ -15,6 +15,8 @@ from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.services.holding import Outlook
 from orchestrator.services.idleness import Rest
+from orchestrator.services.layers import SecretEntry
+from orchestrator.state.base import StoredProvider
 
 #: the phases in which a conversation's runtime has an address and a session key
 ADDRESSED = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
@@ -27,6 +29,7 @@ def tenant_out(tenant: Tenant) -> dict[str, Any]:
         "limits": dict(tenant.limits),
         "sizes": list(tenant.sizes),
         "images": None if tenant.images is None else [{"name": name, "id": id} for name, id in tenant.images.items()],
+        "version": tenant.version,
         "created_at": rfc3339(tenant.created_at),
     }
 
@@ -70,6 +73,14 @@ def audit_out(entry: AuditEntry) -> dict[str, Any]:
         "code": entry.code,
         "request_id": entry.request_id,
     }
+
+
+def secret_out(entry: SecretEntry) -> dict[str, Any]:
+    return {"name": entry.name, "description": entry.description, "version": entry.version}
+
+
+def provider_out(entry: StoredProvider) -> dict[str, Any]:
+    return {"provider": entry.name, "host": entry.host, "user_id": entry.user_id, "version": entry.version}
 
 
 def settings_out(document: Mapping[str, Any], origin: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -153,8 +164,8 @@ def idle_out(rest: Rest | None) -> dict[str, Any] | None:
         return None
     return {
         "pause_after_seconds": rest.after_seconds or None,
-        "unused_since": rfc3339(rest.since),
-        "pauses_at": rfc3339(rest.pauses_at) if rest.pauses_at else None,
+        "unused_since": _roughly(rest.since),
+        "pauses_at": _roughly(rest.pauses_at) if rest.pauses_at else None,
     }
 
 
@@ -163,9 +174,15 @@ def outlook_out(outlook: Outlook) -> dict[str, Any]:
     return {
         "holds": list(outlook.holds),
         "schedule": [
-            {"act": planned.act, "at": rfc3339(planned.at), "reason": planned.reason} for planned in outlook.schedule
+            {"act": planned.act, "at": _roughly(planned.at), "reason": planned.reason} for planned in outlook.schedule
         ],
     }
+
+
+def _roughly(moment: datetime) -> str:
+    """Times that are told from an age which the state server counts differ by milliseconds at each read: a read would
+    never be the same as the one before (`conditions.py`)."""
+    return rfc3339(moment.replace(microsecond=moment.microsecond // 100_000 * 100_000))
 
 
 def stuck_out(steps: Sequence[tuple[str, str, str | None]]) -> list[dict[str, str]]:

@@ -6,15 +6,16 @@ holds for these.
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Query, Request, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, rendered
-from orchestrator.api.answers import records
+from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, record_page, rendered
+from orchestrator.api.answers import operations, records
 from orchestrator.api.answers.declared import says, starts, waits
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.conditions import etag
+from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, RuntimeFilters, SortOrder, alone
 from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.variables import check_variables
@@ -48,23 +49,33 @@ async def create(
 
 @router.get("/runtimes", responses=says({200: records.RuntimePage}))
 async def list_runtimes(
+    request: Request,
     owner: OwnerOf,
     services: ServicesOf,
-    page_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
-    deleted: bool = False,
-    name: Annotated[str | None, Query(max_length=200)] = None,
+    filters: RuntimeFilters,
+    ids: IdsOf,
+    page_id: PageId = None,
+    limit: Limit = MOST,
+    sort_order: SortOrder = "CREATED_AT_DESC",
+    name: Annotated[str | None, Query(max_length=200, description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
-    """Newest first, without session keys; or the one of this `name`. Those of conversations are not among them."""
+    """Newest first, without session keys; or the one of this `name`. Those of conversations are not among them. Filters
+    as for conversations."""
     if name is not None:
+        alone(request, "name", "deleted")
         found = await services.runtimes.named(owner.tenant, owner.user, name)
-        items = [] if found is None else [found]
-        following = None
-    else:
-        page = await services.runtimes.list(owner.tenant, owner.user, cursor=page_id, limit=limit, deleted=deleted)
-        items, following = list(page.items), page.next_cursor
-    shown = [rendering.record_out(item, url=services.runtime_url(item), session_key=None) for item in items]
-    return {"items": shown, "next_page_id": following}
+        ids = [found.id] if found is not None else []
+    lists, oldest_first = services.runtimes.lists, sort_order == "CREATED_AT"
+    return await record_page(services, owner, lists, filters, ids, page_id, limit, oldest_first=oldest_first)
+
+
+@router.get("/runtimes/count", responses=says({200: operations.Count}))
+async def count_runtimes(
+    owner: OwnerOf, services: ServicesOf, filters: RuntimeFilters, page_id: PageId = None
+) -> dict[str, Any]:
+    """How many the list has under these filters, as for conversations."""
+    count, following = await services.runtimes.lists.count(owner.tenant, owner.user, filters, cursor=page_id)
+    return {"count": count, "next_page_id": following}
 
 
 @router.get("/runtimes/{runtime}", responses=says({200: records.Runtime}))
@@ -74,25 +85,32 @@ async def get(
     """One, with its address while it is ready or paused, and for a key that may write its session key. `deleted`: also
     one that is deleted and can still be brought back."""
     found = await services.runtimes.get(owner.tenant, owner.user, id_of(runtime), deleted=deleted)
-    response.headers["etag"] = etag(found.version)
+    tell_version(response, found.version)
     return await rendered(services, owner, found)
 
 
 @router.delete("/runtimes/{runtime}", status_code=202, responses=says({202: records.Runtime}))
 async def delete(
-    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, purge: bool = False
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    purge: bool = False,
 ) -> dict[str, Any]:
     """In every phase. Unknown from now on and its name free; until `purge_at` it can be brought back. `purge`: at
     once."""
-    gone = await services.runtimes.delete(owner.tenant, owner.user, id_of(runtime), purge=purge)
+    gone = await services.runtimes.delete(owner.tenant, owner.user, id_of(runtime), purge=purge, condition=condition)
     return await accepted(services, owner, gone, response, None, 0)
 
 
 @router.post("/runtimes/{runtime}/undelete", status_code=202, responses=says({202: records.Runtime}))
-async def undelete(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def undelete(
+    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Bring a deleted one back: stopped, with its files as they were. 404 when it is gone; 409 when another one has its
     name by now."""
-    back = await services.runtimes.undelete(owner.tenant, owner.user, id_of(runtime))
+    back = await services.runtimes.undelete(owner.tenant, owner.user, id_of(runtime), condition=condition)
     return await accepted(services, owner, back, response, None, 0)
 
 
@@ -102,18 +120,23 @@ async def start(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
+    condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
 ) -> dict[str, Any]:
     """Bring a stopped or failed one back. Running or starting already: nothing is done."""
-    started = await services.runtimes.start(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
+    started = await services.runtimes.start(
+        owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
+    )
     return await accepted(services, owner, started, response, wait, timeout)
 
 
 @router.post("/runtimes/{runtime}/pause", status_code=202, responses=says({202: records.Runtime}))
-async def pause(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def pause(
+    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Freeze it in place until it is resumed; address and session key stay."""
-    paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime))
+    paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime), condition=condition)
     return await accepted(services, owner, paused, response, None, 0)
 
 
@@ -123,28 +146,41 @@ async def resume(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
+    condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
 ) -> dict[str, Any]:
     """Bring a paused one back, under the same address and session key. Stopped or failed: as `start`."""
-    resumed = await services.runtimes.resume(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
+    resumed = await services.runtimes.resume(
+        owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
+    )
     return await accepted(services, owner, resumed, response, wait, timeout)
 
 
 @router.post("/runtimes/{runtime}/stop", status_code=202, responses=says({202: records.Runtime}))
-async def stop(runtime: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+async def stop(
+    runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
+) -> dict[str, Any]:
     """Remove what runs; its files are kept for a later start."""
-    stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime))
+    stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime), condition=condition)
     return await accepted(services, owner, stopped, response, None, 0)
 
 
 @router.post("/runtimes/{runtime}/upgrade", responses=says({200: records.Runtime}))
 async def upgrade(
-    runtime: str, owner: OwnerOf, services: ServicesOf, body: schemas.UpgradeBody | None = None
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    body: schemas.UpgradeBody | None = None,
 ) -> dict[str, Any]:
     """Put a stopped or failed one on another image, for its next starts, as a conversation."""
     image = None if body is None else body.image
-    changed = await services.runtimes.upgrade(owner.tenant, owner.user, id_of(runtime), image=image)
+    changed = await services.runtimes.upgrade(
+        owner.tenant, owner.user, id_of(runtime), image=image, condition=condition
+    )
+    tell_version(response, changed.version)
     return await rendered(services, owner, changed)
 
 

@@ -3,7 +3,7 @@
 from datetime import UTC, datetime
 from typing import Annotated, Any
 
-from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, StringConstraints, model_validator
 
 from orchestrator.api import known_settings
 from orchestrator.api.json_values import check_json
@@ -202,6 +202,17 @@ class LabelsBody(Body):
     """What is absent stays; null removes one."""
 
     labels: dict[LabelName, LabelValue | None] = Field(default_factory=dict, max_length=64)
+
+
+class AllLabelsBody(RootModel[Annotated[dict[LabelName, LabelValue], Field(max_length=64)]]):
+    """Labels by name, all that there are to be."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _can_be_kept(cls, value: Any) -> Any:
+        return check_json(value)
 
 
 class DescriptionBody(LabelsBody):

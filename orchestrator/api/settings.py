@@ -5,11 +5,12 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.answers import configuration
+from orchestrator.api.answers import configuration, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.conditions import IfMatch, etag, version_in
-from orchestrator.domain.errors import Conflict, InvalidRequest, PreconditionFailed
+from orchestrator.api.conditions import ConditionOf, tell_version
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, whole
+from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.git import GitProvider, check_host, check_provider_name
 from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
@@ -21,7 +22,7 @@ router = APIRouter(prefix="/api/v2", tags=["configuration"])
 async def get_settings(owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """The settings of this layer, secrets hidden."""
     document, version = await services.layers.settings.read(owner.tenant, owner.user)
-    response.headers["etag"] = etag(version)
+    tell_version(response, version)
     return rendering.settings_out(document)
 
 
@@ -38,59 +39,98 @@ async def patch_settings(
     owner: OwnerOf,
     services: ServicesOf,
     response: Response,
-    if_match: IfMatch = None,
+    condition: ConditionOf,
 ) -> dict[str, Any]:
     """Merge: what is absent stays, null removes, the mark of a hidden value means unchanged."""
-    expected = version_in(if_match)
     if body.limits is not None and owner.user is not None:
         body.limits.refuse_tenants_own("a user's")
-    try:
-        document, version = await services.layers.settings.change(
-            owner.tenant, owner.user, wrap_secrets(body.change()), expected_version=expected
-        )
-    except Conflict as exc:
-        if expected is None:
-            raise
-        raise PreconditionFailed(exc.message, hint=exc.hint) from None
-    response.headers["etag"] = etag(version)
+    document, version = await services.layers.settings.change(
+        owner.tenant, owner.user, wrap_secrets(body.change()), condition=condition
+    )
+    tell_version(response, version)
     return rendering.settings_out(document)
 
 
 @router.get("/secrets", responses=says({200: configuration.SecretPage}))
-async def list_secrets(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
-    """Names and descriptions. Values are never given."""
+async def list_secrets(
+    owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+) -> dict[str, Any]:
+    """Names and descriptions, by name. Values are never given. `ids` are names."""
     entries = await services.layers.secrets.entries(owner.tenant, owner.user)
-    items = [{"name": item.name, "description": item.description, "version": item.version} for item in entries]
-    return {"items": items, "next_page_id": None}
+    page, following = whole(entries, lambda one: one.name, ids=ids, page_id=page_id, limit=limit)
+    return {"items": [one and rendering.secret_out(one) for one in page], "next_page_id": following}
+
+
+@router.get("/secrets/count", responses=says({200: operations.Count}))
+async def count_secrets(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many there are. (A secret of that name is read with `?ids=count`.)"""
+    return {"count": len(await services.layers.secrets.entries(owner.tenant, owner.user)), "next_page_id": None}
+
+
+@router.get("/secrets/{name}", responses=says({200: configuration.Secret}))
+async def get_secret(name: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """One secret's name and description. Its value is never given."""
+    entry = await services.layers.secrets.entry(owner.tenant, owner.user, check_secret_name(name))
+    tell_version(response, entry.version)
+    return rendering.secret_out(entry)
 
 
 @router.put("/secrets/{name}", responses=says({200: configuration.Secret}))
-async def put_secret(name: str, body: schemas.SecretBody, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+async def put_secret(
+    name: str,
+    body: schemas.SecretBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+) -> dict[str, Any]:
     """Make or replace a secret."""
-    value = check_secret_value(body.value)
+    name, value = check_secret_name(name), check_secret_value(body.value)
     entry = await services.layers.secrets.put(
-        owner.tenant, owner.user, check_secret_name(name), value, body.description
+        owner.tenant, owner.user, name, value, body.description, condition=condition
     )
-    return {"name": entry.name, "description": entry.description, "version": entry.version}
+    tell_version(response, entry.version)
+    return rendering.secret_out(entry)
 
 
 @router.delete("/secrets/{name}", status_code=204)
-async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf) -> None:
+async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf, condition: ConditionOf) -> None:
     """Remove a secret."""
-    await services.layers.secrets.delete(owner.tenant, owner.user, check_secret_name(name))
+    await services.layers.secrets.delete(owner.tenant, owner.user, check_secret_name(name), condition=condition)
 
 
 @router.get("/git-providers", responses=says({200: configuration.GitProviderPage}))
-async def list_providers(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
-    """Providers with their hosts. Tokens are never given."""
+async def list_providers(
+    owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+) -> dict[str, Any]:
+    """Providers with their hosts, by name. Tokens are never given. `ids` are names."""
     entries = await services.layers.providers.entries(owner.tenant, owner.user)
-    items = [{"provider": item.name, "host": item.host, "user_id": item.user_id} for item in entries]
-    return {"items": items, "next_page_id": None}
+    page, following = whole(entries, lambda one: one.name, ids=ids, page_id=page_id, limit=limit)
+    return {"items": [one and rendering.provider_out(one) for one in page], "next_page_id": following}
+
+
+@router.get("/git-providers/count", responses=says({200: operations.Count}))
+async def count_providers(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many there are."""
+    return {"count": len(await services.layers.providers.entries(owner.tenant, owner.user)), "next_page_id": None}
+
+
+@router.get("/git-providers/{provider}", responses=says({200: configuration.GitProvider}))
+async def get_provider(provider: str, owner: OwnerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """One provider with its host. Its token is never given."""
+    entry = await services.layers.providers.entry(owner.tenant, owner.user, check_provider_name(provider))
+    tell_version(response, entry.version)
+    return rendering.provider_out(entry)
 
 
 @router.put("/git-providers/{provider}", responses=says({200: configuration.GitProvider}))
 async def put_provider(
-    provider: str, body: schemas.ProviderBody, owner: OwnerOf, services: ServicesOf
+    provider: str,
+    body: schemas.ProviderBody,
+    owner: OwnerOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
 ) -> dict[str, Any]:
     """Make or replace a provider. Without a token the stored one stays."""
     name = check_provider_name(provider)
@@ -98,11 +138,15 @@ async def put_provider(
     token = SecretText(body.token.strip()) if body.token and body.token.strip() else None
     if token is not None and await services.token_check.refused(GitProvider(name, token, host, body.user_id)):
         raise InvalidRequest(f"{name} says that this token is not valid", field="token", hint="make a new token there")
-    await services.layers.providers.put(owner.tenant, owner.user, name, token=token, host=host, user_id=body.user_id)
-    return {"provider": name, "host": host, "user_id": body.user_id}
+    stored = await services.layers.providers.put(
+        owner.tenant, owner.user, name, token=token, host=host, user_id=body.user_id, condition=condition
+    )
+    tell_version(response, stored.version)
+    return rendering.provider_out(stored)
 
 
 @router.delete("/git-providers/{provider}", status_code=204)
-async def delete_provider(provider: str, owner: OwnerOf, services: ServicesOf) -> None:
+async def delete_provider(provider: str, owner: OwnerOf, services: ServicesOf, condition: ConditionOf) -> None:
     """Remove a provider."""
-    await services.layers.providers.delete(owner.tenant, owner.user, check_provider_name(provider))
+    name = check_provider_name(provider)
+    await services.layers.providers.delete(owner.tenant, owner.user, name, condition=condition)

@@ -1,13 +1,14 @@
 """Snapshots of a conversation: log and workspace together, at the event that is the last one now."""
 
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Response
 
 from orchestrator.api.answers import contents
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
+from orchestrator.api.lists import MOST, Limit, PageId, whole
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
@@ -30,14 +31,20 @@ async def list_snapshots(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
-    page_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    page_id: PageId = None,
+    limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The oldest first."""
     found = await services.snapshots.list(owner.tenant, owner.user, id_of(conversation))
-    begun = next((place for place, one in enumerate(found) if one.id == page_id), len(found)) if page_id else 0
-    following = found[begun + limit].id if len(found) > begun + limit else None
-    return {"items": [_out(one) for one in found[begun : begun + limit]], "next_page_id": following}
+    page, following = whole(
+        found,
+        lambda one: one.id,
+        by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
+        ids=None,
+        page_id=page_id,
+        limit=limit,
+    )
+    return {"items": [_out(one) for one in page if one is not None], "next_page_id": following}
 
 
 @router.delete("/{snapshot}", status_code=204)

@@ -3,21 +3,33 @@
 from datetime import datetime
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Depends, Query, Response
+from fastapi import APIRouter, Depends, Query, Request, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.answers import tenancy
+from orchestrator.api.answers import operations, tenancy
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
+from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, SpanOf, alone, uuids, whole
+from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
 from orchestrator.domain.ids import KeyId, TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import ALL_SCOPES, Caller, KeyKind, Scope
 from orchestrator.services.images import NO_IMAGES
+from orchestrator.services.tenancy import TenantChange
 
 router = APIRouter(prefix="/api/v2/tenants", tags=["tenants"])
 OperatorOf = Annotated[Caller, Depends(operator)]
-Limit = Annotated[int, Query(ge=1, le=100)]
+
+
+def _keys_of_user(
+    user__eq: Annotated[str | None, Query(description="Those that speak for this user")] = None,
+) -> UserId | None:
+    return None if user__eq is None else UserId(parse_uuid(user__eq, "user__eq"))
+
+
+KeysOfUser = Annotated[UserId | None, Depends(_keys_of_user)]
 
 
 def _of_tenant(caller: Caller, text: str, *, scope: Scope = Scope.READ) -> TenantId:
@@ -40,35 +52,55 @@ async def create_tenant(
 
 @router.get("", responses=says({200: tenancy.TenantPage}))
 async def list_tenants(
-    _: OperatorOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
+    _: OperatorOf, services: ServicesOf, span: SpanOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Tenants, oldest first."""
-    page = await services.tenancy.tenants(cursor=page_id, limit=limit)
+    if ids is not None:
+        found = await services.tenancy.many_tenants([TenantId(parse_uuid(id, "ids")) for id in ids])
+        return {"items": [one and rendering.tenant_out(one) for one in found], "next_page_id": None}
+    page = await services.tenancy.tenants(cursor=page_id, limit=limit, span=span)
     return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
+@router.get("/count", responses=says({200: operations.Count}))
+async def count_tenants(_: OperatorOf, services: ServicesOf, span: SpanOf) -> dict[str, Any]:
+    """How many the list has under these filters."""
+    return {"count": await services.tenancy.tenant_count(span), "next_page_id": None}
+
+
 @router.get("/{tenant}", responses=says({200: tenancy.Tenant}))
-async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
+async def get_tenant(tenant: str, caller: CallerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """One tenant."""
-    return rendering.tenant_out(await services.tenancy.tenant(_of_tenant(caller, tenant)))
+    found = await services.tenancy.tenant(_of_tenant(caller, tenant))
+    tell_version(response, found.version)
+    return rendering.tenant_out(found)
 
 
 @router.patch("/{tenant}", responses=says({200: tenancy.Tenant}))
 async def change_tenant(
-    tenant: str, body: schemas.TenantPatchBody, _: OperatorOf, services: ServicesOf
+    tenant: str,
+    body: schemas.TenantPatchBody,
+    _: OperatorOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
 ) -> dict[str, Any]:
     """Give one tenant other limits than all have, other sizes of runtimes, or other images. The tenant itself may go
     below its limits, never above."""
-    id, limits = TenantId(parse_uuid(tenant, "tenant")), body.limits.model_dump(exclude_unset=True)
-    sizes = (body.sizes or []) if "sizes" in body.model_fields_set else None
     granted = None
     if "images" in body.model_fields_set and services.images is None:
         raise InvalidRequest(NO_IMAGES, field="images", hint="leave images out")
     if body.images is not None and services.images is not None:
         granted = await services.images.grant(body.images)
-    changed = await services.tenancy.limit_tenant(id, limits, sizes=sizes)
-    if "images" in body.model_fields_set:
-        changed = await services.tenancy.allow_images(id, granted)
+    wanted = TenantChange(
+        limits=body.limits.model_dump(exclude_unset=True),
+        sizes=(body.sizes or []) if "sizes" in body.model_fields_set else None,
+        images=granted,
+        with_images="images" in body.model_fields_set,
+    )
+    id = TenantId(parse_uuid(tenant, "tenant"))
+    changed = await services.tenancy.change_tenant(id, wanted, condition=condition)
+    tell_version(response, changed.version)
     return rendering.tenant_out(changed)
 
 
@@ -83,17 +115,42 @@ async def create_user(
 
 @router.get("/{tenant}/users", responses=says({200: tenancy.UserPage}))
 async def list_users(
-    tenant: str, caller: CallerOf, services: ServicesOf, page_id: str | None = None, limit: Limit = 100
+    request: Request,
+    tenant: str,
+    caller: CallerOf,
+    services: ServicesOf,
+    span: SpanOf,
+    ids: IdsOf,
+    page_id: PageId = None,
+    limit: Limit = MOST,
+    external_id__eq: Annotated[str | None, Query(description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
-    """Users of a tenant."""
-    page = await services.tenancy.users(_of_tenant(caller, tenant), cursor=page_id, limit=limit)
+    """Users of a tenant, oldest first."""
+    of = _of_tenant(caller, tenant)
+    if external_id__eq is not None:
+        alone(request, "external_id__eq")
+        known = await services.tenancy.external_user(of, external_id__eq)
+        return {"items": [] if known is None else [rendering.user_out(known)], "next_page_id": None}
+    if ids is not None:
+        found = await services.tenancy.many_users(of, [UserId(parse_uuid(id, "ids")) for id in ids])
+        return {"items": [one and rendering.user_out(one) for one in found], "next_page_id": None}
+    page = await services.tenancy.users(of, cursor=page_id, limit=limit, span=span)
     return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": page.next_cursor}
 
 
+@router.get("/{tenant}/users/count", responses=says({200: operations.Count}))
+async def count_users(tenant: str, caller: CallerOf, services: ServicesOf, span: SpanOf) -> dict[str, Any]:
+    """How many the list has under these filters."""
+    return {"count": await services.tenancy.user_count(_of_tenant(caller, tenant), span), "next_page_id": None}
+
+
 @router.get("/{tenant}/users/{user}", responses=says({200: tenancy.User}))
-async def get_user(tenant: str, user: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """One user."""
+async def get_user(
+    tenant: str, user: str, caller: CallerOf, services: ServicesOf, response: Response
+) -> dict[str, Any]:
+    """One user. Nothing of it changes once it is made."""
     id = _of_tenant(caller, tenant)
+    tell_version(response, 1)
     return rendering.user_out(await services.tenancy.user(id, UserId(parse_uuid(user, "user"))))
 
 
@@ -124,16 +181,48 @@ async def create_key(
 
 
 @router.get("/{tenant}/api-keys", responses=says({200: tenancy.ApiKeyPage}))
-async def list_keys(tenant: str, caller: CallerOf, services: ServicesOf) -> dict[str, Any]:
-    """The keys of a tenant, without their secrets."""
+async def list_keys(
+    tenant: str,
+    caller: CallerOf,
+    services: ServicesOf,
+    user: KeysOfUser,
+    ids: IdsOf,
+    page_id: PageId = None,
+    limit: Limit = MOST,
+) -> dict[str, Any]:
+    """The keys of a tenant, without their secrets, oldest first."""
     keys = await services.tenancy.keys(_of_tenant(caller, tenant))
-    return {"items": [rendering.key_out(key) for key in keys], "next_page_id": None}
+    page, following = whole(
+        [key for key in keys if user in (None, key.user)],
+        lambda key: key.id,
+        by=lambda key: f"{rfc3339(key.created_at)} {key.id}",
+        ids=uuids(ids),
+        page_id=page_id,
+        limit=limit,
+    )
+    return {"items": [one and rendering.key_out(one) for one in page], "next_page_id": following}
+
+
+@router.get("/{tenant}/api-keys/count", responses=says({200: operations.Count}))
+async def count_keys(tenant: str, caller: CallerOf, services: ServicesOf, user: KeysOfUser) -> dict[str, Any]:
+    """How many the list has under these filters."""
+    keys = await services.tenancy.keys(_of_tenant(caller, tenant))
+    return {"count": sum(1 for key in keys if user in (None, key.user)), "next_page_id": None}
+
+
+@router.get("/{tenant}/api-keys/{key}", responses=says({200: tenancy.ApiKey}))
+async def get_key(tenant: str, key: str, caller: CallerOf, services: ServicesOf, response: Response) -> dict[str, Any]:
+    """One key, without its secret."""
+    found = await services.tenancy.key(_of_tenant(caller, tenant), KeyId(parse_uuid(key, "key")))
+    tell_version(response, found.version)
+    return rendering.key_out(found)
 
 
 @router.delete("/{tenant}/api-keys/{key}", status_code=204)
-async def revoke_key(tenant: str, key: str, caller: CallerOf, services: ServicesOf) -> None:
+async def revoke_key(tenant: str, key: str, caller: CallerOf, services: ServicesOf, condition: ConditionOf) -> None:
     """Revoke a key, at once on every replica."""
-    await services.tenancy.revoke_key(_of_tenant(caller, tenant, scope=Scope.WRITE), KeyId(parse_uuid(key, "key")))
+    of = _of_tenant(caller, tenant, scope=Scope.WRITE)
+    await services.tenancy.revoke_key(of, KeyId(parse_uuid(key, "key")), condition=condition)
 
 
 def _at_most(wanted: frozenset[Scope], caller: Caller) -> frozenset[Scope]:

@@ -9,11 +9,14 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Depends, Query, Response
 from pydantic import Field, StringConstraints
 
+from orchestrator.api.answers import operations
 from orchestrator.api.answers import webhooks as answers
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
+from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
 from orchestrator.api.schemas import Body
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden
@@ -73,38 +76,73 @@ async def create(
 
 
 @router.get("", responses=says({200: answers.WebhookPage}))
-async def list_webhooks(owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
-    """All of them, the oldest first."""
-    found = await services.webhooks.list(owner.tenant)
-    return {"items": [await webhook_out(services, endpoint) for endpoint in found], "next_page_id": None}
+async def list_webhooks(
+    owner: TenantOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+) -> dict[str, Any]:
+    """The oldest first."""
+    page, following = whole(
+        await services.webhooks.list(owner.tenant),
+        lambda one: one.id,
+        by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
+        ids=uuids(ids),
+        page_id=page_id,
+        limit=limit,
+    )
+    items = [None if one is None else await webhook_out(services, one) for one in page]
+    return {"items": items, "next_page_id": following}
+
+
+@router.get("/count", responses=says({200: operations.Count}))
+async def count_webhooks(owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
+    """How many there are."""
+    return {"count": len(await services.webhooks.list(owner.tenant)), "next_page_id": None}
 
 
 @router.get("/{webhook}", responses=says({200: answers.Webhook}))
-async def get(webhook: str, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
+async def get(webhook: str, owner: TenantOf, services: ServicesOf, response: Response) -> dict[str, Any]:
     """One webhook, with how it does."""
-    return await webhook_out(services, await services.webhooks.get(owner.tenant, _id(webhook)))
+    found = await services.webhooks.get(owner.tenant, _id(webhook))
+    tell_version(response, found.version)
+    return await webhook_out(services, found)
 
 
 @router.patch("/{webhook}", responses=says({200: answers.Webhook}))
-async def change(webhook: str, body: WebhookChange, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
+async def change(
+    webhook: str,
+    body: WebhookChange,
+    owner: TenantOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+) -> dict[str, Any]:
     """Change what is given. One that is enabled again begins anew, and is told that events are missing."""
     wanted = Changes(body.url, body.events, body.description, body.enabled)
-    return await webhook_out(services, await services.webhooks.change(owner.tenant, _id(webhook), wanted))
+    changed = await services.webhooks.change(owner.tenant, _id(webhook), wanted, condition=condition)
+    tell_version(response, changed.version)
+    return await webhook_out(services, changed)
 
 
 @router.delete("/{webhook}", status_code=204)
-async def delete(webhook: str, owner: TenantOf, services: ServicesOf) -> None:
+async def delete(webhook: str, owner: TenantOf, services: ServicesOf, condition: ConditionOf) -> None:
     """Remove it with what waits for it."""
-    await services.webhooks.delete(owner.tenant, _id(webhook))
+    await services.webhooks.delete(owner.tenant, _id(webhook), condition=condition)
 
 
 @router.post("/{webhook}/rotate", responses=says({200: answers.NewWebhook}))
 async def rotate(
-    webhook: str, owner: TenantOf, services: ServicesOf, response: Response, body: Rotation | None = None
+    webhook: str,
+    owner: TenantOf,
+    services: ServicesOf,
+    response: Response,
+    condition: ConditionOf,
+    body: Rotation | None = None,
 ) -> dict[str, Any]:
     """A new secret, in this answer and nowhere else; the one before it signs beside it for the overlap."""
     overlap = (body or Rotation()).overlap_seconds
-    endpoint, secret = await services.webhooks.rotate(owner.tenant, _id(webhook), overlap_seconds=overlap)
+    endpoint, secret = await services.webhooks.rotate(
+        owner.tenant, _id(webhook), overlap_seconds=overlap, condition=condition
+    )
+    tell_version(response, endpoint.version)
     response.headers["cache-control"] = "no-store"
     return await webhook_out(services, endpoint, secret)
 
@@ -160,6 +198,7 @@ async def webhook_out(services: Services, endpoint: HookEndpoint, secret: Secret
         "failures": standing.failures,
         "failing_since": _moment(standing.failing_since_ms),
         "next_attempt_at": _moment(standing.rests_until_ms) if standing.failures else None,
+        "version": endpoint.version,
         "created_at": rfc3339(endpoint.created_at),
         "updated_at": rfc3339(endpoint.updated_at),
         **({"secret": secret.open()} if secret is not None else {}),

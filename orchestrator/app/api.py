@@ -27,6 +27,7 @@ from orchestrator.api import (
     webhooks,
 )
 from orchestrator.api.audited import Audited
+from orchestrator.api.conditions import Tags
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import IdempotencyKeys
 from orchestrator.facades import missing
@@ -63,6 +64,7 @@ def build(services: Services) -> FastAPI:
     app.include_router(missing.router)
     problems.install(app)
     document.install(app)
+    app.add_middleware(Tags)
     app.add_middleware(Dialects)
     app.add_middleware(Audited, services=services)
     app.add_middleware(IdempotencyKeys, services=services)

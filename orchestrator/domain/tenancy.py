@@ -40,6 +40,7 @@ class Tenant:
     sizes: tuple[int, ...] = ()
     #: The images that its new conversations may use, ids by name; None: those that all may.
     images: Mapping[str, str] | None = None
+    version: int = 1  #: grows with each change
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,11 @@ class ApiKey:
     created_at: datetime
     expires_at: datetime | None = None
     revoked: bool = False
+
+    @property
+    def version(self) -> int:
+        """The only change of a key is its end."""
+        return 2 if self.revoked else 1
 
 
 @dataclass(frozen=True)

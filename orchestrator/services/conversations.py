@@ -7,9 +7,11 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 
 from orchestrator.domain.admission import Ask, Decision, Report
 from orchestrator.domain.clock import Clock
+from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.conversation import (
     Conversation,
     Desired,
@@ -17,10 +19,11 @@ from orchestrator.domain.conversation import (
     Phase,
     RuntimeRecord,
 )
-from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound, PreconditionFailed
+from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.admission import Admission, Starter
+from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.drafting import Drafts, Wanted
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
@@ -29,7 +32,6 @@ from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.resting import at_rest, brought_back, may_wake, resumed, started
 from orchestrator.state.base import Page, Store, StoredEvent
 
-_PAGES_LOOKED_AT = 5
 _TRIES = 8
 MOST_LABELS = 64
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
@@ -61,6 +63,7 @@ class ConversationService:
         self._kind = kind
         self._start_stages = stages
         self._store = store
+        self.lists = ConversationLists(store.conversations, kind)
         self._drafts = Drafts(store.tenants, effective, overrides, images, clock, sizes=sizes, kind=kind)
         self._events = events
         self._admission = admission
@@ -83,6 +86,31 @@ class ConversationService:
         stored = await self._admission.admit(who, lambda ask: self._put(conversation, ask))
         self._wake()
         return self._visible(stored, user)
+
+    async def put(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        wanted: Wanted,
+        *,
+        key: KeyId | None = None,
+        condition: Condition = ALWAYS,
+    ) -> tuple[Conversation, bool]:
+        """The one that has the caller's id: made, as `create`, unless it is there; and whether it was made. Raises
+        `Conflict` where one is there that was asked for with something else, `PreconditionFailed`."""
+        present = await self._present(tenant, user, wanted)
+        condition.check(present.version if present is not None else 0, f"the {self._kind}")
+        there = present or await self.create(tenant, user, wanted, key=key)
+        if not await self._drafts.are(there, wanted):
+            raise self._other()
+        return there, present is None
+
+    async def try_put(self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None) -> Report:
+        """What `put` would do now. Changes nothing."""
+        present = await self._present(tenant, user, wanted)
+        if present is not None and not await self._drafts.are(present, wanted):
+            raise self._other()
+        return await self.try_out(tenant, user, wanted, key=key)
 
     async def try_out(self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None) -> Report:
         """What `create` would do now, checked as it would be. Changes nothing."""
@@ -159,16 +187,7 @@ class ConversationService:
         self, tenant: TenantId, user: UserId | None, *, cursor: str | None, limit: int, deleted: bool = False
     ) -> Page[Conversation]:
         """Newest first; with `deleted` also those that can still be brought back."""
-        items: list[Conversation] = []
-        for _ in range(_PAGES_LOOKED_AT):  # where there is much that is deleted, a page may be short
-            page = await self._store.conversations.list(
-                tenant, user=user, cursor=cursor, limit=limit - len(items), kind=self._kind
-            )
-            items += [item for item in page.items if deleted or item.desired is not Desired.DELETED]
-            cursor = page.next_cursor
-            if cursor is None or len(items) == limit:
-                break
-        return Page(items, cursor)
+        return await self.lists.page(tenant, user, Filters(deleted=deleted), cursor=cursor, limit=limit)
 
     async def start(
         self,
@@ -178,22 +197,27 @@ class ConversationService:
         *,
         key: KeyId | None = None,
         wait_ms: int | None = None,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """Bring a stopped, failed or paused conversation back; one that runs or is on its way is answered as it is.
         Raises `LimitReached` and `CapacityReached` where the tenant's policy is to refuse, unless it is to wait."""
         present = await self.get(tenant, user, id)
+        self._check(condition, present)
         if await self._joins(present):
             return present
         who = Starter(tenant, id, present.user, key or present.key)
+        change = partial(self._change, tenant, user, id, condition=condition)
 
         async def reserve(ask: Ask) -> Conversation:
             if present.phase in (Phase.STOPPED, Phase.FAILED):
-                return await self._change(tenant, user, id, started, "start", self._start_stages(), ask, who.key)
-            return await self._change(tenant, user, id, resumed, "resume", (), ask, who.key)
+                return await change(started, "start", self._start_stages(), ask, who.key)
+            return await change(resumed, "resume", (), ask, who.key)
 
         return await self._admission.admit(who, reserve, wait_ms=wait_ms)
 
-    async def pause(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+    async def pause(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, condition: Condition = ALWAYS
+    ) -> Conversation:
         """Freeze the runtime until somebody resumes it. Paused already: nothing to do, but a pause by policy becomes
         one that stays. Raises `Conflict` where there is nothing to pause."""
 
@@ -204,13 +228,19 @@ class ConversationService:
                 raise Conflict(f"the {self._kind} is {present.phase}", hint="only one that is ready can be paused")
             return replace(present, desired=Desired.PAUSED)
 
-        return await self._change(tenant, user, id, change, "pause", ())
+        return await self._change(tenant, user, id, change, "pause", (), condition=condition)
 
     async def resume(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, key: KeyId | None = None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        key: KeyId | None = None,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """Bring a paused conversation back, whoever paused it; else as `start`."""
-        return await self.start(tenant, user, id, key=key)
+        return await self.start(tenant, user, id, key=key, condition=condition)
 
     async def wake(self, tenant: TenantId, id: ConversationId, *, wait_ms: int | None = None) -> None:
         """For a use of it that arrived: resume what policy put to rest. What a caller paused or stopped stays so.
@@ -220,7 +250,9 @@ class ConversationService:
             with suppress(Conflict):  # it changes by itself, quickly
                 await self.start(tenant, None, id, wait_ms=wait_ms)
 
-    async def stop(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+    async def stop(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, condition: Condition = ALWAYS
+    ) -> Conversation:
         """Remove the runtime, keep workspace and log. Stopped or failed already: nothing to do, unless a start was
         asked for since, or a use would wake it."""
         starting = await self.is_starting(await self.get(tenant, user, id))
@@ -231,10 +263,16 @@ class ConversationService:
                 return None
             return replace(present, desired=Desired.STOPPED)
 
-        return await self._change(tenant, user, id, change, "stop", ())
+        return await self._change(tenant, user, id, change, "stop", (), condition=condition)
 
     async def delete(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, purge: bool = False
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        purge: bool = False,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """In every phase. It can be undone for some minutes, unless `purge`; repeated meanwhile it is accepted again.
         Raises `NotFound` after that."""
@@ -248,11 +286,13 @@ class ConversationService:
                 return replace(present, purge_at=now)
             return None
 
-        deleted = await self._change(tenant, user, id, change, "delete", (), deleted=True)
+        deleted = await self._change(tenant, user, id, change, "delete", (), deleted=True, condition=condition)
         self._gone(deleted)
         return deleted
 
-    async def undelete(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Conversation:
+    async def undelete(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, condition: Condition = ALWAYS
+    ) -> Conversation:
         """Bring a deleted one back, stopped, with its workspace. Not deleted: nothing to do. Raises `NotFound` when it
         is gone, or on its way there; `Conflict` where another one has its name by now."""
 
@@ -263,7 +303,7 @@ class ConversationService:
                 raise self._unknown()
             return replace(present, desired=Desired.STOPPED, purge_at=None)
 
-        return await self._change(tenant, user, id, change, "undelete", (), deleted=True)
+        return await self._change(tenant, user, id, change, "undelete", (), deleted=True, condition=condition)
 
     async def describe(
         self,
@@ -274,16 +314,16 @@ class ConversationService:
         title: str | None = None,
         untitled: bool = False,
         labels: Mapping[str, str | None] | None = None,
-        expected_version: int | None = None,
+        relabel: bool = False,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """Give it another title (None: it stays, `untitled`: none), or further labels, in every phase; a label of None
-        is removed, and nothing else changes: a start that goes on goes on. Raises `NotFound`, `Conflict`,
-        `PreconditionFailed` for another than the expected version, `InvalidRequest` for too many labels."""
+        is removed, and with `relabel` each that is not given. Nothing else changes: a start that goes on goes on.
+        Raises `NotFound`, `Conflict`, `PreconditionFailed`, `InvalidRequest` for too many labels."""
         for _ in range(_TRIES):
             present = await self.get(tenant, user, id)
-            if expected_version not in (None, present.version):
-                raise PreconditionFailed(f"the {self._kind} changed since it was read", hint="read it again")
-            merged = {**present.labels, **(labels or {})}
+            self._check(condition, present)
+            merged = {**({} if relabel else present.labels), **(labels or {})}
             kept = {name: value for name, value in merged.items() if value is not None}
             if len(kept) > MOST_LABELS:
                 raise InvalidRequest(f"more than {MOST_LABELS} labels", field="labels", hint="remove some by null")
@@ -293,16 +333,23 @@ class ConversationService:
             changed = replace(changed, updated_at=self._clock.now())
             if await self._store.conversations.request(changed, expected_version=present.version):
                 return await self._after(changed)
-        raise Conflict("the conversation is changing quickly", hint="try again")
+        raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
 
     async def upgrade(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, image: str | None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        image: str | None,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """Put one that rests on another image, for its next starts: on the named one, or on what a new conversation
         would get. On it already: nothing changes. Raises `Conflict` where it does not rest, `ImageRefused`,
         `InvalidRequest` where runtimes have no images, `ImageUnavailable`, `DriverUnavailable`."""
         for _ in range(_TRIES):
             present = await self.get(tenant, user, id)
+            self._check(condition, present)
             if self._images is None:
                 raise InvalidRequest(NO_IMAGES, field="image", hint="what runs is what is installed beside Nestor")
             if present.phase not in (Phase.STOPPED, Phase.FAILED) or await self.is_starting(present):
@@ -358,11 +405,13 @@ class ConversationService:
         key: KeyId | None = None,
         *,
         deleted: bool = False,
+        condition: Condition = ALWAYS,
     ) -> Conversation:
         """Compare-and-set a caller's change; `change` answers None where there is nothing to do. A start brings the
         `ask` for its slot, and the key that it counts for. Raises `LimitReached`; then nothing changed."""
         for _ in range(_TRIES):
             present = await self.get(tenant, user, id, deleted=deleted)
+            self._check(condition, present)
             changed = change(present)
             if changed is None:
                 return present
@@ -423,6 +472,14 @@ class ConversationService:
         if conversation.kind is not self._kind or (user is not None and conversation.user != user):
             raise self._unknown()
         return conversation
+
+    def _check(self, condition: Condition, present: Conversation) -> None:
+        condition.check(present.version, f"the {self._kind}")
+
+    def _other(self) -> Conflict:
+        return Conflict(
+            f"a {self._kind} has this id that was asked for with something else", hint="use another id, or GET this one"
+        )
 
     def _unknown(self) -> NotFound:
         return NotFound(f"there is no such {self._kind}")

@@ -79,6 +79,14 @@ class Drafts:
         ours."""
         return RuntimeId(id if self._kind is Kind.RUNTIME else new_uuid())
 
+    async def are(self, present: Conversation, wanted: Wanted) -> bool:
+        """Whether this one was asked for with the same that never changes of it: all but title, labels, and a size that
+        is not named. Raises `Undecryptable`."""
+        stored = present.request
+        asked = replace(wanted.request, sealed_overrides=stored.sealed_overrides, size=stored.size)
+        alike = asked == stored and wanted.size in (None, stored.size)
+        return alike and await self._overrides.are(present, wanted.overrides)
+
     async def size(self, tenant: TenantId, asked: int | None) -> int:
         """The size of a runtime of this tenant. Raises `InvalidRequest` for one that it may not have."""
         record = await self._tenants.tenant(tenant)

@@ -9,6 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.errors import Conflict, NotFound
 from orchestrator.domain.git import GitProvider
 from orchestrator.domain.ids import TenantId, UserId
@@ -57,16 +58,15 @@ class SettingsLayer:
         return document, version
 
     async def change(
-        self, tenant: TenantId, user: UserId | None, change: Mapping[str, Any], *, expected_version: int | None = None
+        self, tenant: TenantId, user: UserId | None, change: Mapping[str, Any], *, condition: Condition = ALWAYS
     ) -> tuple[Document, int]:
-        """Apply a merge patch; answers the new document and version. With `expected_version` a document that changed
-        since raises `Conflict`."""
+        """Apply a merge patch; answers the new document and version. Raises `Conflict`, `PreconditionFailed`."""
         result: list[tuple[Document, int]] = []
 
         async def attempt() -> bool:
             document, version = await self.read(tenant, user)
-            if expected_version is not None and version != expected_version:
-                raise Conflict("the settings changed since they were read", hint="read them again")
+            if condition.exists is not True:  # there is always a document, if an empty one
+                condition.check(version, "the settings document")
             changed = apply_change(document, change)
             result[:] = [(changed, version + 1)]
             review = times_at_rest(document.get("limits")) != times_at_rest(changed.get("limits"))
@@ -111,14 +111,22 @@ class SecretsLayer:
         }
 
     async def put(
-        self, tenant: TenantId, user: UserId | None, name: str, value: SecretText, description: str | None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        name: str,
+        value: SecretText,
+        description: str | None,
+        *,
+        condition: Condition = ALWAYS,
     ) -> SecretEntry:
-        """Make or replace. A description that is not given stays."""
+        """Make or replace. A description that is not given stays. Raises `Conflict`, `PreconditionFailed`."""
         result: list[SecretEntry] = []
 
         async def attempt() -> bool:
             present = await self._store.secret(tenant, user, name)
             version = present.version if present else 0
+            condition.check(version, "the secret")
             kept = description if description is not None else (present.description if present else None)
             sealed = await self._sealer.seal(tenant, user, "secret", name, version + 1, value)
             result[:] = [SecretEntry(name, kept, version + 1)]
@@ -145,10 +153,26 @@ class SecretsLayer:
             raise NotFound("there is no such secret")
         return await self._sealer.open(tenant, user, "secret", name, stored.version, stored.sealed)
 
-    async def delete(self, tenant: TenantId, user: UserId | None, name: str) -> None:
-        """Raises `NotFound` when there was none."""
-        if not await self._store.delete_secret(tenant, user, name):
+    async def entry(self, tenant: TenantId, user: UserId | None, name: str) -> SecretEntry:
+        """One without its value. Raises `NotFound`."""
+        stored = await self._store.secret(tenant, user, name)
+        if stored is None:
             raise NotFound("there is no such secret")
+        return SecretEntry(stored.name, stored.description, stored.version)
+
+    async def delete(self, tenant: TenantId, user: UserId | None, name: str, *, condition: Condition = ALWAYS) -> None:
+        """Raises `NotFound` when there was none, `Conflict`, `PreconditionFailed`."""
+
+        async def attempt() -> bool:
+            if not condition.is_some:  # also one that cannot be read
+                if await self._store.delete_secret(tenant, user, name):
+                    return True
+                raise NotFound("there is no such secret")
+            version = (await self.entry(tenant, user, name)).version
+            condition.check(version, "the secret")
+            return await self._store.delete_secret(tenant, user, name, expected_version=version)
+
+        await _settled(attempt, f"the secret {name}")
 
 
 class ProvidersLayer:
@@ -182,12 +206,16 @@ class ProvidersLayer:
         token: SecretText | None,
         host: str | None,
         user_id: str | None,
-    ) -> None:
-        """Make or replace. Without a token the stored one stays; raises `NotFound` when there is none."""
+        condition: Condition = ALWAYS,
+    ) -> StoredProvider:
+        """Make or replace. Without a token the stored one stays; raises `NotFound` when there is none, `Conflict`,
+        `PreconditionFailed`."""
+        result: list[StoredProvider] = []
 
         async def attempt() -> bool:
-            present = next((item for item in await self._store.providers(tenant, user) if item.name == name), None)
+            present = await self._find(tenant, user, name)
             version = present.version if present else 0
+            condition.check(version, "the git provider")
             value = token
             if value is None:
                 if present is None:
@@ -195,14 +223,35 @@ class ProvidersLayer:
                 value = await self._sealer.open(tenant, user, "provider", name, version, present.sealed)
             sealed = await self._sealer.seal(tenant, user, "provider", name, version + 1, value)
             stored = StoredProvider(name, host, user_id, sealed, version + 1)
+            result[:] = [stored]
             return await self._store.put_provider(tenant, user, stored, expected_version=version)
 
         await _settled(attempt, f"the git provider {name}")
+        return result[0]
 
-    async def delete(self, tenant: TenantId, user: UserId | None, name: str) -> None:
-        """Raises `NotFound` when there was none."""
-        if not await self._store.delete_provider(tenant, user, name):
+    async def entry(self, tenant: TenantId, user: UserId | None, name: str) -> StoredProvider:
+        """One, its token sealed. Raises `NotFound`."""
+        found = await self._find(tenant, user, name)
+        if found is None:
             raise NotFound("there is no such git provider")
+        return found
+
+    async def delete(self, tenant: TenantId, user: UserId | None, name: str, *, condition: Condition = ALWAYS) -> None:
+        """Raises `NotFound` when there was none, `Conflict`, `PreconditionFailed`."""
+
+        async def attempt() -> bool:
+            if not condition.is_some:  # also one that cannot be read
+                if await self._store.delete_provider(tenant, user, name):
+                    return True
+                raise NotFound("there is no such git provider")
+            version = (await self.entry(tenant, user, name)).version
+            condition.check(version, "the git provider")
+            return await self._store.delete_provider(tenant, user, name, expected_version=version)
+
+        await _settled(attempt, f"the git provider {name}")
+
+    async def _find(self, tenant: TenantId, user: UserId | None, name: str) -> StoredProvider | None:
+        return next((item for item in await self._store.providers(tenant, user) if item.name == name), None)
 
 
 class Layers:

@@ -39,15 +39,11 @@ class OverrideSeal:
         """The text for the record; empty when there is nothing to seal."""
         if overrides.is_empty:
             return ""
-        fields = {
-            "settings": reveal(overrides.settings),
-            "secrets": reveal(overrides.secrets),
-            "environment": reveal(overrides.environment),
-            "start_body": reveal(overrides.start_body),
-            "session_key": overrides.session_key,
-        }
-        text = json.dumps({name: value for name, value in fields.items() if value})
-        return await self._sealer.seal(tenant, None, "overrides", conversation, 1, SecretText(text))
+        return await self._sealer.seal(tenant, None, "overrides", conversation, 1, _text(overrides))
+
+    async def are(self, conversation: Conversation, overrides: Overrides) -> bool:
+        """Whether it was asked for with these. Raises `Undecryptable`."""
+        return _text(await self.open(conversation)).matches(_text(overrides).open())
 
     async def open(self, conversation: Conversation) -> Overrides:
         """The inverse of `seal`; raises `Undecryptable`."""
@@ -64,3 +60,14 @@ class OverrideSeal:
             start_body=SecretText(body) if body else None,
             session_key=bool(document.get("session_key", False)),
         )
+
+
+def _text(overrides: Overrides) -> SecretText:
+    fields = {
+        "settings": reveal(overrides.settings),
+        "secrets": reveal(overrides.secrets),
+        "environment": reveal(overrides.environment),
+        "start_body": reveal(overrides.start_body),
+        "session_key": overrides.session_key,
+    }
+    return SecretText(json.dumps({name: value for name, value in fields.items() if value}, sort_keys=True))

@@ -1,19 +1,41 @@
 """Tenants, users, API keys, and who a key speaks for."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
 
 from orchestrator.domain.clock import Clock
+from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.errors import Conflict, InvalidRequest, NotApart, NotFound, Unauthenticated
 from orchestrator.domain.ids import REPEATABLE_FOR, KeyId, TenantId, UserId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
 from orchestrator.security import session_keys
-from orchestrator.state.base import Page, Tenants
+from orchestrator.state.base import EVER, Page, Span, Tenants
 
 _OPERATOR_ID = KeyId("00000000-0000-4000-8000-000000000001")
+_TRIES = 8
+
+
+@dataclass(frozen=True)
+class TenantChange:
+    """What the operator gives a tenant in the place of what all have. A limit of None, no sizes, and images of None:
+    as all. What is left out stays."""
+
+    limits: Mapping[str, int | None] = field(default_factory=dict)
+    sizes: Sequence[int] | None = None  #: None: they stay
+    images: Mapping[str, str] | None = None  #: ids by name
+    with_images: bool = False  #: else they stay
+
+    def of(self, present: Tenant) -> Tenant:
+        merged = {**present.limits, **self.limits}
+        return replace(
+            present,
+            limits={name: limit for name, limit in merged.items() if limit is not None},
+            sizes=present.sizes if self.sizes is None else tuple(dict.fromkeys(self.sizes)),
+            images=self.images if self.with_images else present.images,
+        )
 
 
 class Tenancy:
@@ -65,37 +87,34 @@ class Tenancy:
             raise NotFound("there is no such tenant")
         return found
 
-    async def limit_tenant(
-        self, id: TenantId, limits: Mapping[str, int | None], *, sizes: Sequence[int] | None = None
-    ) -> Tenant:
-        """Change what this tenant is allowed; a limit of None, and no sizes at all: as all are. With `sizes` None they
-        stay. It counts from the next start on, sizes from the next conversation, and ends nothing. Raises `NotFound`,
+    async def change_tenant(self, id: TenantId, wanted: TenantChange, *, condition: Condition = ALWAYS) -> Tenant:
+        """Change what this tenant is allowed, all of it in one step. It counts from the next start on, sizes and images
+        from the next conversation, and ends nothing. Raises `NotFound`, `PreconditionFailed`, `Conflict`,
         `InvalidRequest` for a size that runtimes cannot have here."""
-        present = await self.tenant(id)
-        for size in sizes or ():
+        for size in wanted.sizes or ():
             if size not in self._sizes:
                 known = ", ".join(map(str, sorted(self._sizes)))
                 raise InvalidRequest(f"there is no size {size} here", field="sizes", hint=f"sizes are {known}")
-        merged = {**present.limits, **limits}
-        changed = replace(
-            present,
-            limits={name: limit for name, limit in merged.items() if limit is not None},
-            sizes=present.sizes if sizes is None else tuple(dict.fromkeys(sizes)),
-        )
-        if not await self._store.change_tenant(changed):
-            raise NotFound("there is no such tenant")
-        return changed
+        for _ in range(_TRIES):
+            present = await self.tenant(id)
+            condition.check(present.version, "the tenant")
+            changed = wanted.of(present)
+            if changed == present:
+                return present
+            changed = replace(changed, version=present.version + 1)
+            if await self._store.change_tenant(changed, expected_version=present.version):
+                return changed
+        raise Conflict("the tenant is being changed by somebody else", hint="try again")
 
-    async def allow_images(self, id: TenantId, images: Mapping[str, str] | None) -> Tenant:
-        """The images of this tenant's new conversations, ids by name; None: those that all may use. Those that it has
-        stay on theirs. Raises `NotFound`."""
-        changed = replace(await self.tenant(id), images=images)
-        if not await self._store.change_tenant(changed):
-            raise NotFound("there is no such tenant")
-        return changed
+    async def tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        return await self._store.list_tenants(cursor=cursor, limit=limit, span=span)
 
-    async def tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
-        return await self._store.list_tenants(cursor=cursor, limit=limit)
+    async def many_tenants(self, ids: Sequence[TenantId]) -> list[Tenant | None]:
+        """In that order; None for one that is not there."""
+        return [await self._store.tenant(id) for id in ids]
+
+    async def tenant_count(self, span: Span = EVER) -> int:
+        return await self._store.count_tenants(span)
 
     async def create_user(self, tenant: TenantId, name: str, external_id: str | None, *, id: str | None = None) -> User:
         """Idempotent by `external_id`. `id` is that of a request which may be repeated: the user of this name that it
@@ -114,9 +133,23 @@ class Tenancy:
             raise NotFound("there is no such user")
         return found
 
-    async def users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
+    async def external_user(self, tenant: TenantId, external_id: str) -> User | None:
+        """The one that has this name of the tenant's own."""
         await self.tenant(tenant)
-        return await self._store.list_users(tenant, cursor=cursor, limit=limit)
+        return await self._store.external_user(tenant, external_id)
+
+    async def users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+        await self.tenant(tenant)
+        return await self._store.list_users(tenant, cursor=cursor, limit=limit, span=span)
+
+    async def many_users(self, tenant: TenantId, ids: Sequence[UserId]) -> list[User | None]:
+        """In that order; None for one that is not there."""
+        await self.tenant(tenant)
+        return [await self._store.user(tenant, id) for id in ids]
+
+    async def user_count(self, tenant: TenantId, span: Span = EVER) -> int:
+        await self.tenant(tenant)
+        return await self._store.count_users(tenant, span)
 
     async def create_key(
         self,
@@ -152,12 +185,22 @@ class Tenancy:
         await self._store.add_key(key)
         return key, text
 
+    async def key(self, tenant: TenantId, id: KeyId) -> ApiKey:
+        """One of this tenant's. Raises `NotFound`."""
+        await self.tenant(tenant)
+        found = await self._store.key(id)
+        if found is None or found.tenant != tenant:
+            raise NotFound("there is no such key")
+        return found
+
     async def keys(self, tenant: TenantId) -> Sequence[ApiKey]:
         await self.tenant(tenant)
         return await self._store.list_keys(tenant)
 
-    async def revoke_key(self, tenant: TenantId, id: KeyId) -> None:
-        """At once, on every replica. Raises `NotFound`."""
+    async def revoke_key(self, tenant: TenantId, id: KeyId, *, condition: Condition = ALWAYS) -> None:
+        """At once, on every replica. Raises `NotFound`, `PreconditionFailed`."""
+        if condition.is_some:  # nothing else changes of a key: what is true now is true when it is revoked
+            condition.check((await self.key(tenant, id)).version, "the key")
         if not await self._store.revoke_key(tenant, id):
             raise NotFound("there is no such key")
 

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Protocol
 
 from orchestrator.domain.clock import Clock
+from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.errors import Conflict, NotFound
 from orchestrator.domain.hooks import (
     ENDPOINTS_MAXIMUM,
@@ -119,8 +120,10 @@ class Webhooks:
     async def standing(self, endpoint: HookEndpoint) -> HookStanding:
         return await self._store.standing(endpoint.tenant, endpoint.id)
 
-    async def change(self, tenant: TenantId, id: HookId, wanted: Changes) -> HookEndpoint:
-        """Raises `NotFound`, `InvalidRequest`."""
+    async def change(
+        self, tenant: TenantId, id: HookId, wanted: Changes, *, condition: Condition = ALWAYS
+    ) -> HookEndpoint:
+        """Raises `NotFound`, `InvalidRequest`, `PreconditionFailed`, `Conflict`."""
         if wanted.url is not None:
             self._targets.read(wanted.url)
             sealed = await self._seal(tenant, id, "url", 1, SecretText(wanted.url))
@@ -138,14 +141,18 @@ class Webhooks:
                 after = replace(after, enabled=wanted.enabled, disabled_reason=reason)
             return after
 
-        return await self._change(tenant, id, changed)
+        return await self._change(tenant, id, changed, condition)
 
-    async def rotate(self, tenant: TenantId, id: HookId, *, overlap_seconds: float) -> tuple[HookEndpoint, SecretText]:
-        """A new secret signs from now on; the one before it signs beside it for the overlap."""
+    async def rotate(
+        self, tenant: TenantId, id: HookId, *, overlap_seconds: float, condition: Condition = ALWAYS
+    ) -> tuple[HookEndpoint, SecretText]:
+        """A new secret signs from now on; the one before it signs beside it for the overlap. Raises `NotFound`,
+        `PreconditionFailed`, `Conflict`."""
         secret, now = new_signing_secret(), self._clock.now()
         until = now + timedelta(seconds=overlap_seconds)
         for _ in range(_TRIES):
             present = await self.get(tenant, id)
+            condition.check(present.version, "the webhook")
             number = present.secrets[0].number + 1
             last = replace(present.secrets[0], expires_at=until)
             kept = (await self._new(tenant, id, number, secret), *((last,) if overlap_seconds > 0 else ()))
@@ -154,10 +161,18 @@ class Webhooks:
                 return after, secret
         raise Conflict("the webhook is changing quickly", hint="try again")
 
-    async def delete(self, tenant: TenantId, id: HookId) -> None:
-        """With what waits for it. Raises `NotFound`."""
-        if not await self._store.delete(tenant, id):
-            raise NotFound("there is no such webhook")
+    async def delete(self, tenant: TenantId, id: HookId, *, condition: Condition = ALWAYS) -> None:
+        """With what waits for it. Raises `NotFound`, `PreconditionFailed`, `Conflict`."""
+        if not condition.is_some:  # also one that cannot be read
+            if not await self._store.delete(tenant, id):
+                raise NotFound("there is no such webhook")
+            return
+        for _ in range(_TRIES):
+            present = await self.get(tenant, id)
+            condition.check(present.version, "the webhook")
+            if await self._store.delete(tenant, id, expected_version=present.version):
+                return
+        raise Conflict("the webhook is changing quickly", hint="try again")
 
     async def disable(self, tenant: TenantId, id: HookId, reason: str) -> None:
         """Told to the tenant's others. One that is disabled, changed meanwhile or gone is left as it is."""
@@ -194,10 +209,11 @@ class Webhooks:
         return found
 
     async def _change(
-        self, tenant: TenantId, id: HookId, change: Callable[[HookEndpoint], HookEndpoint]
+        self, tenant: TenantId, id: HookId, change: Callable[[HookEndpoint], HookEndpoint], condition: Condition
     ) -> HookEndpoint:
         for _ in range(_TRIES):
             present = await self.get(tenant, id)
+            condition.check(present.version, "the webhook")
             after = change(present)
             if after == present:
                 return present

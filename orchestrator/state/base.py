@@ -23,13 +23,16 @@ from orchestrator.state.slots_base import Slots
 from orchestrator.state.spares_base import Spares
 from orchestrator.state.tenancy_base import Configuration, Tenants
 from orchestrator.state.values import (
+    EVER,
     GAP,
     OPERATION_TTL_MS,
+    Glance,
     HeldEvents,
     Message,
     Page,
     Replay,
     Sealed,
+    Span,
     StoredEvent,
     StoredProvider,
     StoredSecret,
@@ -37,10 +40,12 @@ from orchestrator.state.values import (
 
 # Kept in files of their own, and part of what the stores promise.
 __all__ = [
+    "EVER",
     "GAP",
     "OPERATION_TTL_MS",
     "Configuration",
     "Conversations",
+    "Glance",
     "HeldEvents",
     "Hooks",
     "Lease",
@@ -49,6 +54,7 @@ __all__ = [
     "Replay",
     "Sealed",
     "Slots",
+    "Span",
     "Spares",
     "StoredEvent",
     "StoredProvider",

@@ -52,8 +52,10 @@ class RedisConfiguration:
         place = _Place(TenantKeys(tenant), "secret", user)
         return await self._put(place, secret.name, expected_version, secret.version, text)
 
-    async def delete_secret(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return await self._delete(_Place(TenantKeys(tenant), "secret", user), name)
+    async def delete_secret(
+        self, tenant: TenantId, user: UserId | None, name: str, *, expected_version: int | None = None
+    ) -> bool:
+        return await self._delete(_Place(TenantKeys(tenant), "secret", user), name, expected_version)
 
     async def providers(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredProvider]:
         return [_provider(name, text) for name, text in await self._named(TenantKeys(tenant).providers(user))]
@@ -65,8 +67,10 @@ class RedisConfiguration:
         place = _Place(TenantKeys(tenant), "provider", user)
         return await self._put(place, provider.name, expected_version, provider.version, text)
 
-    async def delete_provider(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        return await self._delete(_Place(TenantKeys(tenant), "provider", user), name)
+    async def delete_provider(
+        self, tenant: TenantId, user: UserId | None, name: str, *, expected_version: int | None = None
+    ) -> bool:
+        return await self._delete(_Place(TenantKeys(tenant), "provider", user), name, expected_version)
 
     async def data_key(self, tenant: TenantId, version: int) -> str | None:
         wrapped: str | None = await self._funnel.one(command("HGET", TenantKeys(tenant).data_keys, version))
@@ -88,13 +92,14 @@ class RedisConfiguration:
         call = run("named_put", (place.key, place.keys.generations), *arguments, journal=place.keys.journal)
         return bool(await self._funnel.one(call, durable=True))
 
-    async def _delete(self, place: "_Place", name: str) -> bool:
+    async def _delete(self, place: "_Place", name: str, expected_version: int | None) -> bool:
         call = run(
             "named_delete",
             (place.key, place.keys.generations),
             name,
             place.kind,
             place.user or "",
+            "" if expected_version is None else expected_version,
             journal=place.keys.journal,
         )
         return bool(await self._funnel.one(call, durable=True))

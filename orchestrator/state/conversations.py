@@ -1,6 +1,7 @@
 """Conversations in Redis: records, lists and routes. See `base.Conversations`; the lease is in `leases.py`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
+from typing import cast
 
 from orchestrator.domain import hooks
 from orchestrator.domain.admission import Ask
@@ -8,7 +9,7 @@ from orchestrator.domain.conversation import Conversation, Desired, Kind, name_o
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.state import cursor as cursors
 from orchestrator.state import due, keys, records
-from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
+from orchestrator.state.base import EVER, OPERATION_TTL_MS, Glance, Lease, Page, Span
 from orchestrator.state.changes import told
 from orchestrator.state.funnel import command, run
 from orchestrator.state.hooks import outbox_due
@@ -70,20 +71,62 @@ class RedisConversations(RedisLeases):
         cursor: str | None,
         limit: int,
         kind: Kind | None = None,
+        span: Span = EVER,
+        oldest_first: bool = False,
+        where: Callable[[Glance], bool] | None = None,
     ) -> Page[Conversation]:
         t = TenantKeys(tenant)
-        if kind is Kind.RUNTIME:
-            index = t.runtimes if user is None else t.user_runtimes(user)
-        else:
-            index = t.conversations if user is None else t.user_conversations(user)
-        start = "+" if cursor is None else f"({cursors.decode(cursor)}"
-        entries = await self._funnel.one(command("ZREVRANGEBYLEX", index, start, "-", "LIMIT", 0, limit + 1))
-        page = [ConversationId(cursors.member_id(entry)) for entry in entries[:limit]]
-        found = await self._funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in page))
-        # One that was removed since the index was read is not there any more.
-        items = records.readable(records.conversation_from, (parts for parts in found if parts[0] is not None))
-        items = [item for item in items if kind is None or item.kind is kind]
-        return Page(items, cursors.encode(entries[limit - 1]) if len(entries) > limit else None)
+        bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
+        entries, following = await self._entries(_index(t, user, kind), bounds, limit, oldest_first=oldest_first)
+        page = [ConversationId(cursors.member_id(entry)) for entry in entries]
+        found = _there(await self._funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in page)))
+        if where is not None:
+            glanced = records.readable(lambda parts: (records.glance_from(parts[0], parts[1]), parts), found)
+            found = [parts for glance, parts in glanced if where(glance)]
+        items = records.readable(records.conversation_from, found)
+        return Page([item for item in items if kind is None or item.kind is kind], following)
+
+    async def many(self, tenant: TenantId, ids: Sequence[ConversationId]) -> Sequence[Conversation | None]:
+        t = TenantKeys(tenant)
+        found = await self._funnel.batch(*(command("HMGET", t.conversation(id), *records.PARTS) for id in ids))
+        there = {item.id: item for item in records.readable(records.conversation_from, _there(found))}
+        return [there.get(id) for id in ids]
+
+    async def glances(
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind,
+        span: Span = EVER,
+    ) -> Page[Glance]:
+        t, others = TenantKeys(tenant), frozenset[str]()
+        bounds = cursors.bounds(cursor, span.since, span.until)
+        entries, following = await self._entries(_index(t, user, kind), bounds, limit)
+        if kind is Kind.CONVERSATION and entries:  # which of them are bare runtimes, the other list knows
+            between = (f"[{entries[-1]}", f"[{entries[0]}")
+            runtimes = command("ZRANGEBYLEX", _index(t, user, Kind.RUNTIME), *between)
+            others = frozenset(await self._funnel.one(runtimes))
+        ids = [ConversationId(cursors.member_id(entry)) for entry in entries if entry not in others]
+        found = await self._funnel.batch(*(command("HMGET", t.conversation(id), "intent", "phase") for id in ids))
+        return Page(records.readable(lambda parts: records.glance_from(*parts), _there(found)), following)
+
+    async def size(self, tenant: TenantId, *, user: UserId | None, kind: Kind, span: Span = EVER) -> int:
+        t, bounds = TenantKeys(tenant), cursors.bounds(None, span.since, span.until)
+        kinds = (kind,) if kind is Kind.RUNTIME else (kind, Kind.RUNTIME)
+        sizes = await self._funnel.batch(*(command("ZLEXCOUNT", _index(t, user, one), *bounds) for one in kinds))
+        return int(sizes[0]) - sum(map(int, sizes[1:]))
+
+    async def _entries(
+        self, index: str, bounds: tuple[str, str], limit: int, *, oldest_first: bool = False
+    ) -> tuple[Sequence[str], str | None]:
+        """Up to `limit` entries of a list, and the cursor behind them unless they are the last."""
+        low, high = bounds
+        query = ("ZRANGEBYLEX", index, low, high) if oldest_first else ("ZREVRANGEBYLEX", index, high, low)
+        entries = await self._funnel.one(command(*query, "LIMIT", 0, limit + 1))
+        return entries[:limit], cursors.encode(entries[limit - 1]) if len(entries) > limit else None
 
     async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
         t = TenantKeys(tenant)
@@ -227,3 +270,15 @@ class RedisConversations(RedisLeases):
 
     async def unclaimed(self) -> frozenset[str]:
         return frozenset(await self._funnel.one(command("SMEMBERS", keys.UNCLAIMED)))
+
+
+def _index(t: TenantKeys, user: UserId | None, kind: Kind | None) -> str:
+    """The list of a kind; that of conversations has the bare runtimes in it."""
+    if kind is Kind.RUNTIME:
+        return t.runtimes if user is None else t.user_runtimes(user)
+    return t.conversations if user is None else t.user_conversations(user)
+
+
+def _there(found: Iterable[Sequence[str | None]]) -> Sequence[Sequence[str]]:
+    """Without those that were removed since the index was read."""
+    return [cast(Sequence[str], parts) for parts in found if parts[0] is not None]

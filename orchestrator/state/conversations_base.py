@@ -1,13 +1,13 @@
 """What the stores promise of conversations and bare runtimes: records, lists, the due index, leases and routes."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from orchestrator.domain.admission import Ask
 from orchestrator.domain.conversation import Conversation, Kind
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.state.lease import Lease
-from orchestrator.state.values import Page
+from orchestrator.state.values import EVER, Glance, Page, Span
 
 
 class Conversations(Protocol):
@@ -32,9 +32,33 @@ class Conversations(Protocol):
         cursor: str | None,
         limit: int,
         kind: Kind | None = None,
+        span: Span = EVER,
+        oldest_first: bool = False,
+        where: Callable[[Glance], bool] | None = None,
     ) -> Page[Conversation]:
-        """Newest first by creation; of one kind, or of all (None). A page of conversations is short where bare runtimes
-        were made among them."""
+        """Newest first by creation; of one kind, or of all (None). `limit` entries of the list are looked at, so a page
+        is short where bare runtimes were made among conversations, and by those that are not `where`."""
+        ...
+
+    async def many(self, tenant: TenantId, ids: Sequence[ConversationId]) -> Sequence[Conversation | None]:
+        """In that order; None for one that is not there, or cannot be read."""
+        ...
+
+    async def glances(
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind,
+        span: Span = EVER,
+    ) -> Page[Glance]:
+        """As `list`, newest first, for counting."""
+        ...
+
+    async def size(self, tenant: TenantId, *, user: UserId | None, kind: Kind, span: Span = EVER) -> int:
+        """How many `list` would answer in all, at the same cost however many they are."""
         ...
 
     async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:

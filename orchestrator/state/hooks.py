@@ -74,9 +74,9 @@ class RedisHooks:
         texts = await self._funnel.one(command("HVALS", TenantKeys(tenant).hooks))
         return sorted(records.readable(records.hook_from, texts), key=lambda hook: (hook.created_at, hook.id))
 
-    async def delete(self, tenant: TenantId, id: HookId) -> bool:
-        t = TenantKeys(tenant)
-        call = run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix), id, journal=t.journal)
+    async def delete(self, tenant: TenantId, id: HookId, *, expected_version: int | None = None) -> bool:
+        t, wanted = TenantKeys(tenant), "" if expected_version is None else expected_version
+        call = run("hook_delete", (t.hooks, t.hooks_wanted, t.hook_prefix), id, wanted, journal=t.journal)
         return bool(await self._funnel.one(call, durable=True))
 
     async def publish(

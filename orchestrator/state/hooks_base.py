@@ -30,8 +30,8 @@ class Hooks(Protocol):
         """The oldest first."""
         ...
 
-    async def delete(self, tenant: TenantId, id: HookId) -> bool:
-        """With its queue and its log; False when there is none."""
+    async def delete(self, tenant: TenantId, id: HookId, *, expected_version: int | None = None) -> bool:
+        """With its queue and its log; False when there is none, or (unless None) it has another version."""
         ...
 
     async def publish(

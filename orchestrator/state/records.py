@@ -14,11 +14,12 @@ from typing import Any, TypeVar
 import structlog
 from pydantic import TypeAdapter
 
-from orchestrator.domain.conversation import Conversation, Kind, Why
+from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase, Why
 from orchestrator.domain.errors import Unreadable
 from orchestrator.domain.hooks import HookEndpoint
 from orchestrator.domain.operation import Operation, Stage
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
+from orchestrator.state.values import Glance
 
 log = structlog.get_logger(__name__)
 T = TypeVar("T")
@@ -80,6 +81,15 @@ def conversation_from(parts: Sequence[str]) -> Conversation:
         fields["runtime"] = json.loads(runtime) if runtime else None
         return _conversation.validate_python(fields)
     except (ValueError, TypeError) as exc:
+        raise _damaged("conversation") from exc
+
+
+def glance_from(intent: str, phase: str) -> Glance:
+    """Of two of its parts. Raises `Unreadable`."""
+    try:
+        fields = json.loads(intent)
+        return Glance(Phase(phase), Desired(fields["desired"]), fields["title"], fields["labels"])
+    except (ValueError, TypeError, KeyError) as exc:
         raise _damaged("conversation") from exc
 
 

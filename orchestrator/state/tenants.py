@@ -7,7 +7,7 @@ from orchestrator.domain.ids import KeyId, TenantId, UserId
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
-from orchestrator.state.base import Page
+from orchestrator.state.base import EVER, Page, Span
 from orchestrator.state.funnel import Funnel, command, run
 from orchestrator.state.journal.stream import house_note
 from orchestrator.state.keys import TenantKeys
@@ -30,20 +30,23 @@ class RedisTenants:
             await self._funnel.one(command("ZREM", keys.TENANTS, entry))
         return stored
 
-    async def change_tenant(self, tenant: Tenant) -> bool:
-        t = TenantKeys(tenant.id)
-        call = run("tenant_change", (t.tenant,), tenant.id, records.tenant_text(tenant), journal=t.journal)
+    async def change_tenant(self, tenant: Tenant, *, expected_version: int) -> bool:
+        t, text = TenantKeys(tenant.id), records.tenant_text(tenant)
+        call = run("tenant_change", (t.tenant,), tenant.id, text, expected_version, journal=t.journal)
         return bool(await self._funnel.one(call, durable=True))
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         text = await self._funnel.one(command("GET", TenantKeys(id).tenant))
         return None if text is None else records.tenant_from(text)
 
-    async def list_tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
-        entries, following = await self._entries(keys.TENANTS, cursor, limit)
+    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        entries, following = await self._entries(keys.TENANTS, cursor, limit, span)
         ids = [TenantId(cursors.member_id(entry)) for entry in entries]
         texts = await self._funnel.batch(*(command("GET", TenantKeys(id).tenant) for id in ids)) if ids else []
         return Page(records.readable(records.tenant_from, (text for text in texts if text is not None)), following)
+
+    async def count_tenants(self, span: Span = EVER) -> int:
+        return await self._count(keys.TENANTS, span)
 
     async def add_user(self, user: User) -> User:
         t = TenantKeys(user.tenant)
@@ -65,12 +68,19 @@ class RedisTenants:
         text = await self._funnel.one(command("HGET", TenantKeys(tenant).users, id))
         return None if text is None else records.user_from(text)
 
-    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
+    async def external_user(self, tenant: TenantId, external_id: str) -> User | None:
+        id = await self._funnel.one(command("HGET", TenantKeys(tenant).external_ids, external_id))
+        return None if id is None else await self.user(tenant, UserId(id))
+
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
         t = TenantKeys(tenant)
-        entries, following = await self._entries(t.user_index, cursor, limit)
+        entries, following = await self._entries(t.user_index, cursor, limit, span)
         ids = [cursors.member_id(entry) for entry in entries]
         texts = await self._funnel.one(command("HMGET", t.users, *ids)) if ids else []
         return Page(records.readable(records.user_from, (text for text in texts if text is not None)), following)
+
+    async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:
+        return await self._count(TenantKeys(tenant).user_index, span)
 
     async def add_key(self, key: ApiKey) -> None:
         # The pointer first: one that leads nowhere is harmless, a key without one could not be found.
@@ -116,9 +126,12 @@ class RedisTenants:
         call = run("key_replace", (t.api_keys,), id, text, records.api_key_text(key), journal=t.journal)
         return bool(await self._funnel.one(call, durable=True))
 
-    async def _entries(self, index: str, cursor: str | None, limit: int) -> tuple[list[str], str | None]:
-        start = "-" if cursor is None else f"({cursors.decode(cursor)}"
-        entries = await self._funnel.one(command("ZRANGEBYLEX", index, start, "+", "LIMIT", 0, limit + 1))
+    async def _count(self, index: str, span: Span) -> int:
+        return int(await self._funnel.one(command("ZLEXCOUNT", index, *cursors.bounds(None, span.since, span.until))))
+
+    async def _entries(self, index: str, cursor: str | None, limit: int, span: Span) -> tuple[list[str], str | None]:
+        bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
+        entries = await self._funnel.one(command("ZRANGEBYLEX", index, *bounds, "LIMIT", 0, limit + 1))
         return entries[:limit], cursors.encode(entries[limit - 1]) if len(entries) > limit else None
 
 

@@ -1,8 +1,11 @@
 """What the stores take and answer beside the values of `domain/`."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Generic, TypeVar
+
+from orchestrator.domain.conversation import Desired, Phase
 
 T = TypeVar("T")
 Sealed = str  #: text of `security/envelope.py`, never a value in the clear
@@ -13,6 +16,27 @@ OPERATION_TTL_MS = 24 * 3600 * 1000  #: how long an operation can be read after 
 class Page(Generic[T]):
     items: Sequence[T]
     next_cursor: str | None
+
+
+@dataclass(frozen=True)
+class Span:
+    """At `since` or later, before `until`. Of creation, parts of a millisecond are not looked at. None: no bound."""
+
+    since: datetime | None = None
+    until: datetime | None = None
+
+
+EVER = Span()
+
+
+@dataclass(frozen=True)
+class Glance:
+    """What a list may choose by without reading a record whole."""
+
+    phase: Phase
+    desired: Desired
+    title: str | None
+    labels: Mapping[str, str]
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,9 @@ from typing_extensions import TypedDict
 
 #: `2026-01-02T03:04:05.678Z` (`domain/clock.py`)
 Moment = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+#: what `If-Match` looks at
+Version = Annotated[int, Field(description="Grows with each change")]
+MISSING = "Null only in the place of one that was asked for by `ids` and is not there"
 NextPage = Annotated[str | None, Field(description="The `page_id` of the next page; null: this is the last")]
 NextAfter = Annotated[str | None, Field(description="The `after` of the next page; null: the end of what is there")]
 

@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
-from orchestrator.api.answers.base import Answer, NextPage
+from orchestrator.api.answers.base import MISSING, Answer, NextPage, Version
 
 _HIDDEN = "what is secret is hidden"
 
@@ -29,11 +29,11 @@ class Secret(Answer):
 
     name: str
     description: str | None
-    version: Annotated[int, Field(description="Grows with each change")]
+    version: Version
 
 
 class SecretPage(Answer):
-    items: list[Secret]
+    items: Annotated[list[Secret | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
@@ -43,8 +43,9 @@ class GitProvider(Answer):
     provider: str
     host: Annotated[str | None, Field(description="Null: the provider's own")]
     user_id: str | None
+    version: Version
 
 
 class GitProviderPage(Answer):
-    items: list[GitProvider]
+    items: Annotated[list[GitProvider | None], Field(description=MISSING)]
     next_page_id: NextPage

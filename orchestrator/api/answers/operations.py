@@ -69,6 +69,18 @@ class DryRun(Answer):
     limits: list[LimitStanding]
 
 
+class Count(Answer):
+    """How many a list has."""
+
+    count: int
+    next_page_id: Annotated[
+        str | None,
+        Field(
+            description="Null: these are all; else there are more, which the same call counts from this `page_id` on"
+        ),
+    ]
+
+
 class TenantUsage(Answer):
     """What a tenant, or the user that is asked for, has now."""
 

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.api.answers.base import Answer, Moment, NextPage
+from orchestrator.api.answers.base import MISSING, Answer, Moment, NextPage, Version
 from orchestrator.api.answers.operations import Why
 from orchestrator.domain.conversation import Desired, Phase, Reason
 from orchestrator.domain.retention import Act
@@ -56,7 +56,7 @@ class _Record(Why):
     desired: Annotated[Desired, Field(description="What it is being brought to")]
     attempt: int
     restart_at: Annotated[Moment | None, Field(description="It died, and starts again by itself then")]
-    version: Annotated[int, Field(description="Grows with each change")]
+    version: Version
     fence: int
     image: Annotated[Image | None, Field(description="Null until it is known, and where runtimes have no images")]
     size: Annotated[int, Field(description="How many times the smallest runtime it is")]
@@ -187,10 +187,10 @@ class Runtime(RuntimeSummary, _Details):
 
 
 class ConversationPage(Answer):
-    items: list[ConversationSummary]
+    items: Annotated[list[ConversationSummary | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
 class RuntimePage(Answer):
-    items: list[RuntimeSummary]
+    items: Annotated[list[RuntimeSummary | None], Field(description=MISSING)]
     next_page_id: NextPage

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from orchestrator.api.answers.base import Answer, Moment, NextPage
+from orchestrator.api.answers.base import MISSING, Answer, Moment, NextPage, Version
 from orchestrator.domain.tenancy import KeyKind, Scope
 
 
@@ -25,11 +25,12 @@ class Tenant(Answer):
     ]
     sizes: Annotated[list[int], Field(description="The first is for requests that name none; empty: as all")]
     images: Annotated[list[GrantedImage] | None, Field(description="Null: as all")]
+    version: Version
     created_at: Moment
 
 
 class TenantPage(Answer):
-    items: list[Tenant]
+    items: Annotated[list[Tenant | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
@@ -44,7 +45,7 @@ class User(Answer):
 
 
 class UserPage(Answer):
-    items: list[User]
+    items: Annotated[list[User | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
@@ -68,5 +69,5 @@ class NewApiKey(ApiKey):
 
 
 class ApiKeyPage(Answer):
-    items: list[ApiKey]
+    items: Annotated[list[ApiKey | None], Field(description=MISSING)]
     next_page_id: NextPage

@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from orchestrator.api.answers.base import Answer, Moment, NextPage
+from orchestrator.api.answers.base import MISSING, Answer, Moment, NextPage, Version
 from orchestrator.domain.hooks import HookEvent, Outcome
 
 
@@ -30,6 +30,7 @@ class Webhook(Answer):
     failures: Annotated[int, Field(description="In a row")]
     failing_since: Moment | None
     next_attempt_at: Moment | None
+    version: Version
     created_at: Moment
     updated_at: Moment
 
@@ -41,7 +42,7 @@ class NewWebhook(Webhook):
 
 
 class WebhookPage(Answer):
-    items: list[Webhook]
+    items: Annotated[list[Webhook | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 

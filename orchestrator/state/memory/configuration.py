@@ -68,8 +68,10 @@ class MemoryConfiguration:
         self._note("secret", (tenant, user), secret, text)
         return True
 
-    async def delete_secret(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        gone = self._secrets.get((tenant, user), {}).pop(name, None) is not None
+    async def delete_secret(
+        self, tenant: TenantId, user: UserId | None, name: str, *, expected_version: int | None = None
+    ) -> bool:
+        gone = _pop(self._secrets.get((tenant, user), {}), name, expected_version)
         return gone and self._note_gone("secret", (tenant, user), name)
 
     async def providers(self, tenant: TenantId, user: UserId | None) -> Sequence[StoredProvider]:
@@ -84,8 +86,10 @@ class MemoryConfiguration:
         self._note("provider", (tenant, user), provider, text)
         return True
 
-    async def delete_provider(self, tenant: TenantId, user: UserId | None, name: str) -> bool:
-        gone = self._providers.get((tenant, user), {}).pop(name, None) is not None
+    async def delete_provider(
+        self, tenant: TenantId, user: UserId | None, name: str, *, expected_version: int | None = None
+    ) -> bool:
+        gone = _pop(self._providers.get((tenant, user), {}), name, expected_version)
         return gone and self._note_gone("provider", (tenant, user), name)
 
     async def data_key(self, tenant: TenantId, version: int) -> str | None:
@@ -122,4 +126,12 @@ def _put(layer: dict[str, N], value: N, expected_version: int) -> bool:
     if (stored.version if stored is not None else 0) != expected_version:
         return False
     layer[value.name] = value  # an assignment keeps the place that the name has
+    return True
+
+
+def _pop(layer: dict[str, N], name: str, expected_version: int | None) -> bool:
+    stored = layer.get(name)
+    if stored is None or expected_version not in (None, stored.version):
+        return False
+    del layer[name]
     return True

@@ -1,6 +1,6 @@
 """Conversations in memory: records, lists, the due index and the fenced lease. See `base.Conversations`."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from orchestrator.domain import hooks
@@ -9,7 +9,7 @@ from orchestrator.domain.conversation import Conversation, Desired, Kind, name_o
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, UserId
 from orchestrator.domain.operation import OperationState
 from orchestrator.state import cursor as cursors
-from orchestrator.state.base import OPERATION_TTL_MS, Lease, Page
+from orchestrator.state.base import EVER, OPERATION_TTL_MS, Glance, Lease, Page, Span
 from orchestrator.state.memory import ledger
 from orchestrator.state.memory.shelf import Place, Shelf
 from orchestrator.state.memory.slots import raise_refused
@@ -54,16 +54,37 @@ class MemoryConversations:
         cursor: str | None,
         limit: int,
         kind: Kind | None = None,
+        span: Span = EVER,
+        oldest_first: bool = False,
+        where: Callable[[Glance], bool] | None = None,
     ) -> Page[Conversation]:
-        entries = {
-            cursors.member(place.conversation.created_at, place.conversation.id): place.conversation
-            for place in self._of(tenant)
-            if user is None or place.conversation.user == user
-            if kind is not Kind.RUNTIME or place.conversation.kind is kind
-        }
-        names, following = cursors.page(entries, cursor, limit, newest_first=True)
-        items = [entries[name] for name in names if kind is None or entries[name].kind is kind]
-        return Page(items, following)
+        listed = self._listed(tenant, user, kind)
+        bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
+        names, following = cursors.page(listed, bounds, limit, oldest_first=oldest_first)
+        items = [listed[name] for name in names if kind is None or listed[name].kind is kind]
+        return Page([one for one in items if where is None or where(_glance(one))], following)
+
+    async def many(self, tenant: TenantId, ids: Sequence[ConversationId]) -> Sequence[Conversation | None]:
+        return [await self.get(tenant, id) for id in ids]
+
+    async def glances(
+        self,
+        tenant: TenantId,
+        *,
+        user: UserId | None,
+        cursor: str | None,
+        limit: int,
+        kind: Kind,
+        span: Span = EVER,
+    ) -> Page[Glance]:
+        page = await self.list(tenant, user=user, cursor=cursor, limit=limit, kind=kind, span=span)
+        return Page([_glance(one) for one in page.items], page.next_cursor)
+
+    async def size(self, tenant: TenantId, *, user: UserId | None, kind: Kind, span: Span = EVER) -> int:
+        bounds = cursors.bounds(None, span.since, span.until)
+        listed = self._listed(tenant, user, kind)
+        names, _ = cursors.page(listed, bounds, len(listed), oldest_first=True)
+        return sum(1 for name in names if listed[name].kind is kind)
 
     async def named(self, tenant: TenantId, user: UserId | None, name: str) -> Conversation | None:
         id = self._named.get((tenant, f"{user or ''}/{name}"))
@@ -241,6 +262,15 @@ class MemoryConversations:
             return None
         return place.conversation
 
+    def _listed(self, tenant: TenantId, user: UserId | None, kind: Kind | None) -> "dict[str, Conversation]":
+        """A list by its entries; that of conversations has the bare runtimes in it."""
+        return {
+            cursors.member(place.conversation.created_at, place.conversation.id): place.conversation
+            for place in self._of(tenant)
+            if user is None or place.conversation.user == user
+            if kind is not Kind.RUNTIME or place.conversation.kind is kind
+        }
+
     def _of(self, tenant: TenantId) -> "Sequence[Place]":
         return [place for (owner, _), place in self._shelf.places.items() if owner == tenant]
 
@@ -250,3 +280,7 @@ class MemoryConversations:
         place.until_ms = place.due_ms = self._shelf.now_ms() + lease_ms
         conversation = place.conversation
         return Lease(conversation.tenant, conversation.id, owner, conversation.fence), conversation
+
+
+def _glance(conversation: Conversation) -> Glance:
+    return Glance(conversation.phase, conversation.desired, conversation.title, conversation.labels)

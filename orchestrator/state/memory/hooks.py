@@ -61,9 +61,11 @@ class MemoryHooks:
         found = [endpoint.record for endpoint in self._outbox(tenant).endpoints.values()]
         return sorted(found, key=lambda hook: (hook.created_at, hook.id))
 
-    async def delete(self, tenant: TenantId, id: HookId) -> bool:
-        if self._outbox(tenant).endpoints.pop(id, None) is None:
+    async def delete(self, tenant: TenantId, id: HookId, *, expected_version: int | None = None) -> bool:
+        endpoints = self._outbox(tenant).endpoints
+        if id not in endpoints or expected_version not in (None, endpoints[id].record.version):
             return False
+        del endpoints[id]
         self._shelf.note(tenant, "hook", id, None)
         return True
 

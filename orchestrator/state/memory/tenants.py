@@ -1,14 +1,17 @@
 """Tenants, users and API keys in memory. See `base.Tenants`."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
+from typing import TypeVar
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state import cursor as cursors
 from orchestrator.state import records
-from orchestrator.state.base import Page
+from orchestrator.state.base import EVER, Page, Span
 from orchestrator.state.memory.shelf import Shelf
+
+T = TypeVar("T", Tenant, User)
 
 
 class MemoryTenants:
@@ -25,8 +28,8 @@ class MemoryTenants:
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
         return tenant
 
-    async def change_tenant(self, tenant: Tenant) -> bool:
-        if tenant.id not in self._tenants:
+    async def change_tenant(self, tenant: Tenant, *, expected_version: int) -> bool:
+        if tenant.id not in self._tenants or self._tenants[tenant.id].version != expected_version:
             return False
         self._tenants[tenant.id] = tenant
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
@@ -35,10 +38,11 @@ class MemoryTenants:
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)
 
-    async def list_tenants(self, *, cursor: str | None, limit: int) -> Page[Tenant]:
-        entries = {cursors.member(tenant.created_at, tenant.id): tenant for tenant in self._tenants.values()}
-        names, following = cursors.page(entries, cursor, limit)
-        return Page([entries[name] for name in names], following)
+    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        return _page(self._tenants.values(), cursor, limit, span)
+
+    async def count_tenants(self, span: Span = EVER) -> int:
+        return len(_page(self._tenants.values(), None, len(self._tenants), span).items)
 
     async def add_user(self, user: User) -> User:
         users = self._users.setdefault(user.tenant, {})
@@ -52,10 +56,16 @@ class MemoryTenants:
     async def user(self, tenant: TenantId, id: UserId) -> User | None:
         return self._users.get(tenant, {}).get(id)
 
-    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int) -> Page[User]:
-        entries = {cursors.member(user.created_at, user.id): user for user in self._users.get(tenant, {}).values()}
-        names, following = cursors.page(entries, cursor, limit)
-        return Page([entries[name] for name in names], following)
+    async def external_user(self, tenant: TenantId, external_id: str) -> User | None:
+        users = self._users.get(tenant, {}).values()
+        return next((one for one in users if one.external_id == external_id), None)
+
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+        return _page(self._users.get(tenant, {}).values(), cursor, limit, span)
+
+    async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:
+        users = self._users.get(tenant, {}).values()
+        return len(_page(users, None, len(users), span).items)
 
     async def add_key(self, key: ApiKey) -> None:
         self._note(key)
@@ -84,3 +94,10 @@ class MemoryTenants:
         self._keys[key.id] = key
         if key.tenant is not None:
             self._shelf.note(key.tenant, "key", key.id, records.api_key_text(key))
+
+
+def _page(found: Collection[T], cursor: str | None, limit: int, span: Span) -> Page[T]:
+    entries = {cursors.member(one.created_at, one.id): one for one in found}
+    bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
+    names, following = cursors.page(entries, bounds, limit, oldest_first=True)
+    return Page([entries[name] for name in names], following)

@@ -92,7 +92,8 @@ async def test_endpoints_are_kept_compared_and_journaled(house: House) -> None:
     assert await put(house, an_endpoint())
     with pytest.raises(LimitReached):
         await put(house, an_endpoint())
-    assert await house.store.hooks.delete(TENANT, second.id)
+    assert not await house.store.hooks.delete(TENANT, second.id, expected_version=second.version + 1)
+    assert await house.store.hooks.delete(TENANT, second.id, expected_version=second.version)
     assert not await house.store.hooks.delete(TENANT, second.id)
     entries = [(one.kind, one.id, one.body) for one in await noted(house, TENANT) if one.kind == "hook"]
     assert entries[0] == ("hook", first.id, records.hook_text(first))

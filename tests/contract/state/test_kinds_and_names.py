@@ -1,6 +1,7 @@
 """Two kinds of records in one tenant, and names that one of a user's bare runtimes has at a time."""
 
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 import anyio
 import pytest
@@ -8,9 +9,9 @@ import pytest
 from orchestrator.domain.conversation import Conversation, Desired, Kind
 from orchestrator.domain.errors import Conflict
 from orchestrator.domain.ids import TenantId, UserId, new_uuid
-from orchestrator.state.base import Store
+from orchestrator.state.base import EVER, Span, Store
 
-from .conftest import House, a_conversation
+from .conftest import MOMENT, House, a_conversation
 
 pytestmark = pytest.mark.anyio
 LONG = 60_000
@@ -42,6 +43,61 @@ async def test_lists_are_of_one_kind_or_of_all(store: Store) -> None:
     assert await listed(store, tenant, Kind.CONVERSATION, user) == {talk.id}
     assert await listed(store, tenant, None) == {talk.id, box.id, other.id}
     assert await store.conversations.get(tenant, box.id) == box
+
+
+async def test_a_list_is_read_between_two_moments_from_either_end_and_by_a_glance(store: Store) -> None:
+    tenant, user = TenantId(new_uuid()), UserId(new_uuid())
+    at = [MOMENT + timedelta(milliseconds=number, microseconds=number % 3 * 400) for number in range(9)]
+    made = [
+        replace(a_runtime(tenant) if n % 4 == 3 else a_conversation(tenant, user), created_at=at[n], title=f"t{n}")
+        for n in range(9)
+    ]
+    for one in made:
+        await store.conversations.create(one)
+    talks = [one for one in made if one.kind is Kind.CONVERSATION]
+    for span, among in (
+        (EVER, talks),
+        (Span(at[3], at[7]), talks[3:6]),
+        (Span(at[2] + timedelta(microseconds=1), None), talks[2:]),  # parts of a millisecond are not looked at
+        (Span(None, at[2] + timedelta(microseconds=1)), talks[:2]),
+        (Span(None, MOMENT), []),
+        (Span(datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)), talks),
+    ):
+        for oldest_first in (False, True):
+            seen, cursor = [], None
+            while True:
+                page = await store.conversations.list(
+                    tenant,
+                    user=None,
+                    cursor=cursor,
+                    limit=2,
+                    kind=Kind.CONVERSATION,
+                    span=span,
+                    oldest_first=oldest_first,
+                )
+                seen += page.items
+                if (cursor := page.next_cursor) is None:
+                    break
+            assert seen == (among if oldest_first else among[::-1])
+        assert await store.conversations.size(tenant, user=None, kind=Kind.CONVERSATION, span=span) == len(among)
+        glances, cursor = [], None
+        while True:
+            part = await store.conversations.glances(
+                tenant, user=user, cursor=cursor, limit=2, kind=Kind.CONVERSATION, span=span
+            )
+            glances += [glance.title for glance in part.items]
+            if (cursor := part.next_cursor) is None:
+                break
+        assert glances == [one.title for one in among[::-1]]
+    assert await store.conversations.size(tenant, user=user, kind=Kind.RUNTIME) == 0
+    assert await store.conversations.size(tenant, user=None, kind=Kind.RUNTIME) == 2
+    some = await store.conversations.list(
+        tenant, user=None, cursor=None, limit=9, kind=Kind.RUNTIME, where=lambda one: one.title == "t7"
+    )
+    assert some.items == [made[7]]
+    stranger = a_conversation()
+    await store.conversations.create(stranger)
+    assert await store.conversations.many(tenant, [made[2].id, stranger.id, made[3].id]) == [made[2], None, made[3]]
 
 
 async def test_a_name_is_given_once_for_each_user(house: House) -> None:

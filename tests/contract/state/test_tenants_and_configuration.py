@@ -10,7 +10,7 @@ from orchestrator.domain.ids import KeyId, TenantId, UserId, new_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, KeyKind, Scope, Tenant, User
 from orchestrator.security.envelope import Envelope, MasterKeys
-from orchestrator.state.base import Store, StoredProvider, StoredSecret
+from orchestrator.state.base import Span, Store, StoredProvider, StoredSecret
 
 from .conftest import MOMENT, House
 
@@ -52,12 +52,38 @@ async def test_a_tenant_is_one_by_its_id(house: House) -> None:
 
 async def test_a_tenant_that_is_there_is_changed(house: House) -> None:
     tenant = Tenant(TenantId(new_uuid()), "a", MOMENT, {"max_runtimes": 1})
-    assert not await house.store.tenants.change_tenant(tenant)
+    assert not await house.store.tenants.change_tenant(tenant, expected_version=1)
     assert await house.store.tenants.tenant(tenant.id) is None
     await house.store.tenants.add_tenant(tenant)
-    changed = replace(tenant, limits={"max_runtimes": 5})
-    assert await house.store.tenants.change_tenant(changed)
+    changed = replace(tenant, limits={"max_runtimes": 5}, version=2)
+    assert await house.store.tenants.change_tenant(changed, expected_version=1)
+    assert not await house.other.tenants.change_tenant(replace(tenant, version=2), expected_version=1)
     assert await house.other.tenants.tenant(tenant.id) == changed
+
+
+async def test_tenants_and_users_are_counted_and_found(house: House) -> None:
+    store, early = house.store.tenants, Span(None, MOMENT)
+    tenants = [Tenant(TenantId(new_uuid()), "t", MOMENT + timedelta(seconds=n)) for n in (-1, 0, 1)]
+    for one in tenants:
+        await store.add_tenant(one)
+    assert (await store.count_tenants(), await store.count_tenants(early)) == (3, 1)
+    assert (await store.list_tenants(cursor=None, limit=9, span=early)).items == tenants[:1]
+    user = await store.add_user(a_user("ext"))
+    assert (await store.count_users(TENANT), await store.count_users(TENANT, Span(user.created_at))) == (1, 1)
+    assert await store.count_users(tenants[0].id) == 0
+    assert await store.external_user(TENANT, "ext") == user
+    assert await store.external_user(tenants[0].id, "ext") is None
+
+
+async def test_what_changed_since_is_not_removed(house: House) -> None:
+    c, name = house.store.configuration, "A"
+    assert await c.put_secret(TENANT, None, StoredSecret(name, None, "s", 1), expected_version=0)
+    assert not await c.delete_secret(TENANT, None, name, expected_version=2)
+    assert await c.delete_secret(TENANT, None, name, expected_version=1)
+    assert not await c.delete_secret(TENANT, None, name, expected_version=1)
+    assert await c.put_provider(TENANT, None, StoredProvider("github", None, None, "s", 1), expected_version=0)
+    assert not await c.delete_provider(TENANT, None, "github", expected_version=0)
+    assert await c.delete_provider(TENANT, None, "github", expected_version=1)
 
 
 async def test_a_user_is_one_by_external_id(house: House) -> None:

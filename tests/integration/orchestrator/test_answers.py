@@ -4,6 +4,7 @@ Those of files, forks and snapshots are looked at in `test_files.py`, `test_fork
 have runtimes that can do that.
 """
 
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -79,7 +80,16 @@ async def tenancy(nestor: Nestor) -> str:
     user = await nestor.call("POST", f"{path}/users", json={"name": "ann", "external_id": "a"}, status=201)
     expiring = {"name": "u", "user": user["id"], "expires_at": "2090-01-01T00:00:00Z"}
     await nestor.call("POST", f"{path}/api-keys", json=expiring, status=201)
-    for one in ("", f"/{tenant}", f"/{tenant}/users", f"/{tenant}/users/{user['id']}", f"/{tenant}/api-keys"):
+    made = await nestor.call("GET", f"{path}/api-keys", status=200)
+    below = (
+        "users",
+        "users/count",
+        f"users/{user['id']}",
+        "api-keys",
+        "api-keys/count",
+        f"api-keys/{made['items'][0]['id']}",
+    )
+    for one in ("", "/count", f"/{tenant}", *(f"/{tenant}/{part}" for part in below)):
         await nestor.call("GET", f"/api/v2/tenants{one}", OPERATOR_KEY, status=200)
     return key
 
@@ -90,7 +100,15 @@ async def configuration(nestor: Nestor, key: str) -> None:
     await nestor.call("PATCH", "/api/v2/settings", key, json=settings, status=200)
     await nestor.call("PUT", "/api/v2/secrets/TOKEN", key, json={"value": "v-of-the-tests"}, status=200)
     await nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "ghp_of_the_tests"}, status=200)
-    for one in ("settings", "settings/effective", "secrets", "git-providers", "usage", "audit"):
+    named = (
+        "secrets",
+        "secrets/count",
+        "secrets/TOKEN",
+        "git-providers",
+        "git-providers/count",
+        "git-providers/github",
+    )
+    for one in ("settings", "settings/effective", *named, "usage", "audit"):
         await nestor.call("GET", f"/api/v2/{one}", key, status=200)
 
 
@@ -101,7 +119,7 @@ async def webhooks(nestor: Nestor, key: str, url: str) -> None:
     await nestor.call("POST", f"{path}/rotate", key, status=200)
     told = await nestor.call("POST", f"{path}/test", key, status=200)
     await nestor.call("POST", f"{path}/deliveries/{told['id']}/redeliver", key, status=202)
-    for one in (path, f"{path}/deliveries", "/api/v2/webhooks"):
+    for one in (path, f"{path}/deliveries", "/api/v2/webhooks", "/api/v2/webhooks/count"):
         await nestor.call("GET", one, key, status=200)
 
 
@@ -115,6 +133,8 @@ async def conversations(nestor: Nestor, key: str) -> None:
         while (await nestor.call("GET", f"{path}/messages/c", key, status=200))["state"] != "accepted":
             await anyio.sleep(0.02)
     await nestor.call("GET", f"{path}/messages", key, status=200)
+    await nestor.call("PUT", path.replace(id, str(uuid.uuid4())), key, json=body, status=202)
+    await nestor.call("PUT", path, key, json=body, status=200)
     assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"]
     await died(nestor, key, path)
 
@@ -138,6 +158,11 @@ async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> 
     made = await nestor.call("POST", path, key, json=body, status=202)
     one = f"{path}/{made['id']}"
     await nestor.call("PATCH", one, key, json={"labels": {"c": "d"}}, status=200)
+    await nestor.call("PUT", f"{one}/labels", key, json={"c": "d"}, status=200)
+    await nestor.call("GET", f"{path}/count", key, status=200)
+    assert (
+        await nestor.call("GET", path, key, params={"ids": [made["id"], made["user"] or made["operation"]]}, status=200)
+    )["items"][1] is None
     for verb in ("start", "resume"):  # each joins, and waits or does not
         await nestor.call("POST", f"{one}/{verb}", key, status=202)
         await nestor.call("POST", f"{one}/{verb}", key, params=WAIT, status=200)

@@ -1,0 +1,155 @@
+"""Lists of the native API: filters, batches by id, counts, and cursors that stay right under all of them."""
+
+from typing import Any
+
+import pytest
+from support.orchestrators import Nestor
+
+from orchestrator.services import conversation_lists
+
+pytestmark = pytest.mark.anyio
+PATH = "/api/v2/conversations"
+NOBODY = "00000000-0000-4000-8000-00000000dead"
+
+
+async def ids(nestor: Nestor, key: str, **query: Any) -> list[str]:
+    return [one["id"] for one in (await nestor.call("GET", PATH, key, params=query, status=200))["items"]]
+
+
+async def several(nestor: Nestor, key: str, count: int) -> list[dict[str, Any]]:
+    """Every second one blue, every third one titled; stopped before anything ran, so that nothing moves."""
+    made = []
+    for number in range(count):
+        body: dict[str, Any] = {"labels": {"team": "blue" if number % 2 else "red", "n": str(number)}}
+        body |= {} if number % 3 else {"title": f"Quarterly {number}"}
+        made.append(await nestor.call("POST", PATH, key, json=body, status=202))
+    return made
+
+
+async def test_filters_of_conversations_and_what_they_leave_out(nestor: Nestor) -> None:
+    key, other = await nestor.ready_tenant(), await nestor.ready_tenant("globex")
+    made = await several(nestor, key, 7)
+    by_number = [one["id"] for one in made]
+    assert await ids(nestor, other) == []
+    assert await ids(nestor, key, label="team:blue") == [by_number[n] for n in (5, 3, 1)]
+    assert await ids(nestor, key, label=["team:blue", "n:3"]) == [by_number[3]]
+    assert await ids(nestor, key, label="team:green") == []
+    assert await ids(nestor, key, title__contains="QUARTERLY") == [by_number[n] for n in (6, 3, 0)]
+    assert await ids(nestor, key, sort_order="CREATED_AT") == by_number
+    middle = made[3]["created_at"]
+    since = await ids(nestor, key, created_at__gte=middle)
+    before = await ids(nestor, key, created_at__lt=middle)
+    assert sorted(since + before) == sorted(by_number)
+    assert made[3]["id"] in since
+    assert await ids(nestor, key, created_at__gte=middle, label="team:blue", sort_order="CREATED_AT")
+    await nestor.until(key, by_number[6], "ready")
+    await nestor.call("PATCH", f"{PATH}/{by_number[6]}", key, json={"title": "now"}, status=200)
+    changed = (await nestor.call("GET", f"{PATH}/{by_number[6]}", key, status=200))["updated_at"]
+    assert by_number[6] in await ids(nestor, key, updated_at__gte=changed)
+    assert by_number[6] not in await ids(nestor, key, updated_at__lt=changed)
+    assert by_number[6] in await ids(nestor, key, status__eq="running", phase__in=["ready", "paused"])
+    assert by_number[6] not in await ids(nestor, key, status__in=["stopped", "failed"])
+    await nestor.call("DELETE", f"{PATH}/{by_number[1]}", key, status=202)
+    assert await ids(nestor, key, label="team:blue") == [by_number[n] for n in (5, 3)]
+    assert await ids(nestor, key, label="team:blue", deleted=True) == [by_number[n] for n in (5, 3, 1)]
+    for query in ({"label": "blue"}, {"phase__eq": "sleeping"}, {"created_at__gte": "soon"}, {"title__is": "x"}):
+        await nestor.call("GET", PATH, key, params=query, status=422)
+    await nestor.call("GET", f"{PATH}?label=a:1&label=a:2", key, status=422)
+
+
+async def test_pages_under_a_filter_skip_and_repeat_nothing(nestor: Nestor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With bounds so small that a page has to say where to go on before it has found anything."""
+    monkeypatch.setattr(conversation_lists, "_AT_ONCE", 2)
+    monkeypatch.setattr(conversation_lists, "LOOKED_AT", 4)
+    monkeypatch.setattr(conversation_lists, "COUNTED", 4)
+    key = await nestor.ready_tenant()
+    made = [one["id"] for one in await several(nestor, key, 11)]
+    for order, wanted in (("CREATED_AT_DESC", made[::-1]), ("CREATED_AT", made)):
+        for name, value, chosen in (
+            ("label", "team:blue", set(made[1::2])),
+            ("title__contains", "quarter", set(made[::3])),
+            ("label", "n:0", {made[0]}),
+            ("limit", 3, set(made)),
+        ):
+            found, query = (
+                [],
+                {name: value, "limit": 1, "sort_order": order} | ({"limit": 3} if name == "limit" else {}),
+            )
+            pages = 0
+            while True:
+                page = await nestor.call("GET", PATH, key, params=query, status=200)
+                found += [one["id"] for one in page["items"]]
+                pages += 1
+                if page["next_page_id"] is None:
+                    break
+                query["page_id"] = page["next_page_id"]
+                # what comes meanwhile is before or behind all of it, and what is asked for is found once all the same
+            assert found == [id for id in wanted if id in chosen], (order, name, pages)
+    count, page_id, calls = 0, None, 0
+    while page_id is not None or not calls:
+        query = {"label": "team:blue"} | ({"page_id": page_id} if page_id else {})
+        told = await nestor.call("GET", f"{PATH}/count", key, params=query, status=200)
+        count, page_id, calls = count + told["count"], told["next_page_id"], calls + 1
+    assert (count, calls) == (5, 3)
+    assert await nestor.call("GET", f"{PATH}/count", key, params={"deleted": True}, status=200) == {
+        "count": 11,
+        "next_page_id": None,
+    }
+
+
+async def test_a_batch_is_in_the_order_that_was_asked_for_with_null_for_what_is_not_there(nestor: Nestor) -> None:
+    key, other = await nestor.ready_tenant(), await nestor.ready_tenant("globex")
+    first, second = [one["id"] for one in await several(nestor, key, 2)]
+    foreign = (await several(nestor, other, 1))[0]["id"]
+    box = (await nestor.call("POST", "/api/v2/runtimes", key, json={}, status=202))["id"]
+    asked = [second, NOBODY, first.replace("-", ""), foreign, box, second]
+    page = await nestor.call("GET", PATH, key, params={"ids": asked}, status=200)
+    assert [one and one["id"] for one in page["items"]] == [second, None, first, None, None, second]
+    assert page["next_page_id"] is None
+    runtimes = await nestor.call("GET", "/api/v2/runtimes", key, params={"ids": [first, box]}, status=200)
+    assert [one and one["id"] for one in runtimes["items"]] == [None, box]
+    assert (await nestor.call("GET", "/api/v2/runtimes/count", key, status=200))["count"] == 1
+    assert (await nestor.call("GET", f"{PATH}/count", key, status=200))["count"] == 2
+    await nestor.call("DELETE", f"{PATH}/{first}", key, status=202)
+    assert (await nestor.call("GET", PATH, key, params={"ids": first}, status=200))["items"] == [None]
+    kept = await nestor.call("GET", PATH, key, params={"ids": first, "deleted": True}, status=200)
+    assert kept["items"][0]["purge_at"]
+    for query in ({"ids": "x"}, {"ids": [first] * 101}, {"ids": first, "limit": 5}, {"ids": first, "label": "a:b"}):
+        assert (await nestor.call("GET", PATH, key, params=query, status=422))["code"] == "invalid_request"
+
+
+async def test_lists_of_what_a_tenant_has_beside_them(nestor: Nestor) -> None:
+    tenant, key = await nestor.tenant()
+    path = f"/api/v2/tenants/{tenant}"
+    users = [
+        await nestor.call("POST", f"{path}/users", key, json={"name": n, "external_id": f"x-{n}"}, status=201)
+        for n in "abc"
+    ]
+    assert (await nestor.call("GET", f"{path}/users", key, params={"external_id__eq": "x-b"}))["items"] == [users[1]]
+    assert (await nestor.call("GET", f"{path}/users", key, params={"external_id__eq": "x"}))["items"] == []
+    picked = await nestor.call("GET", f"{path}/users", key, params={"ids": [users[2]["id"], NOBODY]}, status=200)
+    assert picked["items"] == [users[2], None]
+    assert (await nestor.call("GET", f"{path}/users/count", key, status=200))["count"] == 3
+    late = {"created_at__gte": users[1]["created_at"]}
+    assert users[2] in (await nestor.call("GET", f"{path}/users", key, params=late, status=200))["items"]
+    assert (await nestor.call("GET", f"{path}/users/count", key, params={"created_at__lt": "2020-01-01"}))["count"] == 0
+    user = users[0]["id"]
+    await nestor.call("POST", f"{path}/api-keys", key, json={"name": "u", "user": user}, status=201)
+    of_user = await nestor.call("GET", f"{path}/api-keys", key, params={"user__eq": user}, status=200)
+    assert [one["user"] for one in of_user["items"]] == [user]
+    assert (await nestor.call("GET", f"{path}/api-keys/count", key, status=200))["count"] == 2
+    for name in "CAB":
+        await nestor.call("PUT", f"/api/v2/secrets/{name}", key, json={"value": "v"}, status=200)
+    first = await nestor.call("GET", "/api/v2/secrets", key, params={"limit": 2}, status=200)
+    assert [one["name"] for one in first["items"]] == ["A", "B"]
+    await nestor.call("DELETE", "/api/v2/secrets/B", key, status=204)
+    rest = await nestor.call("GET", "/api/v2/secrets", key, params={"page_id": first["next_page_id"]}, status=200)
+    assert ([one["name"] for one in rest["items"]], rest["next_page_id"]) == (["C"], None)
+    some = await nestor.call("GET", "/api/v2/secrets", key, params={"ids": ["C", "B"]}, status=200)
+    assert [one and one["name"] for one in some["items"]] == ["C", None]
+    assert (await nestor.call("GET", "/api/v2/secrets/count", key, status=200))["count"] == 2
+    await nestor.call("GET", "/api/v2/secrets", key, params={"page_id": "é"}, status=422)
+    listed = await nestor.call("GET", "/api/v2/tenants", params={"ids": [NOBODY, tenant]}, status=200)
+    assert [one and one["id"] for one in listed["items"]] == [None, tenant]
+    assert (await nestor.call("GET", "/api/v2/tenants/count", status=200))["count"] == 1
+    await nestor.call("GET", "/api/v2/tenants/count", key, status=403)
