@@ -1,4 +1,5 @@
-"""What `/openapi.json` says of the native API beside what its routes say themselves: keys, and failures as they are.
+"""What `/openapi.json` says of the native API beside what its routes say themselves: keys, examples, and failures as
+they are.
 
 FastAPI documents validation errors in a form of its own that is never sent here: every failure is a problem document
 (`problems.py`). Made once, when somebody asks for it.
@@ -9,7 +10,10 @@ from typing import Any
 
 from fastapi import FastAPI
 
+from orchestrator.api import examples
+
 NATIVE = "/api/v2/"
+_JSON = "application/json"
 MEDIA_TYPE = "application/problem+json"
 _FRAMEWORKS_OWN = ("HTTPValidationError", "ValidationError")
 _REFERENCE = {"$ref": "#/components/schemas/Problem"}
@@ -100,6 +104,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
             for method, operation in operations.items():
                 operation["security"] = [{"key": []}]
                 _undo_guesses(operation["responses"])
+                _exemplify(path, method, operation)
                 operation["responses"].update(
                     {str(status): _failure(status) for status in _statuses(path, method, operation)}
                 )
@@ -107,6 +112,30 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         if not any(reference.endswith(f"/{name}") for reference in _references(document["paths"])):
             schemas.pop(name, None)
     return document
+
+
+def _exemplify(path: str, method: str, operation: dict[str, Any]) -> None:
+    """Of what is sent, and of every JSON answer of success; of one that may be two things, each by its name."""
+    sent = operation.get("requestBody", {}).get("content", {}).get(_JSON)
+    if sent is not None:
+        (name,) = _named(sent["schema"])
+        sent["example"] = examples.REQUESTS[name]
+    for status, response in operation["responses"].items():
+        told = response.get("content", {}).get(_JSON)
+        if not status.startswith("2") or told is None or not (names := list(_named(told["schema"]))):
+            continue
+        found = {name: examples.answer(name, status=int(status), method=method, path=path) for name in names}
+        if len(found) == 1:
+            told["example"] = found[names[0]]
+        else:
+            told["examples"] = {name: {"value": example} for name, example in found.items()}
+
+
+def _named(schema: Mapping[str, Any]) -> Iterator[str]:
+    """The schemas that it may be; none where it is null."""
+    for one in schema.get("anyOf", [schema]):
+        if "$ref" in one:
+            yield one["$ref"].rpartition("/")[2]
 
 
 def _undo_guesses(responses: Mapping[str, Any]) -> None:

@@ -22,7 +22,7 @@ router = APIRouter(prefix="/api/v2", tags=["links"])
 class LinkBody(BaseModel):
     """One of `port` and `path`. `expires_in` in seconds, up to 30 days."""
 
-    model_config = ConfigDict(extra="forbid", json_schema_extra={"examples": [{"port": 3000, "expires_in": 3600}]})
+    model_config = ConfigDict(extra="forbid")
 
     port: Annotated[int, Field(ge=1, le=65535)] | None = None
     path: Annotated[str, Field(max_length=4095)] | None = None

@@ -5,6 +5,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from jsonschema import Draft202012Validator
 from starlette.requests import Request
 
 from orchestrator.api import document, problems
@@ -48,6 +49,28 @@ def test_every_success_of_the_native_api_is_declared_field_by_field(said: dict[s
                     assert declared["additionalProperties"] is False
                     named += 1
     assert named > 50
+
+
+def test_every_request_and_every_answer_has_an_example_that_is_as_its_schema_says(said: dict[str, Any]) -> None:
+    shown = 0
+    for path, operations in said["paths"].items():
+        for method, operation in operations.items() if path.startswith(document.NATIVE) else ():
+            told = [one for status, one in operation["responses"].items() if status < "3"]
+            for part in (operation.get("requestBody", {}), *told):
+                content = part.get("content", {}).get("application/json")
+                if content is None:
+                    continue
+                examples = (
+                    [content["example"]]
+                    if "example" in content
+                    else [one["value"] for one in content["examples"].values()]
+                )
+                schema = Draft202012Validator({**content["schema"], "components": said["components"]})
+                for example in examples:
+                    assert [one.message for one in schema.iter_errors(example)] == [], (method, path, example)
+                    assert list(schema.iter_errors({**example, "more": object()})), (method, path)  # it would be seen
+                    shown += 1
+    assert shown > 110
 
 
 def test_what_is_sent_is_as_the_document_says(said: dict[str, Any]) -> None:
