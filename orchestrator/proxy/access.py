@@ -32,9 +32,6 @@ def opens(key: bytes, session_key_hash: str) -> bool:
 
 def access(head: Head, path: bytes, session_key_hash: str) -> Access:
     """What `head` may do. A wrong key on an open path is not worth a refusal: no key is needed there."""
-    # Found right before, in a head of the same connection. Another key of the runtime means another hash.
-    if head.proved is not None and head.proved == session_key_hash:
-        return WITH_KEY
     if head.session_key is not None and opens(head.session_key, session_key_hash):
         head.proved = session_key_hash
         return WITH_KEY

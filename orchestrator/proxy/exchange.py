@@ -19,47 +19,42 @@ from orchestrator.proxy.front import Front
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, confine, localise, request_head, unreferred
 from orchestrator.proxy.links import PORT_PAGE, reach_by_link
+from orchestrator.proxy.outbox import POSTED_BYTES
 from orchestrator.proxy.pool import Busy
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.target import Destination, leads_to_init
-from orchestrator.proxy.upstream import UpstreamConnection
+from orchestrator.proxy.upstream import Data, UpstreamConnection
 
 log = structlog.get_logger(__name__)
 
 _HELD_BYTES = 512
-_COPIED_BYTES = 16 * 1024  #: copying this much is cheaper than handing over the parts
 _MISMATCH = b"generation mismatch"
 
 
 class Exchange:
     """Lives from the end of the request's head to the end of the answer."""
 
-    __slots__ = (
-        "_access", "_answer", "_chunked_out", "_connection", "_context", "_destination", "_front", "_has_body", "_head",
-        "_held", "_out", "_over", "_path", "_pending", "_request_done", "_retried", "_route", "_target", "_task",
-        "bodiless", "keep_alive",
-    )  # fmt: skip
+    # In the class, since most exchanges end without having set them: a small one costs a few microseconds in all.
+    _access = Access.REFUSED
+    _route: Route | None = None
+    _connection: UpstreamConnection | None = None
+    _task: asyncio.Task[None] | None = None
+    _pending: list[bytes] | None = None  # of the request's body, at most what was read before reading stopped
+    _answer: Answer | None = None
+    _out: list[Data] | None = None  # of the answer: what one read of the upstream gave goes out in one write
+    _chunked_out = False
+    _held: list[Data] | None = None
+    _retried = False
+    _over = False
 
     def __init__(self, front: Front, head: Head, destination: Destination) -> None:
         self._front = front
         self._context = front.context
         self._head = head
         self._destination = destination
-        self._access = Access.REFUSED
-        self._route: Route | None = None
-        self._connection: UpstreamConnection | None = None
-        self._task: asyncio.Task[None] | None = None
-        self._pending: list[bytes] = []  # of the request's body, at most what was read before reading stopped
-        self._has_body = head.has_body
-        self._request_done = not self._has_body
-        self._answer: Answer | None = None
-        self._out: list[bytes] = []  # of the answer: what one read of the upstream gave goes out in one write
-        self._path = destination.path
         self._target = destination.target
-        self._chunked_out = False
-        self._held: list[bytes] | None = None
-        self._retried = False
-        self._over = False
+        self._has_body = has_body = head.has_body
+        self._request_done = not has_body
         self.bodiless = head.method == b"HEAD"
         self.keep_alive = head.keep_alive
 
@@ -67,21 +62,27 @@ class Exchange:
 
     def begin(self) -> None:
         """Send the request on its way, at once if nothing has to be waited for."""
-        runtime = self._destination.runtime
-        if runtime is None or leads_to_init(self._path):
+        head, context, destination = self._head, self._context, self._destination
+        runtime, by_link = destination.runtime, destination.link is not None
+        if runtime is None or leads_to_init(destination.target):
             self.refuse(answers.NOT_FOUND)
             return
-        if self._head.origin is not None and self._destination.link is None and is_preflight(self._head):
+        if head.origin is not None and not by_link and is_preflight(head):
             self._answer_preflight()
             return
-        route = self._context.known(runtime) if self._destination.link is None else None
+        route = None if by_link else context.known(runtime)
         if route is not None:
-            try:
-                self._access = admit(self._head, self._path, route.session_key_hash)
-            except Refused as refused:
-                self._refused(refused.refusal)
-                return
-            connection = self._context.upstreams.take(route, idle_at_most=self._idle_at_most())
+            if head.proved == route.session_key_hash:  # by an earlier request; another key means another hash
+                self._access = WITH_KEY
+            else:
+                try:
+                    self._access = admit(head, destination.path, route.session_key_hash)
+                except Refused as refused:
+                    self._refused(refused.refusal)
+                    return
+            limits = context.limits
+            idle = limits.upstream_fresh_seconds if self._has_body else limits.upstream_idle_seconds
+            connection = context.upstreams.take(route, idle_at_most=idle)
             if connection is not None:
                 self._send(route, connection)
                 return
@@ -94,6 +95,8 @@ class Exchange:
         if self._over:
             return
         if self._connection is None:
+            if self._pending is None:
+                self._pending = []
             self._pending.append(data)
         else:
             self._write_body(self._connection, data)
@@ -138,6 +141,7 @@ class Exchange:
         self._drop_connection()
         if self._answer is not None and self._held is None:
             self._over = True
+            self._front.write_posted()
             self._front.transport.abort()
             return
         keep_alive = self.keep_alive and self._request_done
@@ -196,7 +200,7 @@ class Exchange:
             route, self._target = await reach_by_link(self._context, self._destination, method, address)
             self._access = WITH_KEY
         else:
-            route, self._access = await reach(self._context, self._head, self._path, runtime, address)
+            route, self._access = await reach(self._context, self._head, self._destination.path, runtime, address)
         return route
 
     def _send(self, route: Route, connection: UpstreamConnection) -> None:
@@ -207,11 +211,10 @@ class Exchange:
         if with_key:
             self._context.touch(route)
         connection.ask(self, request_head(self._head, self._target, route, with_key=with_key))
-        if self._pending:
-            pending, self._pending = self._pending, []
-            for data in pending:
-                self._write_body(connection, data)
         if self._has_body:
+            pending, self._pending = self._pending, None
+            for data in pending or ():
+                self._write_body(connection, data)
             if self._request_done and self._head.chunked:
                 connection.write(b"0\r\n\r\n")
             self._front.hold_request(False)
@@ -245,20 +248,19 @@ class Exchange:
     def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool:
         """The usual answer, with all of its body: out with it, and the connection is free again. Answers whether it was
         dealt with so."""
-        connection, transport = self._connection, self._front.transport
+        front, connection, destination = self._front, self._connection, self._destination
         if connection is None or self._out or not (self._request_done and self.keep_alive):
             return False
-        if self._destination.link is not None or self._head.origin is not None:
+        if destination.link is not None or self._head.origin is not None:
             return False
         self._connection = None
         self._over = True
         connection.done()
-        if not transport.is_closing():
-            transport.write((answer.confined if self._destination.prefix else answer.plain) + body)
-        self._front.exchange_over(keep_alive=True)
+        front.post((answer.confined if destination.prefix else answer.plain) + body)
+        front.exchange_over(keep_alive=True)
         return True
 
-    def on_answer_body(self, data: bytes) -> None:
+    def on_answer_body(self, data: Data) -> None:
         if self._held is not None:
             self._held.append(data)
         elif self._chunked_out:
@@ -332,7 +334,11 @@ class Exchange:
         self.refuse(answers.unreachable())
 
     def _write_head(self, answer: Answer, *, until_close: bool) -> None:
-        lines = localise(answer.lines, self._head.host) if answer.redirects else answer.lines
+        plain = self._destination.link is None and self._head.origin is None
+        if answer.rendered is not None and plain and self.keep_alive and self._request_done:
+            self._write(answer.rendered[1 if self._destination.prefix else 0])
+            return
+        lines = localise(answer.lines, self._head.host) if answer.redirects else [*answer.lines]
         if self._destination.link is not None:
             lines = unreferred([*lines, *answer.cross_origin])
         elif self._head.origin is not None:
@@ -366,20 +372,22 @@ class Exchange:
         self._flush()
         self._front.exchange_over(keep_alive=keep_alive)
 
-    def _write(self, *parts: bytes) -> None:
-        self._out += parts
+    def _write(self, *parts: Data) -> None:
+        if self._out is None:
+            self._out = [*parts]
+        else:
+            self._out += parts
 
     def _flush(self) -> None:
         """Write what is collected. The loop makes a system call of every write, so head and body go together."""
         # A closed transport of the loop raises on write, and another connection's callback may be the writer.
-        if self._out and not self._front.transport.is_closing():
-            if len(self._out) == 1:
-                self._front.transport.write(self._out[0])
-            elif sum(map(len, self._out)) <= _COPIED_BYTES:
-                self._front.transport.write(b"".join(self._out))
+        out, self._out = self._out, None
+        if out and not self._front.transport.is_closing():
+            if sum(map(len, out)) <= POSTED_BYTES:
+                self._front.post(b"".join(out))
             else:
-                self._front.transport.writelines(self._out)
-        self._out = []
+                self._front.write_posted()
+                self._front.transport.writelines(out)
 
     def _drop_connection(self) -> None:
         connection, self._connection = self._connection, None

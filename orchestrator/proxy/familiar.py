@@ -9,6 +9,7 @@ them, and nobody else's request is ever compared with them.
 """
 
 import re
+from functools import lru_cache
 
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, confine
@@ -23,18 +24,22 @@ _ANSWERS = 512
 _READ_CLOSELY = frozenset({204, 304, 401, 409})  #: no body, or a meaning of their own for an exchange
 
 
+@lru_cache(maxsize=2048)
+def _read_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """Method and target of a plain request line. Clients say few, if they are asked to say where they begin anew."""
+    shape = _REQUEST_LINE.fullmatch(line)
+    return None if shape is None else (shape[1], shape[2])
+
+
 class FamiliarHeads:
     """The header blocks of one connection."""
 
-    __slots__ = ("_blocks", "_stencils", "_strangers")
+    __slots__ = ("_stencils", "_strangers", "blocks")
 
     def __init__(self) -> None:
-        self._blocks: dict[bytes, tuple[Head, int]] = {}
+        self.blocks: dict[bytes, tuple[Head, int]] = {}  #: with the length of the body
         self._stencils: list[Stencil] = []
         self._strangers = 0  # heads that were read in full since one was recognised
-
-    def __bool__(self) -> bool:
-        return bool(self._blocks)
 
     def learn(self, raw: bytes, head: Head) -> None:
         """`raw` began with the bytes of `head`, which was accepted. Nothing is kept of one that is not plain."""
@@ -47,12 +52,12 @@ class FamiliarHeads:
         if not plain or not raw.startswith(line + b"\r\n") or end - len(line) > _BLOCK_BYTES:
             return
         block = raw[len(line) : end]
-        stencil = next((made for known in self._blocks if (made := Stencil.of(known, block, head)) is not None), None)
+        stencil = next((made for known in self.blocks if (made := Stencil.of(known, block, head)) is not None), None)
         if stencil is not None:
             self._stencils = [stencil, *self._stencils[: _STENCILS - 1]]
-        if len(self._blocks) >= _BLOCKS:
-            del self._blocks[next(iter(self._blocks))]
-        self._blocks[block] = head, int(head.length or 0)
+        if len(self.blocks) >= _BLOCKS:
+            del self.blocks[next(iter(self.blocks))]
+        self.blocks[block] = head, int(head.length or 0)
 
     def recognise(self, data: bytes) -> tuple[Head, bytes] | None:
         """The head and the body if `data` is exactly one whole request whose header block is known.
@@ -61,17 +66,21 @@ class FamiliarHeads:
         is under way.
         """
         line_end = data.find(b"\r\n")
-        end = data.find(b"\r\n\r\n", line_end) + 4
-        known = self._blocks.get(data[line_end:end]) or self._read_by_stencil(data[line_end:end])
-        if known is None or len(data) - end != known[1]:
+        # Most have no body; then the search for the end of the head is saved.
+        known, body = self.blocks.get(data[line_end:]) if data.endswith(b"\r\n\r\n") else None, b""
+        if known is None:
+            end = data.find(b"\r\n\r\n", line_end) + 4
+            block, body = data[line_end:end], data[end:]
+            known = self.blocks.get(block) or self._read_by_stencil(block)
+        if known is None or len(body) != known[1]:
             return None
-        line = _REQUEST_LINE.fullmatch(data, 0, line_end)
+        line = _read_line(data[:line_end])
         if line is None:
             return None
         self._strangers = 0
         head = known[0]
-        head.method, head.target = line.groups()
-        return head, data[end:]
+        head.method, head.target = line
+        return head, body
 
     def _read_by_stencil(self, block: bytes) -> tuple[Head, int] | None:
         for stencil in self._stencils:
@@ -101,15 +110,18 @@ class FamiliarAnswers:
         self._known: dict[bytes, FamiliarAnswer] = {}
         self.get = self._known.get
 
-    def learn(self, block: bytes, answer: Answer) -> None:
-        """`block` is the head without its empty line. Not kept: what depends on the request or on the connection."""
+    def learn(self, block: bytes, answer: Answer) -> Answer:
+        """`answer`, whose head without the empty line is `block`. Not kept: what depends on the request or on the
+        connection."""
         if answer.length is None or not answer.reusable or answer.redirects or len(block) > _BLOCK_BYTES:
-            return
+            return answer
         if answer.status < 200 or answer.status in _READ_CLOSELY:
-            return
+            return answer
         if len(self._known) >= _ANSWERS:
             self._known.clear()
-        self._known[block] = FamiliarAnswer(answer, answer.length)
+        self._known[block] = known = FamiliarAnswer(answer, answer.length)
+        answer.rendered = known.plain, known.confined
+        return answer
 
 
 def _rendered(answer: Answer, lines: list[bytes], length: int) -> bytes:

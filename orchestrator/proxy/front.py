@@ -23,6 +23,14 @@ class Front(Protocol):
         """Stop or go on reading the client's body."""
         ...
 
+    def post(self, data: bytes) -> None:
+        """Write what is small at the end of this turn of the loop."""
+        ...
+
+    def write_posted(self) -> None:
+        """Write it now: to be called before anything else is done to the transport."""
+        ...
+
     def exchange_over(self, *, keep_alive: bool) -> None:
         """Called once, when the last byte of the answer is written."""
         ...

@@ -40,16 +40,10 @@ class Head:
     websocket: bool = False
     expects: bool = False  #: `Expect: 100-continue`
     upgrade: bool = False  #: it asks for another protocol, whichever
+    has_body: bool = False
+    keep_alive: bool = True
     proved: str | None = None  #: the SHA-256 that the session key was found to have by `access`
     passed: bytes | None = None  #: the lines that a runtime gets to see, once they were made
-
-    @property
-    def has_body(self) -> bool:
-        return self.chunked or self.length not in (None, b"0")
-
-    @property
-    def keep_alive(self) -> bool:
-        return self.version == "1.1" and b"close" not in self.connection
 
     def framing(self) -> bytes:
         """A head that says of the body, and of the connection's end, what this one says, and nothing else."""
@@ -86,6 +80,8 @@ def read_head(method: bytes, target: bytes, version: str, headers: Headers) -> H
             _take(head, name, value)
     if not head.host and (version == "1.1" or b"host" in seen):
         raise BadHead("the header host is missing")
+    head.has_body = head.chunked or head.length not in (None, b"0")
+    head.keep_alive = version == "1.1" and b"close" not in head.connection
     if head.websocket:
         _check_upgrade(head)
     return head

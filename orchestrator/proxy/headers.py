@@ -103,7 +103,7 @@ def request_head(head: Head, target: bytes, route: Route, *, with_key: bool) -> 
     if passed is None:
         passed = head.passed = passed_lines(head)
     said = route.said_block if with_key else route.said_block_without_key
-    return b"%b %b HTTP/1.1\r\n%b%b" % (head.method, target, passed, said)
+    return b"".join((head.method, b" ", target, b" HTTP/1.1\r\n", passed, said))
 
 
 def passed_lines(head: Head) -> bytes:
@@ -130,6 +130,7 @@ class Answer:
     chunked: bool = False
     reusable: bool = True  #: the connection may carry another request
     redirects: bool = False  #: there is a `Location`
+    rendered: tuple[bytes, bytes] | None = None  #: what a client gets of it, and one who came by path; `familiar.py`
 
     def header(self, name: bytes) -> bytes | None:
         """The first value of the header `name` (lower case) among the lines that may go on."""

@@ -12,6 +12,7 @@ from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.familiar import FamiliarAnswers
 from orchestrator.proxy.limits import FrontLimits
+from orchestrator.proxy.outbox import Outbox
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.upstream import UpstreamConnection
 
@@ -40,6 +41,7 @@ class Upstreams:
     def __init__(self, limits: FrontLimits) -> None:
         self.limits = limits
         self.answers = FamiliarAnswers()
+        self.outbox = Outbox()
         self._idle: dict[_Place, list[UpstreamConnection]] = {}
         self._open: dict[RuntimeId, set[RouteUser]] = {}
         self._sweep: asyncio.TimerHandle | None = None
@@ -49,8 +51,8 @@ class Upstreams:
         idle = self._idle.get(route.place)
         if not idle:
             return None
-        now = idle[-1].now()
-        while idle and now - idle[-1].idle_since <= idle_at_most:
+        oldest = idle[-1].now() - idle_at_most
+        while idle and idle[-1].idle_since >= oldest:
             connection = idle.pop()
             connection.idle = False
             if not connection.transport.is_closing():

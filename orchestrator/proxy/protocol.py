@@ -69,6 +69,8 @@ class FrontProtocol(HttpToolsProtocol):
         self._counted = False  # among the connections of its address
         self._routing = Routing(self.context.domain, fixed)
         self._limits = self.context.limits
+        self._outbox = self.context.upstreams.outbox
+        self._posted = -1  # the turn in which an answer was posted last
         self._most_head_bytes, self._most_headers = self._limits.head_bytes, self._limits.header_count
         self._reading = _NOTHING
         self._deaf = False  # nothing more of this client is read
@@ -77,6 +79,7 @@ class FrontProtocol(HttpToolsProtocol):
         self._opening: SocketOpening | None = None
         self._socket: tuple[Head, Destination] | None = None
         self._declined: bytes | None = None  # a head that asks for an upgrade which is not on offer, without the asking
+        self._serves_api = False  # the application had a request of this connection
         self._replaying = False  # the parser reads that head, which was dealt with already
         self._head_bytes = 0
         self._unread = (
@@ -118,6 +121,8 @@ class FrontProtocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._deaf:
             return
+        if self._posted == self._outbox.turn:
+            self._outbox.flush()
         self._last_data = self.loop.time()
         if self._opening is not None:
             self._opening.feed(data)
@@ -125,7 +130,7 @@ class FrontProtocol(HttpToolsProtocol):
         if self.timeout_keep_alive_task is not None:
             self._unset_keepalive_if_required()
         if self._reading is _NOTHING:
-            if self._familiar and self._exchange is None and self._recognised(data):
+            if self._exchange is None and self._familiar.blocks and self._recognised(data):
                 return
             self._at_border = True
         self._unread += len(data)
@@ -154,6 +159,7 @@ class FrontProtocol(HttpToolsProtocol):
 
     def shutdown(self) -> None:
         """Called by the server when it stops: what runs may finish, the rest is closed."""
+        self.write_posted()
         if self._exchange is not None:
             self._exchange.shut_down()
         elif self._opening is not None:
@@ -269,6 +275,16 @@ class FrontProtocol(HttpToolsProtocol):
         else:
             self.flow.resume_reading()
 
+    def post(self, data: bytes) -> None:
+        """Write `data` at the end of this turn of the loop."""
+        self._posted = self._outbox.turn
+        self._outbox.post(self.transport, data)
+
+    def write_posted(self) -> None:
+        """Write now what was posted in this turn: something else is to be done to the transport."""
+        if self._posted == self._outbox.turn:
+            self._outbox.flush()
+
     def exchange_over(self, *, keep_alive: bool) -> None:
         """The answer is written. The connection stays open if both sides can tell where the next message begins."""
         self._exchange = None
@@ -290,6 +306,7 @@ class FrontProtocol(HttpToolsProtocol):
     def refuse(self, refusal: answers.Refusal) -> None:
         """Answer and close."""
         if not self.transport.is_closing():
+            self.write_posted()
             self.transport.write(answers.render(refusal, close=True))
             self.hang_up()
 
@@ -301,6 +318,7 @@ class FrontProtocol(HttpToolsProtocol):
         """
         self._deaf = True
         self._disarm()
+        self.write_posted()
         if self.transport.is_closing():
             return
         self.flow.resume_reading()
@@ -327,6 +345,7 @@ class FrontProtocol(HttpToolsProtocol):
             self._refusal = answers.SOCKET_REFUSED
             raise _Stop
         self._reading = _API_BODY
+        self._serves_api = True
         super().on_message_begin()
         self.url = head.target
         self.headers.extend(head.headers)
@@ -336,7 +355,7 @@ class FrontProtocol(HttpToolsProtocol):
     def _recognised(self, data: bytes) -> bool:
         """Whether `data` is one whole request for a runtime with lines that were read before; then it is on its way.
         The parser waits at the end of a message meanwhile and does not miss it."""
-        if self._application_runs:
+        if self._serves_api and self._application_runs:
             return False
         known = self._familiar.recognise(data)
         if known is None:
@@ -427,6 +446,7 @@ class FrontProtocol(HttpToolsProtocol):
     def _check(self) -> None:
         """One coarse timer per connection for everything that can take too long; none per request."""
         self._arm()
+        self.write_posted()
         now = self.loop.time()
         limits = self._limits
         in_body = self._reading in (_API_BODY, _PROXY_BODY) and self._opening is None

@@ -79,11 +79,12 @@ class Routing:
         return _by_key(target, head) if head is not None and is_agent_servers(head) else None
 
 
-def leads_to_init(path: bytes) -> bool:
-    """Whether a server could read `path` as `/api/init`, the door that only provisioning may use."""
-    if b"%" not in path and b"init" not in path.lower():
+@lru_cache(maxsize=2048)
+def leads_to_init(target: bytes) -> bool:
+    """Whether a server could read `target` as `/api/init`, the door that only provisioning may use."""
+    if target.find(b"%") < 0 and target.lower().find(b"init") < 0:  # `in` would try bytes as a number first
         return False
-    plain = _SLASHES.sub(b"/", unquote_to_bytes(path).partition(b"?")[0].partition(b"#")[0])
+    plain = _SLASHES.sub(b"/", unquote_to_bytes(target).partition(b"?")[0].partition(b"#")[0])
     parts: list[bytes] = []
     for part in plain.split(b"/"):
         if part == b"..":
@@ -124,7 +125,11 @@ def _by_key(target: bytes, head: Head) -> Destination | None:
     return there if key is None else there.opened_by(key, head)
 
 
+@lru_cache(maxsize=2048)
 def _by_path(target: bytes) -> Destination:
+    at = target.find(b"/", len(PREFIX))
+    if at >= 0 and (runtime := runtime_id(target[len(PREFIX) : at])) is not None:  # so there is no `?` before it
+        return Destination(runtime, target[at:], target[:at])
     path, mark, query = target.partition(b"?")
     name, slash, rest = path[len(PREFIX) :].partition(b"/")
     inner = (slash + rest) or b"/"
@@ -146,6 +151,7 @@ def _link_of_host(host: bytes, domain: str) -> tuple[RuntimeId, bytes] | None:
     return token_read(label[len(HOST_PREFIX) :]) if dot and rest == domain.lower() else None
 
 
+@lru_cache(maxsize=1024)
 def _runtime_of_host(host: bytes, domain: str) -> RuntimeId | None:
     """The runtime whose id is the one label before the domain; port cut, case folded."""
     name = host.decode("latin-1").lower().partition(":")[0].rstrip(".")

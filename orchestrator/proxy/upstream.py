@@ -13,10 +13,12 @@ import httptools
 from orchestrator.proxy.familiar import FamiliarAnswer, FamiliarAnswers
 from orchestrator.proxy.headers import Answer, BadAnswer, read_answer
 from orchestrator.proxy.limits import FrontLimits
+from orchestrator.proxy.outbox import POSTED_BYTES, Outbox
 from orchestrator.proxy.route import Route
 
 _CHUNKED_HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
 _INTERIM_LIMIT = 16
+Data = bytes | memoryview
 
 
 class Asker(Protocol):
@@ -27,7 +29,7 @@ class Asker(Protocol):
     def on_interim(self, status: int) -> None: ...
     def on_answer(self, answer: Answer, *, until_close: bool) -> None: ...
     def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool: ...  # False: rather piece by piece
-    def on_answer_body(self, data: bytes) -> None: ...
+    def on_answer_body(self, data: Data) -> None: ...
     def on_answer_end(self) -> None: ...
     def on_pause_in_answer(self) -> None: ...  # all that has come so far was told
     def on_switch(self, answer: Answer, early: bytes) -> None: ...
@@ -41,6 +43,7 @@ class Pool(Protocol):
 
     limits: FrontLimits
     answers: FamiliarAnswers
+    outbox: Outbox
 
     def put(self, connection: "UpstreamConnection") -> None: ...
     def forget(self, user: "UpstreamConnection") -> None: ...
@@ -51,6 +54,8 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, pool: Pool, route: Route) -> None:
         self.pool = pool
+        self._answers = pool.answers
+        self._outbox = pool.outbox
         self.route = route
         self.asker: Asker | None = None
         self.used = False  #: carried a whole exchange before: its death may only mean that the runtime tidied up
@@ -62,6 +67,7 @@ class UpstreamConnection(asyncio.Protocol):
         self._discarded = False
         self.now = asyncio.get_running_loop().time
         self._reading_paused = False
+        self._posted = -1  # the turn in which something of it was posted last
         self._reset()
 
     def _reset(self) -> None:
@@ -78,12 +84,19 @@ class UpstreamConnection(asyncio.Protocol):
         """Begin an exchange by sending its head."""
         self.asker = asker
         self.last_bytes = self.now()
-        self.transport.write(head)
+        self._posted = self._outbox.turn
+        self._outbox.post(self.transport, head)
 
     def write(self, *parts: bytes) -> None:
         """Send more of the request. Nothing happens on a connection that is closing: `on_lost` tells."""
-        if not self.transport.is_closing():
-            self.transport.writelines(parts)
+        if self.transport.is_closing():
+            return
+        if self._posted == self._outbox.turn:
+            if sum(map(len, parts)) <= POSTED_BYTES:
+                self._outbox.add(self.transport, b"".join(parts))
+                return
+            self._outbox.flush()
+        self.transport.writelines(parts)
 
     def pause_reading(self) -> None:
         """The client reads slowly."""
@@ -160,17 +173,18 @@ class UpstreamConnection(asyncio.Protocol):
             self.asker.on_drain(paused=False)
 
     def data_received(self, data: bytes) -> None:
-        if self.asker is None:
+        asker = self.asker
+        if asker is None:
             self.discard()  # it speaks unasked: whose answer would that be
             return
         if self._head == b"" and not self._interims:
             end = data.find(b"\r\n\r\n")
-            known = self.pool.answers.get(data[:end]) if end > 0 else None
+            known = self._answers.get(data[:end]) if end > 0 else None
             if (
                 known is not None
                 and len(data) - end - 4 == known.length
-                and not self.asker.bodiless
-                and self.asker.on_whole_answer(known, data[end + 4 :])
+                and not asker.bodiless
+                and asker.on_whole_answer(known, data[end + 4 :])
             ):
                 return
         self.last_bytes = self.now()
@@ -198,22 +212,25 @@ class UpstreamConnection(asyncio.Protocol):
                     raise BadAnswer("the head is too large")
                 self._head = block
                 return
-            answer = read_answer(block[:end])
-            self.pool.answers.learn(block[:end], answer)
-            block = block[end + 4 :]
+            head = block[:end]
+            known = self._answers.get(head)
+            answer = known.answer if known is not None else self._answers.learn(head, read_answer(head))
             if answer.status >= 200 or answer.status == 101:
                 break
+            block = block[end + 4 :]
             self._interims += 1
             if self._interims > _INTERIM_LIMIT:
                 raise BadAnswer("too many interim answers")
             self._asker().on_interim(answer.status)
         if answer.status == 101:
             self.pause_reading()  # what comes next is no HTTP: whoever takes the transport over reads it
-            self._asker().on_switch(answer, block)
+            self._asker().on_switch(answer, block[end + 4 :])
         else:
-            self._begin_body(answer, block)
+            # Of a long body a quarter of a megabyte may have come along: no copy of that.
+            few = len(block) - end <= POSTED_BYTES
+            self._begin_body(answer, block[end + 4 :] if few else memoryview(block)[end + 4 :])
 
-    def _begin_body(self, answer: Answer, rest: bytes) -> None:
+    def _begin_body(self, answer: Answer, rest: Data) -> None:
         asker = self._asker()
         self._head = None
         self.reusable = answer.reusable
@@ -231,7 +248,7 @@ class UpstreamConnection(asyncio.Protocol):
         if self.asker is asker and (rest or self._left == 0):
             self._body(rest)
 
-    def _body(self, data: bytes) -> None:
+    def _body(self, data: Data) -> None:
         if self._chunks is not None:
             self._chunks.feed_data(data)
             return

@@ -27,7 +27,7 @@ from orchestrator.proxy.pool import Busy
 from orchestrator.proxy.route import Route, Unavailable
 from orchestrator.proxy.target import Destination, leads_to_init, without_session_key
 from orchestrator.proxy.tunnel import Tunnel
-from orchestrator.proxy.upstream import UpstreamConnection
+from orchestrator.proxy.upstream import Data, UpstreamConnection
 
 log = structlog.get_logger(__name__)
 
@@ -65,7 +65,7 @@ class _Handshake:
         self._settle(answer.answer, b"")
         return True
 
-    def on_answer_body(self, data: bytes) -> None:
+    def on_answer_body(self, data: Data) -> None:
         """The body of a refusal stays here: the client gets one of ours."""
 
     def on_answer_end(self) -> None:
