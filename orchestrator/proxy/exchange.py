@@ -268,6 +268,18 @@ class Exchange:
         else:
             self._write(data)
 
+    def on_long_body(self, data: memoryview) -> bool:
+        self._flush()
+        self._front.write_posted()
+        transport = self._front.transport
+        if transport.is_closing():
+            return True
+        if transport.get_write_buffer_size():  # the client is slow: what it keeps waiting is kept in its own size
+            transport.write(bytes(data))
+            return True
+        transport.write(data)
+        return transport.get_write_buffer_size() == 0
+
     def on_answer_end(self) -> None:
         if self._held is not None and self._answer is not None:
             body = b"".join(self._held)

@@ -12,6 +12,7 @@ from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.proxy.familiar import FamiliarAnswers
 from orchestrator.proxy.limits import FrontLimits
+from orchestrator.proxy.long_body import Memory
 from orchestrator.proxy.outbox import Outbox
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.upstream import UpstreamConnection
@@ -41,6 +42,7 @@ class Upstreams:
     def __init__(self, limits: FrontLimits) -> None:
         self.limits = limits
         self.answers = FamiliarAnswers()
+        self.memory = Memory()
         self.outbox = Outbox()
         self._idle: dict[_Place, list[UpstreamConnection]] = {}
         self._open: dict[RuntimeId, set[RouteUser]] = {}

@@ -13,6 +13,7 @@ import httptools
 from orchestrator.proxy.familiar import FamiliarAnswer, FamiliarAnswers
 from orchestrator.proxy.headers import Answer, BadAnswer, read_answer
 from orchestrator.proxy.limits import FrontLimits
+from orchestrator.proxy.long_body import LONG, LongBody, Memory
 from orchestrator.proxy.outbox import POSTED_BYTES, Outbox
 from orchestrator.proxy.route import Route
 
@@ -30,6 +31,7 @@ class Asker(Protocol):
     def on_answer(self, answer: Answer, *, until_close: bool) -> None: ...
     def on_whole_answer(self, answer: FamiliarAnswer, body: bytes) -> bool: ...  # False: rather piece by piece
     def on_answer_body(self, data: Data) -> None: ...
+    def on_long_body(self, data: memoryview) -> bool: ...  # False: what it is a view of is still to be written from
     def on_answer_end(self) -> None: ...
     def on_pause_in_answer(self) -> None: ...  # all that has come so far was told
     def on_switch(self, answer: Answer, early: bytes) -> None: ...
@@ -43,6 +45,7 @@ class Pool(Protocol):
 
     limits: FrontLimits
     answers: FamiliarAnswers
+    memory: Memory
     outbox: Outbox
 
     def put(self, connection: "UpstreamConnection") -> None: ...
@@ -54,6 +57,7 @@ class UpstreamConnection(asyncio.Protocol):
 
     def __init__(self, pool: Pool, route: Route) -> None:
         self.pool = pool
+        self.memory = pool.memory
         self._answers = pool.answers
         self._outbox = pool.outbox
         self.route = route
@@ -73,7 +77,7 @@ class UpstreamConnection(asyncio.Protocol):
     def _reset(self) -> None:
         self._head: bytes | None = b""  #: None while a body is read
         self._interims = 0
-        self._left: int | None = None  #: bytes of a body that has a length
+        self.left: int | None = None  #: bytes of a body that has a length
         self._chunks: httptools.HttpResponseParser | None = None
         self._until_close = False
         self.reusable = True
@@ -235,33 +239,60 @@ class UpstreamConnection(asyncio.Protocol):
         self._head = None
         self.reusable = answer.reusable
         if asker.bodiless or answer.status in (204, 304):
-            self._left = 0
+            self.left = 0
         elif answer.chunked:
             self._chunks = httptools.HttpResponseParser(self)
             self._chunks.feed_data(_CHUNKED_HEAD)
         elif answer.length is not None:
-            self._left = answer.length
+            self.left = answer.length
         else:
             self._until_close = True
             self.reusable = False
         asker.on_answer(answer, until_close=self._until_close)
-        if self.asker is asker and (rest or self._left == 0):
+        if self.asker is asker and (rest or self.left == 0):
             self._body(rest)
+        if self.asker is asker and self.left is not None and self.left >= LONG:
+            self._read_by(LongBody(self))
 
     def _body(self, data: Data) -> None:
         if self._chunks is not None:
             self._chunks.feed_data(data)
             return
-        if self._left is None:
+        if self.left is None:
             self._asker().on_answer_body(data)
             return
-        if len(data) > self._left:
+        if len(data) > self.left:
             self.reusable = False  # more than it announced: this connection is not in step
-            data = data[: self._left]
-        self._left -= len(data)
+            data = data[: self.left]
+        self.left -= len(data)
         if data:
             self._asker().on_answer_body(data)
-        if self._left == 0 and self.asker is not None:
+        if self.left == 0 and self.asker is not None:
+            self.asker.on_answer_end()
+
+    def _read_by(self, protocol: asyncio.BaseProtocol) -> None:
+        if self.transport.is_closing():
+            return
+        self.transport.set_protocol(protocol)
+        if not self._reading_paused:  # a transport asks when it begins to read how its protocol wants it
+            self.transport.pause_reading()
+            self.transport.resume_reading()
+
+    def on_long_read(self, size: int) -> None:
+        """So much more of a long body is in `memory`."""
+        asker, left = self.asker, self.left or 0
+        if asker is None:
+            self.discard()
+            return
+        self.last_bytes = self.now()
+        if size > left:
+            self.reusable = False
+            size = left
+        self.left = left - size
+        if not asker.on_long_body(self.memory.part(size)):
+            self.memory.give_away()
+        if self.left == 0 and self.asker is not None:
+            self._read_by(self)
             self.asker.on_answer_end()
 
     # httptools callbacks, for chunks only

@@ -68,6 +68,9 @@ class _Handshake:
     def on_answer_body(self, data: Data) -> None:
         """The body of a refusal stays here: the client gets one of ours."""
 
+    def on_long_body(self, data: memoryview) -> bool:
+        return True
+
     def on_answer_end(self) -> None:
         """The connection is closed by whoever waits."""
 

@@ -25,6 +25,7 @@ EMBEDDED_ONLY = (
     "test_differential.py",
     "test_hostile.py",
     "test_addresses.py",
+    "test_long_bodies.py",
     "test_repeats.py",
 )
 #: In each run; `DATA_PLANE=nginx` runs all that is equal.
