@@ -191,8 +191,8 @@ def lines(found: Figures) -> Iterator[tuple[str, float, str, float | None, float
         ("CPU us per small request", "small_cpu", "nginx", 2.5, False),
         ("CPU us per small request", "small_cpu", "FastAPI + httpx", 0.03, False),
         ("CPU us per small request", "small_cpu", "configurable-http-proxy", 0.25, False),
-        ("the same, another id each time", "fresh_cpu", "nginx", 3.0, False),  # this and the next: our own limits
-        ("the same, no head twice", "strange_cpu", "nginx", 5.0, False),
+        ("the same, another id each time", "fresh_cpu", "nginx", 2.2, False),  # this and the next: our own limits
+        ("the same, no head twice", "strange_cpu", "nginx", 3.5, False),
         ("small requests a second, one core", "small_rate", "nginx", 0.60, True),
         ("small requests a second, one core", "small_rate", "configurable-http-proxy", 3.0, True),
         ("WebSocket messages a second", "socket_rate", "nginx", 0.9, True),

@@ -12,6 +12,7 @@ import itertools
 import json
 import os
 import random
+import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -24,6 +25,7 @@ HEADERS = f"Host: h\r\nX-Session-API-Key: {KEY}\r\nAccept: */*\r\nUser-Agent: b\
 LINE = f"GET {PREFIX}/api/bash/bash_events/search?limit=%d HTTP/1.1\r\n{HEADERS}"
 SMALL = (LINE % 1 + "\r\n").encode()
 TARGETS = [(LINE % number + "\r\n").encode() for number in range(1, 101)]  #: as clients do: other targets, same lines
+PUSH = f"POST {PREFIX}/up HTTP/1.1\r\n{HEADERS}Content-Length: {MEBIBYTE}\r\n\r\n".encode() + b"x" * MEBIBYTE
 FRAME = b"\x81\xe4" + bytes(4) + b"x" * 100
 ECHO_SIZE = 102
 
@@ -92,7 +94,7 @@ def handshake() -> bytes:
 async def ask(port: int, seconds: float, connections: int, kind: str) -> dict[str, float]:
     loop, times = asyncio.get_running_loop(), list[float]()
     until = time.perf_counter() + seconds
-    same = {"small": itertools.cycle(TARGETS), "socket": itertools.repeat(FRAME)}
+    same = {"small": itertools.cycle(TARGETS), "socket": itertools.repeat(FRAME), "push": itertools.repeat(PUSH)}
     every = {**same, "fresh": fresh(), "strange": strange()}[kind]
     asking = []
     for _ in range(connections):
@@ -105,59 +107,56 @@ async def ask(port: int, seconds: float, connections: int, kind: str) -> dict[st
     return {"count": len(times), "rate": len(times) / seconds, "p50_ms": times[len(times) // 2] * 1000}
 
 
-class Bodies(asyncio.BufferedProtocol):
-    """One MiB after the other, down or up. It reads into one buffer and only counts, so that it is not the load that
-    fills a processor."""
+class Pulling:
+    """One MiB after the other, down. The kernel counts the bytes and drops them (MSG_TRUNC): a load that copies them
+    fills its processor, which it shares with the upstream, before a proxy fills its own, and it is its rate that would
+    be told."""
 
-    def __init__(self, up: bool, until: float) -> None:
-        line = f"{PREFIX}/up" if up else f"{PREFIX}/down?{MEBIBYTE}"
-        length = f"Content-Length: {MEBIBYTE}\r\n" if up else ""
-        self.question = f"{'POST' if up else 'GET'} {line} HTTP/1.1\r\n{HEADERS}{length}\r\n".encode()
-        self.body = b"x" * MEBIBYTE if up else b""
+    question = f"GET {PREFIX}/down?{MEBIBYTE} HTTP/1.1\r\n{HEADERS}\r\n".encode()
+    nowhere = bytearray(MEBIBYTE)
+
+    def __init__(self, port: int, until: float) -> None:
         self.until, self.count, self.left, self.got = until, 0, 0, b""
-        self.buffer = memoryview(bytearray(MEBIBYTE))
-        self.over = asyncio.get_running_loop().create_future()
+        self.loop = asyncio.get_running_loop()
+        self.over = self.loop.create_future()
+        self.socket = socket.create_connection(("127.0.0.1", port))
+        self.socket.setblocking(False)
+        self.loop.add_reader(self.socket, self.read)
+        self.socket.send(self.question)
 
-    def connection_made(self, transport: Any) -> None:
-        self.transport = transport
-        self.ask()
-
-    def ask(self) -> None:
-        self.transport.write(self.question)
-        if self.body:
-            self.transport.write(self.body)
-
-    def get_buffer(self, hint: int) -> memoryview:
-        return self.buffer
-
-    def buffer_updated(self, size: int) -> None:
+    def read(self) -> None:
         if self.left:
+            size = self.socket.recv_into(self.nowhere, self.left, socket.MSG_TRUNC)
             self.left -= size
         else:
-            self.got += bytes(self.buffer[:size])
+            self.got += (some := self.socket.recv(4096))
+            size = len(some)
             head, end, body = self.got.partition(b"\r\n\r\n")
-            if not end:
-                return
-            assert head.startswith(b"HTTP/1.1 200"), head
-            announced = next(int(one[15:]) for one in head.split(b"\r\n") if one.lower().startswith(b"content-length:"))
-            self.left, self.got = announced - len(body), b""
-        if self.left == 0:
+            if end:
+                assert head.startswith(b"HTTP/1.1 200"), head
+                lengths = (one[15:] for one in head.split(b"\r\n") if one.lower().startswith(b"content-length:"))
+                self.left, self.got = int(next(lengths)) - len(body), b""
+        if not size:
+            self.end(ConnectionError("the proxy hung up"))
+        elif not self.left and not self.got:
             self.count += 1
             if time.perf_counter() < self.until:
-                self.ask()
-            elif not self.over.done():
-                self.over.set_result(None)
+                self.socket.send(self.question)
+            else:
+                self.end(None)
 
-    def connection_lost(self, exc: Exception | None) -> None:
-        if not self.over.done():
-            self.over.set_exception(ConnectionError("the proxy hung up"))
+    def end(self, problem: Exception | None) -> None:
+        self.loop.remove_reader(self.socket)
+        self.socket.close()
+        if problem is None:
+            self.over.set_result(None)
+        else:
+            self.over.set_exception(problem)
 
 
-async def bodies(port: int, seconds: float, connections: int, *, upwards: bool) -> dict[str, float]:
-    loop, until = asyncio.get_running_loop(), time.perf_counter() + seconds
-    asking = [
-        (await loop.create_connection(lambda: Bodies(upwards, until), "127.0.0.1", port))[1] for _ in range(connections)
-    ]
+async def pull(port: int, seconds: float, connections: int) -> dict[str, float]:
+    until = time.perf_counter() + seconds
+    asking = [Pulling(port, until) for _ in range(connections)]
     await asyncio.gather(*(one.over for one in asking))
     count = sum(one.count for one in asking)
     return {"count": count, "rate": count / seconds}
@@ -236,10 +235,10 @@ def main() -> None:
     name, port, *rest = sys.argv[1:]
     numbers = [float(one) for one in rest]
     match name:
-        case "small" | "fresh" | "strange" | "socket":
+        case "small" | "fresh" | "strange" | "socket" | "push":
             work = ask(int(port), numbers[0], int(numbers[1]), name)
-        case "big" | "push":
-            work = bodies(int(port), numbers[0], int(numbers[1]), upwards=name == "push")
+        case "big":
+            work = pull(int(port), numbers[0], int(numbers[1]))
         case _:
             work = {"up": up, "down": down, "idle": idle, "slow": slow, "cut": cut}[name](int(port), int(numbers[0]))
     print(json.dumps(uvloop.run(work)))
