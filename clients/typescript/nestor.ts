@@ -1173,6 +1173,7 @@ export interface Calls {
   "DELETE /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
     query?: { "recursive"?: boolean };
+    header?: { "if-match"?: string | null };
     answer: void;
   };
   "GET /api/v2/conversations/{conversation}/files/{path}": {
@@ -1182,6 +1183,7 @@ export interface Calls {
   };
   "PUT /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
     body?: string | Uint8Array | ArrayBuffer;
     answer: Written;
   };

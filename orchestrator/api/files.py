@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 import anyio
 import anyio.abc
 import structlog
-from fastapi import APIRouter, Query, Request
+from fastapi import APIRouter, Depends, Header, Query, Request
 from fastapi.responses import Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
@@ -53,6 +53,16 @@ _READ: dict[int | str, dict[str, Any]] = {
     304: {"description": "It is as it was"},
     416: {"description": "The file has no such part"},
 }
+IfMatch = Annotated[str | None, Header(description="The `ETag` of the file that it is to be")]
+IfNoneMatch = Annotated[str | None, Header(description="`*`: only where there is no file")]
+
+
+def _on_file(if_match: IfMatch = None) -> None:
+    """Passed on to the runtime, which knows the file: said here for the document, and so that it is not refused."""
+
+
+def _on_place(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> None:
+    """The same, of a write."""
 
 
 @router.head("", include_in_schema=False)
@@ -96,6 +106,7 @@ async def read(
         204: {"description": "The folder is there"},
     },
     openapi_extra={"requestBody": {"content": {"application/octet-stream": _BYTES}}},
+    dependencies=[Depends(_on_place)],
     response_class=Response,
 )
 async def write(request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf) -> Response:
@@ -119,7 +130,7 @@ async def write(request: Request, conversation: str, path: str, owner: OwnerOf, 
     return _Passed(answer, None)
 
 
-@router.delete("/{path:path}", status_code=204, response_class=Response)
+@router.delete("/{path:path}", status_code=204, response_class=Response, dependencies=[Depends(_on_file)])
 async def remove(
     request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf, recursive: bool = False
 ) -> Response:
