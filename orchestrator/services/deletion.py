@@ -9,22 +9,20 @@ repeated.
 from contextlib import suppress
 from dataclasses import replace
 
-import anyio
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import NotFound, PreconditionFailed
+from orchestrator.domain.errors import PreconditionFailed
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import ClaimTaken
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
+from orchestrator.services.ending import last_pull, remove_runtime
 from orchestrator.services.event_archiving import EventArchiving
-from orchestrator.services.events import NOT_PULLED, EventLog
-from orchestrator.services.provisioning import CREATE
-from orchestrator.services.start import Provisioning, Surroundings, made, runtime_name
-from orchestrator.services.tending import problem_of
-from orchestrator.services.warm_start import ALL_STEPS
-from orchestrator.state.base import Lease, SagaLog, Store
+from orchestrator.services.events import EventLog
+from orchestrator.services.progress import finish
+from orchestrator.services.start import Provisioning, Surroundings, made
+from orchestrator.state.base import Lease, Store
 
 log = structlog.get_logger(__name__)
 _LAST_PULL_SECONDS = 5.0  # its events are wanted only if it is undeleted, so a slow runtime does not keep it for long
@@ -49,7 +47,7 @@ class Deletion:
         if conversation.phase is not Phase.DELETING:
             self._house.withdraw(conversation)
             if conversation.phase is Phase.READY and self._left_ms(conversation) > 0:
-                await self._last_pull(conversation)
+                await last_pull(self._events, conversation, seconds=_LAST_PULL_SECONDS)
             await start.store(advance(conversation, Phase.DELETING, why=conversation.why, now=self._house.clock.now()))
         if not await remove_runtime(start, self._store.saga):
             return saga.STUCK_RETRY_MS
@@ -57,7 +55,7 @@ class Deletion:
         left_ms = self._left_ms(start.conversation)
         if left_ms > 0 and not start.conversation.purging:
             if start.conversation.desired is Desired.DELETED:
-                await self._finish(start.conversation)
+                await finish(self._store.operations, start.conversation, OperationState.SUCCEEDED)
             return left_ms
         if not start.conversation.purging and not await self._no_way_back(start):
             return 0
@@ -71,7 +69,7 @@ class Deletion:
             return saga.STUCK_RETRY_MS
         await start.store(advance(start.conversation, Phase.STOPPED, why=UNDELETED, now=self._house.clock.now()))
         await self._admission.give_back(lease)
-        await self._finish(start.conversation)
+        await finish(self._store.operations, start.conversation, OperationState.SUCCEEDED)
         log.info("conversation.undeleted", conversation=conversation.id, tenant=conversation.tenant)
         return None
 
@@ -97,7 +95,7 @@ class Deletion:
             )
         await self._archiving.forget(start.conversation)
         await self._store.conversations.drop_route(made(start.conversation.runtime).id)
-        await self._finish(start.conversation)
+        await finish(self._store.operations, start.conversation, OperationState.SUCCEEDED)
         await self._store.conversations.remove(start.lease)
         log.info("conversation.deleted", conversation=start.conversation.id, tenant=start.conversation.tenant)
 
@@ -106,26 +104,3 @@ class Deletion:
         if conversation.purge_at is None:
             return 0
         return max(0, int((conversation.purge_at - self._house.clock.now()).total_seconds() * 1000))
-
-    async def _last_pull(self, conversation: Conversation) -> None:
-        try:
-            with anyio.fail_after(_LAST_PULL_SECONDS):
-                await self._events.pull(conversation)
-        except (*NOT_PULLED, TimeoutError) as exc:
-            log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
-
-    async def _finish(self, conversation: Conversation) -> None:
-        if conversation.operation is not None:
-            with suppress(NotFound):  # it ended more than a day ago
-                await self._store.operations.finish(
-                    conversation.tenant, conversation.operation, OperationState.SUCCEEDED
-                )
-
-
-async def remove_runtime(start: Provisioning, log_of_steps: SagaLog) -> bool:
-    """Whatever the saga's log names, and the runtime of the record. False while something is stuck."""
-    start.house.withdraw(start.conversation)
-    if not await saga.unwind(ALL_STEPS, start, lease=start.lease, saga=log_of_steps):
-        return False
-    name = runtime_name(start.conversation, start.generation)
-    return await saga.undo(CREATE, start, name, lease=start.lease, saga=log_of_steps)

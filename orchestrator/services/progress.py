@@ -10,7 +10,7 @@ from dataclasses import replace
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import NotFound
-from orchestrator.domain.operation import Stage, StageState
+from orchestrator.domain.operation import OperationState, Stage, StageState
 from orchestrator.services.failures import explain
 from orchestrator.services.saga import Progress
 from orchestrator.state.base import Operations, Told
@@ -68,3 +68,12 @@ class OperationProgress(Progress):
         if self._conversation.operation is not None:
             with suppress(NotFound):  # forgotten a day after it ended; the start itself goes on
                 await self._operations.stage(self._conversation.tenant, self._conversation.operation, stage)
+
+
+async def finish(
+    operations: Operations, conversation: Conversation, state: OperationState, why: Why | None = None
+) -> None:
+    """End the operation that the record of this conversation names, if it names one. Raises `StoreUnavailable`."""
+    if conversation.operation is not None:
+        with suppress(NotFound):  # it ended more than a day ago
+            await operations.finish(conversation.tenant, conversation.operation, state, failure=why)

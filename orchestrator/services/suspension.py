@@ -4,7 +4,6 @@ Two kinds. Paused by a caller (`desired` is paused): stays so until somebody res
 still running, the reason says which policy): whoever uses it wakes it, by an operation "resume" or a waiting message.
 """
 
-from contextlib import suppress
 from dataclasses import replace
 
 import anyio
@@ -12,17 +11,18 @@ import structlog
 
 from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import BY_POLICY, Conversation, Desired, Phase, Reason, Why, advance
-from orchestrator.domain.errors import LimitReached, NotFound, RuntimeNotFound, StepOverdue
+from orchestrator.domain.errors import LimitReached, RuntimeNotFound, StepOverdue
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Condition, Handle, Pausable
 from orchestrator.services.admission import Admission
 from orchestrator.services.deaths import GONE, Deaths, how_it_died
-from orchestrator.services.events import NOT_PULLED, EventLog
+from orchestrator.services.ending import last_pull
+from orchestrator.services.events import EventLog
 from orchestrator.services.failures import explain
 from orchestrator.services.idleness import Idleness
+from orchestrator.services.progress import finish
 from orchestrator.services.saga import STUCK_RETRY_MS, within
 from orchestrator.services.start import Surroundings, made, runtime_name, save
-from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Lease, Store
 
 log = structlog.get_logger(__name__)
@@ -90,7 +90,7 @@ class Suspension:
         """Freeze the runtime of a ready conversation, or finish to. Nothing of its log is left to be pulled."""
         interrupted = conversation.phase is Phase.PAUSING
         if conversation.phase is Phase.READY:
-            await self._pull(conversation)
+            await last_pull(self._events, conversation, seconds=_PULL_SECONDS)
             conversation = await self._to(lease, conversation, Phase.PAUSING, why)
             if why.reason in BY_POLICY and self._idleness.is_used(conversation):
                 await self._to(lease, conversation, Phase.READY, _IN_USE)
@@ -127,7 +127,7 @@ class Suspension:
                 held = replace(conversation, why=PAUSED_BY_CALLER, updated_at=self._house.clock.now())
                 conversation = await save(self._house.conversations, lease, held)
                 self._house.published(conversation)
-            await self._finish(conversation, OperationState.SUCCEEDED)
+            await finish(self._store.operations, conversation, OperationState.SUCCEEDED)
         return _LOOK_MS
 
     async def _resume(self, lease: Lease, conversation: Conversation) -> int | None:
@@ -152,7 +152,7 @@ class Suspension:
         conversation = await self._to(lease, conversation, Phase.READY, Why(Reason.REQUESTED, "resumed"))
         self._house.published(conversation)
         if conversation.desired is Desired.RUNNING:
-            await self._finish(conversation, OperationState.SUCCEEDED)
+            await finish(self._store.operations, conversation, OperationState.SUCCEEDED)
         log.info("runtime.resumed", conversation=conversation.id)
         return 0  # at once: messages may be waiting
 
@@ -167,7 +167,7 @@ class Suspension:
         if stands.left_ms:
             return min(stands.left_ms + 50, _LOOK_MS)
         await self._admission.give_back(lease, asked=True)
-        await self._finish(conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
+        await finish(self._store.operations, conversation, OperationState.FAILED, WAITED_IN_VAIN)  # messages ask anew
         return 0
 
     async def is_wanted(self, conversation: Conversation) -> bool:
@@ -192,7 +192,7 @@ class Suspension:
     async def _lose(self, lease: Lease, conversation: Conversation, why: Why) -> int | None:
         due_in_ms = await self._deaths.give_up(lease, conversation, why)
         if conversation.desired in (Desired.RUNNING, Desired.PAUSED):  # a stop or deletion that came since goes on
-            await self._finish(conversation, OperationState.FAILED, why)
+            await finish(self._store.operations, conversation, OperationState.FAILED, why)
         return due_in_ms
 
     async def _handle(self, conversation: Conversation) -> Handle | None:
@@ -207,15 +207,3 @@ class Suspension:
     async def _to(self, lease: Lease, conversation: Conversation, phase: Phase, why: Why) -> Conversation:
         moved = advance(conversation, phase, why=why, now=self._house.clock.now())
         return await save(self._house.conversations, lease, moved)
-
-    async def _pull(self, conversation: Conversation) -> None:
-        try:
-            with anyio.fail_after(_PULL_SECONDS):
-                await self._events.pull(conversation)
-        except (*NOT_PULLED, TimeoutError) as exc:
-            log.warning("events.last_pull_failed", conversation=conversation.id, problem=problem_of(exc))
-
-    async def _finish(self, conversation: Conversation, state: OperationState, why: Why | None = None) -> None:
-        if conversation.operation is not None:
-            with suppress(NotFound):  # it ended more than a day ago
-                await self._store.operations.finish(conversation.tenant, conversation.operation, state, failure=why)
