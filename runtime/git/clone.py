@@ -7,6 +7,7 @@ what it says, and what it says never holds a token, because git never has it in 
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import shutil
 import signal
@@ -31,6 +32,7 @@ _REFUSALS = (
     "invalid username or password",
     "access denied",
 )
+_FOREIGN = "dubious ownership"
 
 
 class CloneFailure(enum.StrEnum):
@@ -38,6 +40,7 @@ class CloneFailure(enum.StrEnum):
 
     REFUSED = "refused"  #: the host wants another credential, or hides the repository from this one
     UNAVAILABLE = "unavailable"  #: no such repository or branch, host not reachable, deadline
+    FOREIGN = "foreign"  #: a repository that is there belongs to another user than the one git runs as
 
 
 class CloneFailed(Exception):
@@ -85,12 +88,14 @@ def _check_same(remote: Remote, target: Path, environment: Mapping[str, str]) ->
 
 
 def ensure_repository(directory: Path, environment: Mapping[str, str]) -> None:
-    """Make an empty repository in the directory when it is in none. Raises CloneFailed, OSError. Blocks."""
+    """Make an empty repository in the directory when it is in none. Raises CloneFailed, and PermissionError for one
+    that is in another user's. Blocks."""
     if _may_be_in_one(directory):  # a look costs less than asking git, and most new directories are in none
         try:
             _run(["git", "-C", str(directory), "rev-parse", "--git-dir"], environment, _LOCAL_SECONDS)
-        except CloneFailed:
-            pass
+        except CloneFailed as error:
+            if error.failure is CloneFailure.FOREIGN:  # made anew, it would stay another user's
+                raise PermissionError(errno.EPERM, "the repository in it is closed") from error
         else:
             return
     elif skeleton.make(directory, environment):
@@ -124,7 +129,12 @@ def _run(command: list[str], environment: Mapping[str, str], seconds: float) -> 
         raise CloneFailed(CloneFailure.UNAVAILABLE, f"git did not finish within {seconds:.0f} seconds") from None
     if process.returncode != 0:
         text = said.decode(errors="replace").strip()
-        refused = any(mark in text.lower() for mark in _REFUSALS)
-        failure = CloneFailure.REFUSED if refused else CloneFailure.UNAVAILABLE
-        raise CloneFailed(failure, text.rpartition("\n")[2] or f"git ended with status {process.returncode}")
+        last = text.rpartition("\n")[2] or f"git ended with status {process.returncode}"
+        raise CloneFailed(_failure(text.lower()), last)
     return output.decode(errors="replace")
+
+
+def _failure(said: str) -> CloneFailure:
+    if _FOREIGN in said:
+        return CloneFailure.FOREIGN
+    return CloneFailure.REFUSED if any(mark in said for mark in _REFUSALS) else CloneFailure.UNAVAILABLE

@@ -232,6 +232,27 @@ def test_the_same_user_is_there_after_a_restart(runtime: RuntimeProcess, http: h
 
 
 @as_root
+def test_a_repository_of_another_runtimes_agent_is_closed_and_said_to_be(
+    runtime: RuntimeProcess, http: httpx.Client
+) -> None:
+    """As one finds it where a folder outlives the data folder of the server whose agent worked in it."""
+    del runtime
+    folder = Path(tempfile.mkdtemp(prefix="nst-other-", dir="/tmp"))
+    try:
+        subprocess.run(["git", "init", "--quiet", str(folder)], check=True)
+        for path in (folder, *folder.rglob("*")):
+            os.chown(path, 54_321, 54_321)
+        folder.chmod(0o755)
+        start = {"agent": {"llm": {"model": "openai/scripted", "api_key": "k"}, "tools": []}}
+        answer = http.post("/api/conversations", json={**start, "workspace": {"working_dir": str(folder)}})
+        assert answer.status_code == 422
+        assert "the repository in it is closed for user" in answer.json()["detail"]
+        assert "give the folder to that user" in answer.json()["detail"]
+    finally:
+        shutil.rmtree(folder)
+
+
+@as_root
 @pytest.mark.parametrize("why", ["chosen", "unreachable", "state in the workspace"])
 def test_where_it_stays_the_same_user_ready_says_so(place: Path, why: str) -> None:
     variables = {}

@@ -363,6 +363,6 @@ def test_each_operation_is_one_of_them() -> None:
     words = "".join(file.read_text() for file in sorted(source.glob("*.py")))
     called = re.findall(r'_change\(\s*tenant, user, id, change, "(\w+)"|_begin\(conversation, "(\w+)"', words)
     made = re.findall(r'\bOperation\(\s*\w+,\s*[\w.]+,\s*[\w.]+,\s*"(\w+)"', words)
-    resumed = re.findall(r'_(?:started|resumed), "(\w+)"', words)
+    resumed = re.findall(r'\b_?(?:started|resumed), "(\w+)"', words)
     kinds = {name for pair in called for name in pair if name} | set(made) | set(resumed)
     assert {saga.operation for saga in SAGAS if saga.operation} == kinds
