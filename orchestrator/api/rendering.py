@@ -11,6 +11,7 @@ from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why
 from orchestrator.domain.drift import Drift
 from orchestrator.domain.operation import Operation
+from orchestrator.domain.retention import Act, Planned
 from orchestrator.domain.secrets import SecretText, deep_redact
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.services.holding import Outlook
@@ -174,9 +175,14 @@ def outlook_out(outlook: Outlook) -> dict[str, Any]:
     return {
         "holds": list(outlook.holds),
         "schedule": [
-            {"act": planned.act, "at": _roughly(planned.at), "reason": planned.reason} for planned in outlook.schedule
+            {"act": planned.act, "at": _planned_at(planned), "reason": planned.reason} for planned in outlook.schedule
         ],
     }
+
+
+def _planned_at(planned: Planned) -> str:
+    """A pause is reckoned from the last use; everything else from what the record holds."""
+    return _roughly(planned.at) if planned.act is Act.PAUSE else rfc3339(planned.at)
 
 
 def _roughly(moment: datetime) -> str:
