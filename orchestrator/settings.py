@@ -137,7 +137,7 @@ class OrchestratorSettings(BaseSettings):
     """The same by size, in KiB."""
     snapshots: int = Field(default=10, ge=0, le=1000)
     """How many snapshots a conversation may have; 0: none can be taken. They are in the archive of events."""
-    snapshot_megabytes: int = Field(default=1000, ge=1, le=1_000_000)
+    snapshot_megabytes: int = Field(default=1000, ge=1, le=100_000)
     """How large one may be, of log and workspace together."""
     master_key: SecretStr | None = None
     """Key-encryption key, base64url of 32 bytes. Prefer the file: an environment is readable by others."""

@@ -45,6 +45,9 @@ class FilePlace:
     async def remove_folder(self, folder: str) -> None:
         await self._run(lambda: self._remove_folder(folder))
 
+    async def room(self) -> int | None:
+        return await self._run(self._room)
+
     async def close(self) -> None:
         self._pool.shutdown(wait=False)
 
@@ -100,6 +103,10 @@ class FilePlace:
 
     def _below(self) -> list[str]:
         return [str(path.relative_to(self._root)) for path in self._root.rglob("*") if path.is_file()]
+
+    def _room(self) -> int:
+        disk = os.statvfs(next(path for path in (self._root, *self._root.parents) if path.exists()))
+        return disk.f_bavail * disk.f_frsize
 
     def _remove_folder(self, folder: str) -> None:
         path = self._root / folder

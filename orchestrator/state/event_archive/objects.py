@@ -44,6 +44,9 @@ class ObjectPlace:
     async def remove_folder(self, folder: str) -> None:
         await self._run(lambda: self._remove_folder(folder))
 
+    async def room(self) -> int | None:
+        return None
+
     async def close(self) -> None:
         await self._bucket.close()
 

@@ -20,6 +20,7 @@ from orchestrator.state.event_archive.places import EventsUnavailable, Missing, 
 log = structlog.get_logger(__name__)
 PIECE_BYTES = 4 * 1024 * 1024
 ABANDONED = timedelta(days=1)  #: a snapshot that was begun so long ago and is not there will never be
+KEPT_FREE_BYTES = 500_000_000  #: of the disk, for the logs that have to be archived there
 _MANIFEST, _BEGUN = ".json", ".begun"
 _LONGEST_MANIFEST = 8 * 1024 * 1024
 
@@ -45,6 +46,13 @@ class DamagedSnapshot(EventsUnavailable):
     code = "snapshot_damaged"
 
 
+class NoRoom(EventsUnavailable):
+    """The disk of the archive is nearly full: what is left of it is for event logs."""
+
+    code = "snapshot_no_room"
+    default_retry_after = 60.0
+
+
 class SnapshotArchive:
     """`home` is the folder of the conversation's log (`archive.Log.home`). All methods raise `EventsUnavailable`."""
 
@@ -61,8 +69,8 @@ class SnapshotArchive:
     async def write(
         self, home: str, id: SnapshotId, pieces: AsyncIterator[bytes], *, limit_bytes: int
     ) -> Sequence[_Piece]:
-        """All of `pieces`, for `finish`. Raises `TooLarge` beyond `limit_bytes`, and what `pieces` raises; then what
-        was written is to be removed with `remove`."""
+        """All of `pieces`, for `finish`. Raises `TooLarge` beyond `limit_bytes`, `NoRoom`, and what `pieces` raises;
+        then what was written is to be removed with `remove`."""
         written: list[_Piece] = []
         gathered, size = bytearray(), 0
         async for piece in pieces:
@@ -127,6 +135,9 @@ class SnapshotArchive:
         await self._place.remove_folder(_folder(home))
 
     async def _put(self, home: str, id: SnapshotId, written: list[_Piece], content: bytes) -> None:
+        room = await self._place.room()
+        if room is not None and room < KEPT_FREE_BYTES + len(content):
+            raise NoRoom("no room is left where snapshots are kept", hint="remove some, or tell the operator")
         await self._place.put(_name(home, id, len(written)), content)
         written.append(_Piece(len(content), hashlib.sha256(content).hexdigest()))
 

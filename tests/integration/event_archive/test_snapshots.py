@@ -10,7 +10,14 @@ from orchestrator.domain.ids import ConversationId, TenantId, new_uuid
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
 from orchestrator.state.event_archive.archive import Log
 from orchestrator.state.event_archive.places import Missing
-from orchestrator.state.event_archive.snapshots import ABANDONED, PIECE_BYTES, DamagedSnapshot, SnapshotArchive
+from orchestrator.state.event_archive.snapshots import (
+    ABANDONED,
+    KEPT_FREE_BYTES,
+    PIECE_BYTES,
+    DamagedSnapshot,
+    NoRoom,
+    SnapshotArchive,
+)
 from tests.integration.event_archive.conftest import Open
 
 pytestmark = pytest.mark.anyio
@@ -78,6 +85,19 @@ async def test_what_breaks_off_or_is_too_large_is_not_there_and_leaves_nothing_f
     assert [name for name in await place.below() if broken in name]
     await archive.begin(log.home, SnapshotId(new_uuid()), NOW + ABANDONED)
     assert not [name for name in await place.below() if broken in name or large in name]
+
+
+async def test_the_last_of_a_disk_is_left_to_the_logs(opened: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive, log = opened().snapshots, a_log()
+    left = iter([KEPT_FREE_BYTES + PIECE_BYTES, KEPT_FREE_BYTES])
+
+    async def room(_: object) -> int:
+        return next(left)
+
+    monkeypatch.setattr(type(archive._place), "room", room)
+    with pytest.raises(NoRoom):
+        await taken(archive, log.home, 1)
+    assert await archive.present(log.home) == []
 
 
 async def test_one_with_a_damaged_piece_is_told_and_never_given_out(opened: Open) -> None:
