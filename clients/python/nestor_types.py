@@ -862,6 +862,8 @@ class Problem(TypedDict):
     type: str
     title: str
     status: int
+    #: urn:nestor:request:<request_id>
+    instance: NotRequired[str]
     detail: str
     #: `detail` again, for clients of the older generation
     error: str
@@ -872,6 +874,8 @@ class Problem(TypedDict):
     request_id: str | None
     #: Whether the same request may work later
     retryable: bool
+    #: Seconds, as in the header Retry-After
+    retry_after: NotRequired[int]
     #: What to do
     hint: NotRequired[str]
     #: Which field of the request is wrong

@@ -762,6 +762,8 @@ export interface Problem {
   type: string;
   title: string;
   status: number;
+  /** urn:nestor:request:<request_id> */
+  instance?: string;
   detail: string;
   /** `detail` again, for clients of the older generation */
   error: string;
@@ -772,6 +774,8 @@ export interface Problem {
   request_id: string | null;
   /** Whether the same request may work later */
   retryable: boolean;
+  /** Seconds, as in the header Retry-After */
+  retry_after?: number;
   /** What to do */
   hint?: string;
   /** Which field of the request is wrong */
@@ -1370,15 +1374,15 @@ export interface Calls {
   };
   "POST /api/v2/runtimes/{runtime}/resume": {
     path: { "runtime": string };
-    query?: { "wait"?: "ready" | null; "timeout"?: number };
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
     header?: { "if-match"?: string | null; "if-none-match"?: string | null };
-    answer: Runtime;
+    answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/start": {
     path: { "runtime": string };
-    query?: { "wait"?: "ready" | null; "timeout"?: number };
+    query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
     header?: { "if-match"?: string | null; "if-none-match"?: string | null };
-    answer: Runtime;
+    answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/stop": {
     path: { "runtime": string };

@@ -75,7 +75,7 @@ async def list_conversations(
 async def count_conversations(
     owner: OwnerOf, services: ServicesOf, filters: ConversationFilters, page_id: PageId = None
 ) -> dict[str, Any]:
-    """How many the list has under these filters. 10,000 are looked at for one answer: where there are more,
+    """How many the list has under these filters. 5,000 are looked at for one answer: where there are more,
     `next_page_id` says where to go on, and the counts are to be added up."""
     count, following = await services.conversations.lists.count(owner.tenant, owner.user, filters, cursor=page_id)
     return {"count": count, "next_page_id": following}

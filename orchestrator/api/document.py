@@ -28,12 +28,14 @@ PROBLEM: Mapping[str, Any] = {
         "type": {**_TEXT, "description": "urn:nestor:problem:<code>"},
         "title": _TEXT,
         "status": _NUMBER,
+        "instance": {**_TEXT, "description": "urn:nestor:request:<request_id>"},
         "detail": _TEXT,
         "error": {**_TEXT, "description": "`detail` again, for clients of the older generation"},
         "message": {**_TEXT, "description": "`detail` again, for clients of the older generation"},
         "code": _TEXT,
         "request_id": {**_MAYBE, "description": "The X-Request-ID of the answer, under which the log has it"},
         "retryable": {"type": "boolean", "description": "Whether the same request may work later"},
+        "retry_after": {**_NUMBER, "description": "Seconds, as in the header Retry-After"},
         "hint": {**_TEXT, "description": "What to do"},
         "field": {**_TEXT, "description": "Which field of the request is wrong"},
         "errors": {
@@ -59,18 +61,22 @@ FAILURES: Mapping[int, tuple[str, str, str, Mapping[str, Any]]] = {
     404: ("There is none, or it is another tenant's", "not_found", "there is no such conversation", {}),
     409: ("It cannot be done in its state", "conflict", "the conversation is stopped", {"hint": "start it"}),
     412: ("It is not as the caller has seen it", "precondition_failed", "the file changed since it was read", {}),
+    400: ("The body is not JSON, or a header not of its form", "bad_request", "the body is not JSON", {}),
     413: ("The body is too large", "too_large", "the body is larger than 2097152 bytes", {}),
+    415: ("The body is of another type", "unsupported_media_type", "this call takes application/json", {}),
     422: ("The request is not valid", "invalid_request", "limit: not a number", {"field": "limit"}),
     429: ("A limit is reached", "limit_reached", "as many run as may", {"rule": "tenant.runtimes", "limit": 5}),
     503: ("Not now; Retry-After says when", "store_unavailable", "the state server did not answer in time", {}),
 }
 _TITLES = {
+    400: "Bad Request",
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
     409: "Conflict",
     412: "Precondition Failed",
     413: "Request Entity Too Large",
+    415: "Unsupported Media Type",
     422: "Unprocessable Entity",
     429: "Too Many Requests",
     503: "Service Unavailable",
@@ -160,6 +166,8 @@ def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[
         yield 412
     if "requestBody" in operation:
         yield 413
+        if _JSON in operation["requestBody"]["content"]:
+            yield from (400, 415)
     if "422" in operation["responses"]:
         yield 422
 
@@ -174,6 +182,7 @@ def _failure(status: int) -> dict[str, Any]:
         "error": detail,
         "code": code,
         "request_id": "7f3c1d2e9b4a4f6e8d0c5b6a79881234",
+        "instance": "urn:nestor:request:7f3c1d2e9b4a4f6e8d0c5b6a79881234",
         "retryable": status in (429, 503),
         **more,
     }

@@ -30,6 +30,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.Gone, 410),
     (errors.PreconditionFailed, 412),
     (errors.TooLarge, 413),
+    (errors.UnsupportedType, 415),
     (errors.LimitReached, 429),
     (errors.NotOffered, 501),
     (errors.RuntimeUnreachable, 502),
@@ -40,6 +41,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.CallerError, 400),
 )
 _WINDOWS = {"starts": ";w=60", "calls": ";w=1"}  #: of limits that are rates, as `RateLimit-Policy` has them
+_NATIVE = "/api/v2/"
 _SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation"})
 
 
@@ -67,6 +69,10 @@ def problem(
     }
     if hint:
         body["hint"] = hint
+    if request.scope.get("path", "").startswith(_NATIVE):  # older surfaces have their own shape
+        body["instance"] = f"urn:nestor:request:{body['request_id']}"
+        if retry_after is not None:
+            body["retry_after"] = max(1, round(retry_after))
     body.update({name: value for name, value in extensions.items() if value is not None})
     headers = {"cache-control": "no-store"}
     if retry_after is not None:
@@ -108,6 +114,8 @@ def install(app: FastAPI) -> None:
         first = fields[0] if fields else {"field": "", "message": "the request is not valid", "type": ""}
         detail = f"{first['field']}: {first['message']}" if first["field"] else first["message"]
         hint = "remove the unknown field" if first["type"] == "extra_forbidden" else None
+        if first["type"] == "json_invalid" and request.url.path.startswith(_NATIVE):
+            return problem(request, 400, "bad_request", "the body is not JSON", hint=f"look at {first['field']}")
         return problem(request, 422, "invalid_request", detail, hint=hint, errors=fields)
 
     @app.exception_handler(HTTPException)

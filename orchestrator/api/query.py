@@ -1,5 +1,5 @@
-"""Query parameters and conditions of the native API: one that a route does not know is a mistake of the caller's, and
-is named.
+"""Query parameters, conditions and types of bodies of the native API: one that a route does not know is a mistake of
+the caller's, and is named.
 
 Passed over, a `dry_run` of a call that has none would do what it was only to tell, and an `If-Match` of a call that has
 no versions would change what it was to protect.
@@ -11,7 +11,8 @@ from fastapi.dependencies.models import Dependant
 from starlette.requests import HTTPConnection, Request
 
 from orchestrator.api.auth import caller_of
-from orchestrator.domain.errors import InvalidRequest
+from orchestrator.api.middleware import STREAMED_PATHS
+from orchestrator.domain.errors import InvalidRequest, UnsupportedType
 
 _CONDITIONS = frozenset({"if-match", "if-none-match", "if-unmodified-since"})
 _READS = frozenset({"GET", "HEAD"})
@@ -21,10 +22,15 @@ async def refuse_unknown(connection: HTTPConnection) -> None:
     """Of every request that reached a route. Raises `InvalidRequest`; before it `Unauthenticated`."""
     if connection.scope["type"] != "http":
         return
-    conditions = _CONDITIONS.intersection(connection.headers) if connection.scope["method"] not in _READS else ()
-    if not connection.query_params and not conditions:
+    # Files look at theirs themselves (`files.py`).
+    bound = connection.scope["method"] not in _READS and not STREAMED_PATHS.fullmatch(connection.scope["path"])
+    conditions = _CONDITIONS.intersection(connection.headers) if bound else ()
+    foreign = _has_other_body(connection)
+    if not connection.query_params and not conditions and not foreign:
         return
     await caller_of(Request(connection.scope))
+    if foreign:
+        raise UnsupportedType("this call takes application/json", hint="send `Content-Type: application/json`")
     route = connection.scope["route"].dependant
     for name in conditions:
         if name not in _headers(route):
@@ -40,6 +46,17 @@ async def refuse_unknown(connection: HTTPConnection) -> None:
                 field=name[:80],
                 hint=f"known here: {allowed}" if allowed else "this call has none",
             )
+
+
+def _has_other_body(connection: HTTPConnection) -> bool:
+    """Whether a body was sent that is not JSON, to a route that reads JSON."""
+    headers = connection.headers
+    if connection.scope["route"].body_field is None or (
+        headers.get("content-length", "0") == "0" and "transfer-encoding" not in headers
+    ):
+        return False
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    return kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json"))
 
 
 def _headers(dependant: Dependant) -> set[str]:

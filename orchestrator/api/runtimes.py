@@ -11,9 +11,10 @@ from fastapi import APIRouter, Query, Request, Response
 from orchestrator.api import rendering, schemas
 from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, record_page, rendered
 from orchestrator.api.answers import operations, records
-from orchestrator.api.answers.declared import says, starts, waits
-from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.answers.declared import says, starts
+from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
+from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, RuntimeFilters, SortOrder, alone
 from orchestrator.domain.conversation import StartRequest
@@ -114,7 +115,7 @@ async def undelete(
     return await accepted(services, owner, back, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/start", status_code=202, responses=waits(records.Runtime))
+@router.post("/runtimes/{runtime}/start", status_code=202, responses=starts(records.Runtime))
 async def start(
     runtime: str,
     owner: OwnerOf,
@@ -123,8 +124,11 @@ async def start(
     condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Bring a stopped or failed one back. Running or starting already: nothing is done."""
+    if dry_run:
+        return await _tried(services, owner, runtime, response)
     started = await services.runtimes.start(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
@@ -140,7 +144,7 @@ async def pause(
     return await accepted(services, owner, paused, response, None, 0)
 
 
-@router.post("/runtimes/{runtime}/resume", status_code=202, responses=waits(records.Runtime))
+@router.post("/runtimes/{runtime}/resume", status_code=202, responses=starts(records.Runtime))
 async def resume(
     runtime: str,
     owner: OwnerOf,
@@ -149,8 +153,11 @@ async def resume(
     condition: ConditionOf,
     wait: Wait = None,
     timeout: WaitSeconds = 30,
+    dry_run: bool = False,
 ) -> dict[str, Any]:
     """Bring a paused one back, under the same address and session key. Stopped or failed: as `start`."""
+    if dry_run:
+        return await _tried(services, owner, runtime, response)
     resumed = await services.runtimes.resume(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
@@ -198,4 +205,11 @@ def _wanted(body: schemas.BareRuntimeBody, natural_id: str | None) -> Wanted:
         labels=body.labels,
         size=body.size,
         name=body.name or "",
+    )
+
+
+async def _tried(services: Services, owner: Owner, runtime: str, response: Response) -> dict[str, Any]:
+    response.status_code = 200
+    return rendering.report_out(
+        await services.runtimes.try_start(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
     )

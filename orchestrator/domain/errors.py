@@ -135,6 +135,12 @@ class TooLarge(CallerError):
     code = "too_large"
 
 
+class UnsupportedType(CallerError):
+    """The body is of a type that this route does not read: send application/json."""
+
+    code = "unsupported_media_type"
+
+
 class LimitReached(CallerError):
     """A limit of the tenant is reached; `rule`, `limit` and `current` say which."""
 

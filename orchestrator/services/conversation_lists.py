@@ -14,7 +14,7 @@ from orchestrator.state import cursor as cursors
 from orchestrator.state.base import EVER, Conversations, Glance, Page, Span
 
 LOOKED_AT = 2_000  #: entries of the list, for one page
-COUNTED = 10_000  #: entries that are looked at for one count
+COUNTED = 5_000  #: entries that are looked at for one count
 _AT_ONCE = 500  # so that other requests have their turn
 
 
@@ -68,9 +68,8 @@ class ConversationLists:
         """In the order of creation. Where filters find little a page may be short, or empty, and have a next one; the
         cursor is a place in the list, and right under any filter."""
         found: list[Conversation] = []
-        looked = 0
+        looked, at_once = 0, limit
         while looked < LOOKED_AT:
-            at_once = _AT_ONCE if filters.choose or looked else limit
             page = await self._store.list(
                 tenant,
                 user=user,
@@ -86,6 +85,7 @@ class ConversationLists:
                 last = found[limit - 1]
                 return Page(found[:limit], cursors.encode(cursors.member(last.created_at, last.id)))
             cursor, looked = page.next_cursor, looked + at_once
+            at_once = min(_AT_ONCE, 2 * at_once)  # where most are wanted, few are read for nothing
             if cursor is None or len(found) == limit:
                 break
         return Page(found, cursor)

@@ -166,8 +166,7 @@ async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> 
     for verb in ("start", "resume"):  # each joins, and waits or does not
         await nestor.call("POST", f"{one}/{verb}", key, status=202)
         await nestor.call("POST", f"{one}/{verb}", key, params=WAIT, status=200)
-    if kind == "conversations":
-        await nestor.call("POST", f"{one}/start", key, params={"dry_run": True}, status=200)
+    await nestor.call("POST", f"{one}/start", key, params={"dry_run": True}, status=200)
     await nestor.call(
         "POST", path, key, json=body | ({"name": "other"} if "name" in body else {}), params=WAIT, status=200
     )

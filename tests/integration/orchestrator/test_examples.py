@@ -1,7 +1,5 @@
 """What the served document shows as requests is taken as it stands by the orchestrator that serves it."""
 
-from typing import Any
-
 import pytest
 from support.orchestrators import OPERATOR_KEY, Nestor
 
@@ -52,7 +50,6 @@ async def test_what_is_shown_can_be_sent(nestor: Nestor) -> None:
     key, known = OPERATOR_KEY, {"name": "REGISTRY_TOKEN", "provider": "github"}
     for method, path in story:
         verb = path.rpartition("/")[2]
-        answer: dict[str, Any] = {}
         if verb == "links":
             kind = path.split("/")[1]
             await nestor.call(

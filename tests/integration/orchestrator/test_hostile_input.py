@@ -147,3 +147,20 @@ async def test_a_body_without_length_that_is_too_large_is_413(nestor: Nestor, he
 
     answer = await nestor.http.post("/api/v2/conversations", headers=nestor.as_(key) | headers, content=endless())
     assert (answer.status_code, json.loads(answer.content)["code"]) == (413, "too_large")
+
+
+async def test_a_body_that_is_no_json_and_one_that_is_not_said_to_be(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    path, headers = "/api/v2/secrets/A", nestor.as_(key)
+    for content, kind, status, code in (
+        (b'{"value": ', "application/json", 400, "bad_request"),
+        (b'{"value": "v"}', "application/x-www-form-urlencoded", 415, "unsupported_media_type"),
+        (b'{"value": "v"}', "text/plain", 415, "unsupported_media_type"),
+        (b'{"value": "v"}', "application/merge-patch+json; charset=utf-8", 200, None),
+    ):
+        answer = await nestor.http.put(path, headers=headers | {"Content-Type": kind}, content=content)
+        assert (answer.status_code, answer.json().get("code")) == (status, code), answer.text
+        if code is not None:
+            assert answer.json()["instance"] == f"urn:nestor:request:{answer.headers['x-request-id']}"
+    nobody = await nestor.http.put(path, headers={"Content-Type": "text/plain"}, content=b"x")
+    assert nobody.status_code == 401
