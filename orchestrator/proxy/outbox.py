@@ -15,6 +15,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 POSTED_BYTES = 16 * 1024  #: more is worth a write of its own
+_MOST = 64  #: letters; a turn of thousands of connections is no time that an answer should wait
 
 
 class Outbox:
@@ -27,11 +28,13 @@ class Outbox:
         self._letters: list[tuple[asyncio.Transport, bytes]] = []
 
     def post(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write `data` to `transport` at the end of this turn."""
+        """Write `data` to `transport` at the end of this turn, or sooner."""
         letters = self._letters
         if not letters:
             asyncio.get_running_loop().call_soon(self.flush)
         letters.append((transport, data))
+        if len(letters) >= _MOST:
+            self.flush()
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
         """Write `data` behind what was posted to `transport` in this turn; in one with it if that was the last."""

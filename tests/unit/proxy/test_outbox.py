@@ -56,6 +56,15 @@ async def test_a_turn_ends_with_what_was_posted_in_it() -> None:
     assert wire.written == [b"a", b"b"]
 
 
+async def test_a_turn_of_very_many_is_written_in_parts() -> None:
+    outbox, wire = Outbox(), Wire()
+    for _ in range(100):
+        outbox.post(as_transport(wire), b"a")
+    assert len(wire.written) == 64
+    await asyncio.sleep(0)
+    assert len(wire.written) == 100
+
+
 async def test_what_is_added_goes_out_with_what_it_belongs_to() -> None:
     outbox, wire, other = Outbox(), Wire(), Wire()
     outbox.post(as_transport(wire), b"head ")
