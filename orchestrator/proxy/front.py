@@ -1,4 +1,4 @@
-"""The client's side of a connection, as those who serve a request on it see it. `protocol.py` implements both."""
+"""The client's side of a connection, as those who serve a request on it see it. `protocol.py` is both."""
 
 import asyncio
 from collections.abc import Coroutine

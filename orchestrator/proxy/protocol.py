@@ -10,25 +10,23 @@ Depends on these internals of uvicorn 0.54, which `tests/integration/proxy` exer
 
 import asyncio
 import enum
-from collections.abc import Coroutine
 from typing import Any, cast
 
 import httptools
 from uvicorn.config import Config
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
 from uvicorn.server import ServerState
 
 from orchestrator.domain.ids import RuntimeId
 from orchestrator.proxy import answers
 from orchestrator.proxy.access import origin_allowed
+from orchestrator.proxy.connection import ClientConnection
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.exchange import Exchange
 from orchestrator.proxy.familiar import FamiliarHeads
 from orchestrator.proxy.head import BadHead, Head, read_head
 from orchestrator.proxy.target import Destination, Routing
 from orchestrator.proxy.websocket import SocketOpening
-
-_LINGER_SECONDS = 1.0  #: a client that still sends gets this long to read why it is being closed
 
 
 class _Stop(Exception):
@@ -48,10 +46,8 @@ class _Reading(enum.Enum):
 _NOTHING, _HEAD, _API_BODY, _PROXY_BODY = _Reading
 
 
-class FrontProtocol(HttpToolsProtocol):
+class FrontProtocol(ClientConnection):
     """One client connection. Use `front_protocol` to get a class that knows its context."""
-
-    context: FrontContext  #: an attribute of the class that `front_protocol` makes
 
     def __init__(
         self,
@@ -65,15 +61,9 @@ class FrontProtocol(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self.parser = httptools.HttpRequestParser(self)  # uvicorn's own reads on after `Connection: close`
         self.fixed = fixed
-        self.address = ""
-        self._counted = False  # among the connections of its address
         self._routing = Routing(self.context.domain, fixed)
-        self._limits = self.context.limits
-        self._outbox = self.context.upstreams.outbox
-        self._posted = -1  # the turn in which an answer was posted last
         self._most_head_bytes, self._most_headers = self._limits.head_bytes, self._limits.header_count
         self._reading = _NOTHING
-        self._deaf = False  # nothing more of this client is read
         self._refusal: answers.Refusal | None = None
         self._exchange: Exchange | None = None
         self._opening: SocketOpening | None = None
@@ -90,27 +80,10 @@ class FrontProtocol(HttpToolsProtocol):
         self._first = False  # the present head is the first that began in them
         self._familiar = FamiliarHeads()
         self._head_since = 0.0
-        self._last_data = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     # The connection
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(high=self._limits.buffer_bytes)
-        self.address = self.client[0] if self.client else ""
-        self._last_data = self.loop.time()
-        self._counted = self.context.enter(self.address)
-        if self._counted:
-            self._arm()
-        else:
-            self._deaf = True
-            transport.write(answers.render(answers.CROWDED, close=True))
-            transport.close()
-
     def connection_lost(self, exc: Exception | None) -> None:
-        self._disarm()
-        self._uncount()
         if self._exchange is not None:
             self._exchange.abandon()
             self._exchange = None
@@ -259,32 +232,6 @@ class FrontProtocol(HttpToolsProtocol):
 
     # For exchanges and sockets
 
-    def own(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """A task that the server's shutdown waits for, and that whoever asked for it cancels with the connection."""
-        task = self.loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
-        return task
-
-    def hold_request(self, held: bool) -> None:
-        """Stop or go on reading. Through `flow`, which knows whether it is paused already."""
-        if self.transport.is_closing():
-            return
-        if held:
-            self.flow.pause_reading()
-        else:
-            self.flow.resume_reading()
-
-    def post(self, data: bytes) -> None:
-        """Write `data` at the end of this turn of the loop."""
-        self._posted = self._outbox.turn
-        self._outbox.post(self.transport, data)
-
-    def write_posted(self) -> None:
-        """Write now what was posted in this turn: something else is to be done to the transport."""
-        if self._posted == self._outbox.turn:
-            self._outbox.flush()
-
     def exchange_over(self, *, keep_alive: bool) -> None:
         """The answer is written. The connection stays open if both sides can tell where the next message begins."""
         self._exchange = None
@@ -296,42 +243,10 @@ class FrontProtocol(HttpToolsProtocol):
             self.flow.resume_reading()
 
     def detach(self) -> set[object]:
-        """Give the transport away to a tunnel, which goes on counting the connection."""
-        self._disarm()
-        self._counted = False
         self._opening = None
-        self.connections.discard(self)
-        return cast(set[object], self.connections)
-
-    def refuse(self, refusal: answers.Refusal) -> None:
-        """Answer and close."""
-        if not self.transport.is_closing():
-            self.write_posted()
-            self.transport.write(answers.render(refusal, close=True))
-            self.hang_up()
-
-    def hang_up(self) -> None:
-        """Close once everything is written.
-
-        Bytes that still come are read and dropped for a moment: closing over unread bytes would make the kernel reset
-        the connection, and the answer be lost with it.
-        """
-        self._deaf = True
-        self._disarm()
-        self.write_posted()
-        if self.transport.is_closing():
-            return
-        self.flow.resume_reading()
-        if self.transport.can_write_eof():
-            self.transport.write_eof()
-        self._timer = self.loop.call_later(_LINGER_SECONDS, self.transport.close)
+        return super().detach()
 
     # Details
-
-    def _uncount(self) -> None:
-        if self._counted:
-            self._counted = False
-            self.context.leave(self.address)
 
     @property
     def _application_runs(self) -> bool:
@@ -433,15 +348,6 @@ class FrontProtocol(HttpToolsProtocol):
             self.transport.close()
         else:
             self.refuse(refusal)
-
-    def _arm(self) -> None:
-        period = min(self._limits.head_seconds, self._limits.idle_seconds) / 2
-        self._timer = self.loop.call_later(period, self._check)
-
-    def _disarm(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
 
     def _check(self) -> None:
         """One coarse timer per connection for everything that can take too long; none per request."""
