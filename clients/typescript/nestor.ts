@@ -1118,8 +1118,12 @@ export interface Written {
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
   "GET /api/v2/audit": {
-    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user"?: string | null; "key"?: string | null; "verb"?: string | null; "outcome"?: "accepted" | "refused" | "failed" | null; "object_id"?: string | null };
+    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
     answer: AuditPage;
+  };
+  "GET /api/v2/audit/count": {
+    query?: { "page_id"?: string | null; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
+    answer: Count;
   };
   "GET /api/v2/conversations": {
     query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };

@@ -69,7 +69,7 @@ def problem(
     }
     if hint:
         body["hint"] = hint
-    if request.scope.get("path", "").startswith(_NATIVE):  # older surfaces have their own shape
+    if body["request_id"] and request.scope.get("path", "").startswith(_NATIVE):  # older surfaces have their own shape
         body["instance"] = f"urn:nestor:request:{body['request_id']}"
         if retry_after is not None:
             body["retry_after"] = max(1, round(retry_after))

@@ -108,7 +108,7 @@ async def configuration(nestor: Nestor, key: str) -> None:
         "git-providers/count",
         "git-providers/github",
     )
-    for one in ("settings", "settings/effective", *named, "usage", "audit"):
+    for one in ("settings", "settings/effective", *named, "usage", "audit", "audit/count"):
         await nestor.call("GET", f"/api/v2/{one}", key, status=200)
 
 

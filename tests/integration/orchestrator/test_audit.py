@@ -141,11 +141,11 @@ async def test_who_sees_what_and_filters(nestor: Nestor) -> None:
     await nestor.call("PUT", "/api/v2/secrets/C", key, headers={"X-Act-As-User": ann["id"]}, status=200, **value)
     names = [entry["object"]["id"] for entry in await entries(nestor, own["key"])]
     assert names == ["C", "B"]
-    assert [entry["object"]["id"] for entry in await entries(nestor, key, user=ann["id"])] == ["C", "B"]
-    assert [entry["object"]["id"] for entry in await entries(nestor, key, object_id="A")] == ["A"]
-    assert [entry["object"]["id"] for entry in await entries(nestor, key, key=own["id"])] == ["B"]
-    assert [entry["actor"]["kind"] for entry in await entries(nestor, key, verb="post")] == ["operator"] * 4
-    assert await entries(nestor, key, outcome="refused") == []
+    assert [entry["object"]["id"] for entry in await entries(nestor, key, user__eq=ann["id"])] == ["C", "B"]
+    assert [entry["object"]["id"] for entry in await entries(nestor, key, object_id__eq="A")] == ["A"]
+    assert [entry["object"]["id"] for entry in await entries(nestor, key, key__eq=own["id"])] == ["B"]
+    assert [entry["actor"]["kind"] for entry in await entries(nestor, key, verb__eq="post")] == ["operator"] * 4
+    assert await entries(nestor, key, outcome__eq="refused") == []
     whole = await entries(nestor, OPERATOR_KEY, tenant=tenant)
     assert whole == await entries(nestor, key)
     paged, page_id = [], None
@@ -156,9 +156,11 @@ async def test_who_sees_what_and_filters(nestor: Nestor) -> None:
         if page_id is None:
             break
     assert paged == whole
+    counted = await nestor.call("GET", "/api/v2/audit/count", key, params={"verb__eq": "put"}, status=200)
+    assert counted == {"count": 3, "next_page_id": None}
     middle = whole[2]["at"]
     assert await entries(nestor, key, at__gte=middle) + await entries(nestor, key, at__lt=middle) == whole
-    await nestor.call("GET", "/api/v2/audit", own["key"], params={"user": tenant}, status=403)
+    await nestor.call("GET", "/api/v2/audit", own["key"], params={"user__eq": tenant}, status=403)
     await nestor.call("GET", "/api/v2/audit", key, params={"tenant": ann["id"]}, status=403)
     await nestor.call("GET", "/api/v2/audit", OPERATOR_KEY, params={"tenant": ann["id"]}, status=404)
     assert all(entry["resource"].startswith("/api/v2/tenants") for entry in await entries(nestor, other))
@@ -211,7 +213,7 @@ async def test_a_secret_that_a_sandbox_reads_is_told_first(nestor: Nestor, monke
     asked = {"Authorization": f"Bearer {key}", **headers}
     assert (await nestor.http.get("/api/v1/users/me?expose_secrets=true", headers=asked)).status_code == 200
     assert (await nestor.http.get("/api/v1/users/me", headers=nestor.as_(key))).status_code == 200  # shows marks
-    found = await entries(nestor, key, verb="GET")
+    found = await entries(nestor, key, verb__eq="GET")
     told = [(entry["resource"].rpartition("/")[2], entry["actor"]["kind"], entry["outcome"]) for entry in found]
     assert told == [("me", "tenant", "accepted"), ("NONE", "runtime", "refused"), ("A", "runtime", "accepted")]
     assert found[-1]["actor"]["runtime"] == sandbox["id"]

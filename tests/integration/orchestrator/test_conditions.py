@@ -113,7 +113,7 @@ async def test_a_conversation_under_an_id_of_ones_own(nestor: Nestor) -> None:
     assert elsewhere["repository"] is None
     ready = await nestor.until(key, made["id"], "ready")
     assert ready["runtime"]["id"] != elsewhere["runtime"]["id"]
-    entries = (await nestor.call("GET", "/api/v2/audit", key, params={"verb": "PUT"}, status=200))["items"]
+    entries = (await nestor.call("GET", "/api/v2/audit", key, params={"verb__eq": "PUT"}, status=200))["items"]
     assert [one["object"]["id"] for one in entries if one["object"] is not None] == [made["id"]]
 
 

@@ -106,6 +106,18 @@ async def test_a_batch_is_in_the_order_that_was_asked_for_with_null_for_what_is_
     page = await nestor.call("GET", PATH, key, params={"ids": asked}, status=200)
     assert [one and one["id"] for one in page["items"]] == [second, None, first, None, None, second]
     assert page["next_page_id"] is None
+    assert await nestor.call("GET", PATH, other, params={"ids": [first, foreign]}, status=200) != page
+    tenant = (await nestor.call("GET", "/api/v2/tenants", status=200))["items"][0]["id"]
+    user = await nestor.call("POST", f"/api/v2/tenants/{tenant}/users", json={"name": "u"}, status=201)
+    acting = {"X-Act-As-User": user["id"]}
+    own = await nestor.call("POST", PATH, key, json={"labels": {"team": "red"}}, headers=acting, status=202)
+    asked = {"ids": [first, own["id"]]}
+    seen = await nestor.call("GET", PATH, key, params=asked, headers=acting, status=200)
+    assert [one and one["id"] for one in seen["items"]] == [None, own["id"]]
+    red = await nestor.call("GET", PATH, key, params={"label": "team:red"}, headers=acting, status=200)
+    assert [one["id"] for one in red["items"]] == [own["id"]]
+    assert (await nestor.call("GET", f"{PATH}/count", key, headers=acting, status=200))["count"] == 1
+    await nestor.call("DELETE", f"{PATH}/{own['id']}?purge=true", key, status=202)
     runtimes = await nestor.call("GET", "/api/v2/runtimes", key, params={"ids": [first, box]}, status=200)
     assert [one and one["id"] for one in runtimes["items"]] == [None, box]
     assert (await nestor.call("GET", "/api/v2/runtimes/count", key, status=200))["count"] == 1
