@@ -267,6 +267,8 @@ def variables_of(folder: Path, redis_url: str, engine: Path, lease_seconds: floa
         "NESTOR_MASTER_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
         "NESTOR_JOURNAL_URL": f"file://{folder}/journal",
         "NESTOR_RUNTIME_PORTS": "0",
+        "NESTOR_CALLS_PER_SECOND_PER_KEY": "0",  # judges read all there is as fast as they can
+        "NESTOR_TENANT_CALLS_PER_SECOND": "0",
         "NESTOR_LEASE_SECONDS": str(lease_seconds),
     }
 
