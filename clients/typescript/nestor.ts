@@ -1119,52 +1119,59 @@ export interface Written {
 export interface Calls {
   "GET /api/v2/audit": {
     query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: AuditPage;
   };
   "GET /api/v2/audit/count": {
     query?: { "page_id"?: string | null; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "GET /api/v2/conversations": {
     query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: ConversationPage;
   };
   "POST /api/v2/conversations": {
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    header?: { "Idempotency-Key"?: string };
     body: ConversationBody;
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/count": {
     query?: { "page_id"?: string | null; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "purge"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "deleted"?: boolean };
+    header?: { "If-None-Match"?: string };
     answer: Conversation;
   };
   "PATCH /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: DescriptionBody;
     answer: Conversation;
   };
   "PUT /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: ConversationBody;
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
     query?: { "after"?: number; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: EventPage;
   };
   "GET /api/v2/conversations/{conversation}/events/stream": {
@@ -1198,360 +1205,410 @@ export interface Calls {
   "POST /api/v2/conversations/{conversation}/fork": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number };
+    header?: { "Idempotency-Key"?: string };
     body?: ForkBody | null;
     answer: Conversation;
   };
   "PUT /api/v2/conversations/{conversation}/labels": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: AllLabelsBody;
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
     query?: { "page_id"?: string | null; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: LinkPage;
   };
   "POST /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
+    header?: { "Idempotency-Key"?: string };
     body: LinkBody;
     answer: NewLink;
   };
   "DELETE /api/v2/conversations/{conversation}/links/{link}": {
     path: { "conversation": string; "link": string };
+    header?: { "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/conversations/{conversation}/logs": {
     path: { "conversation": string };
     query?: { "lines"?: number; "follow"?: boolean };
+    header?: { "If-None-Match"?: string };
     answer: Logs | string;
   };
   "GET /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
     query?: { "after"?: number; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: MessagePage;
   };
   "POST /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
+    header?: { "Idempotency-Key"?: string };
     body: InboxMessageBody;
     answer: Message;
   };
   "GET /api/v2/conversations/{conversation}/messages/{message}": {
     path: { "conversation": string; "message": string };
+    header?: { "If-None-Match"?: string };
     answer: Message;
   };
   "POST /api/v2/conversations/{conversation}/pause": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/resume": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
     query?: { "page_id"?: string | null; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: SnapshotPage;
   };
   "POST /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
+    header?: { "Idempotency-Key"?: string };
     answer: Snapshot;
   };
   "DELETE /api/v2/conversations/{conversation}/snapshots/{snapshot}": {
     path: { "conversation": string; "snapshot": string };
+    header?: { "Idempotency-Key"?: string };
     answer: void;
   };
   "POST /api/v2/conversations/{conversation}/start": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation | DryRun;
   };
   "POST /api/v2/conversations/{conversation}/stop": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/undelete": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/upgrade": {
     path: { "conversation": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body?: UpgradeBody | null;
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}/usage": {
     path: { "conversation": string };
+    header?: { "If-None-Match"?: string };
     answer: Usage;
   };
   "GET /api/v2/git-providers": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: GitProviderPage;
   };
   "GET /api/v2/git-providers/count": {
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/git-providers/{provider}": {
     path: { "provider": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/git-providers/{provider}": {
     path: { "provider": string };
+    header?: { "If-None-Match"?: string };
     answer: GitProvider;
   };
   "PUT /api/v2/git-providers/{provider}": {
     path: { "provider": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: ProviderBody;
     answer: GitProvider;
   };
   "GET /api/v2/operations/{operation}": {
     path: { "operation": string };
+    header?: { "If-None-Match"?: string };
     answer: Operation;
   };
   "GET /api/v2/runtimes": {
     query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: RuntimePage;
   };
   "POST /api/v2/runtimes": {
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
+    header?: { "Idempotency-Key"?: string };
     body: BareRuntimeBody;
     answer: Runtime | DryRun;
   };
   "GET /api/v2/runtimes/count": {
     query?: { "page_id"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "purge"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "deleted"?: boolean };
+    header?: { "If-None-Match"?: string };
     answer: Runtime;
   };
   "PATCH /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: LabelsBody;
     answer: Runtime;
   };
   "PUT /api/v2/runtimes/{runtime}/labels": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: AllLabelsBody;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
     query?: { "page_id"?: string | null; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: LinkPage;
   };
   "POST /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
+    header?: { "Idempotency-Key"?: string };
     body: LinkBody;
     answer: NewLink;
   };
   "DELETE /api/v2/runtimes/{runtime}/links/{link}": {
     path: { "runtime": string; "link": string };
+    header?: { "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/runtimes/{runtime}/logs": {
     path: { "runtime": string };
     query?: { "lines"?: number; "follow"?: boolean };
+    header?: { "If-None-Match"?: string };
     answer: Logs | string;
   };
   "POST /api/v2/runtimes/{runtime}/pause": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/resume": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/start": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/stop": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/undelete": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/upgrade": {
     path: { "runtime": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body?: UpgradeBody | null;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/usage": {
     path: { "runtime": string };
+    header?: { "If-None-Match"?: string };
     answer: Usage;
   };
   "GET /api/v2/secrets": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: SecretPage;
   };
   "GET /api/v2/secrets/count": {
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/secrets/{name}": {
     path: { "name": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/secrets/{name}": {
     path: { "name": string };
+    header?: { "If-None-Match"?: string };
     answer: Secret;
   };
   "PUT /api/v2/secrets/{name}": {
     path: { "name": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: SecretBody;
     answer: Secret;
   };
   "GET /api/v2/settings": {
+    header?: { "If-None-Match"?: string };
     answer: Settings;
   };
   "PATCH /api/v2/settings": {
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: SettingsBody;
     answer: Settings;
   };
   "GET /api/v2/settings/effective": {
+    header?: { "If-None-Match"?: string };
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
     query?: { "page_id"?: string | null; "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: TenantPage;
   };
   "POST /api/v2/tenants": {
+    header?: { "Idempotency-Key"?: string };
     body: TenantBody;
     answer: Tenant;
   };
   "GET /api/v2/tenants/count": {
     query?: { "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "GET /api/v2/tenants/{tenant}": {
     path: { "tenant": string };
+    header?: { "If-None-Match"?: string };
     answer: Tenant;
   };
   "PATCH /api/v2/tenants/{tenant}": {
     path: { "tenant": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: TenantPatchBody;
     answer: Tenant;
   };
   "GET /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
     query?: { "page_id"?: string | null; "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: ApiKeyPage;
   };
   "POST /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
+    header?: { "Idempotency-Key"?: string };
     body: KeyBody;
     answer: NewApiKey;
   };
   "GET /api/v2/tenants/{tenant}/api-keys/count": {
     path: { "tenant": string };
     query?: { "user__eq"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/tenants/{tenant}/api-keys/{key}": {
     path: { "tenant": string; "key": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/tenants/{tenant}/api-keys/{key}": {
     path: { "tenant": string; "key": string };
+    header?: { "If-None-Match"?: string };
     answer: ApiKey;
   };
   "GET /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
     query?: { "page_id"?: string | null; "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: UserPage;
   };
   "POST /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
+    header?: { "Idempotency-Key"?: string };
     body: UserBody;
     answer: User;
   };
   "GET /api/v2/tenants/{tenant}/users/count": {
     path: { "tenant": string };
     query?: { "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "GET /api/v2/tenants/{tenant}/users/{user}": {
     path: { "tenant": string; "user": string };
+    header?: { "If-None-Match"?: string };
     answer: User;
   };
   "GET /api/v2/usage": {
+    header?: { "If-None-Match"?: string };
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    header?: { "If-None-Match"?: string };
     answer: WebhookPage;
   };
   "POST /api/v2/webhooks": {
+    header?: { "Idempotency-Key"?: string };
     body: WebhookBody;
     answer: NewWebhook;
   };
   "GET /api/v2/webhooks/count": {
+    header?: { "If-None-Match"?: string };
     answer: Count;
   };
   "DELETE /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     answer: void;
   };
   "GET /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
+    header?: { "If-None-Match"?: string };
     answer: Webhook;
   };
   "PATCH /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body: WebhookChange;
     answer: Webhook;
   };
   "GET /api/v2/webhooks/{webhook}/deliveries": {
     path: { "webhook": string };
     query?: { "page_id"?: string | null; "limit"?: number };
+    header?: { "If-None-Match"?: string };
     answer: DeliveryPage;
   };
   "POST /api/v2/webhooks/{webhook}/deliveries/{delivery}/redeliver": {
     path: { "webhook": string; "delivery": string };
+    header?: { "Idempotency-Key"?: string };
     answer: Redelivery;
   };
   "POST /api/v2/webhooks/{webhook}/rotate": {
     path: { "webhook": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
     body?: Rotation | null;
     answer: NewWebhook;
   };
   "POST /api/v2/webhooks/{webhook}/test": {
     path: { "webhook": string };
+    header?: { "Idempotency-Key"?: string };
     answer: Delivery;
   };
 }

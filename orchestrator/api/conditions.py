@@ -33,9 +33,11 @@ def tell_version(response: Response, version: int) -> None:
 
 def condition(
     if_match: Annotated[
-        str | None, Header(description="Only as it was read: its `ETag`; `*`: only if it is there")
+        str | None, Header(alias="If-Match", description="Only as it was read: its `ETag`; `*`: only if it is there")
     ] = None,
-    if_none_match: Annotated[str | None, Header(description="`*`: only if it is not there")] = None,
+    if_none_match: Annotated[
+        str | None, Header(alias="If-None-Match", description="`*`: only if it is not there")
+    ] = None,
 ) -> Condition:
     """What a change is conditional on. Raises `PreconditionFailed` for an `If-Match` that never was a version."""
     wanted, exists = None, None

@@ -20,6 +20,19 @@ _REFERENCE = {"$ref": "#/components/schemas/Problem"}
 _TEXT, _MAYBE = {"type": "string"}, {"type": ["string", "null"]}
 _NUMBER = {"type": "integer"}
 
+_IDEMPOTENCY_KEY: Mapping[str, Any] = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "description": "A repeat with the same key and body is given the first answer again, for 24 hours",
+    "schema": {**_TEXT, "minLength": 1, "maxLength": 255},
+}
+_IF_NONE_MATCH: Mapping[str, Any] = {
+    "name": "If-None-Match",
+    "in": "header",
+    "description": "The `ETag` of an answer: 304 while it would be the same",
+    "schema": _TEXT,
+}
+
 PROBLEM: Mapping[str, Any] = {
     "type": "object",
     "description": "Why not (RFC 9457). `code` is stable and for programs, `detail` for people.",
@@ -59,6 +72,7 @@ FAILURES: Mapping[int, tuple[str, str, str, Mapping[str, Any]]] = {
     401: ("No key, or one that is not valid", "unauthenticated", "the API key is not valid", {}),
     403: ("The key may not do this", "forbidden", "this key lacks the scope write", {}),
     404: ("There is none, or it is another tenant's", "not_found", "there is no such conversation", {}),
+    408: ("It was waited for in vain; the start goes on", "wait_elapsed", "not ready within 30 seconds", {}),
     409: ("It cannot be done in its state", "conflict", "the conversation is stopped", {"hint": "start it"}),
     412: ("It is not as the caller has seen it", "precondition_failed", "the file changed since it was read", {}),
     400: ("The body is not JSON, or a header not of its form", "bad_request", "the body is not JSON", {}),
@@ -73,6 +87,7 @@ _TITLES = {
     401: "Unauthorized",
     403: "Forbidden",
     404: "Not Found",
+    408: "Request Timeout",
     409: "Conflict",
     412: "Precondition Failed",
     413: "Request Entity Too Large",
@@ -111,6 +126,7 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 operation["security"] = [{"key": []}]
                 _undo_guesses(operation["responses"])
                 _exemplify(path, method, operation)
+                _tell_headers(path, method, operation)
                 operation["responses"].update(
                     {str(status): _failure(status) for status in _statuses(path, method, operation)}
                 )
@@ -144,6 +160,20 @@ def _named(schema: Mapping[str, Any]) -> Iterator[str]:
             yield one["$ref"].rpartition("/")[2]
 
 
+def _tell_headers(path: str, method: str, operation: dict[str, Any]) -> None:
+    """What middleware reads and writes: keys that make a call repeatable, and the tags of reads. Files have theirs."""
+    if "/files" in path:
+        return
+    if method != "get":
+        operation.setdefault("parameters", []).append(_IDEMPOTENCY_KEY)
+        return
+    answer = operation["responses"].get("200", {})
+    if _JSON in answer.get("content", {}):
+        operation.setdefault("parameters", []).append(_IF_NONE_MATCH)
+        answer["headers"] = {"ETag": {"description": "Of this answer, for If-None-Match", "schema": _TEXT}}
+        operation["responses"]["304"] = {"description": "As it was when it had that `ETag`; no body"}
+
+
 def _undo_guesses(responses: Mapping[str, Any]) -> None:
     """FastAPI puts what it makes of a route's annotation (an object of anything) beside what the route declares."""
     for response in responses.values():
@@ -160,9 +190,10 @@ def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[
         yield 404
     if method != "get":
         yield from (409, 429)
-    if (path.endswith(("/files/{path}", "/settings")) and method != "get") or (
-        method == "patch" and path.endswith(("/conversations/{conversation}", "/runtimes/{runtime}"))
-    ):
+    taken = {parameter["name"] for parameter in operation.get("parameters", ())}
+    if "wait" in taken:
+        yield 408
+    if "If-Match" in taken or (path.endswith("/files/{path}") and method != "get"):
         yield 412
     if "requestBody" in operation:
         yield 413

@@ -60,7 +60,7 @@ def _has_other_body(connection: HTTPConnection) -> bool:
 
 
 def _headers(dependant: Dependant) -> set[str]:
-    own = {field.alias for field in dependant.header_params}
+    own = {field.alias.lower() for field in dependant.header_params}
     return own.union(*(_headers(inner) for inner in dependant.dependencies))
 
 
