@@ -21,6 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from random import Random
 from typing import Any, cast
 
@@ -41,6 +42,9 @@ NOT_FOR_RUNTIMES = HOP_BY_HOP | frozenset(
 PREFIXES = (b"x-forwarded-", b"proxy-", b"x-init-")
 #: What nginx puts in the place of what was said, on the way to the front or to a runtime.
 BY_NGINX = frozenset(b"connection keep-alive te upgrade expect transfer-encoding content-length host".split())
+#: nginx knows no families of names, so their members are named to it; another one (a typo) arrives.
+_TO_RUNTIME = (Path(__file__).parents[2] / "deploy/nginx/to_runtime.conf").read_bytes()
+NAMED_TO_NGINX = frozenset(re.findall(rb'^proxy_set_header (\S+) "";', _TO_RUNTIME, re.MULTILINE))
 CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
 OPEN = frozenset((b"/health", b"/alive", b"/ready", b"/server_info"))
@@ -77,7 +81,7 @@ def framing(message: Message) -> str:
 
 def for_runtime(message: Message, place: Place, *, first_key: bool = False) -> Seen | None:
     """What a runtime has to see of a request, None if it must not see it by the rules of headers. Of two keys the first
-    counts for nginx, the front refuses them; neither arrives."""
+    counts for nginx, the front refuses them; neither arrives. Of several `Connection` lines nginx knows the first."""
     method, target, version = message.start
     name, slash, _ = target[len(b"/runtimes/") :].partition(b"?")[0].partition(b"/")
     if name.replace(b"-", b"").lower() != place.route.runtime.replace("-", "").encode():
@@ -90,7 +94,8 @@ def for_runtime(message: Message, place: Place, *, first_key: bool = False) -> S
     right = (keys[:1] if first_key else keys) == [SESSION_KEY.encode()]
     if not right and not (plain in OPEN and method in (b"GET", b"HEAD")):
         return None
-    connection = b",".join(message.values(b"connection"))
+    said = message.values(b"connection")
+    connection = b",".join(said[:1] if first_key else said)
     nominated = {token.strip().lower() for token in connection.split(b",")} - {b"close", b"upgrade", b"host"}
     lines = []
     for name, value in message.headers:
@@ -337,7 +342,12 @@ class Differential:
         if not self.nginx or seen is None:
             return seen
         where, method, target, lines, *_, body = seen
-        kept = [line for line in lines if line[0] not in BY_NGINX and PLAIN_NAME.fullmatch(line[0])]
+        kept = [
+            (name, value)
+            for name, value in lines
+            if name not in BY_NGINX and PLAIN_NAME.fullmatch(name)
+            if not name.startswith(PREFIXES) or name in NAMED_TO_NGINX
+        ]
         return (where, method, target, tuple(sorted(kept)), body)
 
     async def _api(self, scope: Any, receive: Any, send: Any) -> None:

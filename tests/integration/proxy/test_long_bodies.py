@@ -2,17 +2,20 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 from support.front_rig import Rig
 
 pytestmark = pytest.mark.anyio
 
+MEBIBYTE = 1 << 20
+MANY = 12 * MEBIBYTE  # more than sockets hold
 LONG = bytes(range(256)) * 6144  # one and a half MiB
 
 
 class Runtime:
-    """Answers `/long`, `/more` (a byte more than it announces), `/half` (and hangs up) and anything else."""
+    """Answers `/long`, `/more` (a byte more than it announces), `/half` (and hangs up), `/of/N` and anything else."""
 
     def __init__(self) -> None:
         self.connections = 0
@@ -26,6 +29,9 @@ class Runtime:
                 asked = await reader.readuntil(b"\r\n\r\n")
                 if b"/long" in asked or b"/more" in asked:
                     writer.write(head % len(LONG) + LONG + (b"!" if b"/more" in asked else b""))
+                elif b"/of/" in asked:
+                    number = int(asked.partition(b"/of/")[2].split(b" ")[0])
+                    writer.write(head % MANY + bytes([number]) * MANY)
                 elif b"/half" in asked:
                     writer.write(head % len(LONG) + LONG[: len(LONG) // 2])
                     await writer.drain()
@@ -55,6 +61,35 @@ async def test_behind_a_long_body_the_connection_carries_the_next_request(rig):
             assert await ask(rig, route.runtime, "/", reader, writer) == b"ok"
     assert runtime.connections == 1
     writer.close()
+
+
+async def test_of_many_at_once_each_gets_its_own(rig):
+    """All are read into the same memory; clients that do not read keep some of it waiting."""
+    route = rig.publish(await rig.raw(Runtime().serve))
+    key, read_all = f"X-Session-API-Key: {rig.session_key}", asyncio.Event()
+
+    async def one(number: int) -> None:
+        client = socket.socket()
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16384)
+        client.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(client, ("127.0.0.1", rig.port))
+        reader, writer = await asyncio.open_connection(sock=client, limit=MEBIBYTE)
+        writer.write(f"GET /runtimes/{route.runtime}/of/{number} HTTP/1.1\r\nHost: h\r\n{key}\r\n\r\n".encode())
+        await reader.readuntil(b"\r\n\r\n")
+        if number % 2:
+            await read_all.wait()
+        left = MANY
+        while left:
+            piece = await reader.read(MEBIBYTE)
+            assert piece == bytes([number]) * len(piece) != b""
+            left -= len(piece)
+        writer.close()
+
+    async with asyncio.timeout(90):
+        slow = [asyncio.ensure_future(one(number)) for number in (1, 3)]
+        await asyncio.gather(*map(one, (0, 2, 4)))
+        read_all.set()
+        await asyncio.gather(*slow)
 
 
 async def test_a_byte_more_than_was_announced_is_nobodys(rig):

@@ -75,6 +75,22 @@ async def test_requests_bodies_and_refusals(rig, recorder, tls):
         assert (await client.get(f"{origin}/{small.runtime}/x", headers={"X-A": "a" * 17_000})).status_code == 431
 
 
+async def test_long_answers_of_known_length(rig, tls):
+    _, port, trust = tls
+
+    async def serve(reader, writer):
+        number = int((await reader.readuntil(b"\r\n\r\n")).split(b" ")[1][1:])
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2000000\r\n\r\n" + bytes([number]) * 2_000_000)
+        await writer.drain()
+
+    route = rig.publish(await rig.raw(serve))
+    async with httpx.AsyncClient(trust_env=False, verify=trust, timeout=60) as client:
+        origin, key = f"https://127.0.0.1:{port}/runtimes/{route.runtime}", {"X-Session-API-Key": rig.session_key}
+        found = await asyncio.gather(*(client.get(f"{origin}/{number}", headers=key) for number in range(5)))
+    for number, answer in enumerate(found):
+        assert answer.content == bytes([number]) * 2_000_000
+
+
 async def test_a_socket_by_first_frame_and_the_end_of_the_server(rig, tls):
     server, port, trust = tls
 
