@@ -14,6 +14,7 @@ from functools import lru_cache
 from orchestrator.proxy.head import Head
 from orchestrator.proxy.headers import Answer, confine
 from orchestrator.proxy.stencil import Stencil
+from orchestrator.proxy.target import REMEMBERED_BYTES
 
 _REQUEST_LINE = re.compile(rb"(GET|HEAD|POST|PUT|PATCH|DELETE|OPTIONS) (/[\x21\x22\x24-\x7e]*) HTTP/1\.1")
 _BLOCK_BYTES = 4096
@@ -65,7 +66,9 @@ class FamiliarHeads:
         The same `Head` is given out each time, with another method and target: of one connection one request at a time
         is under way.
         """
-        line_end = data.find(b"\r\n")
+        line_end = data.find(b"\r\n", 0, REMEMBERED_BYTES)
+        if line_end < 0:
+            return None
         # Most have no body; then the search for the end of the head is saved.
         known, body = self.blocks.get(data[line_end:]) if data.endswith(b"\r\n\r\n") else None, b""
         if known is None:

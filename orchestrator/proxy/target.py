@@ -30,6 +30,11 @@ LINK_PREFIX = b"/links/"
 _LINK_HOST = HOST_PREFIX.encode()
 #: Paths that every client polls before it has a key (outer-api.md 6). Exact, so that no encoding opens another one.
 OPEN_PATHS = frozenset({b"/health", b"/alive", b"/ready", b"/server_info"})
+#: Answers of pure functions are kept for targets and hosts of this size: clients repeat them, and who sends others all
+#: the time fills no memory by it. A host of a runtime is shorter.
+REMEMBERED_BYTES = 512
+_REMEMBERED = 2048
+_ID_BYTES = 36
 _SLASHES = re.compile(rb"/+")
 
 
@@ -67,21 +72,24 @@ class Routing:
         if self.fixed is not None:
             return Destination(self.fixed, target)
         if self.domain is not None:
-            by_host = _runtime_of_host(host, self.domain)
+            by_host = _runtime_of_host(host, self.domain) if len(host) <= REMEMBERED_BYTES else None
             if by_host is not None:
                 return Destination(by_host, target)
             if host[:2].lower() == _LINK_HOST and (by_link := _link_of_host(host, self.domain)) is not None:
                 return Destination(by_link[0], target, link=by_link[1])
         if target.startswith(PREFIX):
-            return _by_path(target)
+            return _known_by_path(target) if len(target) <= REMEMBERED_BYTES else _by_path(target)
         if target.startswith(LINK_PREFIX):
             return _by_link(target)
         return _by_key(target, head) if head is not None and is_agent_servers(head) else None
 
 
-@lru_cache(maxsize=2048)
 def leads_to_init(target: bytes) -> bool:
     """Whether a server could read `target` as `/api/init`, the door that only provisioning may use."""
+    return _known_to_lead(target) if len(target) <= REMEMBERED_BYTES else _leads_to_init(target)
+
+
+def _leads_to_init(target: bytes) -> bool:
     if target.find(b"%") < 0 and target.lower().find(b"init") < 0:  # `in` would try bytes as a number first
         return False
     plain = _SLASHES.sub(b"/", unquote_to_bytes(target).partition(b"?")[0].partition(b"#")[0])
@@ -125,7 +133,6 @@ def _by_key(target: bytes, head: Head) -> Destination | None:
     return there if key is None else there.opened_by(key, head)
 
 
-@lru_cache(maxsize=2048)
 def _by_path(target: bytes) -> Destination:
     at = target.find(b"/", len(PREFIX))
     if at >= 0 and (runtime := runtime_id(target[len(PREFIX) : at])) is not None:  # so there is no `?` before it
@@ -159,9 +166,18 @@ def _runtime_of_host(host: bytes, domain: str) -> RuntimeId | None:
     return runtime_id(label.encode("latin-1")) if dot and rest == domain.lower() else None
 
 
-@lru_cache(maxsize=4096)
 def runtime_id(name: bytes) -> RuntimeId | None:
+    """The id in its canonical form, None if it is none."""
+    return _runtime_id(name) if len(name) <= _ID_BYTES else None
+
+
+@lru_cache(maxsize=4096)
+def _runtime_id(name: bytes) -> RuntimeId | None:
     try:
         return RuntimeId(parse_uuid(name.decode("latin-1")))
     except InvalidRequest:
         return None
+
+
+_known_to_lead = lru_cache(maxsize=_REMEMBERED)(_leads_to_init)
+_known_by_path = lru_cache(maxsize=_REMEMBERED)(_by_path)

@@ -77,6 +77,12 @@ def test_what_is_not_plain_is_not_kept(version: str, more: list[tuple[bytes, byt
     assert heads.recognise(raw) is None
 
 
+def test_a_long_request_line_is_read_in_full_and_not_kept() -> None:
+    heads = learned((GET, read_head(b"GET", b"/a", "1.1", [*HEADERS])))
+    assert heads.recognise(GET.replace(b"/a", b"/" + b"a" * 400)) is not None
+    assert heads.recognise(GET.replace(b"/a", b"/" + b"a" * 600)) is None
+
+
 def test_a_head_that_does_not_begin_what_came_is_not_kept() -> None:
     assert not learned((b"\r\n" + GET, read_head(b"GET", b"/a", "1.1", [*HEADERS]))).blocks
 
