@@ -2,8 +2,8 @@
 
 Importing this module does it, ahead of anything else that imports them; when they are there already it is without
 effect. Left out are the models of the OpenAPI document, which are built when somebody asks for it; the first generation
-of pydantic, which FastAPI imports only to find that no model of ours is one; and uvicorn's command line. Each is there
-for whoever asks for it later.
+of pydantic, which FastAPI imports only to find that no model of ours is one; uvicorn's command line; and what a page of
+errors and a configuration of logs would need (`html`, `logging.config`). Each is there for whoever asks for it later.
 
 FastAPI makes all that a route needs to parse requests where it is declared, and once more for the application that it
 is included in, which is the only one that is ever used. The first is left out: it was a fifth of what a start takes.
@@ -19,12 +19,13 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 _COMMAND_LINE = "uvicorn.main"
+_LOG_CONFIGURATION = "logging.config"
 
 
 def _import_framework() -> None:
     if "fastapi" in sys.modules:
         return
-    with _models_built_later():
+    with _models_built_later(), _stood_in_for("html"):
         import_module("fastapi")
     _make_routes_late()
     for name, asks in (("fastapi._compat.shared", "class"), ("fastapi.encoders", "instance")):
@@ -89,18 +90,42 @@ def _unless_imported(module: ModuleType, name: str) -> None:
 def _import_uvicorn() -> None:
     if "uvicorn" in sys.modules:
         return
-    stand_in = ModuleType(_COMMAND_LINE)
-    stand_in.__dict__["__getattr__"] = _of_the_command_line
-    sys.modules[_COMMAND_LINE] = stand_in
-    try:
+    with _stood_in_for(_COMMAND_LINE, _of_the_command_line), _stood_in_for(_LOG_CONFIGURATION):
         import_module("uvicorn")
+
+
+@contextmanager
+def _stood_in_for(name: str, attribute: Callable[[str], Any] | None = None) -> Iterator[None]:
+    """Whoever imports this module in the block gets something that imports it when it is used. Without effect where it
+    is there already. `attribute` finds what is asked of it otherwise."""
+    if name in sys.modules:
+        yield
+        return
+
+    stand_in = ModuleType(name)
+
+    def leave() -> None:
+        if sys.modules.get(name) is stand_in:
+            del sys.modules[name]
+
+    def found(asked: str) -> Any:
+        if asked.startswith("__"):
+            raise AttributeError(asked)
+        leave()
+        return attribute(asked) if attribute is not None else getattr(import_module(name), asked)
+
+    stand_in.__dict__["__getattr__"] = found
+    sys.modules[name] = stand_in
+    package, _, last = name.rpartition(".")
+    if package in sys.modules:
+        setattr(sys.modules[package], last, stand_in)
+    try:
+        yield
     finally:
-        del sys.modules[_COMMAND_LINE]
+        leave()
 
 
 def _of_the_command_line(name: str) -> Any:
-    if name.startswith("__"):
-        raise AttributeError(name)
     if name == "Server":  # which is not of the command line
         return import_module("uvicorn.server").Server
 

@@ -11,15 +11,16 @@ from __future__ import annotations
 import asyncio
 import gc
 import socket
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import uvicorn
 from starlette.types import ASGIApp
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
-from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
-from websockets.http11 import Request
 
 from runtime.connection import CONNECTION, Connection
+
+if TYPE_CHECKING:
+    from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 #: how long open requests may still run after SIGTERM before they are cut
 GRACE_SECONDS = 5
@@ -55,14 +56,14 @@ class Wire:
         self._protocol.transport.abort()
 
 
-class WireProtocol(WebSocketsSansIOProtocol):
-    """uvicorn's protocol, with the wire in the scope."""
+class LateWireProtocol(asyncio.Protocol):
+    """What is made is a `WireProtocol`, which is imported with the first WebSocket: many a runtime never sees one."""
 
-    def handle_connect(self, event: Request) -> None:
-        super().handle_connect(event)
-        if self.response.status_code == 101:  # else no application is asked
-            extensions: dict[str, Any] = cast(dict[str, Any], self.scope["extensions"])
-            extensions[WIRE] = Wire(self)
+    def __new__(cls, **given: Any) -> Self:
+        from runtime.wire_protocol import WireProtocol
+
+        made: Any = WireProtocol(**given)
+        return cast(Self, made)
 
 
 class ConnectionProtocol(HttpToolsProtocol):
@@ -116,7 +117,7 @@ def configuration(app: ASGIApp, *, grace: int = GRACE_SECONDS) -> uvicorn.Config
         app,
         loop="uvloop",
         http=ConnectionProtocol,
-        ws=WireProtocol,
+        ws=LateWireProtocol,
         ws_max_size=LARGEST_CLIENT_FRAME,
         # The same frame goes to every socket; compressed it would be another one for each.
         ws_per_message_deflate=False,

@@ -29,6 +29,7 @@ def preload() -> list[str]:
     llm.load()
     importlib.import_module("runtime.webhooks.service")  # every runtime of an orchestrator asks for it at its init
     sender.load()  # and for this a moment later
+    importlib.import_module("runtime.wire_protocol")  # and whoever listens to it for this
     missing = []
     for name in names():
         try:

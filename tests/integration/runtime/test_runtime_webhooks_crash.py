@@ -175,7 +175,7 @@ def test_a_runtime_without_webhooks_does_not_import_what_sends_them(tmp_path: Pa
     program = (
         "import sys; from runtime.app import build_app; from runtime.settings import load; from pathlib import Path\n"
         "build_app(load({'OH_SESSION_API_KEYS_0': 'k'}, directory=Path('/nonexistent')))\n"
-        "wanted = {'httpx', 'runtime.webhooks.service', 'runtime.webhooks.sender'}\n"
+        "wanted = {'httpcore', 'runtime.webhooks.service', 'runtime.webhooks.sender'}\n"
         "print(sorted(wanted & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
