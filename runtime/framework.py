@@ -3,20 +3,23 @@
 Importing this module does it, ahead of anything else that imports them; when they are there already it is without
 effect. Left out are the models of the OpenAPI document, which are built when somebody asks for it; the first generation
 of pydantic, which FastAPI imports only to find that no model of ours is one; uvicorn's command line; and what a page of
-errors and a configuration of logs would need (`html`, `logging.config`). Each is there for whoever asks for it later.
+errors, the name of a status and a configuration of logs would need (`html`, `http.client`, `logging.config`). Each is
+there for whoever asks for it later.
 
 FastAPI makes all that a route needs to parse requests where it is declared, and once more for the application that it
 is included in, which is the only one that is ever used. The first is left out: it was a fifth of what a start takes.
 """
 
+import http  # noqa: F401 - it holds what stands in for its client
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
-from types import ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
+from typing_extensions import is_typeddict
 
 _COMMAND_LINE = "uvicorn.main"
 _LOG_CONFIGURATION = "logging.config"
@@ -25,9 +28,10 @@ _LOG_CONFIGURATION = "logging.config"
 def _import_framework() -> None:
     if "fastapi" in sys.modules:
         return
-    with _models_built_later(), _stood_in_for("html"):
+    with _models_built_later(), _stood_in_for("html"), _stood_in_for("http.client"):
         import_module("fastapi")
     _make_routes_late()
+    _forget_descriptions()
     for name, asks in (("fastapi._compat.shared", "class"), ("fastapi.encoders", "instance")):
         _unless_imported(import_module(name), f"is_pydantic_v1_model_{asks}")
 
@@ -56,6 +60,22 @@ def _make_routes_late() -> None:
 
     defaults: dict[str, Any] = APIRouter.__init__.__kwdefaults__ or {}
     defaults["route_class"] = LateRoute  # of every router that is asked for no other class
+
+
+def _forget_descriptions() -> None:
+    """What the framework's own parameters are for is a text on each, and how a schema is written down is told by some
+    hundred types; type checkers read both from the source, nobody asks for them at run time."""
+    from fastapi import FastAPI, param_functions
+    from fastapi.routing import APIRouter
+    from pydantic_core import core_schema
+
+    for owner in (FastAPI, APIRouter, param_functions):
+        for function in vars(owner).values():
+            if isinstance(function, FunctionType) and function.__module__.startswith("fastapi."):
+                function.__annotations__ = {}
+    for form in vars(core_schema).values():
+        if is_typeddict(form):
+            form.__annotations__ = {}
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import anyio
@@ -25,6 +26,7 @@ from orchestrator.drivers.base import (
 )
 from orchestrator.services.keys import RuntimeKeys
 from orchestrator.services.reach import with_port
+from orchestrator.services.saga import beside
 from orchestrator.services.start import Provisioning, advance_to, client_of, made
 
 _SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
@@ -45,15 +47,23 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 
 async def create_runtime(start: Provisioning) -> None:
     """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
-    a runtime whose keys were lost with the state server could not be taken over."""
+    a runtime whose keys were lost with the state server could not be taken over. What is made here bears none yet, so
+    the journal is waited for meanwhile."""
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     pin = await _pinned(start)
     await start.store(replace(start.conversation, runtime=runtime, image=pin))
-    await start.house.archived(start.conversation.tenant)
     request = start.conversation.request
     limits = Limits().times(request.size)
     image = pin.id if pin is not None else request.image
     spec = RuntimeSpec(name=start.name, labels=start.labels, image=image, limits=limits)
+    await beside(partial(_journal, start), partial(_claim, start, spec, pin))
+
+
+async def _journal(start: Provisioning) -> None:
+    await start.house.archived(start.conversation.tenant)
+
+
+async def _claim(start: Provisioning, spec: RuntimeSpec, pin: Pin | None) -> None:
     try:
         start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
     except ImageUnavailable as exc:

@@ -103,7 +103,7 @@ async def run(
             entry = partial(saga.started, lease, step.name, note=step.note(context), told=progress.told())
             doing = partial(_done, step, context, seconds[step.name])
             if step.logged_beside:
-                await _beside(entry, doing)
+                await beside(entry, doing)
             else:
                 await entry()
                 await doing()
@@ -127,7 +127,7 @@ async def _done(step: Step[C], context: C, seconds: float) -> None:
     await within(step.name, seconds, step.do(context))
 
 
-async def _beside(entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
+async def beside(entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
     """Both, at the same time. Raises what the first one to fail raises; the other is cancelled then."""
     failures: list[Exception] = []
     async with anyio.create_task_group() as tasks:

@@ -12,9 +12,10 @@ from pydantic import BaseModel, ConfigDict, Field
 
 
 class Closed(BaseModel):
-    """A record whose fields are exactly those of the contract."""
+    """A record whose fields are exactly those of the contract. Built with its first use: a runtime in which nothing is
+    said yet has use for few of them."""
 
-    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True, defer_build=True)
 
 
 class TextContent(Closed):

@@ -8,9 +8,10 @@ answers, of the log and of socket frames (nulls left out); `complete` that of a 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from runtime.events.actions import Action, Observation
 from runtime.events.content import AnyThinkingBlock, Closed, Message, TextContent, ToolCall
@@ -263,7 +264,22 @@ STORED_KINDS: tuple[str, ...] = (
 )
 SOURCES: tuple[Source, ...] = ("agent", "user", "environment", "hook")
 
-_STORED: TypeAdapter[StoredEvent] = TypeAdapter(Annotated[StoredEvent, Field(discriminator="kind")])
+_STORED: TypeAdapter[StoredEvent] = TypeAdapter(
+    Annotated[StoredEvent, Field(discriminator="kind")], config=ConfigDict(defer_build=True)
+)
+
+
+def build() -> None:
+    """Build now what is built when it is first used: every kind of event, and what reads one from a log. Idempotent."""
+    for kind in _kinds(Closed):
+        kind.model_rebuild()
+    _STORED.rebuild()
+
+
+def _kinds(base: type[Closed]) -> Iterator[type[Closed]]:
+    for kind in base.__subclasses__():
+        yield kind
+        yield from _kinds(kind)
 
 
 def compact(event: Event) -> bytes:

@@ -14,6 +14,7 @@ from importlib import resources
 from runtime import framework, logs  # noqa: F401 - ahead of all that imports the framework
 from runtime.agent import llm
 from runtime.app import prepare
+from runtime.events import models
 from runtime.webhooks import sender
 
 
@@ -30,6 +31,7 @@ def preload() -> list[str]:
     importlib.import_module("runtime.webhooks.service")  # every runtime of an orchestrator asks for it at its init
     sender.load()  # and for this a moment later
     importlib.import_module("runtime.wire_protocol")  # and whoever listens to it for this
+    models.build()
     missing = []
     for name in names():
         try:

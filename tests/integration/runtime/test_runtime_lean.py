@@ -72,11 +72,13 @@ print(OpenAPI.__pydantic_complete__)
 document = OpenAPI(openapi="3.1.0", info=Info(title="t", version="v"), paths={"/a": {"get": {"responses": {}}}})
 print(OpenAPI.__pydantic_complete__, document.model_dump(exclude_none=True)["paths"])
 import sys
+import starlette.exceptions
 import starlette.middleware.errors
 import uvicorn
 
-print([name in sys.modules for name in ("html", "logging.config", "websockets")])
+print([name in sys.modules for name in ("html", "http.client", "logging.config", "websockets")])
 print(starlette.middleware.errors.html.escape("<"), "html" in sys.modules)
+print(starlette.exceptions.HTTPException(404).detail, "http.client" in sys.modules)
 uvicorn.Config("json:no_application", log_config={"version": 1})
 print("logging.config" in sys.modules)
 print(uvicorn.Server.__module__)
@@ -90,7 +92,7 @@ except SystemExit:
 def test_what_the_framework_builds_at_its_import_is_built_when_it_is_used() -> None:
     done = subprocess.run([sys.executable, "-c", BUILT_LATER], capture_output=True, text=True, timeout=60, check=False)
     said = ["False", "True {'/a': {'get': {'responses': {}}}}"]
-    said += ["[False, False, False]", "&lt; True", "True", "uvicorn.server", "ran"]
+    said += ["[False, False, False, False]", "&lt; True", "Not Found True", "True", "uvicorn.server", "ran"]
     assert done.stdout.splitlines() == said, done.stderr[-2000:]
 
 
