@@ -41,7 +41,7 @@ from orchestrator.proxy.protocol import front_protocol
 from orchestrator.security.redaction import Redactor
 from orchestrator.services.reconciler import UNOWNED_FENCE
 from orchestrator.settings import OrchestratorSettings
-from orchestrator.telemetry import logging
+from orchestrator.telemetry import logging, stalls
 
 log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 5
@@ -149,6 +149,7 @@ async def _serve(
     try:
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_reopen_ports, house)
+            tasks.start_soon(stalls.watch)
             tasks.start_soon(house.workers.run)
             tasks.start_soon(house.reconciler.run)
             tasks.start_soon(house.queue.run)

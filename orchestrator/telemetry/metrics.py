@@ -83,6 +83,12 @@ STATE_ERRORS = Counter(
 TICK_SECONDS = Histogram(
     "nestor_tick_seconds", "One round of a background loop.", ("loop",), buckets=_QUICK, registry=REGISTRY
 )
+LOOP_LATE_SECONDS = Histogram(
+    "nestor_loop_late_seconds",
+    "How late the event loop came to a task that was due, looked at ten times a second.",
+    buckets=_QUICK,
+    registry=REGISTRY,
+)
 
 
 @contextmanager

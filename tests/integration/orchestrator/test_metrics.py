@@ -2,15 +2,18 @@
 
 import os
 import signal
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import anyio
 import pytest
+import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from support.orchestrators import MODEL, OPERATOR_KEY, Nestor, nestor_at
 
 from orchestrator.drivers.fake import FakeEngine
+from orchestrator.telemetry import metrics, stalls
 
 pytestmark = pytest.mark.anyio
 Samples = dict[tuple[str, ...], float]
@@ -100,3 +103,22 @@ async def test_a_state_server_that_is_away_is_told_beside_what_the_process_knows
 
 def more(before: Samples, after: Samples, *of: str) -> float:
     return after.get(of, 0) - before.get(of, 0)
+
+
+async def test_a_loop_that_was_kept_busy_is_told() -> None:
+    def late() -> tuple[float, float]:
+        taken = {one.name: one.value for one in metrics.LOOP_LATE_SECONDS.collect()[0].samples if not one.labels}
+        return taken["nestor_loop_late_seconds_count"], taken["nestor_loop_late_seconds_sum"]
+
+    count, seconds = late()
+    with structlog.testing.capture_logs() as logs:
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(stalls.watch)
+            await anyio.sleep(0.05)
+            time.sleep(1.5)  # noqa: ASYNC251 - what it is about
+            with anyio.fail_after(30):
+                while late()[0] == count:
+                    await anyio.sleep(0.01)
+            tasks.cancel_scope.cancel()
+    assert late()[1] - seconds > 1
+    assert [one["event"] for one in logs] == ["loop.stalled"]
