@@ -213,3 +213,20 @@ async def test_a_link_opens_what_it_names_until_it_is_taken_back() -> None:
         await c.call("POST", f"{base}/start", status=200, params={"wait": "ready", "timeout": 120})
         assert (await c.by(lasting)).status_code == 404
         assert (await c.call("GET", f"{base}/links", status=200))["items"] == []
+
+        await of_bare_runtime(c, served)
+
+
+async def of_bare_runtime(c: Client, served: Page) -> None:
+    """To a port, not to files; taken back it is as unknown."""
+    ready = {"wait": "ready", "timeout": 120}
+    box = await c.call("POST", "/runtimes", status=200, params=ready, json={})
+    base = f"/runtimes/{box['id']}/links"
+    assert (await c.call("POST", base, status=422, json={"path": "x"}))["field"] == "path"
+    link = await c.call("POST", base, status=201, json={"port": served.port})
+    answer = await c.by(link)
+    assert (answer.status_code, answer.content) == (200, PAGE)
+    assert [one["id"] for one in (await c.call("GET", base, status=200))["items"]] == [link["id"]]
+    await c.call("DELETE", f"{base}/{link['id']}", status=204)
+    await c.until_gone(link)
+    await c.call("DELETE", f"/conversations/{box['id']}/links/{link['id']}", status=404)
