@@ -7,7 +7,7 @@ runtime said in its own closed words. Bodies of ours never enter an error.
 import re
 import ssl
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -17,7 +17,6 @@ import httpx
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested import listening
 from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
 from orchestrator.security.connecting import Transport
@@ -53,12 +52,10 @@ class RuntimeClient:
         fence: int | None,
         generation: int | None,
         connect: Connect,
-        listens: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._http = http
         self._origin = origin
         self._connect = connect
-        self._listens = listens
         named = {"X-Fence": fence, "X-Generation": generation}
         self._guards = {name: str(number) for name, number in named.items() if number is not None}
         self._headers = {"X-Session-API-Key": inner_key.open(), **self._guards}
@@ -68,12 +65,10 @@ class RuntimeClient:
         return self._origin == origin and self._headers["X-Session-API-Key"] == inner_key.open()
 
     async def alive(self) -> bool:
-        """Whether `/alive` answers 200 now. Cheap as long as nobody listens there."""
+        """Whether `/alive` answers 200 now."""
         request = self._http.build_request("GET", self._origin + "/alive", timeout=_ALIVE_SECONDS)
         try:
             with anyio.fail_after(_ALIVE_SECONDS):
-                if not await self._listens(self._origin):
-                    return False
                 response = await self._http.send(request, stream=True, follow_redirects=False)
                 await response.aclose()  # the body is nobody's business, and may have no end
         except (httpx.HTTPError, TimeoutError):
@@ -298,13 +293,7 @@ class RuntimeClients:
         """
         own = self._transport or Transport(verify=TRUSTS_NOBODY, limits=_LIMITS)
         async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
-            listens = listening.listens if self._transport is None else _assumed
-            yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect, listens)
-
-
-async def _assumed(_origin: str) -> bool:
-    """Of whoever is reached by a transport of the caller's."""
-    return True
+            yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
 
 
 def _measured(method: str, path: str) -> AbstractContextManager[object]:
