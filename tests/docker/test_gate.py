@@ -14,13 +14,18 @@ from typing import Any
 
 import httpx
 import pytest
+from anyio import to_thread
 from support import containers
 
+from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers.base import Condition, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
+from orchestrator.drivers.docker_engine import Engine, Refused
+from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_rules import Egress
+from orchestrator.drivers.docker_seat import myself
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 
@@ -186,6 +191,39 @@ async def test_no_other_call_passes_and_nothing_of_others_is_touched(gate_module
         assert containers.inspect("container", other)["State"]["Status"] == "created"
     finally:
         containers.docker("rm", other)
+
+
+async def test_an_orchestrator_on_a_bridge_gets_neither_its_seat_nor_its_helper(gate_module, names, folder):
+    """So that behind the gate it stays in the machine's network (docs/docker.md)."""
+    me = containers.docker("create", "--network", names[0], containers.standin_image()).strip()
+    cell = f"{names[0]}-cell"
+    containers.docker("network", "create", cell)
+    try:
+        async with serving(gate_module, folder, names) as (path, _):
+            unseen, seatless, helpless = await to_thread.run_sync(tried, f"unix://{path}", me, cell)
+        assert f"the engine has no container {me}" in unseen
+        assert "refused to join the cell (403)" in seatless
+        assert "the helper that would set the machine's rules could not be had" in helpless
+        assert "nestor netguard" in helpless
+        assert me not in containers.docker("network", "inspect", cell)
+        assert "nestor-gate-helper" not in containers.docker("ps", "--all", "--format", "{{.Names}}")
+    finally:
+        containers.docker("rm", me)
+        containers.docker("network", "rm", cell)
+
+
+def tried(host: str, me: str, cell: str) -> tuple[str, str, str]:
+    """What an orchestrator in the container `me` is told where it looks at itself, takes its seat, makes its helper."""
+    engine = Engine(host)
+    try:
+        with pytest.raises(Misconfigured) as unseen:
+            myself(engine, me)
+        with pytest.raises(Refused) as seatless:
+            engine.act("join the cell", lambda client: client.connect_container_to_network(me, cell))
+        helper = Helper(engine, name="nestor-gate-helper", image=containers.standin_image(), installation="x")
+        return str(unseen.value), str(seatless.value), str(helper.trouble())
+    finally:
+        engine.close()
 
 
 async def raw(path: str, text: str) -> bytes:
