@@ -22,7 +22,7 @@ from orchestrator.domain.errors import InvalidRequest, NestorError, NotFound, Un
 from orchestrator.domain.ids import RuntimeId, parse_uuid
 from orchestrator.services.intake import Intake, Numbers
 
-LARGEST_BATCH_BYTES = 16 * 1024 * 1024
+LARGEST_BATCH_BYTES = SHIPPED.largest
 MOST_EVENTS = 2_000
 _MOST_DIGITS = 15
 

@@ -22,6 +22,7 @@ _UNTOLD_BYTES = 1024 * 1024  # what a body without a length is counted as
 _MOST_KNOWN = 20_000
 _MOST_HELD = 500  # of one name; who comes beyond is not held, and its connection is closed
 _LONGEST_NAME = 64
+_BEYOND_SUCCESS, _UNAUTHENTICATED = 300, 401
 
 
 @dataclass(frozen=True)
@@ -33,6 +34,7 @@ class Rates:
     strangers: float = 60.0  #: posts with a key that was not right before, of one address
     burst_seconds: float = 2.0
     hold: float = 1.0
+    largest: int = 16 * 1024 * 1024  #: bytes that a body is counted as at most: one that says more is refused unread
 
 
 SHIPPED = Rates()
@@ -65,7 +67,7 @@ class Turnstile:
 
         async def noting(message: Message) -> None:
             if message["type"] == "http.response.start":
-                self._learn(runtime, shown, right=message["status"] != 401, known=known)
+                self._learn(runtime, shown, message["status"], known=known)
             await send(message)
 
         await self._app(scope, receive, noting)
@@ -74,7 +76,8 @@ class Turnstile:
         """In seconds of the allowance."""
         length = headers.get("content-length", "")
         size = int(length) if length.isascii() and length.isdigit() and len(length) < 15 else _UNTOLD_BYTES
-        return 1 / (self._rates.posts if known else self._rates.strangers) + size / self._rates.bytes
+        post = 1 / (self._rates.posts if known else self._rates.strangers)
+        return post + min(size, self._rates.largest) / self._rates.bytes
 
     async def _passes(self, name: str, cost: float) -> bool:
         """Take `cost` of the allowance of that name, waiting for it if need be. A single one that is larger than any
@@ -104,12 +107,14 @@ class Turnstile:
             if not self._held[name]:
                 del self._held[name]
 
-    def _learn(self, runtime: str, shown: bytes, *, right: bool, known: bool) -> None:
-        if right:
+    def _learn(self, runtime: str, shown: bytes, status: int, *, known: bool) -> None:
+        """Only what was served shows that the key is right: a path that is not there, a body that is too large, or a
+        state server that is away is answered before the key is looked at."""
+        if status < _BEYOND_SUCCESS:
             if len(self._known) >= _MOST_KNOWN:
                 del self._known[next(iter(self._known))]
             self._known[runtime] = shown
-        elif known:
+        elif known and status == _UNAUTHENTICATED:
             self._known.pop(runtime, None)
 
 

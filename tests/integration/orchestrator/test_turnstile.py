@@ -34,7 +34,7 @@ class Served:
     async def post(self, runtime: str, key: str = "", *, address: str = "10.0.0.1", **more: Any) -> httpx.Response:
         transport = httpx.ASGITransport(self.turnstile, client=(address, 1))
         async with httpx.AsyncClient(transport=transport, base_url="http://nestor") as http:
-            headers = {"X-Session-API-Key": key or f"key of {runtime}"}
+            headers = {"X-Session-API-Key": key or f"key of {runtime}", **more.pop("headers", {})}
             return await http.post(f"/runtimes/{runtime}/conversations", headers=headers, **more)
 
     async def statuses(self, count: int, runtime: str, key: str = "", **more: Any) -> list[int]:
@@ -65,6 +65,24 @@ async def test_a_key_that_is_right_no_more_is_a_strangers() -> None:
     assert await served.statuses(1, "a") == [200]
     assert await served.statuses(2, "a", "an older key") == [401, 401]
     assert served.turnstile._known.keys() == {"a"}, "the right one stays known"
+
+
+async def test_an_answer_before_the_key_is_looked_at_makes_no_key_right() -> None:
+    served = Served(SLOW)
+    assert await served.statuses(1, "a") == [200]
+    assert await served.statuses(1, "a/nothing", "wrong") == [404]
+    assert await served.statuses(1, "b/nothing", "wrong") == [404]
+    assert served.turnstile._known.keys() == {"a"}
+    assert await served.statuses(1, "b/nothing", "wrong") == [429], "the address's allowance is used up"
+    assert await served.statuses(1, "a") == [200], "the right key is known as before"
+
+
+async def test_a_length_that_is_only_claimed_shuts_nobody_out_for_long() -> None:
+    served = Served(Rates(largest=2000, bytes=1000, burst_seconds=2, hold=60))
+    with anyio.fail_after(30):
+        claimed = {"Content-Length": "99999999999999"}
+        assert (await served.post("guess", "wrong", headers=claimed)).status_code == 401
+        assert await served.statuses(1, "a") == [200], "of the same address"
 
 
 async def test_bytes_count_whether_their_number_is_told_or_not() -> None:
