@@ -37,9 +37,10 @@ class Outbox:
             self.flush()
 
     def add(self, transport: asyncio.Transport, data: bytes) -> None:
-        """Write `data` behind what was posted to `transport` in this turn; in one with it if that was the last."""
+        """Write `data` behind what was posted to `transport` in this turn; in one with it if that was the last, and is
+        short: of a body in very many chunks each one would copy all that came before it."""
         last, before = self._letters[-1]
-        if last is transport:
+        if last is transport and len(before) < POSTED_BYTES:
             self._letters[-1] = transport, before + data
         else:
             self._letters.append((transport, data))

@@ -5,7 +5,7 @@ from typing import Any, cast
 
 import pytest
 
-from orchestrator.proxy.outbox import Outbox
+from orchestrator.proxy.outbox import POSTED_BYTES, Outbox
 
 pytestmark = pytest.mark.anyio
 
@@ -73,3 +73,13 @@ async def test_what_is_added_goes_out_with_what_it_belongs_to() -> None:
     outbox.add(as_transport(wire), b"more")
     await asyncio.sleep(0)
     assert (wire.written, other.written) == ([b"head body", b"more"], [b"x"])
+
+
+async def test_a_body_in_very_many_chunks_is_put_together_in_pieces() -> None:
+    outbox, wire = Outbox(), Wire()
+    outbox.post(as_transport(wire), b"head ")
+    for _ in range(POSTED_BYTES):
+        outbox.add(as_transport(wire), b"1\r\nx\r\n")
+    await asyncio.sleep(0)
+    assert b"".join(wire.written) == b"head " + b"1\r\nx\r\n" * POSTED_BYTES
+    assert max(map(len, wire.written)) < 2 * POSTED_BYTES
