@@ -12,7 +12,7 @@ import structlog
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Conflict, LimitReached, NotFound, NotOffered
+from orchestrator.domain.errors import Conflict, LimitReached, NotFound, NotOffered, TransientError
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
 from orchestrator.services.conversations import ConversationService
@@ -26,6 +26,8 @@ log = structlog.get_logger(__name__)
 _TRIES = 3
 _AT_ONCE = 4  #: of all tenants on one replica: each holds some pieces in memory
 _UNDO_SECONDS = 30.0
+#: what one may take, and bytes a second beyond: else a runtime that gives its copy byte by byte holds a turn for ever
+_LEAST_SECONDS, _LEAST_RATE = 120.0, 1_000_000
 
 
 class Snapshots:
@@ -51,24 +53,28 @@ class Snapshots:
         self._most = most
         self._limit_bytes = limit_bytes
         self._turns = anyio.Semaphore(_AT_ONCE)
+        self._taken: set[str] = set()  # conversations of which one is being taken here
 
     async def take(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Snapshot:
         """One of now; it is there for good when this returns, and nothing of it where this raises. Raises `NotFound`,
-        `Conflict` where the conversation cannot be copied as it is, `LimitReached` where it has as many as it may,
-        `TooLarge`, `TransientError`, `NotOffered`."""
+        `Conflict` where the conversation cannot be copied as it is, or is being copied, `LimitReached` where it has as
+        many as it may, `TooLarge`, `TransientError`, `NotOffered`."""
         source = await self._conversations.get(tenant, user, id)
         if self._most == 0:
             raise NotOffered("this installation keeps no snapshots", hint="NESTOR_SNAPSHOTS")
         check_source(source)
-        await self._room(source)
-        async with self._turns:
-            source = await self._files.reached(source)
-            for _ in range(_TRIES):
-                made = await self._once(source, user)
-                if made is not None:
-                    log.info("snapshot.taken", conversation=id, tenant=tenant, at=made.at, bytes=made.size)
-                    return made
-        raise Conflict("the conversation went on while it was copied", hint="take it while the agent rests")
+        home = _home(source)
+        if home in self._taken:  # else as many as are asked for at once would find room
+            raise Conflict("a snapshot of this conversation is being taken", hint="wait until it is there")
+        self._taken.add(home)
+        try:
+            async with self._turns:
+                await self._room(source)
+                with anyio.move_on_after(_LEAST_SECONDS + self._limit_bytes / _LEAST_RATE):
+                    return await self._settled(await self._files.reached(source), user)
+        finally:
+            self._taken.discard(home)
+        raise TransientError("the runtime took too long to give a copy of itself", retry_after=60)
 
     async def list(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Sequence[Snapshot]:
         """The oldest first. Raises `NotFound`, `EventsUnavailable`."""
@@ -104,6 +110,14 @@ class Snapshots:
             details = {"rule": "conversation.snapshots", "limit": self._most, "current": present, "retry_after": 60}
             raise LimitReached("this conversation has as many snapshots as it may", hint="remove one", **details)
 
+    async def _settled(self, source: Conversation, user: UserId | None) -> Snapshot:
+        for _ in range(_TRIES):
+            made = await self._once(source, user)
+            if made is not None:
+                log.info("snapshot.taken", conversation=source.id, tenant=source.tenant, at=made.at, bytes=made.size)
+                return made
+        raise Conflict("the conversation went on while it was copied", hint="take it while the agent rests")
+
     async def _once(self, source: Conversation, user: UserId | None) -> Snapshot | None:
         """None where the conversation went on meanwhile."""
         home, id, now = _home(source), SnapshotId(new_uuid()), self._clock.now()
@@ -117,6 +131,7 @@ class Snapshots:
                 return None
             made = Snapshot(id, at, sum(piece.size for piece in pieces), now, user)
             await self._archive.finish(home, made, pieces)
+            await self._conversations.get(source.tenant, source.user, source.id)  # deleted meanwhile: it goes as well
             done = True
             return made
         finally:
