@@ -15,6 +15,7 @@ from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, PageId, SortOrder
+from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.git import check_provider_name, check_repository
@@ -112,7 +113,8 @@ async def put(
     wanted, key = _wanted(body, id_of(conversation)), owner.caller.key
     if dry_run:
         response.status_code = 200
-        return rendering.report_out(await services.conversations.try_put(owner.tenant, owner.user, wanted, key=key))
+        report = await services.conversations.try_put(owner.tenant, owner.user, wanted, key=key, condition=condition)
+        return rendering.report_out(report)
     there, made = await services.conversations.put(owner.tenant, owner.user, wanted, key=key, condition=condition)
     response.status_code = 202 if made else 200
     tell_version(response, there.version)
@@ -158,7 +160,7 @@ async def start(
 ) -> dict[str, Any]:
     """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
     if dry_run:
-        return await _tried(services, owner, conversation, response)
+        return await _tried(services, owner, conversation, response, condition)
     started = await services.conversations.start(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
@@ -187,7 +189,7 @@ async def resume(
 ) -> dict[str, Any]:
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
-        return await _tried(services, owner, conversation, response)
+        return await _tried(services, owner, conversation, response, condition)
     resumed = await services.conversations.resume(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
@@ -312,8 +314,12 @@ def _wanted(body: schemas.ConversationBody, natural_id: str | None) -> Wanted:
     )
 
 
-async def _tried(services: Services, owner: Owner, conversation: str, response: Response) -> dict[str, Any]:
+async def _tried(
+    services: Services, owner: Owner, conversation: str, response: Response, condition: Condition
+) -> dict[str, Any]:
     response.status_code = 200
     return rendering.report_out(
-        await services.conversations.try_start(owner.tenant, owner.user, id_of(conversation), key=owner.caller.key)
+        await services.conversations.try_start(
+            owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
+        )
     )

@@ -17,6 +17,7 @@ from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, RuntimeFilters, SortOrder, alone
+from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.variables import check_variables
@@ -128,7 +129,7 @@ async def start(
 ) -> dict[str, Any]:
     """Bring a stopped or failed one back. Running or starting already: nothing is done."""
     if dry_run:
-        return await _tried(services, owner, runtime, response)
+        return await _tried(services, owner, runtime, response, condition)
     started = await services.runtimes.start(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
@@ -157,7 +158,7 @@ async def resume(
 ) -> dict[str, Any]:
     """Bring a paused one back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
-        return await _tried(services, owner, runtime, response)
+        return await _tried(services, owner, runtime, response, condition)
     resumed = await services.runtimes.resume(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
@@ -208,8 +209,12 @@ def _wanted(body: schemas.BareRuntimeBody, natural_id: str | None) -> Wanted:
     )
 
 
-async def _tried(services: Services, owner: Owner, runtime: str, response: Response) -> dict[str, Any]:
+async def _tried(
+    services: Services, owner: Owner, runtime: str, response: Response, condition: Condition
+) -> dict[str, Any]:
     response.status_code = 200
     return rendering.report_out(
-        await services.runtimes.try_start(owner.tenant, owner.user, id_of(runtime), key=owner.caller.key)
+        await services.runtimes.try_start(
+            owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
+        )
     )

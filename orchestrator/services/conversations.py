@@ -79,13 +79,7 @@ class ConversationService:
         """Accept one; a known id, or the name of one that is not deleted, answers the stored one: a repeat joins the
         start under way. Raises `LimitReached` and `CapacityReached` where the tenant's policy is to refuse; then
         nothing was made."""
-        if (present := await self._present(tenant, user, wanted)) is not None:
-            return present
-        conversation = await self._drafts.draft(tenant, user, key, wanted)
-        who = Starter(tenant, conversation.id, user, key)
-        stored = await self._admission.admit(who, lambda ask: self._put(conversation, ask))
-        self._wake()
-        return self._visible(stored, user)
+        return (await self._made(tenant, user, wanted, key))[0]
 
     async def put(
         self,
@@ -99,15 +93,38 @@ class ConversationService:
         """The one that has the caller's id: made, as `create`, unless it is there; and whether it was made. Raises
         `Conflict` where one is there that was asked for with something else, `PreconditionFailed`."""
         present = await self._present(tenant, user, wanted)
-        condition.check(present.version if present is not None else 0, f"the {self._kind}")
-        there = present or await self.create(tenant, user, wanted, key=key)
+        self._check(condition, present)
+        there, made = (present, False) if present is not None else await self._made(tenant, user, wanted, key)
+        if not made:  # somebody else may have been faster
+            self._check(condition, there)
         if not await self._drafts.are(there, wanted):
             raise self._other()
-        return there, present is None
+        return there, made
 
-    async def try_put(self, tenant: TenantId, user: UserId | None, wanted: Wanted, *, key: KeyId | None) -> Report:
-        """What `put` would do now. Changes nothing."""
+    async def _made(
+        self, tenant: TenantId, user: UserId | None, wanted: Wanted, key: KeyId | None
+    ) -> tuple[Conversation, bool]:
+        """The one that is there now, and whether it was made here."""
+        if (present := await self._present(tenant, user, wanted)) is not None:
+            return present, False
+        conversation = await self._drafts.draft(tenant, user, key, wanted)
+        who = Starter(tenant, conversation.id, user, key)
+        stored = await self._admission.admit(who, lambda ask: self._put(conversation, ask))
+        self._wake()
+        return self._visible(stored, user), stored.operation == conversation.operation
+
+    async def try_put(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        wanted: Wanted,
+        *,
+        key: KeyId | None,
+        condition: Condition = ALWAYS,
+    ) -> Report:
+        """What `put` would do now. Changes nothing. Raises as it would."""
         present = await self._present(tenant, user, wanted)
+        self._check(condition, present)
         if present is not None and not await self._drafts.are(present, wanted):
             raise self._other()
         return await self.try_out(tenant, user, wanted, key=key)
@@ -121,10 +138,17 @@ class ConversationService:
         return replace(report, decision=Decision.JOIN, would_pause=()) if known else report
 
     async def try_start(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, key: KeyId | None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        id: ConversationId,
+        *,
+        key: KeyId | None,
+        condition: Condition = ALWAYS,
     ) -> Report:
-        """What `start` would do now. Changes nothing. Raises `Conflict` where it would."""
+        """What `start` would do now. Changes nothing. Raises `Conflict` and `PreconditionFailed` where it would."""
         present = await self.get(tenant, user, id)
+        self._check(condition, present)
         joins = await self._joins(present)
         if not joins:
             brought_back(present)
@@ -473,8 +497,8 @@ class ConversationService:
             raise self._unknown()
         return conversation
 
-    def _check(self, condition: Condition, present: Conversation) -> None:
-        condition.check(present.version, f"the {self._kind}")
+    def _check(self, condition: Condition, present: Conversation | None) -> None:
+        condition.check(present.version if present is not None else 0, f"the {self._kind}")
 
     def _other(self) -> Conflict:
         return Conflict(

@@ -98,6 +98,9 @@ async def test_a_conversation_under_an_id_of_ones_own(nestor: Nestor) -> None:
     assert (await nestor.call("PUT", path, key, json=body, params={"dry_run": True}, status=200))["decision"] == "start"
     made = await nestor.call("PUT", path, key, json=body, headers={"If-None-Match": "*"}, status=202)
     await nestor.call("PUT", path, key, json=body, headers={"If-None-Match": "*"}, status=412)
+    dry = {"dry_run": True}
+    await nestor.call("PUT", path, key, json=body, params=dry, headers={"If-None-Match": "*"}, status=412)
+    await nestor.call("POST", f"{path}/start", key, params=dry, headers={"If-Match": '"77777"'}, status=412)
     again = await nestor.call("PUT", path, key, json=body | {"title": "b", "labels": {}}, status=200)
     assert (again["id"], again["operation"], again["title"]) == (made["id"], made["operation"], "a")
     others: list[dict[str, Any]] = [
@@ -124,6 +127,19 @@ async def test_a_conversation_under_an_id_of_ones_own(nestor: Nestor) -> None:
     assert ready["runtime"]["id"] != elsewhere["runtime"]["id"]
     entries = (await nestor.call("GET", "/api/v2/audit", key, params={"verb__eq": "PUT"}, status=200))["items"]
     assert [one["object"]["id"] for one in entries if one["object"] is not None] == [made["id"]]
+
+
+async def test_of_many_that_make_it_at_once_where_there_is_none_one_does(nestor: Nestor) -> None:
+    key, path, told = await nestor.ready_tenant(), f"/api/v2/conversations/{uuid.uuid4()}", list[int]()
+
+    async def make() -> None:
+        made = await nestor.http.put(path, headers=nestor.as_(key) | {"If-None-Match": "*"}, json={})
+        told.append(made.status_code)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(6):
+            tasks.start_soon(make)
+    assert sorted(told) == [202, *[412] * 5]
 
 
 async def test_records_are_changed_as_they_were_read_and_labels_replaced(nestor: Nestor) -> None:
