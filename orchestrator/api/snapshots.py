@@ -4,6 +4,7 @@ from typing import Any
 
 from fastapi import APIRouter, Response
 
+from orchestrator.api import audited
 from orchestrator.api.answers import contents
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
@@ -21,6 +22,7 @@ async def take(conversation: str, owner: OwnerOf, services: ServicesOf, response
     """Take one now: answered when it is kept, which takes as long as copying the workspace does. The agent must not be
     at work (409); a runtime that policy put to rest is woken. A fork of it needs no runtime of this conversation."""
     id = id_of(conversation)
+    await audited.first(services)  # the state server knows nothing of snapshots
     made = await services.snapshots.take(owner.tenant, owner.user, id)
     response.headers["location"] = f"/api/v2/conversations/{id}/snapshots/{made.id}"
     return _out(made)
@@ -50,8 +52,9 @@ async def list_snapshots(
 @router.delete("/{snapshot}", status_code=204)
 async def remove(conversation: str, snapshot: str, owner: OwnerOf, services: ServicesOf) -> None:
     """Forks that were made of it stay; one that is still to copy it fails and says so."""
-    id = SnapshotId(parse_uuid(snapshot, "snapshot"))
-    await services.snapshots.remove(owner.tenant, owner.user, id_of(conversation), id)
+    of, id = id_of(conversation), SnapshotId(parse_uuid(snapshot, "snapshot"))
+    await audited.first(services)
+    await services.snapshots.remove(owner.tenant, owner.user, of, id)
 
 
 def _out(snapshot: Snapshot) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from support.orchestrators import MODEL, OPERATOR_KEY, Nestor
 from support.receivers import webhook_receiver
 
 from orchestrator.domain.errors import StoreUnavailable
+from orchestrator.domain.ids import new_uuid
 from orchestrator.state.audit_log import RedisAuditLog
 
 from .test_empty_state_server import empty, rebuilt
@@ -182,9 +183,12 @@ async def test_an_entry_does_not_hang_on_the_end_of_its_request(
     await nestor.call("PUT", "/api/v2/secrets/A", key, json={"value": "v"}, status=200)
     await nestor.call("POST", f"/api/v2/conversations/{record['id']}/pause", key, status=202)
     await nestor.call("PUT", f"/api/v2/conversations/{record['id']}/files/a", key, content=b"x", status=503)
+    await nestor.call("POST", f"/api/v2/conversations/{record['id']}/snapshots", key, status=503)
+    await nestor.call("DELETE", f"/api/v2/conversations/{record['id']}/snapshots/{new_uuid()}", key, status=503)
     told = [(entry["resource"].rpartition("/")[2], entry["outcome"]) for entry in await entries(nestor, key)]
     assert told[:2] == [("pause", "accepted"), ("A", "accepted")]
-    assert not any("/files/" in entry["resource"] for entry in await entries(nestor, key))
+    resources = [entry["resource"] for entry in await entries(nestor, key)]
+    assert not [one for one in resources if "/files/" in one or "/snapshots" in one]
 
 
 async def test_it_is_there_again_when_the_state_server_comes_back_empty(nestor: Nestor) -> None:
