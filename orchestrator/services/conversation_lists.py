@@ -7,6 +7,9 @@ one looks at what it passes over: a page looks at 2,000 at most, newest first, a
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from weakref import WeakValueDictionary
+
+import anyio
 
 from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.ids import ConversationId, TenantId, UserId
@@ -16,6 +19,7 @@ from orchestrator.state.base import EVER, Conversations, Glance, Page, Span
 LOOKED_AT = 2_000  #: entries of the list, for one page
 COUNTED = 5_000  #: entries that are looked at for one count
 _AT_ONCE = 500  # so that other requests have their turn
+_WALKS = 2  # of one tenant at once: a walk is up to a hundred calls' work, and its parts take turns with everybody's
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class ConversationLists:
     def __init__(self, store: Conversations, kind: Kind) -> None:
         self._store = store
         self._kind = kind
+        self._walks: WeakValueDictionary[TenantId, anyio.Semaphore] = WeakValueDictionary()
 
     async def page(
         self,
@@ -67,6 +72,21 @@ class ConversationLists:
     ) -> Page[Conversation]:
         """In the order of creation. Where filters find little a page may be short, or empty, and have a next one; the
         cursor is a place in the list, and right under any filter."""
+        if not filters.choose:
+            return await self._page(tenant, user, filters, cursor, limit, oldest_first=oldest_first)
+        async with self._walk(tenant):
+            return await self._page(tenant, user, filters, cursor, limit, oldest_first=oldest_first)
+
+    async def _page(
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        filters: Filters,
+        cursor: str | None,
+        limit: int,
+        *,
+        oldest_first: bool,
+    ) -> Page[Conversation]:
         found: list[Conversation] = []
         looked, at_once = 0, limit
         while looked < LOOKED_AT:
@@ -111,6 +131,12 @@ class ConversationLists:
         to be looked at, all at once."""
         if not filters.choose and filters.deleted and cursor is None:
             return await self._store.size(tenant, user=user, kind=self._kind, span=filters.span), None
+        async with self._walk(tenant):
+            return await self._count(tenant, user, filters, cursor)
+
+    async def _count(
+        self, tenant: TenantId, user: UserId | None, filters: Filters, cursor: str | None
+    ) -> tuple[int, str | None]:
         count = 0
         for _ in range(COUNTED // _AT_ONCE):
             if filters.updated != EVER:
@@ -132,6 +158,10 @@ class ConversationLists:
             if cursor is None:
                 break
         return count, cursor
+
+    def _walk(self, tenant: TenantId) -> anyio.Semaphore:
+        """The turn of one that looks at more than it answers."""
+        return self._walks.setdefault(tenant, anyio.Semaphore(_WALKS))
 
 
 def _within(moment: datetime, span: Span) -> bool:
