@@ -24,6 +24,7 @@ from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Span, Spans
 from orchestrator.domain.spares import SIZES, Stock, stocks_of
 from orchestrator.domain.step_seconds import step_seconds
+from orchestrator.domain.tenancy import Scope
 
 #: NESTOR_ variables that other parts read: the runtime inside its own process, and the project's scripts.
 FOREIGN = frozenset({"NESTOR_RUNTIME", "NESTOR_CLAIM", "NESTOR_RUNTIME_ALLOW_OPEN", "NESTOR_PYTHON", "NESTOR_K8S_BIN"})
@@ -122,6 +123,37 @@ class OrchestratorSettings(BaseSettings):
     """Listen on another address than loopback although the process driver is used."""
     operator_key: SecretStr | None = None
     """The operator's API key, any text of 32 or more characters. Without it one is made at the first start."""
+    jwt_keys: str | None = None
+    """Where the keys are that tokens (JWT) of your own issuer are checked by: the address of its key set (JWKS), or the
+    path of a file that holds one. https, or plain http on loopback and to `NESTOR_ALLOW_HTTP_HOSTS`. Without it no
+    tokens are taken, only API keys."""
+    jwt_issuer: str | None = None
+    """The `iss` that a token has to have, to the letter. Needed with `NESTOR_JWT_KEYS`."""
+    jwt_audience: str | None = None
+    """What the `aud` of a token has to be or to hold. Needed with `NESTOR_JWT_KEYS`, because an issuer makes tokens for
+    other programs as well."""
+    jwt_tenant_claim: str = "tenant"
+    """The claim with the id of the tenant."""
+    jwt_user_claim: str = "sub"
+    """The claim with the user of that tenant: its `external_id`, or its id. Empty: tokens speak for the whole tenant,
+    as its own keys do."""
+    jwt_scopes_claim: str = "scope"
+    """The claim with scopes, as text with spaces between or as a list. What is no scope of Nestor's is passed over."""
+    jwt_default_scopes: str = "read,write"
+    """Comma list of the scopes of a token that has no such claim. Without `secrets:reveal`, which has to be named."""
+    jwt_makes_users: bool = False
+    """Make the user whom a token names when it is seen for the first time. Off, because a tenant's backend mostly makes
+    its users."""
+    jwt_leeway_seconds: int = Field(default=30, ge=0, le=300)
+    """How far the issuer's clock may be from this one."""
+    jwt_longest_seconds: int = Field(default=86_400, ge=60, le=31_536_000)
+    """The longest that a token may be good for; one that is good for longer is refused. A day, because a token cannot
+    be revoked by itself."""
+    jwt_keys_seconds: int = Field(default=300, ge=10, le=86_400)
+    """After so many seconds the keys are fetched again; at once when a token names one that is not known, at most every
+    ten seconds."""
+    jwt_keys_kept_seconds: int = Field(default=3600, ge=0, le=604_800)
+    """For so many seconds more the last keys are good while new ones cannot be fetched."""
     redis_url: SecretStr | None = None
     """State server (redis:// or unix://). Without it Nestor starts one in the data folder."""
     journal_url: str | None = None
@@ -346,6 +378,13 @@ class OrchestratorSettings(BaseSettings):
                 raise ValueError(f"{host[:60]!r} is no host: no scheme, no path, no spaces")
         return text
 
+    @field_validator("jwt_default_scopes")
+    @classmethod
+    def _scopes(cls, text: str) -> str:
+        for scope in sorted(_listed(text) - set(Scope)):
+            raise ValueError(f"{scope[:60]!r} is no scope; there are {', '.join(Scope)}")
+        return text
+
     @field_validator("domain")
     @classmethod
     def _name(cls, domain: str | None) -> str | None:
@@ -384,6 +423,19 @@ class OrchestratorSettings(BaseSettings):
                 raise ValueError(
                     f"NESTOR_WARM_POOLS: no request may ask for size {stock.size}: see NESTOR_ALLOWED_SIZES"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _jwt(self) -> Self:
+        named = {name for name in self.model_fields_set if name.startswith("jwt_")}
+        needed = ("jwt_keys", "jwt_issuer", "jwt_audience")
+        missing = [f"NESTOR_{name.upper()}" for name in needed if not getattr(self, name)]
+        if named and missing:
+            raise ValueError(
+                f"{', '.join(missing)}: needed where tokens are taken; leave out all of NESTOR_JWT_ or none"
+            )
+        if not self.jwt_tenant_claim or not self.jwt_scopes_claim:
+            raise ValueError("NESTOR_JWT_TENANT_CLAIM and NESTOR_JWT_SCOPES_CLAIM: they name claims, and are not empty")
         return self
 
     @model_validator(mode="after")
@@ -456,6 +508,10 @@ class OrchestratorSettings(BaseSettings):
             queue_length=self.queue_length,
             queue_seconds=self.queue_seconds,
         )
+
+    @property
+    def jwt_scopes(self) -> frozenset[str]:
+        return _listed(self.jwt_default_scopes)
 
     @property
     def http_hosts(self) -> frozenset[str]:

@@ -5,7 +5,8 @@ from typing import Any, Literal, NotRequired, TypedDict
 #: What the clock does.
 Act = Literal["pause", "stop", "archive", "delete", "purge", "restart"]
 
-#: What the actor showed: an API key of that kind, or the session key of a runtime.
+#: What the actor showed: an API key of that kind, or a token that speaks for the same; or the session key of a
+#: runtime.
 ActorKind = Literal["operator", "tenant", "user", "runtime"]
 
 #: Labels by name, all that there are to be.
@@ -151,12 +152,14 @@ class AuditActor(TypedDict):
     """Who asked."""
 
     kind: ActorKind
-    #: The API key, by its id
+    #: The API key, by its id; of a token an id that stands for its subject
     key: str | None
     #: The user that it speaks for, or acts for
     user: str | None
     #: The runtime whose session key was shown
     runtime: str | None
+    #: The `sub` of the token that was sent; null: it was a key
+    subject: str | None
 
 
 class AuditObject(TypedDict):

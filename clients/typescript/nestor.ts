@@ -3,7 +3,7 @@
 /** What the clock does. */
 export type Act = "pause" | "stop" | "archive" | "delete" | "purge" | "restart";
 
-/** What the actor showed: an API key of that kind, or the session key of a runtime. */
+/** What the actor showed: an API key of that kind, or a token that speaks for the same; or the session key of a runtime. */
 export type ActorKind = "operator" | "tenant" | "user" | "runtime";
 
 /** Labels by name, all that there are to be. */
@@ -101,12 +101,14 @@ export interface ApiKeyPage {
 /** Who asked. */
 export interface AuditActor {
   kind: ActorKind;
-  /** The API key, by its id */
+  /** The API key, by its id; of a token an id that stands for its subject */
   key: string | null;
   /** The user that it speaks for, or acts for */
   user: string | null;
   /** The runtime whose session key was shown */
   runtime: string | null;
+  /** The `sub` of the token that was sent; null: it was a key */
+  subject: string | null;
 }
 
 /** The first thing that was changed. */

@@ -88,7 +88,7 @@ class _End:
 def by(caller: Caller) -> None:
     """Who sends the request that is being served."""
     if (told := current()) is not None:
-        told.by(Actor(_KIND[caller.kind], caller.key, caller.user), caller.tenant)
+        told.by(Actor(_KIND[caller.kind], caller.key, caller.user, subject=caller.subject), caller.tenant)
 
 
 def acting_for(user: UserId | None) -> None:

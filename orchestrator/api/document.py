@@ -98,6 +98,17 @@ _TITLES = {
 }
 
 
+#: Calls that take the operator's key and nothing else.
+OPERATORS = frozenset(
+    {
+        ("post", "/api/v2/tenants"),
+        ("get", "/api/v2/tenants"),
+        ("get", "/api/v2/tenants/count"),
+        ("patch", "/api/v2/tenants/{tenant}"),
+    }
+)
+
+
 def install(app: FastAPI) -> None:
     """The application's document becomes this one."""
     made = app.openapi
@@ -120,10 +131,17 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
         "scheme": "bearer",
         "description": "An operator's, a tenant's or a user's key",
     }
+    components["securitySchemes"]["token"] = {
+        "type": "http",
+        "scheme": "bearer",
+        "bearerFormat": "JWT",
+        "description": "A token of the operator's own issuer (NESTOR_JWT_KEYS), for a user of a tenant",
+    }
     for path, operations in document["paths"].items():
         if path.startswith(NATIVE):
             for method, operation in operations.items():
-                operation["security"] = [{"key": []}]
+                taken = ("key",) if (method, path) in OPERATORS else ("key", "token")
+                operation["security"] = [{scheme: []} for scheme in taken]
                 _undo_guesses(operation["responses"])
                 _exemplify(path, method, operation)
                 _tell_headers(path, method, operation)

@@ -179,7 +179,7 @@ _limit = {"rule": "tenant.runtimes", "limit": 50, "current": 3}
 _audit = {
     "id": "e1d2c3b4-a596-4877-8695-a4b3c2d1e0f9",
     "at": _MORNING,
-    "actor": {"kind": "tenant", "key": _KEY, "user": _USER, "runtime": None},
+    "actor": {"kind": "tenant", "key": _KEY, "user": _USER, "runtime": None, "subject": None},
     "address": "203.0.113.7",
     "verb": "POST",
     "resource": "/api/v2/conversations",

@@ -65,7 +65,13 @@ def audit_out(entry: AuditEntry) -> dict[str, Any]:
     return {
         "id": entry.id,
         "at": rfc3339(entry.at),
-        "actor": {"kind": actor.kind, "key": actor.key, "user": actor.user, "runtime": actor.runtime},
+        "actor": {
+            "kind": actor.kind,
+            "key": actor.key,
+            "user": actor.user,
+            "runtime": actor.runtime,
+            "subject": actor.subject,
+        },
         "address": entry.address,
         "verb": entry.verb,
         "resource": entry.resource,

@@ -14,6 +14,7 @@ from orchestrator.domain.errors import (
     Elapsed,
     Forbidden,
     InvalidRequest,
+    KeysUnavailable,
     LimitReached,
     NotFound,
     Unauthenticated,
@@ -89,6 +90,8 @@ class Claims:
             raise Refused(answers.UNAUTHORIZED) from None
         except Forbidden as exc:
             raise Refused(answers.problem(403, exc.message, exc.code)) from None
+        except KeysUnavailable as exc:  # not as with the state server: this may outlast what a token is good for
+            raise Refused(answers.problem(503, exc.message, exc.code)) from None
         except InvalidRequest as exc:
             raise Refused(answers.problem(422, exc.message, exc.code)) from None
 

@@ -18,6 +18,7 @@ from orchestrator.app.facing import Facing
 from orchestrator.app.ports import PublicPorts
 from orchestrator.app.routing import Routes
 from orchestrator.app.state_health import StateHealth
+from orchestrator.app.tokens import reading
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation, Kind
 from orchestrator.domain.errors import NotFound
@@ -34,6 +35,7 @@ from orchestrator.security.master_keys import MasterKeys
 from orchestrator.security.outbound import Guard
 from orchestrator.security.outbound_http import Outbound
 from orchestrator.security.session_keys import check_operator_key
+from orchestrator.security.tokens import Tokens
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import WAKE_MS, Admission
 from orchestrator.services.arrivals import Arrivals
@@ -77,6 +79,7 @@ from orchestrator.services.start import Surroundings
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
+from orchestrator.services.token_callers import TokenCallers
 from orchestrator.services.transcript import Transcript
 from orchestrator.services.warm_start import stages_of
 from orchestrator.services.watching import EngineWatch
@@ -144,6 +147,7 @@ class Ground:
     facing: Facing | None
     guard: Guard
     outbound: Outbound
+    tokens: Tokens | None  #: None: only API keys are taken
     health: StateHealth
     isolation: Isolation
     images: Images | None
@@ -155,6 +159,9 @@ async def furnish(ground: Ground) -> House:
     settings, store, driver, images = ground.settings, ground.store, ground.driver, ground.images
     installation, clients, shipper, health = ground.installation, ground.clients, ground.shipper, ground.health
     clock, envelope = SystemClock(), Envelope(ground.master, store.configuration)
+    tokens = (
+        None if ground.tokens is None else TokenCallers(ground.tokens.claims, reading(settings), store.tenants, clock)
+    )
     operator_key = settings.operator_key
     tenancy = Tenancy(
         store.tenants,
@@ -163,6 +170,7 @@ async def furnish(ground: Ground) -> House:
         refusal=ground.isolation.refusal,
         hint=lambda: ground.isolation.hint,
         sizes=settings.known_sizes,
+        by_token=None if tokens is None else tokens.caller,
     )
     layers = Layers(store.configuration, envelope)
     overrides = OverrideSeal(envelope)

@@ -19,6 +19,7 @@ from orchestrator.app.containers import Isolation, images_of
 from orchestrator.app.facing import facing as listen_facing
 from orchestrator.app.furnishing import Ground, House, furnish
 from orchestrator.app.state_health import StateHealth
+from orchestrator.app.tokens import tokens_of
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.errors import Misconfigured, NestorError, StoreUnavailable
 from orchestrator.domain.ids import new_uuid
@@ -75,6 +76,7 @@ async def open_house(
         guard = Guard(settings.hook_hosts)
         outbound = Outbound(guard, seconds=settings.hook_seconds)
         stack.push_async_callback(outbound.close)
+        tokens = await tokens_of(settings, stack)
         place = await place_of(driver)
         facing = stack.enter_context(listen_facing(settings, place.pop("listen", None) or place.get("gateway")))
         isolation = Isolation(driver, settings.accepted)
@@ -100,6 +102,7 @@ async def open_house(
                 facing=facing,
                 guard=guard,
                 outbound=outbound,
+                tokens=tokens,
                 health=StateHealth(
                     store, [lambda: recovery.problem, lambda: shipper.problem, lambda: event_archive.problem]
                 ),

@@ -15,7 +15,8 @@ _LAYERED = frozenset({"settings", "secret", "provider"})  #: kinds whose ids beg
 
 
 class ActorKind(enum.StrEnum):
-    """What the actor showed: an API key of that kind, or the session key of a runtime."""
+    """What the actor showed: an API key of that kind, or a token that speaks for the same; or the session key of a
+    runtime."""
 
     OPERATOR = "operator"
     TENANT = "tenant"
@@ -39,6 +40,7 @@ class Actor:
     key: KeyId | None = None
     user: UserId | None = None
     runtime: RuntimeId | None = None
+    subject: str | None = None  #: of the token that was shown in the place of a key
 
 
 @dataclass(frozen=True)
@@ -74,11 +76,12 @@ class Keep:
 
 def head_of(entry: AuditEntry) -> str:
     """Its text up to what was touched, which the script that makes the change adds itself."""
+    actor = [entry.actor.kind, entry.actor.key, entry.actor.user, entry.actor.runtime]
     fields = [
         1,
         entry.id,
         int(entry.at.timestamp() * 1000),
-        [entry.actor.kind, entry.actor.key, entry.actor.user, entry.actor.runtime],
+        actor if entry.actor.subject is None else [*actor, entry.actor.subject],
         entry.address,
         entry.verb,
         entry.resource[:LONGEST_RESOURCE],
@@ -117,8 +120,8 @@ def refused(entry: AuditEntry, status: int, code: str | None) -> AuditEntry:
 
 
 def _actor(fields: Any) -> Actor:
-    kind, key, user, runtime = fields
-    return Actor(ActorKind(kind), key, user, runtime)
+    kind, key, user, runtime, *subject = fields
+    return Actor(ActorKind(kind), key, user, runtime, subject[0] if subject else None)
 
 
 def _touched(kind: str, id: str) -> Touched:

@@ -24,6 +24,7 @@
     │   ├── RuntimeUnreachable 502   the runtime did not answer
     │   ├── StepOverdue        503   a step of a saga took longer than it may
     │   ├── CapacityReached    503   the host has no room for another runtime
+    │   ├── KeysUnavailable    503   the keys that tokens are checked by could not be fetched
     │   └── Draining           503
     └── PermanentError         trying again gives the same
         ├── StartFailed              a step of provisioning; carries the reason of the conversation
@@ -213,6 +214,12 @@ class CapacityReached(TransientError):
     """The host has no room for another runtime now; `rule` says which of the operator's limits is reached."""
 
     code = "capacity"
+
+
+class KeysUnavailable(TransientError):
+    """The keys that tokens are checked by could not be fetched: nothing is known about the token."""
+
+    code = "token_keys_unavailable"
 
 
 class Draining(TransientError):

@@ -81,5 +81,6 @@ class Caller:
     tenant: TenantId | None
     user: UserId | None
     scopes: frozenset[Scope]
-    key: KeyId
+    key: KeyId  #: of a token's caller: an id that stands for its subject
     expires_at: datetime | None = None
+    subject: str | None = None  #: of the token that was sent in the place of a key

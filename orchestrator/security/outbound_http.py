@@ -1,14 +1,16 @@
-"""The one client that calls addresses which callers chose. It connects to an address that the guard has judged.
+"""The one client that calls addresses which callers chose, and that of the operator's key set. It connects to an
+address that the guard has judged.
 
 The name is looked up once and not by the HTTP library: the request goes to the judged address, with the name in the
 Host header and in TLS, where the certificate is checked against it. No redirect is followed, no proxy of the
-environment is used, no connection is kept (two names may share an address), and an answer is not read beyond its head.
+environment is used, no connection is kept (two names may share an address), and an answer is not read beyond its head,
+or beyond what whoever asks has room for.
 """
 
 import socket
 import ssl
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import anyio
 import httpx
@@ -28,6 +30,7 @@ class Answer:
     problem: str = ""
     retry_after: float = 0.0  #: seconds for which the receiver wants to be left alone
     refused: bool = False  #: the guard said no, and nothing was sent
+    body: bytes = b""  #: of one that was asked for
 
     @property
     def taken(self) -> bool:
@@ -60,10 +63,20 @@ class Outbound:
 
     async def post(self, url: str, body: bytes, headers: Mapping[str, str]) -> Answer:
         """Never raises for what the other side does."""
+        return await self._call("POST", url, body, headers, limit_bytes=0)
+
+    async def get(self, url: str, *, limit_bytes: int) -> Answer:
+        """With the body, which has to be no longer than that. Never raises for what the other side does."""
+        return await self._call("GET", url, None, {"Accept": "application/json"}, limit_bytes=limit_bytes)
+
+    async def _call(
+        self, method: str, url: str, body: bytes | None, headers: Mapping[str, str], *, limit_bytes: int
+    ) -> Answer:
         try:
             with anyio.fail_after(self._seconds):
                 target = self._guard.read(url)
-                return await self._post(target, await self._guard.addresses(target, self._resolve), body, headers)
+                addresses = await self._guard.addresses(target, self._resolve)
+                return await self._send(method, target, addresses, body, headers, limit_bytes)
         except TargetRefused as exc:
             return Answer(None, exc.message, refused=True)
         except TimeoutError:
@@ -75,13 +88,21 @@ class Outbound:
         if self._http is not None:
             await self._http.aclose()
 
-    async def _post(self, target: Target, addresses: Sequence[str], body: bytes, headers: Mapping[str, str]) -> Answer:
+    async def _send(
+        self,
+        method: str,
+        target: Target,
+        addresses: Sequence[str],
+        body: bytes | None,
+        headers: Mapping[str, str],
+        limit_bytes: int,
+    ) -> Answer:
         """To the first address that takes a connection."""
         problem = "the connection was refused"
         for address in addresses:
             place = f"[{address}]" if ":" in address else address
             request = self._client().build_request(
-                "POST",
+                method,
                 httpx.URL(f"{target.scheme}://{place}:{target.port}{target.path}"),
                 content=body,
                 headers={**headers, "Host": target.authority, "Accept-Encoding": "identity"},
@@ -94,8 +115,12 @@ class Outbound:
                 continue
             except httpx.HTTPError as exc:
                 return Answer(None, f"the receiver broke off ({type(exc).__name__})")
-            await response.aclose()
-            return _answer(response)
+            try:
+                return await _answer_with(response, limit_bytes)
+            except httpx.HTTPError as exc:
+                return Answer(None, f"the receiver broke off ({type(exc).__name__})")
+            finally:
+                await response.aclose()
         return Answer(None, problem)
 
     def _client(self) -> httpx.AsyncClient:
@@ -105,6 +130,18 @@ class Outbound:
                 transport=own, trust_env=False, follow_redirects=False, timeout=self._seconds
             )
         return self._http
+
+
+async def _answer_with(response: httpx.Response, limit_bytes: int) -> Answer:
+    """With as much of a good one's body as there is room for. Raises `httpx.HTTPError`."""
+    answer, body = _answer(response), bytearray()
+    if not limit_bytes or not answer.taken:
+        return answer
+    async for piece in response.aiter_raw():
+        body += piece
+        if len(body) > limit_bytes:
+            return Answer(None, f"the answer is longer than {limit_bytes} bytes")
+    return replace(answer, body=bytes(body))
 
 
 def _connecting(exc: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Tenants, users, API keys, and who a key speaks for."""
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
@@ -12,6 +12,7 @@ from orchestrator.domain.ids import REPEATABLE_FOR, KeyId, TenantId, UserId, new
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
 from orchestrator.security import session_keys
+from orchestrator.security.tokens import is_token
 from orchestrator.state.base import EVER, Page, Span, Tenants
 
 _OPERATOR_ID = KeyId("00000000-0000-4000-8000-000000000001")
@@ -50,9 +51,11 @@ class Tenancy:
         refusal: Callable[[], str | None] = lambda: None,
         hint: Callable[[], str] = lambda: "",
         sizes: Collection[int] = (1,),
+        by_token: Callable[[str], Awaitable[Caller]] | None = None,
     ) -> None:
         """`refusal` says why there may be no second tenant, `hint` what to do about it. `sizes` are those that runtimes
-        can have here."""
+        can have here. `by_token`: whom a JWT speaks for; None where none is taken."""
+        self._by_token = by_token
         self._sizes = sizes
         self._refusal = refusal
         self._hint = hint
@@ -205,9 +208,12 @@ class Tenancy:
             raise NotFound("there is no such key")
 
     async def authenticate(self, text: str) -> Caller:
-        """Who sends this key. Raises `Unauthenticated`, in the same words whatever is wrong with the key."""
+        """Who sends this key, or this token where such are taken. Raises `Unauthenticated`, in the same words whatever
+        is wrong with a key; `KeysUnavailable`."""
         if self._operator_key is not None and self._operator_key.matches(text):
             return Caller(KeyKind.OPERATOR, None, None, ALL_SCOPES, _OPERATOR_ID)
+        if self._by_token is not None and is_token(text):
+            return await self._by_token(text)
         refused = Unauthenticated("the API key is not valid", hint="send a valid key in `Authorization: Bearer`")
         parsed = session_keys.parse(text)
         if parsed is None:

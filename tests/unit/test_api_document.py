@@ -5,10 +5,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from fastapi.routing import APIRoute
 from jsonschema import Draft202012Validator
 from starlette.requests import Request
 
-from orchestrator.api import document, problems
+from orchestrator.api import document, problems, tenants
+from orchestrator.api.auth import operator
 from orchestrator.api.context import Services
 from orchestrator.app import api
 from orchestrator.domain import errors
@@ -24,7 +26,8 @@ def test_every_failure_of_the_native_api_is_a_problem_and_takes_a_key(said: dict
     assert len(native) > 40
     for path, operations in native.items():
         for method, operation in operations.items():
-            assert operation["security"] == [{"key": []}], (method, path)
+            taken = [{"key": []}] if (method, path) in document.OPERATORS else [{"key": []}, {"token": []}]
+            assert operation["security"] == taken, (method, path)
             failures = {
                 status: one for status, one in operation["responses"].items() if status >= "4" and status != "416"
             }
@@ -32,6 +35,18 @@ def test_every_failure_of_the_native_api_is_a_problem_and_takes_a_key(said: dict
             for status, one in failures.items():
                 assert list(one["content"]) == [document.MEDIA_TYPE], (method, path, status)
     assert "HTTPValidationError" not in json.dumps(native)
+
+
+def test_calls_of_the_operator_are_those_that_refuse_everybody_else() -> None:
+    app = api.build(cast(Services, SimpleNamespace(about={"version": "1"})))
+    found = {
+        (method.lower(), route.path)
+        for route in tenants.router.routes
+        if isinstance(route, APIRoute) and any(one.call is operator for one in route.dependant.dependencies)
+        for method in route.methods
+    }
+    assert found == document.OPERATORS
+    assert {path for _, path in found} <= set(app.openapi()["paths"])
 
 
 def test_every_success_of_the_native_api_is_declared_field_by_field(said: dict[str, Any]) -> None:

@@ -12,9 +12,12 @@ class AuditActor(Answer):
     """Who asked."""
 
     kind: ActorKind
-    key: Annotated[str | None, Field(description="The API key, by its id")]
+    key: Annotated[
+        str | None, Field(description="The API key, by its id; of a token an id that stands for its subject")
+    ]
     user: Annotated[str | None, Field(description="The user that it speaks for, or acts for")]
     runtime: Annotated[str | None, Field(description="The runtime whose session key was shown")]
+    subject: Annotated[str | None, Field(description="The `sub` of the token that was sent; null: it was a key")]
 
 
 class AuditObject(Answer):

@@ -3,7 +3,8 @@
 It changes no record and ends nothing. Works beside a running orchestrator and without one; what can only be seen on a
 running state server is said to be not looked at. `finding.py` is what a check answers; `ground.py` looks at the machine
 and the data folder, `state.py` at the state server and the journal, `contents.py` at what is stored there, `events.py`
-at the archive of events, `runtimes.py` at the driver and what runs.
+at the archive of events, `runtimes.py` at the driver and what runs, `tokens.py` at
+the keys that tokens are checked by.
 """
 
 from collections.abc import Callable, Sequence
@@ -11,7 +12,7 @@ from contextlib import AsyncExitStack
 
 import httpx
 
-from orchestrator.app.doctor import contents, events, ground, runtimes, state
+from orchestrator.app.doctor import contents, events, ground, runtimes, state, tokens
 from orchestrator.app.doctor.finding import Finding, Level
 from orchestrator.settings import OrchestratorSettings
 
@@ -27,6 +28,7 @@ async def examine(settings: OrchestratorSettings, *, url: str | None) -> Sequenc
         findings += await contents.look(known.store)
         findings += await events.look(settings, known.store)
         findings += await runtimes.look(settings, known, stack)
+        findings += await tokens.look(settings, stack)
     if url is not None:
         findings += await _online(url)
     return findings
