@@ -63,7 +63,7 @@ def read(body: bytes) -> KeySet:
 
 def _key(item: Any) -> PublicKey | None:
     """None for one that verifies nothing here."""
-    if not isinstance(item, dict) or "d" in item or "k" in item or not _is_for_verifying(item):
+    if not isinstance(item, dict) or "d" in item or not _is_for_verifying(item):
         return None
     algorithms = _RSA if item.get("kty") == "RSA" else _of_curve(item)
     if (named := item.get("alg")) is not None:

@@ -124,7 +124,9 @@ async def test_what_is_refused_is_told_and_what_changes_nothing_again_is_not(nes
         ("accepted", None),
         ("accepted", None),
     ]
-    assert new[-1]["actor"] == {"kind": "tenant", "key": reader["id"], "user": None, "runtime": None}
+    assert new[-1]["actor"] == {
+        "kind": "tenant", "key": reader["id"], "user": None, "runtime": None, "subject": None,
+    }  # fmt: skip
     assert "canary" not in str(new)
     assert all(entry["resource"].startswith("/api/v2/tenants") for entry in await entries(nestor, other))
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import anyio
+import jwt
 import pytest
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from support.issuer import AUDIENCE, FITTING, ISSUER, Signer, claims, unsigned
@@ -76,6 +77,7 @@ async def test_each_asymmetric_algorithm_is_taken_with_its_own_kind_of_key_alone
         ("not known", lambda: FIRST.sign(claims(), kid="rsa")),
         ("cannot be verified", lambda: Signer().sign(claims(), jwk=Signer().jwk(), jku="http://127.0.0.1:1/")),
         ("", lambda: FIRST.sign(claims(), crit=["exp"], exp=1)),
+        ("crit", lambda: unsigned(claims(), {"alg": "EdDSA", "kid": "first", "b64": True, "crit": ["b64"]})),
         ("", lambda: unsigned(claims(), {"alg": "EdDSA", "kid": "first", "b64": False, "crit": ["b64"]})),
         ("something else", lambda: FIRST.sign(claims(), typ="logout+jwt")),
         ("another issuer", lambda: FIRST.sign(claims(iss=ISSUER.rstrip("/")))),
@@ -118,7 +120,7 @@ def test_keys_that_verify_nothing_here_are_passed_over() -> None:
     good = FIRST.jwk()
     listed: list[Any] = [
         good, {"kty": "oct", "k": "c2VjcmV0", "kid": "s"}, RSA.jwk(use="enc"), RSA.jwk(alg="HS256"),
-        RSA.jwk(alg="RSA-OAEP"), RSA.jwk(key_ops=["encrypt"]), RSA.jwk(d="AQAB"), RSA.jwk(n="AQAB"), RSA.jwk(kid=7),
+        RSA.jwk(alg="RSA-OAEP"), RSA.jwk(key_ops=["encrypt"]), _private(SECOND), RSA.jwk(n="AQAB"), RSA.jwk(kid=7),
         SECOND.jwk(crv="P-384"), SECOND.jwk(crv="secp256k1"), SECOND.jwk(y="AQAB"), {"kty": ["RSA"]}, {}, "x", None,
     ]  # fmt: skip
     found = jwks.read(json.dumps({"keys": listed}).encode())
@@ -201,6 +203,12 @@ async def test_while_keys_are_fetched_again_others_go_on_with_the_last_ones() ->
                 await anyio.lowlevel.checkpoint()
             await tokens.claims(text)  # would wait for ever
         issuer.held.set()
+
+
+def _private(signer: Signer) -> dict[str, Any]:
+    """Both halves, as a set should never have them."""
+    algorithm = jwt.get_algorithm_by_name(FITTING[signer.kind][0])
+    return {**algorithm.to_jwk(signer.private, as_dict=True), "kid": "private"}
 
 
 def _pem() -> bytes:
