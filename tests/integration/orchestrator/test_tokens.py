@@ -10,6 +10,7 @@ import pytest
 from support.issuer import AUDIENCE, ISSUER, KeySetServer, Signer, claims, key_set_server
 from support.orchestrators import MODEL, Nestor, nestor_at
 
+from orchestrator.app import tokens as place_of_keys
 from orchestrator.app.claims import Claims
 from orchestrator.app.doctor import tokens as doctor
 from orchestrator.app.doctor.finding import Level
@@ -24,6 +25,12 @@ from orchestrator.settings import OrchestratorSettings
 
 pytestmark = pytest.mark.anyio
 SIGNER = Signer()
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A busy machine is no outage."""
+    monkeypatch.setattr(place_of_keys, "FETCH_SECONDS", 30.0)
 
 
 @pytest.fixture
