@@ -17,6 +17,7 @@ import structlog
 import uvicorn
 from starlette.types import ASGIApp
 
+from orchestrator.app.facing_connections import Seats, counted, seats
 from orchestrator.domain.conversation import Conversation, Kind
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.settings import OrchestratorSettings
@@ -57,13 +58,13 @@ class Facing:
             "flush_delay": _FLUSH_SECONDS,
         }
 
-    async def serve(self, app: ASGIApp) -> None:
-        """Until cancelled."""
+    async def serve(self, app: ASGIApp, places: Seats | None = None) -> None:
+        """Until cancelled. `places`: how many connections it may have; as shipped, where it is left out."""
         server = _Server(
             uvicorn.Config(
                 app,
                 loop="uvloop",
-                http="httptools",
+                http=counted(places or seats()),
                 ws="none",
                 lifespan="off",
                 access_log=False,

@@ -1,0 +1,113 @@
+"""Connections to the runtime-facing listener: runtimes could open any number, and this process needs its descriptors.
+
+There are so many at most, of one address a quarter of them (all of loopback's, which is every runtime that is a process
+here), and one on which no request has begun for longer than any takes is closed. Who is turned away gets no answer: a
+runtime keeps what it has to tell and comes again, and its log is read now and then in any case.
+"""
+
+import asyncio
+import ipaddress
+import resource
+from collections import Counter
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.server import ServerState
+
+_FEWEST = 64
+_ANY = 65_536  # where the process may have as many files as it likes
+SILENT_SECONDS = 45.0  # a runtime gives an exchange thirty
+
+
+class Seats:
+    """Of one listener. `most` connections at once."""
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._taken = 0
+        self._of: Counter[str] = Counter()
+
+    def take(self, address: str) -> bool:
+        """Count a connection; False, and nothing is counted, where there is no room for it."""
+        each = self._most if _is_loopback(address) else max(1, self._most // 4)
+        if self._taken >= self._most or self._of[address] >= each:
+            return False
+        self._taken += 1
+        self._of[address] += 1
+        return True
+
+    def leave(self, address: str) -> None:
+        """A counted one is over."""
+        self._taken -= 1
+        self._of[address] -= 1
+        if not self._of[address]:
+            del self._of[address]
+
+
+def seats() -> Seats:
+    """As many as a quarter of the files that this process may open."""
+    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    return Seats(max(_FEWEST, descriptors // 4) if descriptors > 0 else _ANY)
+
+
+class FacingConnection(HttpToolsProtocol):
+    """uvicorn's protocol, counted. Use `counted` to get a class that knows its seats."""
+
+    seats: Seats
+
+    def __init__(
+        self,
+        config: Config,
+        server_state: ServerState,
+        app_state: dict[str, Any],
+        _loop: asyncio.AbstractEventLoop | None = None,
+    ) -> None:
+        super().__init__(config, server_state, app_state, _loop)
+        self._address: str | None = None  # None: it has no seat
+        self._begun = self._seen = 0  # requests, in all and at the last look
+        self._timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
+        super().connection_made(transport)
+        address = self.client[0] if self.client else ""
+        if not self.seats.take(address):
+            transport.abort()
+            return
+        self._address = address
+        self._timer = self.loop.call_later(SILENT_SECONDS, self._look)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._address is not None:
+            self.seats.leave(self._address)
+            self._address = None
+        super().connection_lost(exc)
+
+    def on_headers_complete(self) -> None:
+        self._begun += 1
+        super().on_headers_complete()
+
+    def _look(self) -> None:
+        if self._begun == self._seen:
+            self.transport.abort()
+            return
+        self._seen = self._begun
+        self._timer = self.loop.call_later(SILENT_SECONDS, self._look)
+
+
+def counted(places: Seats) -> type[FacingConnection]:
+    """The protocol of a listener that has these."""
+
+    class Counted(FacingConnection):
+        seats = places
+
+    return Counted
+
+
+def _is_loopback(address: str) -> bool:
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return False
