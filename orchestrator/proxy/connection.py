@@ -90,6 +90,20 @@ class ClientConnection(HttpToolsProtocol):
         self.connections.discard(self)
         return cast(set[object], self.connections)
 
+    def count_with(self, protocol: asyncio.BaseProtocol) -> None:
+        """`protocol` may have the transport from here on: then the connection counts until that one has lost it."""
+        if protocol is self or not self._counted:
+            return
+        self._counted = False
+        context, address, lost = self.context, self.address, protocol.connection_lost
+
+        def ended(exc: Exception | None) -> None:
+            vars(protocol).pop("connection_lost")  # nothing holds the two together any more
+            context.leave(address)
+            lost(exc)
+
+        protocol.connection_lost = ended  # type: ignore[method-assign]  # it is uvicorn's
+
     def refuse(self, refusal: answers.Refusal) -> None:
         """Answer and close."""
         if not self.transport.is_closing():

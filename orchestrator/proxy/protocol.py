@@ -303,9 +303,9 @@ class FrontProtocol(ClientConnection):
             self._opening.begin()
         elif self._exchange is None and self._should_upgrade():
             self._disarm()
-            self._uncount()  # the socket is the application's, which has limits of its own
             transport = self.transport
             self.handle_websocket_upgrade()
+            self.count_with(transport.get_protocol())
             if rest and not transport.is_closing():
                 cast(asyncio.Protocol, transport.get_protocol()).data_received(rest)
         else:

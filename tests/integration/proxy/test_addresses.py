@@ -73,6 +73,19 @@ async def one_socket(rig, route):
         assert (await rig.talk(b"", deadline=30)).startswith(b"HTTP/1.1 503 ")
 
 
+async def test_a_socket_of_the_api_counts_until_it_is_closed(bare_rig):
+    rig = bare_rig
+    await rig.open(FrontLimits(connections=1))
+    for _ in range(2):
+        async with connect(f"ws://127.0.0.1:{rig.port}/api/v2/socket", open_timeout=30) as client:
+            reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+            assert b"too_many_connections" in await answered(reader)
+            writer.close()
+            await client.send("x")
+            assert await client.recv() == "api:x"
+        await rig.eventually(lambda: not rig.context._connections and rig.context.problem is None, deadline=30)
+
+
 async def test_who_guesses_keys_is_told_to_wait_and_who_has_one_is_not(bare_rig):
     rig = bare_rig
     await rig.open(FrontLimits(wrong_keys_per_second=3))
