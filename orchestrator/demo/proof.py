@@ -80,6 +80,6 @@ def _without_names(answer: Answer, conversation: str) -> Answer:
     """The answer without what differs between any two requests: the id asked for and the request's own."""
     body = answer.body
     if isinstance(body, Mapping):
-        kept: dict[str, Any] = {name: value for name, value in body.items() if name != "request_id"}
+        kept: dict[str, Any] = {name: value for name, value in body.items() if name not in ("request_id", "instance")}
         return Answer(answer.status, {name: str(value).replace(conversation, "ID") for name, value in kept.items()})
     return answer
