@@ -122,9 +122,9 @@ class Snapshots:
         """None where the conversation went on meanwhile."""
         home, id, now = _home(source), SnapshotId(new_uuid()), self._clock.now()
         at = await self._copying.events(source, None)
-        await self._archive.begin(home, id, now)
         done = False
         try:
+            await self._archive.begin(home, id, now)
             async with self._copying.stream(source, at) as stream:
                 pieces = await self._archive.write(home, id, stream, limit_bytes=self._limit_bytes)
             if await self._copying.events(source, None) != at:

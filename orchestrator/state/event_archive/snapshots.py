@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import anyio
 import structlog
 from pydantic import TypeAdapter, ValidationError
 
@@ -64,7 +65,7 @@ class SnapshotArchive:
         for name in await self._place.names(_folder(home)):
             if name.endswith(_BEGUN):
                 await self._sweep(home, SnapshotId(name.removesuffix(_BEGUN)), now)
-        await self._place.put(f"{_folder(home)}/{id}{_BEGUN}", now.isoformat().encode())
+        await self._write(f"{_folder(home)}/{id}{_BEGUN}", now.isoformat().encode())
 
     async def write(
         self, home: str, id: SnapshotId, pieces: AsyncIterator[bytes], *, limit_bytes: int
@@ -91,7 +92,7 @@ class SnapshotArchive:
     async def finish(self, home: str, snapshot: Snapshot, pieces: Sequence[_Piece]) -> None:
         """From now on it is there."""
         content = _manifest.dump_json(_Manifest(snapshot, tuple(pieces)))
-        await self._place.put(f"{_folder(home)}/{snapshot.id}{_MANIFEST}", content)
+        await self._write(f"{_folder(home)}/{snapshot.id}{_MANIFEST}", content)
         await self._place.remove(f"{_folder(home)}/{snapshot.id}{_BEGUN}")
 
     async def present(self, home: str) -> Sequence[Snapshot]:
@@ -138,8 +139,13 @@ class SnapshotArchive:
         room = await self._place.room()
         if room is not None and room < KEPT_FREE_BYTES + len(content):
             raise NoRoom("no room is left where snapshots are kept", hint="remove some, or tell the operator")
-        await self._place.put(_name(home, id, len(written)), content)
+        await self._write(_name(home, id, len(written)), content)
         written.append(_Piece(len(content), hashlib.sha256(content).hexdigest()))
+
+    async def _write(self, name: str, content: bytes) -> None:
+        """To its end, also when it is cancelled: its thread goes on by itself, and would write behind the removal."""
+        with anyio.CancelScope(shield=True):
+            await self._place.put(name, content)
 
     async def _read(self, home: str, id: SnapshotId) -> _Manifest | None:
         try:

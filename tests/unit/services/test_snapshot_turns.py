@@ -1,5 +1,6 @@
 """One snapshot of a conversation is taken at a time, for so long at most, and none of one that is deleted meanwhile."""
 
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -7,12 +8,15 @@ from pathlib import Path
 from typing import Any, cast
 
 import anyio
+import anyio.to_thread
 import pytest
 from support.records import NOW, a_conversation
 
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Conflict, LimitReached, NotFound, TransientError
+from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.snapshots import SnapshotId
 from orchestrator.services import snapshots
 from orchestrator.services.snapshots import Snapshots
 from orchestrator.state.event_archive.archive import Log, open_event_archive
@@ -91,6 +95,38 @@ async def test_a_runtime_that_does_not_come_to_an_end_holds_no_turn_for_ever(
     monkeypatch.undo()
     source.let.set()
     await taking.take(source.record.tenant, None, source.record.id)
+
+
+async def test_a_write_that_is_cancelled_ends_before_what_was_written_is_removed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    archive, begun, let = open_event_archive(None, journal=None, default=tmp_path), threading.Event(), threading.Event()
+    place: Any = archive.snapshots._place
+    put = place._put
+
+    def slow(name: str, content: bytes) -> None:
+        begun.set()
+        let.wait(60)
+        put(name, content)
+
+    monkeypatch.setattr(place, "_put", slow)
+    ended = anyio.Event()
+
+    async def begin(scope: anyio.CancelScope) -> None:
+        with scope:
+            await archive.snapshots.begin("home", SnapshotId(new_uuid()), NOW)
+        ended.set()
+
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(begin, scope := anyio.CancelScope())
+        assert await anyio.to_thread.run_sync(begun.wait, 60)
+        scope.cancel()
+        await anyio.wait_all_tasks_blocked()
+        assert not ended.is_set()
+        let.set()
+    await archive.snapshots.remove_all("home")
+    assert [path for path in tmp_path.rglob("*") if path.is_file() and "snapshots" in str(path)] == []
+    await archive.close()
 
 
 async def test_nothing_is_kept_of_a_conversation_that_is_deleted_meanwhile(
