@@ -138,6 +138,7 @@ def parsers(app: FastAPI) -> Iterator[None]:
 def _routed() -> FastAPI:
     """All routes, which know nothing of settings: they ask the state that the application has by then."""
     app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
+    app.router.routes.insert(0, events.MessageRoute("/api"))
     app.include_router(health.router)
     app.include_router(init.router, prefix="/api")
     for module in KEYED:

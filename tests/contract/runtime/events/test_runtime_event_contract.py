@@ -43,6 +43,21 @@ async def test_a_posted_message_is_answered_as_captured(runtime: Runtime) -> Non
     assert (await runtime.events(id, "MessageEvent"))[0]["llm_message"]["content"][0]["text"].startswith("x SCRIPT")
 
 
+async def test_the_route_of_messages_is_one_of_many(runtime: Runtime) -> None:
+    """It is looked at ahead of the framework's; every other request at its path is answered as by those."""
+    id = await runtime.start()
+    path, body = f"/api/conversations/{id}/events", sample("05-event-post")["request"]["body"]
+    without = await runtime.http.post(path.replace("-", ""), json=body)
+    unknown = await runtime.http.post(f"/api/conversations/{UNKNOWN}/events", json=body)
+    no_id = await runtime.http.post("/api/conversations/none/events", json=body)
+    stranger = await runtime.http.post(path, json=body, headers={"X-Session-API-Key": "wrong"})
+    other = await runtime.http.put(path, json=body)
+    assert [one.status_code for one in (without, unknown, no_id, stranger, other)] == [200, 404, 422, 401, 405]
+    assert (unknown.json(), no_id.json()["detail"][0]["loc"][0]) == ({"detail": "Not Found"}, "path")
+    assert (await runtime.http.get(path)).status_code == 200
+    assert len(await runtime.events(id, "MessageEvent")) == 1
+
+
 @pytest.mark.parametrize(
     ("body", "field"),
     [
