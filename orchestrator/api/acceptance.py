@@ -3,7 +3,7 @@
 Shared by the routes of conversations and of bare runtimes, and by the facades, which wait as well.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -15,10 +15,16 @@ from orchestrator.api.context import Services
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Elapsed
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, parse_uuid
+from orchestrator.domain.operation import OperationState
 from orchestrator.domain.tenancy import Scope
 from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.conversations import ConversationService
 
+#: in which a start, a pause, a stop, and the taking back of a deletion have nothing to do
+RUNS = frozenset({Phase.READY})
+PAUSED = frozenset({Phase.PAUSED})
+ENDED = frozenset({Phase.STOPPED, Phase.FAILED})
+KEPT = frozenset(Phase) - {Phase.DELETING}
 #: between two looks whether another replica has brought it to an end; this one says so itself
 _SHORTEST_REST, _LONGEST_REST = 0.05, 0.5
 Wait = Annotated[Literal["ready"] | None, Query()]
@@ -31,16 +37,43 @@ def service_of(services: Services, kind: Kind) -> ConversationService:
 
 
 async def accepted(
-    services: Services, owner: Owner, conversation: Conversation, response: Response, wait: str | None, timeout: float
+    services: Services,
+    owner: Owner,
+    conversation: Conversation,
+    response: Response,
+    wait: str | None,
+    timeout: float,
+    *,
+    done: Collection[Phase] = (),
 ) -> dict[str, Any]:
-    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200."""
-    if conversation.operation is not None:
+    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200. At once 200
+    where it is in one of the phases `done`, and nothing that was asked for is under way: it was so before."""
+    if conversation.phase in done and not await under_way(services, conversation):
+        response.status_code = 200
+    elif conversation.operation is not None:
         response.headers["location"] = f"/api/v2/operations/{conversation.operation}"
         response.headers["retry-after"] = "1"
     if wait == "ready":
         conversation = await until_ready(services, owner.tenant, owner.user, conversation, timeout)
         response.status_code = 200
     return await rendered(services, owner, conversation)
+
+
+async def under_way(services: Services, conversation: Conversation) -> bool:
+    """Whether what was asked for last is not done yet."""
+    if conversation.operation is None:
+        return False
+    operation = await services.store.operations.get(conversation.tenant, conversation.operation)
+    return operation is not None and operation.state is OperationState.RUNNING
+
+
+async def removed(
+    services: Services, owner: Owner, conversation: Conversation, response: Response
+) -> dict[str, Any] | Response:
+    """Of a deletion: 202 with the record while what runs is being removed, 204 when that is done."""
+    if conversation.phase is Phase.DELETING and not await under_way(services, conversation):
+        return Response(status_code=204)
+    return await accepted(services, owner, conversation, response, None, 0)
 
 
 async def until_ready(

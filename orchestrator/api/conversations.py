@@ -7,9 +7,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, record_page, rendered
+from orchestrator.api.acceptance import (
+    ENDED,
+    KEPT,
+    PAUSED,
+    RUNS,
+    Wait,
+    WaitSeconds,
+    accepted,
+    record_page,
+    removed,
+    rendered,
+)
 from orchestrator.api.answers import contents, operations, records
-from orchestrator.api.answers.declared import says, starts, waits
+from orchestrator.api.answers.declared import changes, removes, says, starts, waits
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
@@ -121,7 +132,9 @@ async def put(
     return await accepted(services, owner, there, response, wait, timeout)
 
 
-@router.delete("/conversations/{conversation}", status_code=202, responses=says({202: records.Conversation}))
+@router.delete(
+    "/conversations/{conversation}", status_code=202, response_model=None, responses=removes(records.Conversation)
+)
 async def delete(
     conversation: str,
     owner: OwnerOf,
@@ -129,22 +142,23 @@ async def delete(
     response: Response,
     condition: ConditionOf,
     purge: bool = False,
-) -> dict[str, Any]:
-    """In every phase. Unknown from now on, its runtime is removed; until `purge_at` it can be brought back, then
-    nothing is left of it. `purge`: at once."""
+) -> dict[str, Any] | Response:
+    """In every phase. Gone from now on (410), its runtime is removed: 202 until that is done, then 204. Until
+    `purge_at` it can be brought back, then nothing is left of it (404). `purge`: at once."""
     gone = await services.conversations.delete(
         owner.tenant, owner.user, id_of(conversation), purge=purge, condition=condition
     )
-    return await accepted(services, owner, gone, response, None, 0)
+    return await removed(services, owner, gone, response)
 
 
-@router.post("/conversations/{conversation}/undelete", status_code=202, responses=says({202: records.Conversation}))
+@router.post("/conversations/{conversation}/undelete", status_code=202, responses=changes(records.Conversation))
 async def undelete(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
-    """Bring a deleted conversation back: stopped, with its workspace as it was. 404 when it is gone."""
+    """Bring a deleted conversation back: stopped, with its workspace as it was. Not deleted: 200, and nothing is done.
+    404 when nothing is left of it."""
     back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, back, response, None, 0)
+    return await accepted(services, owner, back, response, None, 0, done=KEPT)
 
 
 @router.post("/conversations/{conversation}/start", status_code=202, responses=starts(records.Conversation))
@@ -158,22 +172,22 @@ async def start(
     timeout: WaitSeconds = 30,
     dry_run: bool = False,
 ) -> dict[str, Any]:
-    """Bring a stopped or failed conversation back. Running or starting already: nothing is done."""
+    """Bring a stopped or failed conversation back. Starting already: nothing is done; ready already: 200."""
     if dry_run:
         return await _tried(services, owner, conversation, response, condition)
     started = await services.conversations.start(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, started, response, wait, timeout)
+    return await accepted(services, owner, started, response, wait, timeout, done=RUNS)
 
 
-@router.post("/conversations/{conversation}/pause", status_code=202, responses=says({202: records.Conversation}))
+@router.post("/conversations/{conversation}/pause", status_code=202, responses=changes(records.Conversation))
 async def pause(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
-    """Freeze the runtime in place until it is resumed; messages wait in the inbox."""
+    """Freeze the runtime in place until it is resumed; messages wait in the inbox. Paused already: 200."""
     paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, paused, response, None, 0)
+    return await accepted(services, owner, paused, response, None, 0, done=PAUSED)
 
 
 @router.post("/conversations/{conversation}/resume", status_code=202, responses=starts(records.Conversation))
@@ -193,16 +207,16 @@ async def resume(
     resumed = await services.conversations.resume(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, resumed, response, wait, timeout)
+    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS)
 
 
-@router.post("/conversations/{conversation}/stop", status_code=202, responses=says({202: records.Conversation}))
+@router.post("/conversations/{conversation}/stop", status_code=202, responses=changes(records.Conversation))
 async def stop(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
-    """Remove the runtime; workspace and log are kept for a later start."""
+    """Remove the runtime; workspace and log are kept for a later start. Stopped or failed already: 200."""
     stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, stopped, response, None, 0)
+    return await accepted(services, owner, stopped, response, None, 0, done=ENDED)
 
 
 @router.post("/conversations/{conversation}/upgrade", responses=says({200: records.Conversation}))

@@ -74,6 +74,7 @@ FAILURES: Mapping[int, tuple[str, str, str, Mapping[str, Any]]] = {
     404: ("There is none, or it is another tenant's", "not_found", "there is no such conversation", {}),
     408: ("It was waited for in vain; the start goes on", "wait_elapsed", "not ready within 30 seconds", {}),
     409: ("It cannot be done in its state", "conflict", "the conversation is stopped", {"hint": "start it"}),
+    410: ("It is deleted, and can be brought back", "gone", "the conversation is deleted", {"hint": "undelete it"}),
     412: ("It is not as the caller has seen it", "precondition_failed", "the file changed since it was read", {}),
     400: ("The body is not JSON, or a header not of its form", "bad_request", "the body is not JSON", {}),
     413: ("The body is too large", "too_large", "the body is larger than 2097152 bytes", {}),
@@ -89,6 +90,7 @@ _TITLES = {
     404: "Not Found",
     408: "Request Timeout",
     409: "Conflict",
+    410: "Gone",
     412: "Precondition Failed",
     413: "Request Entity Too Large",
     415: "Unsupported Media Type",
@@ -98,6 +100,7 @@ _TITLES = {
 }
 
 
+_RESTORED = ("{conversation}", "{runtime}")  #: what can be brought back after a deletion
 #: Calls that take the operator's key and nothing else.
 OPERATORS = frozenset(
     {
@@ -206,6 +209,8 @@ def _statuses(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[
     yield from (401, 403, 503)
     if "{" in path:
         yield 404
+    if any(part in path for part in _RESTORED) and not path.endswith("/undelete"):
+        yield 410
     if method != "get":
         yield from (409, 429)
     taken = {parameter["name"] for parameter in operation.get("parameters", ())}

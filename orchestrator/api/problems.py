@@ -24,10 +24,10 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
     (errors.InvalidRequest, 422),
     (errors.Unauthenticated, 401),
     (errors.Forbidden, 403),
+    (errors.Gone, 410),
     (errors.NotFound, 404),
     (errors.Elapsed, 408),
     (errors.Conflict, 409),
-    (errors.Gone, 410),
     (errors.PreconditionFailed, 412),
     (errors.TooLarge, 413),
     (errors.UnsupportedType, 415),
@@ -131,6 +131,8 @@ def install(app: FastAPI) -> None:
 
 def of_error(request: Request, exc: errors.NestorError) -> Response:
     """The document of a failure that has a name."""
+    if isinstance(exc, errors.Gone) and not request.scope.get("path", "").startswith(_NATIVE):
+        exc = errors.NotFound(exc.message)  # their clients know no way back
     status = next((number for kind, number in STATUS if isinstance(exc, kind)), 500)
     if status == 500:
         log.error("request.failed", path=request.url.path, code=exc.code, problem=exc.message)

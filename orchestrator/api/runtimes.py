@@ -9,9 +9,20 @@ from typing import Annotated, Any
 from fastapi import APIRouter, Query, Request, Response
 
 from orchestrator.api import rendering, schemas
-from orchestrator.api.acceptance import Wait, WaitSeconds, accepted, record_page, rendered
+from orchestrator.api.acceptance import (
+    ENDED,
+    KEPT,
+    PAUSED,
+    RUNS,
+    Wait,
+    WaitSeconds,
+    accepted,
+    record_page,
+    removed,
+    rendered,
+)
 from orchestrator.api.answers import operations, records
-from orchestrator.api.answers.declared import says, starts
+from orchestrator.api.answers.declared import changes, removes, says, starts
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
@@ -91,7 +102,7 @@ async def get(
     return await rendered(services, owner, found)
 
 
-@router.delete("/runtimes/{runtime}", status_code=202, responses=says({202: records.Runtime}))
+@router.delete("/runtimes/{runtime}", status_code=202, response_model=None, responses=removes(records.Runtime))
 async def delete(
     runtime: str,
     owner: OwnerOf,
@@ -99,21 +110,21 @@ async def delete(
     response: Response,
     condition: ConditionOf,
     purge: bool = False,
-) -> dict[str, Any]:
-    """In every phase. Unknown from now on and its name free; until `purge_at` it can be brought back. `purge`: at
-    once."""
+) -> dict[str, Any] | Response:
+    """In every phase. Gone from now on (410) and its name free: 202 until nothing runs of it, then 204. Until
+    `purge_at` it can be brought back. `purge`: at once."""
     gone = await services.runtimes.delete(owner.tenant, owner.user, id_of(runtime), purge=purge, condition=condition)
-    return await accepted(services, owner, gone, response, None, 0)
+    return await removed(services, owner, gone, response)
 
 
-@router.post("/runtimes/{runtime}/undelete", status_code=202, responses=says({202: records.Runtime}))
+@router.post("/runtimes/{runtime}/undelete", status_code=202, responses=changes(records.Runtime))
 async def undelete(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Bring a deleted one back: stopped, with its files as they were. 404 when it is gone; 409 when another one has its
     name by now."""
     back = await services.runtimes.undelete(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, back, response, None, 0)
+    return await accepted(services, owner, back, response, None, 0, done=KEPT)
 
 
 @router.post("/runtimes/{runtime}/start", status_code=202, responses=starts(records.Runtime))
@@ -133,16 +144,16 @@ async def start(
     started = await services.runtimes.start(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, started, response, wait, timeout)
+    return await accepted(services, owner, started, response, wait, timeout, done=RUNS)
 
 
-@router.post("/runtimes/{runtime}/pause", status_code=202, responses=says({202: records.Runtime}))
+@router.post("/runtimes/{runtime}/pause", status_code=202, responses=changes(records.Runtime))
 async def pause(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Freeze it in place until it is resumed; address and session key stay."""
     paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, paused, response, None, 0)
+    return await accepted(services, owner, paused, response, None, 0, done=PAUSED)
 
 
 @router.post("/runtimes/{runtime}/resume", status_code=202, responses=starts(records.Runtime))
@@ -162,16 +173,16 @@ async def resume(
     resumed = await services.runtimes.resume(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, resumed, response, wait, timeout)
+    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS)
 
 
-@router.post("/runtimes/{runtime}/stop", status_code=202, responses=says({202: records.Runtime}))
+@router.post("/runtimes/{runtime}/stop", status_code=202, responses=changes(records.Runtime))
 async def stop(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Remove what runs; its files are kept for a later start."""
     stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, stopped, response, None, 0)
+    return await accepted(services, owner, stopped, response, None, 0, done=ENDED)
 
 
 @router.post("/runtimes/{runtime}/upgrade", responses=says({200: records.Runtime}))

@@ -8,9 +8,9 @@
     │   ├── Unauthenticated    401
     │   ├── Forbidden          403
     │   ├── NotFound           404   also: another tenant's object
+    │   │   └── Gone           410   deleted, and can still be brought back; the older surfaces say 404
     │   ├── Conflict           409
     │   │   └── NotApart       409   a second tenant, where tenants would not be kept apart
-    │   ├── Gone               410
     │   ├── PreconditionFailed 412
     │   ├── TooLarge           413
     │   ├── LimitReached       429
@@ -100,6 +100,12 @@ class NotFound(CallerError):
     code = "not_found"
 
 
+class Gone(NotFound):
+    """It was deleted: bring it back by `undelete`, or look at it with `?deleted=true`."""
+
+    code = "gone"
+
+
 class Conflict(CallerError):
     """The object is in a state in which this cannot be done."""
 
@@ -110,12 +116,6 @@ class NotApart(Conflict):
     """Something that keeps tenants apart did not take effect on this engine: mend it, or accept it by its name."""
 
     code = "isolation_insufficient"
-
-
-class Gone(CallerError):
-    """The object was deleted and can still be restored."""
-
-    code = "gone"
 
 
 class NotOffered(CallerError):

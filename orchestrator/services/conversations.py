@@ -10,7 +10,7 @@ from datetime import timedelta
 from functools import partial
 
 from orchestrator.domain.admission import Ask, Decision, Report
-from orchestrator.domain.clock import Clock
+from orchestrator.domain.clock import Clock, rfc3339
 from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.conversation import (
     Conversation,
@@ -19,7 +19,7 @@ from orchestrator.domain.conversation import (
     Phase,
     RuntimeRecord,
 )
-from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.errors import Conflict, Gone, InvalidRequest, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.admission import Admission, Starter
@@ -29,7 +29,7 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import OverrideSeal
-from orchestrator.services.resting import at_rest, brought_back, may_wake, resumed, started
+from orchestrator.services.resting import at_rest, brought_back, can_return, may_wake, resumed, started
 from orchestrator.state.base import Page, Store, StoredEvent
 
 _TRIES = 8
@@ -201,11 +201,15 @@ class ConversationService:
     async def get(
         self, tenant: TenantId, user: UserId | None, id: ConversationId, *, deleted: bool = False
     ) -> Conversation:
-        """Raises `NotFound`, in the same words for another user's, and for one that is deleted unless `deleted`."""
+        """Raises `NotFound`, in the same words for another user's; `Gone` for one that is deleted and can be brought
+        back, unless `deleted`."""
         found = await self._store.conversations.get(tenant, id)
-        if found is None or (found.desired is Desired.DELETED and not deleted):
+        if found is None:
             raise self._unknown()
-        return self._visible(found, user)
+        visible = self._visible(found, user)
+        if visible.desired is Desired.DELETED and not deleted:
+            raise self._deleted(visible) if can_return(visible, self._clock.now()) else self._unknown()
+        return visible
 
     async def list(
         self, tenant: TenantId, user: UserId | None, *, cursor: str | None, limit: int, deleted: bool = False
@@ -298,7 +302,7 @@ class ConversationService:
         purge: bool = False,
         condition: Condition = ALWAYS,
     ) -> Conversation:
-        """In every phase. It can be undone for some minutes, unless `purge`; repeated meanwhile it is accepted again.
+        """In every phase. It can be undone for some minutes, unless `purge`; repeated meanwhile nothing changes.
         Raises `NotFound` after that."""
         now = self._clock.now()
         by = now if purge else now + timedelta(seconds=self._undelete_seconds)
@@ -323,7 +327,7 @@ class ConversationService:
         def change(present: Conversation) -> Conversation | None:
             if present.desired is not Desired.DELETED:
                 return None
-            if present.purging or present.purge_at is None or present.purge_at <= self._clock.now():
+            if not can_return(present, self._clock.now()):
                 raise self._unknown()
             return replace(present, desired=Desired.STOPPED, purge_at=None)
 
@@ -504,6 +508,11 @@ class ConversationService:
         return Conflict(
             f"a {self._kind} has this id that was asked for with something else", hint="use another id, or GET this one"
         )
+
+    def _deleted(self, present: Conversation) -> Gone:
+        until = f" until {rfc3339(present.purge_at)}" if present.purge_at is not None else ""
+        hint = f"POST /api/v2/{self._kind}s/{present.id}/undelete brings it back{until}"
+        return Gone(f"the {self._kind} is deleted", hint=hint)
 
     def _unknown(self) -> NotFound:
         return NotFound(f"there is no such {self._kind}")

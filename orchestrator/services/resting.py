@@ -1,6 +1,7 @@
 """Conversations at rest: which ones a use wakes, and what a start or a resume makes of each. Pure functions."""
 
 from dataclasses import replace
+from datetime import datetime
 
 from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase, put_to_rest
 from orchestrator.domain.errors import Conflict
@@ -18,6 +19,12 @@ def will_wake(conversation: Conversation) -> bool:
 
 def at_rest(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
+
+
+def can_return(conversation: Conversation, now: datetime) -> bool:
+    """Whether it is deleted and can still be brought back."""
+    deleted = conversation.desired is Desired.DELETED and not conversation.purging
+    return deleted and conversation.purge_at is not None and conversation.purge_at > now
 
 
 def archived(kind: Kind = Kind.CONVERSATION) -> Conflict:

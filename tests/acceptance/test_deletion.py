@@ -35,7 +35,7 @@ def test_a_deletion_comes_to_its_end_and_can_be_undone(data_dir: Path, after: fl
         (workspace / "work.txt").write_text("kept")
         nestor.call("DELETE", path, key, status=202)
         killed(nestor, after)
-        nestor.call("GET", path, key, status=404)
+        nestor.call("GET", path, key, status=410)
         wait_for(lambda: nestor.claims() == set(), 40, pause=0.1)
         kept = nestor.call("GET", f"{path}?deleted=true", key, status=200)
         assert (kept["desired"], kept["phase"]) == ("deleted", "deleting")

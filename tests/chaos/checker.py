@@ -36,7 +36,7 @@ Events = Sequence[tuple[int, str]]  #: (sequence, id)
 class End:
     """What there was when all had settled."""
 
-    records: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)  #: None: 404
+    records: Mapping[str, Mapping[str, Any] | None] = field(default_factory=dict)  #: None: 404 or 410
     listed: Mapping[str, Sequence[str]] = field(default_factory=dict)  #: by tenant
     receipts: Mapping[str, Sequence[Mapping[str, Any]]] = field(default_factory=dict)
     outer: Mapping[str, Events] = field(default_factory=dict)  #: what the API says happened
@@ -119,10 +119,10 @@ def _read_as_written(history: History, conversation: str, calls: Sequence[Call])
         about = read.kind == "list" and read.tenant == calls[0].tries[0].tenant
         if not about and (read.kind, read.conversation) != ("get", conversation):
             continue
-        if read.ended is None or (read.outcome is not Outcome.DONE and read.status != 404):
+        if read.ended is None or (read.outcome is not Outcome.DONE and read.status not in (404, 410)):
             continue
         there = _there(calls, read.began, read.ended)
-        found = read.status != 404 and (read.kind == "get" or conversation in read.answer.get("ids", ()))
+        found = read.status not in (404, 410) and (read.kind == "get" or conversation in read.answer.get("ids", ()))
         if there is not None and there != found:
             yield f"{conversation}: {read.kind} at {read.began:.3f} said {found}, and by then that was {there}"
 

@@ -126,7 +126,7 @@ class Fleet:
     async def phase(self, key: str, id: str) -> dict[str, Any] | None:
         """The record, None when there is none."""
         answer = await self.ask("GET", f"/api/v2/conversations/{id}", key)
-        if answer.status_code == 404:
+        if answer.status_code in (404, 410):
             return None
         found: dict[str, Any] = answer.json()
         return found

@@ -13,7 +13,7 @@ from chaos.fleet import _GONE, Fleet, Violation
 #: A stream gives a sign of life every few seconds: silence means that its replica is frozen.
 _PATIENCE = httpx.Timeout(10.0)
 #: the conversation is deleted, which can be undone; this replica cannot serve just now
-_NOT_NOW = (404, 502, 503, 504)
+_NOT_NOW = (404, 410, 502, 503, 504)
 
 
 async def follow(fleet: Fleet, key: str, id: str, told: list[tuple[int, str]]) -> None:

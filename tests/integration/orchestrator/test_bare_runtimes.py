@@ -90,7 +90,7 @@ async def test_a_name_is_free_after_a_deletion_which_is_then_not_undone_beside_i
     _, key = await nestor.tenant()
     first = (await ready(nestor, key, name="n"))["id"]
     await nestor.call("DELETE", f"{PATH}/{first}", key, status=202)
-    await nestor.call("GET", f"{PATH}/{first}", key, status=404)
+    await nestor.call("GET", f"{PATH}/{first}", key, status=410)
     second = (await ready(nestor, key, name="n"))["id"]
     assert second != first
     problem = await nestor.call("POST", f"{PATH}/{first}/undelete", key, status=409)

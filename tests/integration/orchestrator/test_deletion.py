@@ -57,10 +57,13 @@ async def test_deleted_in_any_phase_it_is_unknown_and_comes_back_stopped(nestor:
     others = len(nestor.engine.runtimes) - (phase not in ("pending", "stopped", "failed"))
     deleted = await nestor.call("DELETE", path, key, status=202)
     assert deleted["purge_at"] > deleted["updated_at"]
-    await nestor.call("GET", path, key, status=404)
+    problem = await nestor.call("GET", path, key, status=410)
+    assert (problem["code"], problem["retryable"]) == ("gone", False)
+    assert f"{path}/undelete" in problem["hint"]
     for method, rest in (("POST", "/start"), ("POST", "/stop"), ("POST", "/pause"), ("GET", "/events")):
-        await nestor.call(method, path + rest, key, status=404)
-    await nestor.call("POST", f"{path}/messages", key, json={"content": "x"}, status=404)
+        await nestor.call(method, path + rest, key, status=410)
+    await nestor.call("POST", f"{path}/messages", key, json={"content": "x"}, status=410)
+    await nestor.call("GET", path.replace("/v2", ""), key, status=404)  # what was deleted is unknown to V0
     assert before["id"] not in [item["id"] for item in (await nestor.call("GET", BASE, key))["items"]]
     assert await nestor.house.routes.resolve(RuntimeId(before["runtime"]["id"])) is None
     assert (await nestor.ended(key, deleted["operation"]))["state"] == "succeeded"
@@ -69,6 +72,7 @@ async def test_deleted_in_any_phase_it_is_unknown_and_comes_back_stopped(nestor:
     assert kept["schedule"] == [{"act": "purge", "at": kept["purge_at"], "reason": "requested"}]
     assert before["id"] in [item["id"] for item in (await nestor.call("GET", f"{BASE}?deleted=true", key))["items"]]
     assert len(nestor.engine.runtimes) == others, "its runtime is removed"
+    assert (await nestor.http.delete(path, headers=nestor.as_(key))).status_code == 204
     back = await nestor.call("POST", f"{path}/undelete", key, status=202)
     assert back["purge_at"] is None
     stopped = await nestor.until(key, before["id"], "stopped")
@@ -105,10 +109,14 @@ async def test_a_deleted_one_can_be_purged_at_once(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
     record = await in_phase(nestor, key, "ready")
     path = f"{BASE}/{record['id']}"
+    nestor.engine.fail("destroy", DriverUnavailable("the engine is away"), times=1)
     first = await nestor.call("DELETE", path, key, status=202)
     again = await nestor.call("DELETE", path, key, status=202)
     assert again["operation"] == first["operation"], "repeated, it is the same deletion"
-    await nestor.ended(key, first["operation"])
+    await nestor.ended(key, first["operation"], seconds=20)
+    for _ in range(2):
+        done = await nestor.http.delete(path, headers=nestor.as_(key))
+        assert (done.status_code, done.content) == (204, b"")
     assert len(nestor.engine.volumes) == 1
     purged = await nestor.call("DELETE", f"{path}?purge=true", key, status=202)
     await nestor.ended(key, purged["operation"])
@@ -137,7 +145,7 @@ async def test_undeleted_before_a_worker_came_it_stops(nestor: Nestor) -> None:
     stopped = await nestor.until(key, record["id"], "stopped")
     assert stopped["desired"] == "stopped"
     assert len(nestor.engine.volumes) == 1
-    await nestor.call("POST", f"{path}/undelete", key, status=202)  # not deleted: nothing to do
+    await nestor.call("POST", f"{path}/undelete", key, status=200)  # not deleted: nothing to do
     assert (await nestor.call("GET", path, key, status=200))["version"] == stopped["version"]
 
 

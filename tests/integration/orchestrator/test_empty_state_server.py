@@ -111,7 +111,7 @@ def runtime_of(conversation: dict[str, Any]) -> str:
 
 
 async def ended(engine: FakeEngine, conversation: dict[str, Any]) -> None:
-    """Its runtime has ended: a while after the API says 404, which it does as soon as a deletion is asked for."""
+    """Its runtime has ended: a while after the API says 410, which it does as soon as a deletion is asked for."""
     with anyio.fail_after(15):
         while runtime_of(conversation) in await alive(engine):
             await anyio.sleep(0.02)
@@ -139,7 +139,7 @@ async def test_a_deletion_under_way_goes_on_and_ends_no_other_runtime(nestor: Ne
 
 async def gone(nestor: Nestor, key: str, id: str) -> None:
     with anyio.fail_after(15):
-        while (await nestor.http.get(f"/api/v2/conversations/{id}", headers=nestor.as_(key))).status_code != 404:
+        while (await nestor.http.get(f"/api/v2/conversations/{id}", headers=nestor.as_(key))).status_code != 410:
             await anyio.sleep(0.02)
 
 

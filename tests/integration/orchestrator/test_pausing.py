@@ -56,12 +56,18 @@ async def test_both_can_be_repeated(nestor: Nestor) -> None:
     id = (await ready(nestor, key))["id"]
     first = await nestor.call("POST", f"/api/v2/conversations/{id}/pause", key, status=202)
     assert (await nestor.call("POST", f"/api/v2/conversations/{id}/pause", key))["operation"] == first["operation"]
-    await nestor.until(key, id, "paused")
-    assert (await nestor.call("POST", f"/api/v2/conversations/{id}/pause", key))["operation"] == first["operation"]
+    await nestor.ended(key, first["operation"])
+    held = await nestor.call("POST", f"/api/v2/conversations/{id}/pause", key, status=200)
+    assert (held["phase"], held["operation"]) == ("paused", first["operation"])
     second = await nestor.call("POST", f"/api/v2/conversations/{id}/resume", key, status=202)
     assert (await nestor.call("POST", f"/api/v2/conversations/{id}/resume", key))["operation"] == second["operation"]
-    await nestor.until(key, id, "ready")
-    assert (await nestor.call("POST", f"/api/v2/conversations/{id}/resume", key))["phase"] == "ready"
+    await nestor.ended(key, second["operation"])
+    for verb in ("resume", "start"):
+        assert (await nestor.call("POST", f"/api/v2/conversations/{id}/{verb}", key, status=200))["phase"] == "ready"
+    third = await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=202)
+    await nestor.ended(key, third["operation"])
+    held = await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=200)
+    assert (held["phase"], held["operation"]) == ("stopped", third["operation"])
 
 
 async def test_what_is_not_ready_cannot_be_paused(nestor: Nestor) -> None:

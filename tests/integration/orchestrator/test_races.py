@@ -62,9 +62,9 @@ async def test_a_stop_does_not_take_a_delete_back(nestor: Nestor) -> None:
     tenant, key, id = await ready(nestor)
     async with busy_elsewhere(nestor, tenant, id):
         deleted = await nestor.call("DELETE", f"/api/v2/conversations/{id}", key, status=202)
-        await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=404)
+        await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=410)
     assert (await operation_ends(nestor, key, deleted["operation"]))["state"] == "succeeded"
-    await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=404)
+    await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=410)
 
 
 async def test_the_operation_of_a_start_ends_although_a_crash_came_after_its_commit(nestor: Nestor) -> None:

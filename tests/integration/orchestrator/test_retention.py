@@ -149,7 +149,7 @@ async def test_one_at_rest_is_deleted_after_its_time(data_dir: Path, engine: Fak
         path = f"{BASE}/{record['id']}"
         await nestor.call("POST", f"{path}/stop", key, status=202)
         with anyio.fail_after(10):
-            while (await nestor.http.get(path, headers=nestor.as_(key))).status_code != 404:
+            while (await nestor.http.get(path, headers=nestor.as_(key))).status_code != 410:
                 await anyio.sleep(0.05)
         kept = await nestor.call("GET", f"{path}?deleted=true", key, status=200)
         assert (kept["desired"], len(nestor.engine.volumes)) == ("deleted", 1)
