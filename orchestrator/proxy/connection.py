@@ -4,6 +4,7 @@ What exchanges and sockets see of it is `front.py`. `protocol.py` reads on it.
 """
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections.abc import Coroutine
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from orchestrator.proxy.context import FrontContext
 _LINGER_SECONDS = 1.0  #: a client that still sends gets this long to read why it is being closed
 
 
-class ClientConnection(HttpToolsProtocol):
+class ClientConnection(HttpToolsProtocol, ABC):
     """uvicorn's protocol of one connection, counted, and closed so that its last answer arrives."""
 
     context: FrontContext  #: an attribute of the class that is made for it
@@ -141,6 +142,6 @@ class ClientConnection(HttpToolsProtocol):
             self._timer.cancel()
             self._timer = None
 
+    @abstractmethod
     def _check(self) -> None:
         """Called now and then while the timer is armed: what takes too long is ended. Arms it again."""
-        raise NotImplementedError

@@ -1,6 +1,7 @@
 """What an operator chooses: a value that makes no sense is refused by the variable's name, whichever it is."""
 
 import typing
+from types import FunctionType
 
 import pytest
 
@@ -75,3 +76,12 @@ def test_a_text_that_is_none_of_its_kind_is_refused(monkeypatch: pytest.MonkeyPa
 def test_what_can_be_used_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
     monkeypatch.setenv(f"NESTOR_{name.upper()}", value)
     assert getattr(load({}), name) == value
+
+
+def test_no_group_hides_what_another_one_checks() -> None:
+    """Of two validators with one name only the first would be asked."""
+    groups = [group for group in OrchestratorSettings.__mro__ if group.__module__.startswith("orchestrator.options.")]
+    checks = (classmethod, FunctionType)
+    names = [name for group in groups for name, value in vars(group).items() if isinstance(value, checks)]
+    assert len(names) > 10
+    assert sorted(names) == sorted(set(names))
