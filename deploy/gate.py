@@ -2,8 +2,9 @@
 
 Whoever has an engine's socket is root on the machine. This process has it; the orchestrator has the other end, and gets
 through only calls of `ROUTES`, about things that bear a label of ours, and containers that are as hardened as ours
-(`unfit` says why not). One call a connection, so that nothing can follow unread. Standard library only: it runs on the
-base image as it is.
+(`unfit` says why not). One call a connection, so that nothing can follow unread. What the engine reads is written anew from
+what was looked at: an engine takes names in any spelling, twice, or a piece of an id, and each would be a way around.
+Standard library only: it runs on the base image as it is.
 """
 
 import asyncio
@@ -43,11 +44,22 @@ ROUTES: Sequence[tuple[str, str, str]] = (
     ("GET", rf"/networks/{_NAME}", "network"),
     ("GET", rf"/volumes/{_NAME}", "volume"),
 )
+#: The newest that reads a container's host part where one is started is 1.23; an engine of 20.10 speaks 1.41.
+VERSION = re.compile(r"^/v1\.(?:4[0-9]|[5-9][0-9])(?=/)")
+#: Of a container. Nothing else is taken, not even empty: it may be another spelling.
+PARTS = frozenset(
+    "Hostname Domainname ExposedPorts User Tty OpenStdin StdinOnce AttachStdin AttachStdout AttachStderr Env Cmd Image "
+    "Volumes NetworkDisabled Entrypoint WorkingDir HostConfig NetworkingConfig MacAddress Labels StopSignal Healthcheck "
+    "StopTimeout Runtime".split()
+)
 #: Of a container's host part. Anything else has to be empty.
 FREE = frozenset(
     "Memory MemorySwap MemorySwappiness OomScoreAdj NanoCpus CpuShares PidsLimit Ulimits Init ShmSize LogConfig "
     "RestartPolicy Tmpfs Runtime Dns DnsOptions ReadonlyRootfs CapDrop NetworkMode IpcMode SecurityOpt Mounts".split()
 )
+
+
+_FOLDED = frozenset(name.casefold() for name in FREE)
 
 
 @dataclass(frozen=True)
@@ -72,19 +84,26 @@ def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
     host = body.get("HostConfig") or {}
     options = list(host.get("SecurityOpt") or ())
     labels = body.get("Labels") or {}
-    endpoints = (body.get("NetworkingConfig") or {}).get("EndpointsConfig") or {}
+    network = body.get("NetworkingConfig") or {}
     checks = (
+        (set(body) <= PARTS, "a part that is not known"),
+        (not [name for name in host if name not in FREE and name.casefold() in _FOLDED], "an option in another spelling"),
         (body.get("User") == USER, "another user"),
         (not OURS.isdisjoint(labels), "no label"),
         (not [name for name, value in host.items() if name not in FREE and value], "an option that is not known"),
         (host.get("ReadonlyRootfs") is True, "a writable root"),
         (host.get("CapDrop") == ["ALL"], "capabilities"),
         (host.get("NetworkMode") == ground.bridge, "another network"),
-        (set(endpoints) <= {ground.bridge}, "another network"),
+        (set(network) <= {"EndpointsConfig"}, "another network"),
+        (set(network.get("EndpointsConfig") or {}) <= {ground.bridge}, "another network"),
         (host.get("IpcMode") == "private", "a shared IPC space"),
         ("no-new-privileges:true" in options, "new privileges"),
         (not [text for text in options if not _harmless(str(text))], "a security option"),
         (_positive(host.get("Memory")) and _positive(host.get("PidsLimit")), "no limit"),
+        (host.get("MemorySwap") == host.get("Memory"), "swap"),
+        (_number(host.get("OomScoreAdj") or 0) >= 0, "a rank before the machine's own processes"),
+        (_kept_small(host.get("LogConfig")), "a log that goes elsewhere or has no limit"),
+        ((host.get("RestartPolicy") or {}).get("Name") in (None, "", "no", "on-failure"), "a restart for ever"),
         (all(_inside(mount, ground) for mount in host.get("Mounts") or ()), "a mount"),
         (not body.get("Volumes"), "a volume without a name"),
     )
@@ -99,12 +118,25 @@ def _harmless(option: str) -> bool:
 
 
 def _positive(number: Any) -> bool:
-    return isinstance(number, int) and number > 0
+    return _number(number) > 0
+
+
+def _number(value: Any) -> int:
+    return value if isinstance(value, int) else -1
+
+
+def _kept_small(log: Any) -> bool:
+    """The engine itself would send one of another kind, to any address that it reaches."""
+    if not isinstance(log, dict) or set(log) != {"Type", "Config"} or log["Type"] not in ("json-file", "local"):
+        return False
+    return isinstance(log["Config"], dict) and set(log["Config"]) == {"max-size", "max-file"}
 
 
 def _inside(mount: Any, ground: Ground) -> bool:
     """A folder of the data folder: a workspace, or read-only what the forward proxy is told."""
-    if not isinstance(mount, dict) or mount.get("Type") != "bind" or mount.get("BindOptions"):
+    if not isinstance(mount, dict) or mount.get("Type") != "bind":
+        return False
+    if not set(mount) <= {"Type", "Source", "Target", "ReadOnly"}:
         return False
     source = str(mount.get("Source"))
     if posixpath.normpath(source) != source:
@@ -148,13 +180,13 @@ class Gate:
             if "transfer-encoding" in headers or not 0 <= length <= BODY_BYTES:
                 raise Refused("a body of unknown or great length")
             body = await reader.readexactly(length)
-        kind = await self._admit(method, target, body)
+        kind, target, body = await self._admit(method, target, body)
         attach = kind == "attach"
         up_reader, up_writer = await asyncio.open_unix_connection(self._engine)
         try:
-            lines = [f"{method} {target} HTTP/1.1", "Host: engine", f"Content-Length: {length}"]
+            lines = [f"{method} {target} HTTP/1.1", "Host: engine", f"Content-Length: {len(body)}"]
             lines += ["Connection: Upgrade", "Upgrade: tcp"] if attach else ["Connection: close"]
-            if length:
+            if body:
                 lines.append("Content-Type: application/json")
             up_writer.write("\r\n".join([*lines, "", ""]).encode() + body)
             await up_writer.drain()
@@ -190,50 +222,65 @@ class Gate:
             with contextlib.suppress(asyncio.CancelledError, OSError):
                 await back
 
-    async def _admit(self, method: str, target: str, body: bytes) -> str:
-        """The kind of the call. Raises `Refused`."""
+    async def _admit(self, method: str, target: str, body: bytes) -> tuple[str, str, bytes]:
+        """The kind of the call, and what of it goes to the engine. Raises `Refused`."""
         path, _, query = target.partition("?")
-        path = re.sub(r"^/v1\.[0-9]{1,2}(?=/)", "", path)
-        asked = urllib.parse.parse_qs(query)
+        known = VERSION.sub("", path)
+        if ";" in query or ".." in known:
+            raise Refused("a call of another form")
         for verb, shape, kind in ROUTES:
-            found = re.fullmatch(shape, path) if verb == method else None
+            found = re.fullmatch(shape, known) if verb == method else None
             if found is None:
                 continue
+            if kind == "create":
+                return kind, target, self._fit(body)
+            if body:
+                raise Refused(f"a body of {method} {path[:80]!r}")
             name = found.groupdict().get("name", "")
-            await self._check(kind, name, asked, body)
-            return kind
+            if kind in ("container", "attach"):
+                begin = len(path) - len(known) + found.start("name")
+                target = target[:begin] + await self._ours_by_id(name) + target[begin + len(name) :]
+            self._check(kind, name, urllib.parse.parse_qs(query))
+            return kind, target, b""
         raise Refused(f"{method} {path[:80]!r}")
 
-    async def _check(self, kind: str, name: str, asked: Mapping[str, Sequence[str]], body: bytes) -> None:
-        if kind == "create":
-            words = unfit(_object(body), self._ground)
-            if words is not None:
-                raise Refused(f"a container with {words}")
-        elif kind == "filtered":
-            filters = _object((asked.get("filters") or ["{}"])[0].encode())
+    def _fit(self, text: bytes) -> bytes:
+        body = _object(text, plain=True)
+        try:
+            words = unfit(body, self._ground)
+        except (AttributeError, TypeError):  # a text where an object is meant
+            words = "a part of another form"
+        if words is not None:
+            raise Refused(f"a container with {words}")
+        return json.dumps(body).encode()
+
+    def _check(self, kind: str, name: str, asked: Mapping[str, Sequence[str]]) -> None:
+        if kind == "filtered":
+            filters = _object((asked.get("filters") or ["{}"])[0].encode(), plain=True)
             chosen = {str(label).partition("=")[0] for label in filters.get("label") or ()}
             if OURS.isdisjoint(chosen) and not filters.get("network"):
                 raise Refused("a list of everything")
-        elif kind in ("container", "attach"):
-            if kind == "attach" and any(asked.get(way) not in (None, ["0"], ["false"]) for way in ("stdout", "logs")):
+        elif kind == "attach":
+            if any(asked.get(way) not in (None, ["0"], ["false"]) for way in ("stdout", "logs")):
                 raise Refused("to attach to more than standard input")
-            await self._check_ours(name)
         elif (kind == "network" and name != self._ground.bridge) or (kind == "volume" and name != self._ground.volume):
             raise Refused(f"a look at {kind} {name[:80]}")
 
-    async def _check_ours(self, name: str) -> None:
+    async def _ours_by_id(self, name: str) -> str:
+        """The whole id: a name, or the beginning of an id, may be another container's when the engine reads it."""
         if name in self._ours:
-            return
+            return name
         status, body = await ask(self._engine, f"/containers/{name}/json")
         if status == 404:
-            return  # the engine says so itself
+            raise Unknown(f"container {name[:80]}, which is not there")
         found = _object(body)
         network = (found.get("HostConfig") or {}).get("NetworkMode")
         labels = (found.get("Config") or {}).get("Labels") or {}
         if OURS.isdisjoint(labels) or network != self._ground.bridge:
             raise Unknown(f"container {name[:80]}, which is not ours")
-        if found.get("Id") == name:  # a name may be another container's tomorrow
-            self._ours.add(name)
+        id = str(found["Id"])
+        self._ours.add(id)
+        return id
 
 
 async def ask(engine: str, path: str) -> tuple[int, bytes]:
@@ -262,14 +309,22 @@ def _head(raw: bytes) -> tuple[str, str, Mapping[str, str]]:
     return method, target, headers
 
 
-def _object(text: bytes) -> Mapping[str, Any]:
+def _object(text: bytes, *, plain: bool = False) -> Mapping[str, Any]:
+    """A JSON object; a `plain` one says nothing twice. Raises `Refused`."""
     try:
-        found = json.loads(text)
-    except ValueError:
+        found = json.loads(text, object_pairs_hook=_once if plain else None)
+    except (ValueError, RecursionError):
         raise Refused("a body that is no JSON") from None
     if not isinstance(found, dict):
         raise Refused("a body that is no object")
     return found
+
+
+def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    """The engine would put two parts together whose names differ in case alone, or not at all."""
+    if len({name.casefold() for name, _ in pairs}) < len(pairs):
+        raise Refused("a body that names something twice")
+    return dict(pairs)
 
 
 async def _pour(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

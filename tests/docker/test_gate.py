@@ -113,6 +113,8 @@ def fit(names: tuple[str, str], root: str) -> dict[str, Any]:
             "IpcMode": "private",
             "SecurityOpt": ["no-new-privileges:true"],
             "Memory": 1 << 28,
+            "MemorySwap": 1 << 28,
+            "LogConfig": {"Type": "json-file", "Config": {"max-size": "1m", "max-file": "2"}},
             "PidsLimit": 64,
             "Mounts": [{"Type": "bind", "Source": f"{root}/volumes/x/state", "Target": "/state"}],
         },
@@ -135,7 +137,14 @@ MORE: list[tuple[str, Any]] = [
     ("HostConfig.PortBindings", {"80/tcp": [{}]}), ("HostConfig.PublishAllPorts", True), ("HostConfig.Memory", 0),
     ("HostConfig.PidsLimit", -1), ("HostConfig.ExtraHosts", ["host:host-gateway"]), ("HostConfig.MaskedPaths", ["/x"]),
     ("HostConfig.GroupAdd", ["0"]), ("HostConfig.Links", ["x"]),
-    ("NetworkingConfig", {"EndpointsConfig": {"bridge": {}}}),
+    ("HostConfig.MemorySwap", -1), ("HostConfig.OomScoreAdj", -1000), ("HostConfig.RestartPolicy", {"Name": "always"}),
+    ("HostConfig.LogConfig", {}), ("HostConfig.LogConfig", {"Type": "json-file", "Config": {}}),
+    ("HostConfig.LogConfig", {"Type": "syslog", "Config": {"syslog-address": "tcp://127.0.0.1:6379"}}),
+    ("NetworkingConfig", {"EndpointsConfig": {"bridge": {}}}), ("NetworkingConfig", "x"), ("HostConfig", ["x"]),
+    # Names that an engine takes in any spelling: here beside the right one, and alone.
+    ("hostconfig", {"Privileged": True}), ("user", "0:0"), ("u\u017fer", "0:0"), ("HostConfig.capdrop", []),
+    ("HostConfig.readonlyrootfs", False), ("HostConfig.\u017fecurityOpt", []), ("volumes", {"/x": {}}),
+    ("networkingConfig", {"EndpointsConfig": {"bridge": {}}}), ("HostConfig.oomScoreAdj", 0),
     *[
         ("HostConfig.Mounts", [{"Type": kind, "Source": source, "Target": "/x"}])
         for kind, source in [
@@ -145,6 +154,10 @@ MORE: list[tuple[str, Any]] = [
         ]
     ],
 ]  # fmt: skip
+
+
+#: A part that is said twice: an engine puts both together, a reader of JSON takes the last.
+TWICE = ('"HostConfig": {"Privileged": true}', '"User": "0:0"')
 
 
 async def test_no_container_with_more_than_a_runtime_has_is_made(gate_module, names, folder):
@@ -161,6 +174,12 @@ async def test_no_container_with_more_than_a_runtime_has_is_made(gate_module, na
                 place[last] = json.loads(json.dumps(value).replace("ROOT", str(root)))
                 answer = await http.post("/v1.41/containers/create?name=nestor-gate-test", json=body)
                 assert answer.status_code == 403, (where, value, answer.text)
+            for part in TWICE:
+                twice = "{" + part + ", " + json.dumps(fit(names, str(root)))[1:]
+                answer = await http.post("/v1.41/containers/create?name=nestor-gate-test", content=twice)
+                assert answer.status_code == 403, (part, answer.text)
+            deep = await http.post("/v1.41/containers/create?name=nestor-gate-test", content="[" * 200_000)
+            assert deep.status_code == 403
         assert "nestor-gate-test" not in containers.docker("ps", "--all", "--format", "{{.Names}}")
 
 
@@ -172,7 +191,34 @@ OTHERS = [
     ("POST", "/containers/OTHER/stop"), ("DELETE", "/containers/OTHER?force=1"), ("GET", "/containers/OTHER/archive"),
     ("POST", "/containers/OTHER/attach?stdin=1&stream=1"), ("GET", "/containers/OTHER/%6ason"), ("GET", "/events"),
     ("POST", "/containers/prune"), ("GET", "/../containers/json"), ("POST", "/session"), ("GET", "/secrets"),
+    ("GET", "/v1.23/containers/json"), ("GET", "/images/x/../../containers/json"), ("GET", "/containers/none/json"),
+    ("GET", '/containers/json?x;filters={}&filters={"label":["io.nestor.runtime"]}'),
+    ("GET", '/containers/json?filters={"label":["io.nestor.runtime"],"label":["x"]}'),
 ]  # fmt: skip
+
+
+async def test_a_name_is_that_of_the_container_that_was_looked_at(gate_module, names, folder):
+    """One of ours that is called like the beginning of another's id hides that other until it is gone."""
+    other = containers.docker("create", containers.standin_image()).strip()
+    async with serving(gate_module, folder, names) as (path, root):
+        body = fit(names, str(root))
+        del body["HostConfig"]["Mounts"]
+        gate = gate_module.Gate(gate_module.ENGINE, gate_module.Ground(names[0], names[1], str(root)))
+        transport = httpx.AsyncHTTPTransport(uds=path)
+        async with httpx.AsyncClient(transport=transport, base_url="http://engine", trust_env=False) as http:
+            made = await http.post(f"/v1.41/containers/create?name={other[:12]}", json=body)
+            assert made.status_code == 201, made.text
+            ours = made.json()["Id"]
+            try:
+                _, target, _ = await gate._admit("DELETE", f"/v1.41/containers/{other[:12]}?force=1", b"")
+                assert target == f"/v1.41/containers/{ours}?force=1"
+                # Long ago a container's host part could be changed where it is started.
+                for version in ("v1.23/", "v1.22/", "v1.41/", ""):
+                    answer = await http.post(f"/{version}containers/{ours}/start", json={"Privileged": True})
+                    assert answer.status_code == 403, (version, answer.text)
+            finally:
+                containers.docker("rm", ours)
+                containers.docker("rm", other)
 
 
 async def test_no_other_call_passes_and_nothing_of_others_is_touched(gate_module, names, folder):
