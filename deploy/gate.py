@@ -2,9 +2,9 @@
 
 Whoever has an engine's socket is root on the machine. This process has it; the orchestrator has the other end, and gets
 through only calls of `ROUTES`, about things that bear a label of ours, and containers that are as hardened as ours
-(`unfit` says why not). One call a connection, so that nothing can follow unread. What the engine reads is written anew from
-what was looked at: an engine takes names in any spelling, twice, or a piece of an id, and each would be a way around.
-Standard library only: it runs on the base image as it is.
+(`unfit` says why not). One call a connection, so that nothing can follow unread. What the engine reads is written anew
+from what was looked at: an engine takes names in any spelling, twice, or a piece of an id, and each would be a way
+around. Standard library only: it runs on the base image as it is.
 """
 
 import asyncio
@@ -49,8 +49,8 @@ VERSION = re.compile(r"^/v1\.(?:4[0-9]|[5-9][0-9])(?=/)")
 #: Of a container. Nothing else is taken, not even empty: it may be another spelling.
 PARTS = frozenset(
     "Hostname Domainname ExposedPorts User Tty OpenStdin StdinOnce AttachStdin AttachStdout AttachStderr Env Cmd Image "
-    "Volumes NetworkDisabled Entrypoint WorkingDir HostConfig NetworkingConfig MacAddress Labels StopSignal Healthcheck "
-    "StopTimeout Runtime".split()
+    "Volumes NetworkDisabled Entrypoint WorkingDir HostConfig NetworkingConfig MacAddress Labels StopSignal "
+    "Healthcheck StopTimeout Runtime".split()
 )
 #: Of a container's host part. Anything else has to be empty.
 FREE = frozenset(
@@ -87,7 +87,7 @@ def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
     network = body.get("NetworkingConfig") or {}
     checks = (
         (set(body) <= PARTS, "a part that is not known"),
-        (not [name for name in host if name not in FREE and name.casefold() in _FOLDED], "an option in another spelling"),
+        (not [name for name in host if name not in FREE and name.casefold() in _FOLDED], "another spelling"),
         (body.get("User") == USER, "another user"),
         (not OURS.isdisjoint(labels), "no label"),
         (not [name for name, value in host.items() if name not in FREE and value], "an option that is not known"),

@@ -71,7 +71,9 @@ def demo(
     operator_key: Annotated[str | None, typer.Option(help="Its operator key [NESTOR_OPERATOR_KEY]")] = None,
     data_dir: DataDir = None,
     driver: DriverName = None,
-    keep: Annotated[bool, typer.Option(help="Keep the data folder that the demo makes")] = False,
+    keep: Annotated[
+        bool, typer.Option(help="Keep the data folder that the demo makes; with --url, the conversations too")
+    ] = False,
     plain: Annotated[bool, typer.Option(help="Print lines instead of a live display")] = False,
     servers_host: Annotated[
         str | None, typer.Option(help="Address of the demo's model and git server, as runtimes reach it")

@@ -34,6 +34,7 @@ class Guest:
     """A customer with what was made for it: its user's key and the values it stored."""
 
     customer: Customer
+    tenant: str  #: its id
     api: NativeApi
     secret: SecretText
     token: SecretText

@@ -37,7 +37,8 @@ class DemoOptions:
 
     With a `url` it drives an orchestrator that already runs, whose `operator_key` it then needs; otherwise it starts
     one in `data_dir`, and `operator_key` means nothing.
-    A `data_dir` of None means a folder of the demo's own, removed at the end unless `keep`.
+    A `data_dir` of None means a folder of the demo's own, removed at the end unless `keep`; with a `url` the
+    conversations too are left there.
     `servers_host` is the address of the demo's own model and git server, as the runtimes reach it; None finds it out.
     `engine` and `image` are for the docker driver.
     """

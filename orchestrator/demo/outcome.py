@@ -34,7 +34,8 @@ class Outcome:
     """One conversation, filled in while it is played. `misses` empty at the end means that everything happened."""
 
     conversation: str
-    tenant: str
+    tenant: str  #: its name
+    tenant_id: str
     task: Task
     runtime: str = ""
     stages: tuple[Stage, ...] = ()

@@ -85,7 +85,7 @@ async def _run(options: DemoOptions, display: Display) -> int:
         for miss in misses:
             display.miss(miss)
     if not misses:
-        display.note("All of it happened, and nothing is left behind.")
+        display.note("All of it happened." if options.keep else "All of it happened, and nothing is left behind.")
     return 1 if misses else 0
 
 
@@ -121,7 +121,8 @@ async def _perform(options: DemoOptions, folder: Path, display: Display) -> list
                 through_proxy=through_proxy,
             )
             acts = _acts(guests, around)
-            await _play(acts, display, others_server=options.url is not None)
+            others = options.url is not None
+            await _play(acts, display, others_server=others, keep=others and options.keep)
     return [f"[{act.outcome.label}] {miss}" for act in acts for miss in act.outcome.misses]
 
 
@@ -130,7 +131,7 @@ async def _welcome(customer: Customer, operator: NativeApi, house: House) -> Gue
     tenant = await operator.create_tenant(customer.name)
     user = await operator.create_user(tenant, customer.user)
     api = operator.acting_as(await operator.create_key(tenant, "demo", user=user))
-    guest = Guest(customer, api, secret=new_secret(), token=new_secret())
+    guest = Guest(customer, tenant, api, secret=new_secret(), token=new_secret())
     await house.git.create_repository(customer.repository, files=FILES, token=guest.token.open())
     await api.change_settings({"agent_settings": {"llm": house.model.settings()}})
     await api.put_git_provider(PROVIDER, token=guest.token, host=house.git.origin)
@@ -144,16 +145,16 @@ def _acts(guests: Sequence[Guest], around: Surroundings) -> list[Act]:
     for place, guest in enumerate(guests):
         stranger = guests[(place + 1) % len(guests)].api
         for task in guest.customer.tasks:
-            outcome = Outcome(conversation=str(uuid.uuid4()), tenant=guest.customer.name, task=task)
+            outcome = Outcome(str(uuid.uuid4()), tenant=guest.customer.name, tenant_id=guest.tenant, task=task)
             acts.append(Act(outcome, guest=guest, stranger=stranger, around=around))
     return acts
 
 
-async def _play(acts: Sequence[Act], display: Display, *, others_server: bool) -> None:
-    """All acts at once, then the table, then the deletions.
+async def _play(acts: Sequence[Act], display: Display, *, others_server: bool, keep: bool) -> None:
+    """All acts at once, then the table, then the deletions; with `keep` the word where the conversations are.
 
-    On somebody else's orchestrator the conversations are deleted even when the run is broken off; the demo's own
-    removes what it runs when it ends.
+    On somebody else's orchestrator the conversations are deleted when the run is broken off, `keep` or not; the demo's
+    own removes what it runs when it ends.
     """
     try:
         async with anyio.create_task_group() as tasks:
@@ -165,7 +166,11 @@ async def _play(acts: Sequence[Act], display: Display, *, others_server: bool) -
             with anyio.move_on_after(_REMOVE_SECONDS, shield=True):
                 await _remove(acts)
         raise
-    await _remove(acts)
+    if not keep:
+        await _remove(acts)
+        return
+    for outcome in (act.outcome for act in acts):
+        display.note(f"Kept: conversation {outcome.conversation} of tenant {outcome.tenant_id} ({outcome.tenant})")
 
 
 async def _remove(acts: Sequence[Act]) -> None:

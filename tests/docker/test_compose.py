@@ -2,24 +2,35 @@
 
 import contextlib
 import os
+import re
 import secrets
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import httpx
 import pytest
 from support import containers
 from support.docker_nestor import Client, container_of, talking_to
 
+from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.demo.place import PORTS
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 
 GATEWAY = "10.213.8.1"
+
+
+@dataclass(frozen=True)
+class Kept:
+    """A conversation that the demo left, a key that reads it, and its events."""
+
+    key: str
+    id: str
+    events: list[dict[str, object]]
 
 
 @dataclass
@@ -29,6 +40,7 @@ class Project:
     name: str
     url: str
     environment: dict[str, str]
+    kept: list["Kept"] = field(default_factory=list)  #: conversations of the demo
 
     @property
     def operator_key(self) -> str:
@@ -118,7 +130,7 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
 
 async def test_the_demo_runs_against_it(project: Project):
     project.up()
-    command = [sys.executable, "-m", "orchestrator", "demo", "--plain", "--url", project.url]
+    command = [sys.executable, "-m", "orchestrator", "demo", "--plain", "--keep", "--url", project.url]
     done = subprocess.run(
         [*command, "--operator-key", project.operator_key],
         cwd=containers.REPOSITORY,
@@ -130,6 +142,14 @@ async def test_the_demo_runs_against_it(project: Project):
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("pushed ") == 3
+    async with httpx.AsyncClient(timeout=30, trust_env=False) as http:
+        nestor = Client(project.url, project.operator_key, ScriptedModel(), http)
+        for id, tenant in re.findall(r"Kept: conversation (\S+) of tenant (\S+)", done.stdout):
+            path = f"/api/v2/tenants/{tenant}/api-keys"
+            key = (await nestor.call("POST", path, project.operator_key, json={"name": "k"}, status=201))["key"]
+            assert (await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=200))["phase"] == "ready"
+            project.kept.append(Kept(key, id, await settled(nestor, key, id, [])))
+    assert len(project.kept) == 3
 
 
 async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
@@ -163,6 +183,8 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
         listed = await nestor.call("GET", "/api/v2/conversations", key, status=200)
         assert [item["id"] for item in listed["items"]] == [id]
         assert await nestor.events(key, id) == events
+        for kept in project.kept:
+            assert await nestor.events(kept.key, kept.id) == kept.events
         await nestor.until(key, id, "failed", past="ready")
         await nestor.call("POST", f"/api/v2/conversations/{id}/start", key, status=202)
         await nestor.until(key, id, "ready", past="failed")
