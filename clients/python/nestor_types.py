@@ -29,6 +29,7 @@ HookEvent = Literal[
     "runtime.status_changed",
     "runtime.ready",
     "runtime.failed",
+    "message.delivered",
     "message.accepted",
     "quota.exceeded",
     "endpoint.disabled",
@@ -539,7 +540,8 @@ class Delivery(TypedDict):
 
 
 class DeliveryPage(TypedDict):
-    items: list[Delivery]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Delivery | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -897,6 +899,17 @@ class ProviderBody(TypedDict):
     token: NotRequired[str | None]
     host: NotRequired[str | None]
     user_id: NotRequired[str | None]
+
+
+class Redeliveries(TypedDict):
+    """Events that are told once more."""
+
+    #: How many
+    queued: int
+    first_sequence: int | None
+    last_sequence: int | None
+    #: False: older ones are not in the delivery log any more
+    complete: bool
 
 
 class Redelivery(TypedDict):

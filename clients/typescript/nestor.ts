@@ -19,7 +19,7 @@ export type Desired = "running" | "paused" | "stopped" | "deleted";
 export type Hold = "starting" | "queued" | "in_use" | "agent_running" | "messages_waiting";
 
 /** What an endpoint can be told of. The list is public. */
-export type HookEvent = "conversation.created" | "conversation.status_changed" | "runtime.created" | "runtime.status_changed" | "runtime.ready" | "runtime.failed" | "message.accepted" | "quota.exceeded" | "endpoint.disabled";
+export type HookEvent = "conversation.created" | "conversation.status_changed" | "runtime.created" | "runtime.status_changed" | "runtime.ready" | "runtime.failed" | "message.delivered" | "message.accepted" | "quota.exceeded" | "endpoint.disabled";
 
 /** Who a key speaks for. The text is the second part of the key itself: `nst_<kind>_<id>_<secret>`. */
 export type KeyKind = "op" | "tenant" | "user";
@@ -462,7 +462,8 @@ export interface Delivery {
 }
 
 export interface DeliveryPage {
-  items: Delivery[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Delivery | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -796,6 +797,16 @@ export interface ProviderBody {
   token?: string | null;
   host?: string | null;
   user_id?: string | null;
+}
+
+/** Events that are told once more. */
+export interface Redeliveries {
+  /** How many */
+  queued: number;
+  first_sequence: number | null;
+  last_sequence: number | null;
+  /** False: older ones are not in the delivery log any more */
+  complete: boolean;
 }
 
 /** An event that is told once more. */
@@ -1593,14 +1604,25 @@ export interface Calls {
   };
   "GET /api/v2/webhooks/{webhook}/deliveries": {
     path: { "webhook": string };
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: DeliveryPage;
+  };
+  "GET /api/v2/webhooks/{webhook}/deliveries/count": {
+    path: { "webhook": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "POST /api/v2/webhooks/{webhook}/deliveries/{delivery}/redeliver": {
     path: { "webhook": string; "delivery": string };
     header?: { "Idempotency-Key"?: string };
     answer: Redelivery;
+  };
+  "POST /api/v2/webhooks/{webhook}/redeliver": {
+    path: { "webhook": string };
+    query: { "from": number };
+    header?: { "Idempotency-Key"?: string };
+    answer: Redeliveries;
   };
   "POST /api/v2/webhooks/{webhook}/rotate": {
     path: { "webhook": string };

@@ -248,6 +248,7 @@ ANSWERS: Mapping[str, Example] = {
     "Delivery": _delivery,
     "DeliveryPage": _page(_delivery),
     "Redelivery": {"event_id": "evt_9f8e7d6c_3", "type": "conversation.status_changed", "state": "queued"},
+    "Redeliveries": {"queued": 12, "first_sequence": 40, "last_sequence": 57, "complete": True},
     "Message": _message,
     "MessagePage": _page(_message),
     "EventPage": _page({"sequence": 14, "event": {"kind": "MessageEvent", "source": "user", "id": "m-2"}}),

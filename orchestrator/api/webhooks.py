@@ -20,7 +20,7 @@ from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
 from orchestrator.api.schemas import Body
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden
-from orchestrator.domain.hooks import TENANT_LANE, Attempt, HookEndpoint, HookEvent
+from orchestrator.domain.hooks import ATTEMPTS_KEPT, TENANT_LANE, Attempt, HookEndpoint, HookEvent
 from orchestrator.domain.ids import HookId, parse_uuid
 from orchestrator.domain.secrets import SecretText
 from orchestrator.services.webhooks import Changes
@@ -158,13 +158,42 @@ async def deliveries(
     webhook: str,
     owner: TenantOf,
     services: ServicesOf,
-    page_id: str | None = None,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    ids: IdsOf,
+    page_id: PageId = None,
+    limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The last attempts, the latest first."""
+    if ids is not None:
+        asked = await services.webhooks.many_deliveries(owner.tenant, _id(webhook), ids)
+        return {"items": [None if one is None else attempt_out(one) for one in asked], "next_page_id": None}
     found = await services.webhooks.deliveries(owner.tenant, _id(webhook), before=page_id, limit=limit)
     following = found[-1].id if len(found) == limit else None
     return {"items": [attempt_out(item) for item in found], "next_page_id": following}
+
+
+@router.get("/{webhook}/deliveries/count", responses=says({200: operations.Count}))
+async def count_deliveries(webhook: str, owner: TenantOf, services: ServicesOf) -> dict[str, Any]:
+    """How many attempts are kept: the last 200."""
+    found = await services.webhooks.deliveries(owner.tenant, _id(webhook), before=None, limit=ATTEMPTS_KEPT)
+    return {"count": len(found), "next_page_id": None}
+
+
+@router.post("/{webhook}/redeliver", status_code=202, responses=says({202: answers.Redeliveries}))
+async def redeliver_from(
+    webhook: str,
+    owner: TenantOf,
+    services: ServicesOf,
+    first: Annotated[int, Query(alias="from", ge=0, lt=2**63, description="A `sequence`")],
+) -> dict[str, Any]:
+    """Put every event that was told, from number `from` on, into the queue once more: in order, under the same event
+    ids. The last 200 attempts are looked at; `complete` says whether those reach back so far."""
+    told, complete = await services.webhooks.redeliver_from(owner.tenant, _id(webhook), first)
+    return {
+        "queued": len(told),
+        "first_sequence": told[0].sequence if told else None,
+        "last_sequence": told[-1].sequence if told else None,
+        "complete": complete,
+    }
 
 
 @router.post("/{webhook}/deliveries/{delivery}/redeliver", status_code=202, responses=says({202: answers.Redelivery}))

@@ -14,7 +14,7 @@ from typing import Any
 
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why, last_lines
-from orchestrator.domain.ids import ConversationId, HookId, TenantId, new_uuid
+from orchestrator.domain.ids import ConversationId, HookId, TenantId, message_event_id, new_uuid
 
 VERSION = 1  #: of the body's form; raised when a field changes its meaning or goes
 TENANT_LANE = "-"  #: of what belongs to no conversation
@@ -31,7 +31,8 @@ class HookEvent(enum.StrEnum):
     RUNTIME_STATUS_CHANGED = "runtime.status_changed"
     RUNTIME_READY = "runtime.ready"
     RUNTIME_FAILED = "runtime.failed"
-    MESSAGE_ACCEPTED = "message.accepted"
+    MESSAGE_DELIVERED = "message.delivered"  #: it is on the runtime's disk
+    MESSAGE_ACCEPTED = "message.accepted"  #: it is in the event log
     QUOTA_EXCEEDED = "quota.exceeded"
     ENDPOINT_DISABLED = "endpoint.disabled"
 
@@ -135,6 +136,12 @@ def accepted(
     not come through it: the first one of a conversation, or one that was sent to the runtime itself."""
     data = {"conversation_id": id, "event_sequence": sequence, "event_id": event, "client_id": client_id}
     return draft(HookEvent.MESSAGE_ACCEPTED, tenant, at, data)
+
+
+def delivered(tenant: TenantId, id: ConversationId, message: int, at: datetime, *, client_id: str) -> Draft:
+    """A message of the inbox is with the agent: it is told of once, whatever crashed in between."""
+    data = {"conversation_id": id, "client_id": client_id, "message_sequence": message}
+    return draft(HookEvent.MESSAGE_DELIVERED, tenant, at, data | {"event_id": message_event_id(id, client_id)})
 
 
 @dataclass(frozen=True)

@@ -104,7 +104,7 @@ class Tending:
                     json.loads(message.content), message_event_id(conversation.id, message.client_id)
                 )
                 await client.post_message(conversation.id, body)
-                await self._inbox.delivered(lease, message.sequence)
+                await self._inbox.delivered(lease, message.sequence, client_id=message.client_id)
                 metrics.DELIVERIES.labels("message", "delivered").inc()
         return len(waiting) < _MESSAGES_A_ROUND
 

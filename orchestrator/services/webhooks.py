@@ -15,6 +15,7 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.errors import Conflict, NotFound
 from orchestrator.domain.hooks import (
+    ATTEMPTS_KEPT,
     ENDPOINTS_MAXIMUM,
     TENANT_LANE,
     TEST,
@@ -24,6 +25,7 @@ from orchestrator.domain.hooks import (
     HookEvent,
     HookSecret,
     HookStanding,
+    Outcome,
     draft,
 )
 from orchestrator.domain.ids import REPEATABLE_FOR, HookId, TenantId, new_uuid
@@ -197,6 +199,12 @@ class Webhooks:
         await self.get(tenant, id)
         return await self._store.attempts(tenant, id, before=before, limit=limit)
 
+    async def many_deliveries(self, tenant: TenantId, id: HookId, ids: Sequence[str]) -> Sequence[Attempt | None]:
+        """These attempts, in that order; None for what is not in the log. Raises `NotFound`."""
+        await self.get(tenant, id)
+        there = {one.id: one for one in await self._store.attempts(tenant, id, before=None, limit=ATTEMPTS_KEPT)}
+        return [there.get(one) for one in ids]
+
     async def redeliver(self, tenant: TenantId, id: HookId, attempt: str) -> Attempt:
         """Put it into the queue once more, under the id that it had. Raises `NotFound`, `Conflict`, `LimitReached`."""
         endpoint = await self.get(tenant, id)
@@ -207,6 +215,23 @@ class Webhooks:
             hint = "enable it" if not endpoint.enabled else None
             raise Conflict("the webhook is disabled", hint=hint)
         return found
+
+    async def redeliver_from(self, tenant: TenantId, id: HookId, first: int) -> tuple[Sequence[Attempt], bool]:
+        """Put every event that was told, from number `first` on, into the queue once more, in order, under the ids that
+        they had; what is being tried still is there already. Answers the latest attempt of each, and whether the log
+        reaches back so far. Raises as `redeliver`; then nothing is put there."""
+        endpoint = await self.get(tenant, id)
+        log = await self._store.attempts(tenant, id, before=None, limit=ATTEMPTS_KEPT)
+        latest: dict[str, Attempt] = {}
+        for one in log:  # the latest first
+            if one.sequence:
+                latest.setdefault(one.event, one)
+        chosen = [one for one in latest.values() if (one.sequence or 0) >= first and one.outcome is not Outcome.FAILED]
+        chosen.sort(key=lambda one: one.sequence or 0)
+        if not endpoint.enabled or (chosen and not await self._store.again(tenant, id, *chosen)):
+            raise Conflict("the webhook is disabled", hint="enable it")
+        oldest = min((one.sequence or 0 for one in latest.values()), default=first)
+        return chosen, len(log) < ATTEMPTS_KEPT or oldest <= first
 
     async def _change(
         self, tenant: TenantId, id: HookId, change: Callable[[HookEndpoint], HookEndpoint], condition: Condition

@@ -189,9 +189,10 @@ class RedisHooks:
         found = await self._funnel.one(command("XRANGE", TenantKeys(tenant).hook_log(id), attempt, attempt))
         return _attempt(*found[0]) if found else None
 
-    async def again(self, tenant: TenantId, id: HookId, attempt: Attempt) -> bool:
+    async def again(self, tenant: TenantId, id: HookId, *attempts: Attempt) -> bool:
         t = TenantKeys(tenant)
-        call = run("hook_again", (t.hooks, t.hooks_wanted, t.hook_prefix), id, attempt.lane, attempt.entry)
+        told = [part for one in attempts for part in (one.lane, one.entry)]
+        call = run("hook_again", (t.hooks, t.hooks_wanted, t.hook_prefix), id, *told)
         answer = (await self._funnel.batch(call, outbox_due(tenant)))[0]
         if answer == "full":
             raise hook_queue_full()

@@ -69,9 +69,9 @@ class Hooks(Protocol):
         ...
 
     async def attempt(self, tenant: TenantId, id: HookId, attempt: str) -> Attempt | None: ...
-    async def again(self, tenant: TenantId, id: HookId, attempt: Attempt) -> bool:
-        """Put what that attempt was about at the end of its lane; False when the endpoint does not listen. Raises
-        `LimitReached` when its queue is full."""
+    async def again(self, tenant: TenantId, id: HookId, *attempts: Attempt) -> bool:
+        """Put what those attempts were about at the end of their lanes, in this order; False when the endpoint does not
+        listen. Raises `LimitReached` when its queue has no room for all of it; then nothing is put there."""
         ...
 
     async def note(self, tenant: TenantId, id: HookId, attempt: Attempt) -> str:

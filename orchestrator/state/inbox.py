@@ -1,11 +1,14 @@
 """The inbox of a conversation in Redis. See `base.Inbox`."""
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from orchestrator.domain import hooks
 from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
 from orchestrator.state import due
 from orchestrator.state.base import Lease, Message
 from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.hooks import outbox_due
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import inbox_full, lease_lost, no_conversation
 
@@ -73,9 +76,14 @@ class RedisInbox:
             for (sequence, client, content), number in zip(kept, accepted, strict=True)
         ]
 
-    async def delivered(self, lease: Lease, sequence: int) -> None:
-        t = TenantKeys(lease.tenant)
-        keys = (t.conversation(lease.conversation), t.waiting(lease.conversation))
-        call = run("inbox_delivered", keys, lease.owner, lease.fence, sequence, lease.conversation, journal=t.journal)
-        if not await self._funnel.one(call):
+    async def delivered(self, lease: Lease, sequence: int, *, client_id: str | None = None) -> None:
+        t, id = TenantKeys(lease.tenant), lease.conversation
+        told = ""
+        if client_id is not None:
+            told = hooks.drafts_text(
+                [hooks.delivered(lease.tenant, id, sequence, datetime.now(UTC), client_id=client_id)]
+            )
+        keys = (t.conversation(id), t.waiting(id), t.hooks_wanted, t.hook_prefix)
+        call = run("inbox_delivered", keys, lease.owner, lease.fence, sequence, id, told, journal=t.journal)
+        if not (await self._funnel.batch(call, outbox_due(lease.tenant)))[0]:
             raise lease_lost(lease)

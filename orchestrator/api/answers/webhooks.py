@@ -63,7 +63,7 @@ class Delivery(Answer):
 
 
 class DeliveryPage(Answer):
-    items: list[Delivery]
+    items: Annotated[list[Delivery | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
@@ -73,3 +73,12 @@ class Redelivery(Answer):
     event_id: str
     type: str
     state: Literal["queued"]
+
+
+class Redeliveries(Answer):
+    """Events that are told once more."""
+
+    queued: Annotated[int, Field(description="How many")]
+    first_sequence: int | None
+    last_sequence: int | None
+    complete: Annotated[bool, Field(description="False: older ones are not in the delivery log any more")]

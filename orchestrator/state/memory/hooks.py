@@ -170,13 +170,14 @@ class MemoryHooks:
         found = self._found(tenant, id)
         return next((one for one in found.log if one.id == attempt), None) if found is not None else None
 
-    async def again(self, tenant: TenantId, id: HookId, attempt: Attempt) -> bool:
+    async def again(self, tenant: TenantId, id: HookId, *attempts: Attempt) -> bool:
         found = self._found(tenant, id)
         if found is None or found.queue_bytes is None:
             return False
-        if found.waiting_bytes + len(attempt.entry.encode()) > found.queue_bytes:
+        if found.waiting_bytes + sum(len(one.entry.encode()) for one in attempts) > found.queue_bytes:
             raise hook_queue_full()
-        found.append(attempt.lane, attempt.entry, self._shelf.now_ms())
+        for one in attempts:
+            found.append(one.lane, one.entry, self._shelf.now_ms())
         return True
 
     async def note(self, tenant: TenantId, id: HookId, attempt: Attempt) -> str:

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 
+from orchestrator.domain import hooks
 from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
 from orchestrator.state.base import Lease, Message
 from orchestrator.state.memory.shelf import Shelf
@@ -47,8 +48,12 @@ class MemoryInbox:
         messages = await self.page(tenant, id, after=0, limit=10**9)
         return next((message for message in messages if message.client_id == client_id), None)
 
-    async def delivered(self, lease: Lease, sequence: int) -> None:
+    async def delivered(self, lease: Lease, sequence: int, *, client_id: str | None = None) -> None:
         messages = self._shelf.held(lease).messages
         if 1 <= sequence <= len(messages) and not messages[sequence - 1].delivered:
             self._shelf.note(lease.tenant, "delivered", f"{lease.conversation}|{sequence}", "")
             messages[sequence - 1] = replace(messages[sequence - 1], delivered=True)
+            if client_id is not None and (outbox := self._shelf.outboxes.get(lease.tenant)) is not None:
+                at, id = self._shelf.now(), lease.conversation
+                told = hooks.delivered(lease.tenant, id, sequence, at, client_id=client_id)
+                outbox.publish(id, [told], self._shelf.now_ms())

@@ -1,8 +1,8 @@
 -- include: lease.lua
 -- include: outbox.lua
--- Put something that was told already at the end of its lane once more.
+-- Put what was told already at the end of its lane once more: all of it, or nothing.
 -- KEYS: endpoints, wanted, the beginning of the keys of endpoints
--- ARGV: endpoint, lane, entry
+-- ARGV: endpoint, then of each its lane and entry
 -- Answers 'queued', 'disabled' when the endpoint does not listen, 'full', or 'gone' when there is no such endpoint.
 if redis.call('HEXISTS', KEYS[1], ARGV[1]) == 0 then
   return 'gone'
@@ -12,8 +12,14 @@ if not wanted then
   return 'disabled'
 end
 local bytes = tonumber(redis.call('HGET', KEYS[3] .. ARGV[1], 'bytes') or 0)
-if bytes + #ARGV[3] > tonumber(string.match(wanted, '^(%d+)|')) then
+for place = 3, #ARGV, 2 do
+  bytes = bytes + #ARGV[place]
+end
+if bytes > tonumber(string.match(wanted, '^(%d+)|')) then
   return 'full'
 end
-hook_append({prefix = KEYS[3]}, ARGV[1], ARGV[2], ARGV[3], now_ms())
+local now = now_ms()
+for place = 2, #ARGV, 2 do
+  hook_append({prefix = KEYS[3]}, ARGV[1], ARGV[place], ARGV[place + 1], now)
+end
 return 'queued'

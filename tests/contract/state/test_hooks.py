@@ -27,6 +27,7 @@ from orchestrator.state.base import Hooks, StoredEvent
 
 from .conftest import MOMENT, House, a_conversation, until
 from .test_journal import noted
+from .test_work import leased
 
 pytestmark = pytest.mark.anyio
 TENANT = TenantId(new_uuid())
@@ -313,11 +314,44 @@ async def test_the_log_is_paged_kept_short_and_told_again(house: House) -> None:
     assert await hooks.again(TENANT, endpoint.id, oldest)
     [again] = await claimed(hooks)
     assert again.body() == sent[0]
+    await drained(hooks, [again])
+    told = await hooks.attempts(TENANT, endpoint.id, before=None, limit=9)
+    assert await hooks.again(TENANT, endpoint.id, *reversed(told[1:]))
+    assert await drained(hooks, await claimed(hooks)) == sent, "in the order that was asked for"
     assert await hooks.note(TENANT, endpoint.id, oldest) != ""
     assert await hooks.note(TENANT, HookId(new_uuid()), oldest) == ""
     for _ in range(210):
         await hooks.note(TENANT, endpoint.id, oldest)
     assert len(await hooks.attempts(TENANT, endpoint.id, before=None, limit=999)) == 200
+
+
+async def test_what_does_not_all_fit_is_not_told_again_at_all(house: House) -> None:
+    hooks, endpoint = house.store.hooks, an_endpoint()
+    await put(house, endpoint, queue=5_000)
+    await hooks.publish(TENANT, "a", [_note()])
+    await drained(hooks, await claimed(hooks))
+    [one] = await hooks.attempts(TENANT, endpoint.id, before=None, limit=2)
+    with pytest.raises(LimitReached):
+        await hooks.again(TENANT, endpoint.id, *[one] * (5_000 // len(one.entry) + 1))
+    assert (await hooks.standing(TENANT, endpoint.id)).waiting == 0
+
+
+async def test_a_delivered_message_is_told_once(house: House) -> None:
+    lease, record = await leased(house.store)
+    await put(house, an_endpoint(tenant=record.tenant))
+    await house.store.inbox.put(record.tenant, record.id, client_id="c", content="hi", limit=10)
+    for _ in range(2):  # the second one after a crash
+        await house.store.inbox.delivered(lease, 1, client_id="c")
+    heads = [one for one in await claimed(house.store.hooks) if one.body()["type"] == "message.delivered"]
+    assert [one.body()["data"] for one in heads] == [
+        {
+            "conversation_id": record.id,
+            "client_id": "c",
+            "message_sequence": 1,
+            "event_id": message_event_id(record.id, "c"),
+        }
+    ]
+    assert await drained(house.store.hooks, heads) == [heads[0].body()]
 
 
 async def test_once_in_a_while_is_once(house: House) -> None:

@@ -119,7 +119,8 @@ async def webhooks(nestor: Nestor, key: str, url: str) -> None:
     await nestor.call("POST", f"{path}/rotate", key, status=200)
     told = await nestor.call("POST", f"{path}/test", key, status=200)
     await nestor.call("POST", f"{path}/deliveries/{told['id']}/redeliver", key, status=202)
-    for one in (path, f"{path}/deliveries", "/api/v2/webhooks", "/api/v2/webhooks/count"):
+    await nestor.call("POST", f"{path}/redeliver", key, params={"from": 1}, status=202)
+    for one in (path, f"{path}/deliveries", f"{path}/deliveries/count", "/api/v2/webhooks", "/api/v2/webhooks/count"):
         await nestor.call("GET", one, key, status=200)
 
 

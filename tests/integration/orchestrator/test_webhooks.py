@@ -116,6 +116,41 @@ async def test_a_conversations_life_is_told_signed_and_in_order(nestor: Nestor, 
     assert (standing["waiting"], standing["waiting_bytes"], standing["failures"]) == (0, 0, 0)
 
 
+async def test_what_was_told_is_told_again_from_a_number_on(nestor: Nestor, receiver: WebhookReceiver) -> None:
+    key = await nestor.ready_tenant()
+    made = await a_hook(nestor, key, receiver.url)
+    record = await ready(nestor, key)
+    body = {"content": "hello", "client_id": "m-1"}
+    await nestor.call("POST", f"/api/v2/conversations/{record['id']}/messages", key, json=body, status=202)
+    both = {"message.delivered", "message.accepted"}
+    first = await came(receiver, lambda posts: both <= set(types(posts)))
+    delivered = next(post.body["data"] for post in first if post.body["type"] == "message.delivered")
+    assert (delivered["conversation_id"], delivered["client_id"]) == (record["id"], "m-1")
+    assert (delivered["message_sequence"], bool(delivered["event_id"])) == (1, True)
+    with anyio.fail_after(30):
+        while (await hook(nestor, key, made["id"]))["waiting"]:
+            await anyio.sleep(0.02)
+    sent = list(receiver.posts)
+    path = f"/api/v2/webhooks/{made['id']}"
+    since = sent[2].body["sequence"]
+    told = await nestor.call("POST", f"{path}/redeliver", key, params={"from": since}, status=202)
+    last = max(post.body["sequence"] for post in sent)
+    assert told == {"queued": len(sent) - 2, "first_sequence": since, "last_sequence": last, "complete": True}
+    posts = await came(receiver, lambda posts: len(posts) == len(sent) + told["queued"])
+    again = [post.body for post in posts[len(sent) :] if _of(post, record["id"])]
+    assert again == [post.body for post in sent[2:] if _of(post, record["id"])], "in order, under the same ids"
+    lines = await nestor.call("GET", f"{path}/deliveries", key, params={"limit": 2}, status=200)
+    assert (await nestor.call("GET", f"{path}/deliveries/count", key, status=200))["count"] >= len(sent)
+    ids = [lines["items"][1]["id"], "1-1", lines["items"][0]["id"]]
+    found = await nestor.call("GET", f"{path}/deliveries", key, params={"ids": ids}, status=200)
+    assert found["items"] == [lines["items"][1], None, lines["items"][0]]
+    nothing = await nestor.call("POST", f"{path}/redeliver", key, params={"from": 10**6}, status=202)
+    assert (nothing["queued"], nothing["first_sequence"], nothing["complete"]) == (0, None, True)
+    await nestor.call("POST", f"{path}/redeliver", key, status=422)
+    await nestor.call("PATCH", path, key, json={"enabled": False}, status=200)
+    await nestor.call("POST", f"{path}/redeliver", key, params={"from": 1}, status=409)
+
+
 async def test_no_secret_is_told_logged_or_kept_in_the_clear(
     nestor: Nestor, receiver: WebhookReceiver, data_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
@@ -355,6 +390,8 @@ async def test_webhooks_are_their_tenants_alone(nestor: Nestor, receiver: Webhoo
         ("POST", f"{path}/test"),
         ("GET", f"{path}/deliveries"),
         ("POST", f"{path}/deliveries/{line['id']}/redeliver"),
+        ("GET", f"{path}/deliveries/count"),
+        ("POST", f"{path}/redeliver?from=1"),
     ):
         body = {"json": {}} if method == "PATCH" else {}
         theirs = await nestor.call(method, where, other, status=404, **body)
