@@ -18,7 +18,7 @@ ID = "0d5b3a52-1111-4222-8333-944455556666"
 
 
 def outcome(**fields):
-    return Outcome(conversation=ID, tenant="Acme", task=TOTAL, **fields)
+    return Outcome(conversation=ID, tenant="Acme", tenant_id="t1", task=TOTAL, **fields)
 
 
 def terminal(command, status):
