@@ -3,7 +3,7 @@
 
 local balancer = require "ngx.balancer"
 local decisions = ngx.shared.decisions
-local match, sha1 = string.match, ngx.sha1_bin
+local match, sha1, now = string.match, ngx.sha1_bin, ngx.now
 
 local SOCKET = "unix:@run@/decision.sock"
 local REPORT_SECONDS = 2 -- well below any idle time
@@ -11,6 +11,7 @@ local KEEP_SECONDS, STALE_SECONDS = @keep_seconds@, @stale_seconds@
 
 local nestor = {}
 local under_way = {} -- of this worker: how many requests to a runtime are not over
+local taken = {} -- of this worker: what it has read of a decision that is kept, no longer than that is; emptied by `report`
 
 -- One line for one line; nil when nobody answers. A connection that was used before may have died unnoticed.
 local function ask(line)
@@ -28,11 +29,14 @@ local function ask(line)
   end
 end
 
-local function use(decision, runtime)
+local function read(decision)
   local host, port, generation, inner = match(decision, "^(%S+) (%d+) (%d+) (%S+)$")
-  local ctx, var = ngx.ctx, ngx.var
-  ctx.host, ctx.port = host, tonumber(port)
-  var.nestor_generation, var.nestor_inner, var.nestor_counted = generation, inner, runtime
+  return { host = host, port = tonumber(port), generation = generation, inner = inner, last = 0 }
+end
+
+local function use(place, runtime, var)
+  ngx.ctx.place = place
+  var.nestor_generation, var.nestor_inner, var.nestor_counted = place.generation, place.inner, runtime
   under_way[runtime] = (under_way[runtime] or 0) + 1
 end
 
@@ -48,6 +52,7 @@ end
 -- Requests that take long are use for as long as they take; also when nobody asks for a decision meanwhile.
 local function report(premature)
   if premature then return end
+  taken = {}
   local names = {}
   for name in pairs(under_way) do names[#names + 1] = name end
   if #names > 0 then ask("= " .. table.concat(names, " ") .. "\n") end
@@ -62,25 +67,33 @@ function nestor.decide()
   local var = ngx.var
   local runtime = var.nestor_runtime
   local question = runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key
+  local mine = taken[question]
+  if mine and now() < mine.last then return use(mine, runtime, var) end
   local kept, since, old, name
   if KEEP_SECONDS > 0 then
     name = sha1(question)
     kept, since, old = decisions:get_stale(name)
-    if kept and not old then return use(kept, runtime) end
+    if kept and not old then
+      mine = read(kept)
+      mine.last = now() + (decisions:ttl(name) or 0)
+      taken[question] = mine
+      return use(mine, runtime, var)
+    end
   end
   local answer = ask(var.remote_addr .. " " .. question .. "\n")
   if answer and answer ~= "no" then
     if name then decisions:set(name, answer, KEEP_SECONDS, ngx.time()) end
-    return use(answer, runtime)
+    return use(read(answer), runtime, var)
   end
-  if not answer and kept and ngx.time() - since <= STALE_SECONDS then return use(kept, runtime) end
+  if not answer and kept and ngx.time() - since <= STALE_SECONDS then return use(read(kept), runtime, var) end
   if answer and name then decisions:delete(name) end
   return ngx.exec("@orchestrator")
 end
 
 -- A connection to where the decision said; one that is open is used again.
 function nestor.connect()
-  balancer.set_current_peer(ngx.ctx.host, ngx.ctx.port)
+  local place = ngx.ctx.place
+  balancer.set_current_peer(place.host, place.port)
 end
 
 -- What a runtime nominates in `Connection` ends here (RFC 9110, 7.6.1).
@@ -98,7 +111,9 @@ function nestor.failed(told, status, body, retry_after)
   local var = ngx.var
   local runtime = var.nestor_runtime
   if told then
-    if KEEP_SECONDS > 0 then decisions:delete(sha1(runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key)) end
+    local question = runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key
+    taken[question] = nil
+    if KEEP_SECONDS > 0 then decisions:delete(sha1(question)) end
     ask("! " .. told .. " " .. runtime .. "\n")
   end
   ngx.status = status
