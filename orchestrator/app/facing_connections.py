@@ -7,7 +7,6 @@ runtime keeps what it has to tell and comes again, and its log is read now and t
 
 import asyncio
 import ipaddress
-import resource
 from collections import Counter
 from typing import Any
 
@@ -15,8 +14,8 @@ from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
-_FEWEST = 64
-_ANY = 65_536  # where the process may have as many files as it likes
+from orchestrator.app.descriptors import shares
+
 SILENT_SECONDS = 45.0  # a runtime gives an exchange thirty
 
 
@@ -46,9 +45,8 @@ class Seats:
 
 
 def seats() -> Seats:
-    """As many as a quarter of the files that this process may open."""
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return Seats(max(_FEWEST, descriptors // 4) if descriptors > 0 else _ANY)
+    """As many as are the runtimes' share of the descriptors of this process."""
+    return Seats(shares().runtimes)
 
 
 class FacingConnection(HttpToolsProtocol):

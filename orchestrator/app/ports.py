@@ -5,12 +5,12 @@ port of a conversation that policy put to rest stays open also when its runtime 
 Such ones are given up, the longest asleep first, where ports or open files run out.
 """
 
-import resource
 from collections.abc import Callable
 from contextlib import suppress
 
 import structlog
 
+from orchestrator.app.descriptors import shares
 from orchestrator.domain.conversation import Conversation, put_to_rest
 from orchestrator.domain.errors import NestorError
 from orchestrator.domain.ids import RuntimeId
@@ -20,7 +20,6 @@ from orchestrator.state.base import Conversations
 
 log = structlog.get_logger(__name__)
 Listen = Callable[[RuntimeId, int], PortListener]  #: on that port, 0 for a free one; raises OSError when it is taken
-_SLEEPING_SHARE = 4  #: at most a quarter of the files that this process may open are ports of who sleeps
 _HINT = "raise the limit of open files (ulimit -n), or have fewer runtimes; by /runtimes/{id} they are reached anyway"
 
 
@@ -28,8 +27,7 @@ class PublicPorts:
     """The listeners of this replica. Without `listen_with` there are none, and a record keeps the port it has."""
 
     def __init__(self, *, most_sleeping: int | None = None) -> None:
-        files, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-        self._most_sleeping = files // _SLEEPING_SHARE if most_sleeping is None else most_sleeping
+        self._most_sleeping = shares().sleeping if most_sleeping is None else most_sleeping
         self._listen: Listen | None = None
         self._open: dict[RuntimeId, PortListener] = {}
         self._sleeping: dict[RuntimeId, None] = {}  #: those of `_open` whose runtimes are gone, in order

@@ -8,7 +8,6 @@ signal ends the process at once.
 
 import asyncio
 import os
-import resource
 import signal
 import socket
 import threading
@@ -25,6 +24,7 @@ import uvicorn
 from orchestrator.api import runtime_facing
 from orchestrator.app import api, data_plane, listening, ports
 from orchestrator.app.claims import claims_of
+from orchestrator.app.descriptors import shares
 from orchestrator.app.furnishing import House
 from orchestrator.app.house import open_house
 from orchestrator.app.nginx_plan import Plan
@@ -47,8 +47,6 @@ log = structlog.get_logger(__name__)
 DRAIN_SECONDS = 5
 LAST_SECONDS = 25.0  #: from the signal to the end: supervisors wait for thirty before they kill
 CUT_SHORT_STATUS = 130
-_OWN_DESCRIPTORS = 64  # logs, the journal, the state server, the engine
-_FEWEST_CONNECTIONS = 16
 Ready = Callable[[str, SecretText | None, Mapping[str, str]], None]  #: url, operator key to show once, what runs
 
 
@@ -216,13 +214,12 @@ def _front(settings: OrchestratorSettings, house: House, claims: ClaimRoutes) ->
 
 def _limits(settings: OrchestratorSettings) -> FrontLimits:
     local, most = settings.allow_local_origins, settings.connections_per_address
-    descriptors, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    mine = shares()
     return FrontLimits(
         allowed_origins=settings.origins,
         local_origins=listening.is_loopback(settings.host) if local is None else local,
-        connections_per_address=max(0, descriptors) // 3 if most is None else most,
-        # Each may need another one to a runtime, and what is accepted beyond that would take the state server's.
-        connections=max(_FEWEST_CONNECTIONS, (descriptors - _OWN_DESCRIPTORS) // 2) if descriptors > 0 else 0,
+        connections_per_address=mine.address if most is None else most,
+        connections=mine.clients,
     )
 
 
