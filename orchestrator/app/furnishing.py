@@ -63,6 +63,7 @@ from orchestrator.services.inspection import Inspection
 from orchestrator.services.intake import Intake
 from orchestrator.services.keys import KeyRing
 from orchestrator.services.layers import Layers
+from orchestrator.services.lease_keeper import LeaseKeeper
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.links import Links
 from orchestrator.services.messages import Messages
@@ -264,7 +265,9 @@ async def furnish(ground: Ground) -> House:
         archiving,
         start_timeout=settings.start_timeout,
     )
-    workers = Workers(store.conversations, lifecycle, clock, owner=new_uuid(), lease_seconds=settings.lease_seconds)
+    lease_seconds = settings.lease_seconds
+    keeper = LeaseKeeper(store.leases, clock, lease_seconds=lease_seconds)
+    workers = Workers(store.conversations, lifecycle, keeper, owner=new_uuid(), lease_seconds=lease_seconds)
     queue = QueueKeeper(store.slots, store.conversations, admission, workers.wake)
     admission.subscribe(queue.look_again)
     sender = Sender(ground.outbound.post, envelope, clock)

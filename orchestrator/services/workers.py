@@ -1,16 +1,19 @@
 """Workers: claim what is due, and hold its lease for as long as somebody acts on it.
 
 One act a conversation at a time, on any replica. The loop sleeps until something is due or `wake` is called; waking
-only makes it earlier. A lease that cannot be renewed ends the act: whoever holds it next finds the log.
+only makes it earlier. Leases are renewed by `lease_keeper.py`; one that is lost ends the act: whoever holds it next
+finds the log.
 """
+
+from contextlib import suppress
 
 import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Desired
 from orchestrator.domain.errors import LeaseLost, StoreUnavailable
+from orchestrator.services.lease_keeper import Held, LeaseKeeper
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.tending import problem_of
 from orchestrator.state.base import Conversations, Lease
@@ -28,7 +31,7 @@ class Workers:
         self,
         store: Conversations,
         lifecycle: Lifecycle,
-        clock: Clock,
+        keeper: LeaseKeeper,
         *,
         owner: str,
         lease_seconds: float,
@@ -36,7 +39,7 @@ class Workers:
     ) -> None:
         self._store = store
         self._lifecycle = lifecycle
-        self._clock = clock
+        self._keeper = keeper
         self._owner = owner
         self._lease_ms = int(lease_seconds * 1000)
         self._slots = anyio.CapacityLimiter(at_once)
@@ -62,7 +65,7 @@ class Workers:
     async def run(self) -> None:
         """Until cancelled. Acts under way are cancelled with it, unwind, and give their leases back."""
         log.info("workers.begin", replica=self._owner)  # the name that stands in the leases of this replica
-        async with anyio.create_task_group() as tasks:
+        async with self._keeper.running(), anyio.create_task_group() as tasks:
             while True:
                 self._wake = anyio.Event()
                 try:
@@ -84,7 +87,7 @@ class Workers:
             return 0
         claimed = await self._store.claim_due(self._owner, lease_ms=self._lease_ms, limit=free)
         for lease, conversation in claimed:
-            tasks.start_soon(self._work, lease, conversation, name=f"work-{conversation.id}")
+            tasks.start_soon(self._work, self._keeper.hold(lease), conversation, name=f"work-{conversation.id}")
         return len(claimed)
 
     async def _pause(self) -> float:
@@ -93,12 +96,13 @@ class Workers:
         due_ms = await self._store.next_due_ms()
         return _LONGEST_SLEEP if due_ms is None else min(_LONGEST_SLEEP, max(0.02, due_ms / 1000))
 
-    async def _work(self, lease: Lease, conversation: Conversation) -> None:
+    async def _work(self, held: Held, conversation: Conversation) -> None:
+        lease = held.lease
         due_in_ms: int | None = _AFTER_FAILURE_MS
         async with self._slots:
             try:
                 async with anyio.create_task_group() as tasks:
-                    tasks.start_soon(self._keep, lease, conversation.desired, tasks)
+                    tasks.start_soon(self._watch, held, conversation.desired, tasks)
                     try:
                         due_in_ms = await self._lifecycle.act(lease, conversation)
                     except anyio.get_cancelled_exc_class():
@@ -113,6 +117,7 @@ class Workers:
                 for exc in _leaves(group):
                     log.error("work.failed", conversation=conversation.id, problem=problem_of(exc), exc_info=exc)
             finally:
+                self._keeper.release(held)
                 with anyio.move_on_after(5, shield=True):
                     await self._settle(lease, due_in_ms)
         if not self._slots.borrowed_tokens:
@@ -125,23 +130,16 @@ class Workers:
         except StoreUnavailable as exc:  # the lease ends by itself, later
             log.warning("lease.not_given_back", conversation=lease.conversation, problem=exc.message)
 
-    async def _keep(self, lease: Lease, desired: Desired, tasks: TaskGroup) -> None:
-        """Renew; end the act when the lease is lost, or when a caller wants something else by now."""
-        held_until = self._clock.monotonic() + self._lease_ms / 1000
+    async def _watch(self, held: Held, desired: Desired, tasks: TaskGroup) -> None:
+        """End the act when its lease is lost, or when a caller wants something else by now."""
         while True:
-            await anyio.sleep(self._lease_ms / 3000)
-            try:
-                if not await self._store.renew(lease, lease_ms=self._lease_ms):
-                    raise LeaseLost("another replica holds the conversation")
-                held_until = self._clock.monotonic() + self._lease_ms / 1000
-                stored = await self._store.get(lease.tenant, lease.conversation)
-            except StoreUnavailable:
-                if self._clock.monotonic() >= held_until:
-                    raise LeaseLost("the lease could not be renewed in time") from None
-                continue
-            if stored is not None and stored.desired is not desired:
-                tasks.cancel_scope.cancel()
-                return
+            with anyio.move_on_after(self._lease_ms / 3000):
+                await held.lost()
+            with suppress(StoreUnavailable):
+                stored = await self._store.get(held.lease.tenant, held.lease.conversation)
+                if stored is not None and stored.desired is not desired:
+                    tasks.cancel_scope.cancel()
+                    return
 
 
 def _leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:

@@ -90,8 +90,10 @@ class Conversations(Protocol):
         """The same for one conversation, due or not; None while anybody holds it (this owner too) or it is gone."""
         ...
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
-        """False when the lease is lost."""
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Sequence[bool | None]:
+        """Of each, in their order: True when it runs from now again, False when it is lost, None where the store
+        refused that one alone, as a damaged record: it may be tried again, and costs the others nothing. For none
+        of them it only sees to it that there is a connection: on a slow server that takes longer than a renewal."""
         ...
 
     async def save(self, lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:

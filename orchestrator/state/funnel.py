@@ -168,11 +168,12 @@ class Funnel:
         """Ask a server that was silent for an answer, for as long as any call waits; all others go on by it."""
         await self.batch(command("PING"), patient=True)
 
-    async def batch(self, *calls: Call, durable: bool = False, patient: bool = False) -> list[Any]:
+    async def batch(self, *calls: Call, durable: bool = False, patient: bool = False, apart: bool = False) -> list[Any]:
         """The replies to `calls`, sent together and run in this order; other clients' commands may come in between.
 
         `durable`: answer only when the server has them on disk, where it can tell. All calls but one have to be
-        safe to repeat. A server that is known to be silent is given `SILENT_SECONDS` only, unless `patient`. Raises
+        safe to repeat. A server that is known to be silent is given `SILENT_SECONDS` only, unless `patient`.
+        `apart`: what the server refuses of single calls is answered in their places, unless it refused all. Raises
         `StoreUnavailable`; then any of them may have run or not.
         """
         waits = durable and bool(self.waits_for_disk)
@@ -205,9 +206,9 @@ class Funnel:
             if not _is_closed(exc):
                 raise
             raise StoreUnavailable("the state server cannot be reached") from exc
-        for reply in replies:
-            if isinstance(reply, Exception):
-                await self._refused(reply)
+        refused = [reply for reply in replies if isinstance(reply, Exception)]
+        if refused and not (apart and any(not isinstance(reply, Exception) for reply in replies[wanted])):
+            await self._refused(refused[0])
         if waits and replies.pop()[0] < 1:
             raise StoreUnavailable("the state server did not confirm in time that the write is on its disk")
         if self.archiving is not None:

@@ -10,7 +10,7 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state import due, records
 from orchestrator.state.base import Lease
-from orchestrator.state.funnel import Funnel, run
+from orchestrator.state.funnel import Call, Funnel, command, run
 from orchestrator.state.keys import TenantKeys
 
 _UNREADABLE_MS = 60_000
@@ -37,20 +37,13 @@ class RedisLeases:
         parts = await due.waking(self._funnel, tenant, call, due_in_ms=lease_ms)
         return None if parts is None else _leased(owner, parts)
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
-        t = TenantKeys(lease.tenant)
-        return bool(
-            await self._funnel.one(
-                run(
-                    "lease_renew",
-                    (t.conversation(lease.conversation), t.due),
-                    lease.conversation,
-                    lease.owner,
-                    lease.fence,
-                    lease_ms,
-                )
-            )
-        )
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Sequence[bool | None]:
+        if not leases:
+            await self._funnel.batch(command("PING"), patient=True)
+            return []
+        # Patient: a server that was silent is given the whole time, since what is not renewed is lost.
+        replies = await self._funnel.batch(*(_renewing(one, lease_ms) for one in leases), apart=True, patient=True)
+        return [None if isinstance(reply, Exception) else bool(reply) for reply in replies]
 
     async def settle(self, lease: Lease, *, due_in_ms: int | None) -> None:
         t = TenantKeys(lease.tenant)
@@ -89,6 +82,12 @@ class RedisLeases:
         )
         await self._funnel.one(due.refile(tenant, mark=mark, next_due_ms=next_due_ms))
         return records.readable(lambda parts: _leased(owner, parts), found)
+
+
+def _renewing(lease: Lease, lease_ms: int) -> Call:
+    t = TenantKeys(lease.tenant)
+    keys = (t.conversation(lease.conversation), t.due)
+    return run("lease_renew", keys, lease.conversation, lease.owner, lease.fence, lease_ms)
 
 
 def _leased(owner: str, parts: Sequence[str]) -> tuple[Lease, Conversation]:

@@ -1,6 +1,8 @@
 """The store in Redis or Valkey, put together. `app.py` makes one `RedisStore`; see `base.Store`."""
 
+import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import asynccontextmanager
 
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.state import durability, figures, keys, survey
@@ -47,6 +49,8 @@ class RedisStore:
             url, timeout=timeout, connections=_TRAFFIC_CONNECTIONS, durable_within=durable_within, name=TRAFFIC
         )
         self.traffic = RedisConversations(self._traffic)  #: the same conversations
+        # Without a name: of a slow server that would be one more answer to wait for, before a lease is renewed.
+        self._leases = Funnel(url, timeout=timeout, connections=1, durable_within=durable_within)
         #: What moves the journal to its archive; None while no archive was given.
         self.journal: Shipper | None = None
         self.tenants = RedisTenants(self._funnel)
@@ -103,8 +107,24 @@ class RedisStore:
     def guard(self, epoch: str, server: str, on_loss: Callable[[], None]) -> None:
         """From now on nothing is answered from a server that does not hold this epoch, or is another run than this one;
         `on_loss` is called instead. `server` is empty where it does not say which it is: then only the epoch counts."""
-        for funnel in (self._funnel, self._traffic):
-            funnel.epoch, funnel.server, funnel.on_loss = epoch, server or None, on_loss
+        loop = asyncio.get_running_loop()
+
+        def seen_by_a_thread() -> None:
+            loop.call_soon_threadsafe(on_loss)
+
+        self._leases.on_loss = seen_by_a_thread
+        self._funnel.on_loss = self._traffic.on_loss = on_loss
+        for funnel in (self._funnel, self._traffic, self._leases):
+            funnel.epoch, funnel.server = epoch, server or None
+
+    @asynccontextmanager
+    async def leases(self) -> AsyncIterator[RedisConversations]:
+        """The same conversations over a connection of its own, for one thread with an event loop of its own: opened,
+        used and closed there, and by nobody else meanwhile."""
+        try:
+            yield RedisConversations(self._leases)
+        finally:
+            await self._leases.close()
 
     async def clock(self) -> float:
         """The server's time, in seconds since the epoch."""

@@ -1,7 +1,7 @@
 """How long something kept the event loop from everybody else: a call that blocks, or a machine that is too busy.
 
-Everything of a replica shares one loop, the renewing of its leases too. A stall that is shorter than a lease costs
-time; a longer one costs the leases, whose late holder is refused (`Lease`). Either way it should be seen.
+Everything of a replica shares one loop, but for the renewing of its leases (`lease_keeper.py`). A stall costs everybody
+time; one of several leases costs the leases as well, whose late holder is refused (`Lease`). It should be seen.
 """
 
 import anyio

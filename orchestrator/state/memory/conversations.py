@@ -138,7 +138,10 @@ class MemoryConversations:
             return None
         return self._grant(place, owner, lease_ms)
 
-    async def renew(self, lease: Lease, *, lease_ms: int) -> bool:
+    async def renew(self, leases: Sequence[Lease], *, lease_ms: int) -> Sequence[bool | None]:
+        return [self._renewed(lease, lease_ms) for lease in leases]
+
+    def _renewed(self, lease: Lease, lease_ms: int) -> bool:
         place = self._shelf.places.get((lease.tenant, lease.conversation))
         if place is None or not place.holds(lease):
             return False

@@ -184,7 +184,7 @@ async def test_what_comes_late_for_a_removed_conversation_is_refused_and_leaves_
     with pytest.raises(NotFound):
         await store.inbox.put(conversation.tenant, conversation.id, client_id="a", content="x", limit=1)
     assert not await store.conversations.request(record, expected_version=record.version)
-    assert not await store.conversations.renew(lease, lease_ms=LONG)
+    assert await store.conversations.renew([lease], lease_ms=LONG) == [False]
     assert await house.size() == kept
 
 

@@ -112,8 +112,8 @@ class Leases(RuleBasedStateMachine):
     @rule(data=st.data())
     def renew(self, data: st.DataObject) -> None:
         lease = data.draw(st.sampled_from(self.leases))
-        renewed = done(self.store.renew(lease, lease_ms=LEASE_MS))
-        assert renewed == (lease.fence == self.highest and not self.given_back)
+        renewed = done(self.store.renew([lease], lease_ms=LEASE_MS))
+        assert renewed == [lease.fence == self.highest and not self.given_back]
 
     @invariant()
     def a_wish_that_nobody_saw_is_never_forgotten(self) -> None:

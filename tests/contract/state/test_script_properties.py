@@ -170,7 +170,7 @@ class Scripts(RuleBasedStateMachine):
         before = None if holds else self.server.digest()
         acts: dict[str, Callable[[], Awaitable[object]]] = {
             "save": lambda: self.saved(store, lease),
-            "renew": lambda: store.conversations.renew(lease, lease_ms=LEASE_MS),
+            "renew": lambda: store.conversations.renew([lease], lease_ms=LEASE_MS),
             "give back": lambda: store.conversations.settle(lease, due_in_ms=None),
             "step": lambda: store.saga.started(lease, f"step-{len(known.steps)}"),
             "undo": lambda: store.saga.undone(lease, known.steps[-1] if known.steps else "step-0"),
@@ -179,7 +179,7 @@ class Scripts(RuleBasedStateMachine):
         refused = False
         try:
             answer = self.done(acts[what]())
-            refused = answer is False
+            refused = answer == [False]
         except LeaseLost:
             refused = True
         if before is not None:
