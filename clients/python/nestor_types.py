@@ -624,7 +624,8 @@ class Event(TypedDict):
 
 
 class EventPage(TypedDict):
-    items: list[Event]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Event | None]
     #: The `after` of the next page; null: the end of what is there
     next_page_id: str | None
 
@@ -718,7 +719,8 @@ class LinkBody(TypedDict):
 
 
 class LinkPage(TypedDict):
-    items: list[Link]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Link | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 
@@ -744,7 +746,8 @@ class Message(TypedDict):
 
 
 class MessagePage(TypedDict):
-    items: list[Message]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Message | None]
     #: The `after` of the next page; null: the end of what is there
     next_page_id: str | None
 
@@ -860,6 +863,17 @@ class ProblemErrors(TypedDict):
     type: str
 
 
+class ProblemCause(TypedDict):
+    """Why there is no runtime, of one that failed: as its record has it"""
+
+    reason: str
+    message: str
+    hint: str
+    retryable: bool
+    step: str | None
+    log_tail: list[str]
+
+
 class Problem(TypedDict):
     """Why not (RFC 9457). `code` is stable and for programs, `detail` for people."""
 
@@ -893,6 +907,8 @@ class Problem(TypedDict):
     current: NotRequired[int]
     conversation: NotRequired[str]
     operation: NotRequired[str]
+    #: Why there is no runtime, of one that failed: as its record has it
+    cause: NotRequired[ProblemCause]
 
 
 class ProviderBody(TypedDict):
@@ -1088,7 +1104,8 @@ class Snapshot(TypedDict):
 
 
 class SnapshotPage(TypedDict):
-    items: list[Snapshot]
+    #: Null only in the place of one that was asked for by `ids` and is not there
+    items: list[Snapshot | None]
     #: The `page_id` of the next page; null: this is the last
     next_page_id: str | None
 

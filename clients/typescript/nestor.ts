@@ -540,7 +540,8 @@ export interface Event {
 }
 
 export interface EventPage {
-  items: Event[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Event | null)[];
   /** The `after` of the next page; null: the end of what is there */
   next_page_id: string | null;
 }
@@ -626,7 +627,8 @@ export interface LinkBody {
 }
 
 export interface LinkPage {
-  items: Link[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Link | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -650,7 +652,8 @@ export interface Message {
 }
 
 export interface MessagePage {
-  items: Message[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Message | null)[];
   /** The `after` of the next page; null: the end of what is there */
   next_page_id: string | null;
 }
@@ -759,6 +762,16 @@ export interface ProblemErrors {
   type: string;
 }
 
+/** Why there is no runtime, of one that failed: as its record has it */
+export interface ProblemCause {
+  reason: string;
+  message: string;
+  hint: string;
+  retryable: boolean;
+  step: string | null;
+  log_tail: string[];
+}
+
 /** Why not (RFC 9457). `code` is stable and for programs, `detail` for people. */
 export interface Problem {
   /** urn:nestor:problem:<code> */
@@ -791,6 +804,8 @@ export interface Problem {
   current?: number;
   conversation?: string;
   operation?: string;
+  /** Why there is no runtime, of one that failed: as its record has it */
+  cause?: ProblemCause;
 }
 
 export interface ProviderBody {
@@ -979,7 +994,8 @@ export interface Snapshot {
 }
 
 export interface SnapshotPage {
-  items: Snapshot[];
+  /** Null only in the place of one that was asked for by `ids` and is not there */
+  items: (Snapshot | null)[];
   /** The `page_id` of the next page; null: this is the last */
   next_page_id: string | null;
 }
@@ -1183,9 +1199,14 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
-    query?: { "after"?: number; "limit"?: number };
+    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: EventPage;
+  };
+  "GET /api/v2/conversations/{conversation}/events/count": {
+    path: { "conversation": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "GET /api/v2/conversations/{conversation}/events/stream": {
     path: { "conversation": string };
@@ -1230,7 +1251,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: LinkPage;
   };
@@ -1239,6 +1260,11 @@ export interface Calls {
     header?: { "Idempotency-Key"?: string };
     body: LinkBody;
     answer: NewLink;
+  };
+  "GET /api/v2/conversations/{conversation}/links/count": {
+    path: { "conversation": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}/links/{link}": {
     path: { "conversation": string; "link": string };
@@ -1253,7 +1279,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
-    query?: { "after"?: number; "limit"?: number };
+    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: MessagePage;
   };
@@ -1262,6 +1288,11 @@ export interface Calls {
     header?: { "Idempotency-Key"?: string };
     body: InboxMessageBody;
     answer: Message;
+  };
+  "GET /api/v2/conversations/{conversation}/messages/count": {
+    path: { "conversation": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "GET /api/v2/conversations/{conversation}/messages/{message}": {
     path: { "conversation": string; "message": string };
@@ -1281,7 +1312,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: SnapshotPage;
   };
@@ -1289,6 +1320,11 @@ export interface Calls {
     path: { "conversation": string };
     header?: { "Idempotency-Key"?: string };
     answer: Snapshot;
+  };
+  "GET /api/v2/conversations/{conversation}/snapshots/count": {
+    path: { "conversation": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}/snapshots/{snapshot}": {
     path: { "conversation": string; "snapshot": string };
@@ -1394,7 +1430,7 @@ export interface Calls {
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
-    query?: { "page_id"?: string | null; "limit"?: number };
+    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string };
     answer: LinkPage;
   };
@@ -1403,6 +1439,11 @@ export interface Calls {
     header?: { "Idempotency-Key"?: string };
     body: LinkBody;
     answer: NewLink;
+  };
+  "GET /api/v2/runtimes/{runtime}/links/count": {
+    path: { "runtime": string };
+    header?: { "If-None-Match"?: string };
+    answer: Count;
   };
   "DELETE /api/v2/runtimes/{runtime}/links/{link}": {
     path: { "runtime": string; "link": string };

@@ -39,6 +39,7 @@ from orchestrator.services.forking import WantedFork
 from orchestrator.services.overrides import Overrides
 from orchestrator.state.base import StoredEvent
 
+_MOST_DIGITS = 18
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 
 
@@ -271,12 +272,25 @@ async def events(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
+    ids: IdsOf,
     after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
 ) -> dict[str, Any]:
-    """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there."""
+    """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there.
+    `ids` are `sequence`s."""
+    if ids is not None:
+        numbers = [sequence_of(one) for one in ids]
+        asked = await services.conversations.events_of(owner.tenant, owner.user, id_of(conversation), numbers)
+        return {"items": [None if one is None else event_out(one) for one in asked], "next_page_id": None}
     found = await services.conversations.events(owner.tenant, owner.user, id_of(conversation), after=after, limit=limit)
     return {"items": [event_out(item) for item in found], "next_page_id": _next(found, limit)}
+
+
+@router.get("/conversations/{conversation}/events/count", responses=says({200: operations.Count}))
+async def count_events(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many events the log has now: the `sequence` of the last one."""
+    count = await services.conversations.event_count(owner.tenant, owner.user, id_of(conversation))
+    return {"count": count, "next_page_id": None}
 
 
 @router.get("/operations/{operation}", responses=says({200: operations.Operation}))
@@ -289,6 +303,13 @@ async def get_operation(operation: str, owner: OwnerOf, services: ServicesOf) ->
 def id_of(text: str) -> ConversationId:
     """Raises `InvalidRequest`."""
     return ConversationId(parse_uuid(text, "conversation"))
+
+
+def sequence_of(text: str) -> int:
+    """Raises `InvalidRequest`."""
+    if not (text.isascii() and text.isdigit() and len(text) <= _MOST_DIGITS):
+        raise InvalidRequest("the sequence of an event is a number", field="ids")
+    return int(text)
 
 
 def event_out(item: StoredEvent) -> dict[str, Any]:

@@ -65,6 +65,19 @@ PROBLEM: Mapping[str, Any] = {
         "current": _NUMBER,
         "conversation": _TEXT,
         "operation": _TEXT,
+        "cause": {
+            "type": "object",
+            "description": "Why there is no runtime, of one that failed: as its record has it",
+            "required": ["reason", "message", "hint", "retryable", "step", "log_tail"],
+            "properties": {
+                "reason": _TEXT,
+                "message": _TEXT,
+                "hint": _TEXT,
+                "retryable": {"type": "boolean"},
+                "step": _MAYBE,
+                "log_tail": {"type": "array", "items": _TEXT},
+            },
+        },
     },
 }
 #: status -> (what it means, code and detail of an example, more of it)

@@ -7,10 +7,10 @@ from fastapi import APIRouter, Response
 from pydantic import BaseModel, ConfigDict, Field
 
 from orchestrator.api import conversations, runtimes
-from orchestrator.api.answers import contents
+from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.lists import MOST, Limit, PageId, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.links import Link, LinkId
@@ -43,11 +43,18 @@ async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: Serv
 
 @router.get("/conversations/{conversation}/links", responses=says({200: contents.LinkPage}))
 async def list_links(
-    conversation: str, owner: OwnerOf, services: ServicesOf, page_id: PageId = None, limit: Limit = MOST
+    conversation: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Those that are good now, the oldest first, without their addresses."""
     found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
-    return _page(found, page_id, limit)
+    return _page(found, ids, page_id, limit)
+
+
+@router.get("/conversations/{conversation}/links/count", responses=says({200: operations.Count}))
+async def count_links(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many are good now."""
+    found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
+    return {"count": len(found), "next_page_id": None}
 
 
 @router.delete("/conversations/{conversation}/links/{link}", status_code=204)
@@ -69,11 +76,18 @@ async def make_of_runtime(
 
 @router.get("/runtimes/{runtime}/links", responses=says({200: contents.LinkPage}))
 async def list_of_runtime(
-    runtime: str, owner: OwnerOf, services: ServicesOf, page_id: PageId = None, limit: Limit = MOST
+    runtime: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
 ) -> dict[str, Any]:
     """As of a conversation's runtime."""
     found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
-    return _page(found, page_id, limit)
+    return _page(found, ids, page_id, limit)
+
+
+@router.get("/runtimes/{runtime}/links/count", responses=says({200: operations.Count}))
+async def count_links_of_runtime(runtime: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many are good now."""
+    found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
+    return {"count": len(found), "next_page_id": None}
 
 
 @router.delete("/runtimes/{runtime}/links/{link}", status_code=204)
@@ -102,16 +116,16 @@ def _new(link: Link, token: str, path: str, response: Response, url: Callable[[s
     return {**_out(link), "url": url(token)}
 
 
-def _page(found: Sequence[Link], page_id: str | None, limit: int) -> dict[str, Any]:
+def _page(found: Sequence[Link], ids: Sequence[str] | None, page_id: str | None, limit: int) -> dict[str, Any]:
     page, following = whole(
         found,
         lambda one: one.id,
         by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
-        ids=None,
+        ids=uuids(ids),
         page_id=page_id,
         limit=limit,
     )
-    return {"items": [_out(one) for one in page if one is not None], "next_page_id": following}
+    return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}
 
 
 def _out(link: Link) -> dict[str, Any]:

@@ -5,11 +5,12 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 from pydantic import Field, StringConstraints
 
-from orchestrator.api.answers import contents
+from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.lists import IdsOf
 from orchestrator.api.schemas import Body
 from orchestrator.state.base import Message
 
@@ -53,13 +54,25 @@ async def list_messages(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
+    ids: IdsOf,
     after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
     limit: Annotated[int, Query(ge=1, le=100)] = 100,
 ) -> dict[str, Any]:
-    """The receipts above `after`, in the order of the inbox. `next_page_id` is the `after` of the next page."""
+    """The receipts above `after`, in the order of the inbox. `next_page_id` is the `after` of the next page. `ids` are
+    `client_id`s."""
+    if ids is not None:
+        asked = await services.messages.many(owner.tenant, owner.user, id_of(conversation), ids)
+        return {"items": [None if one is None else receipt(one) for one in asked], "next_page_id": None}
     found = await services.messages.page(owner.tenant, owner.user, id_of(conversation), after=after, limit=limit)
     following = str(found[-1].sequence) if len(found) == limit else None
     return {"items": [receipt(message) for message in found], "next_page_id": following}
+
+
+@router.get("/conversations/{conversation}/messages/count", responses=says({200: operations.Count}))
+async def count_messages(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many ever came into the inbox. (A message whose `client_id` is "count" is read by `?ids=count`.)"""
+    count = await services.messages.count(owner.tenant, owner.user, id_of(conversation))
+    return {"count": count, "next_page_id": None}
 
 
 @router.get("/conversations/{conversation}/messages/{message:path}", responses=says({200: contents.Message}))

@@ -42,7 +42,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
 )
 _WINDOWS = {"starts": ";w=60", "calls": ";w=1"}  #: of limits that are rates, as `RateLimit-Policy` has them
 _NATIVE = "/api/v2/"
-_SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation"})
+_SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation", "cause"})
 
 
 def problem(

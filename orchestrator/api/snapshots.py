@@ -5,11 +5,11 @@ from typing import Any
 from fastapi import APIRouter, Response
 
 from orchestrator.api import audited
-from orchestrator.api.answers import contents
+from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
-from orchestrator.api.lists import MOST, Limit, PageId, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
@@ -33,6 +33,7 @@ async def list_snapshots(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
+    ids: IdsOf,
     page_id: PageId = None,
     limit: Limit = MOST,
 ) -> dict[str, Any]:
@@ -42,11 +43,18 @@ async def list_snapshots(
         found,
         lambda one: one.id,
         by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
-        ids=None,
+        ids=uuids(ids),
         page_id=page_id,
         limit=limit,
     )
-    return {"items": [_out(one) for one in page if one is not None], "next_page_id": following}
+    return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}
+
+
+@router.get("/count", responses=says({200: operations.Count}))
+async def count_snapshots(conversation: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
+    """How many are kept."""
+    found = await services.snapshots.list(owner.tenant, owner.user, id_of(conversation))
+    return {"count": len(found), "next_page_id": None}
 
 
 @router.delete("/{snapshot}", status_code=204)

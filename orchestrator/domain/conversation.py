@@ -7,6 +7,7 @@ import enum
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime
+from typing import Any
 
 from orchestrator.domain.drift import Drift, Seen
 from orchestrator.domain.errors import IllegalTransition, PermanentError
@@ -127,6 +128,18 @@ class Why:
     retryable: bool = False
     step: str = ""  #: the provisioning step that failed, empty when none did
     log_tail: tuple[str, ...] = ()  #: the runtime's last log lines, redacted
+
+
+def cause_of(why: Why) -> dict[str, Any]:
+    """Why a runtime is not there, as problem documents and records tell it."""
+    return {
+        "reason": why.reason,
+        "message": why.message,
+        "hint": why.hint,
+        "retryable": why.retryable,
+        "step": why.step or None,
+        "log_tail": list(last_lines(why)),
+    }
 
 
 class StartFailed(PermanentError):

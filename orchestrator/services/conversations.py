@@ -29,11 +29,12 @@ from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import OverrideSeal
-from orchestrator.services.resting import at_rest, brought_back, can_return, may_wake, resumed, started
+from orchestrator.services.resting import at_rest, brought_back, can_return, may_wake, no_runtime, resumed, started
 from orchestrator.state.base import Page, Store, StoredEvent
 
 _TRIES = 8
 MOST_LABELS = 64
+_NEIGHBOURS = 10
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
 _STARTS = frozenset({"start", "restart", "resume"})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
@@ -253,7 +254,7 @@ class ConversationService:
             if present.desired is Desired.PAUSED:
                 return None
             if present.desired is not Desired.RUNNING or present.phase not in _PAUSABLE:
-                raise Conflict(f"the {self._kind} is {present.phase}", hint="only one that is ready can be paused")
+                raise no_runtime(present, "", hint="only one that is ready can be paused")
             return replace(present, desired=Desired.PAUSED)
 
         return await self._change(tenant, user, id, change, "pause", (), condition=condition)
@@ -409,6 +410,26 @@ class ConversationService:
     ) -> Sequence[StoredEvent]:
         """Events above `after`, oldest first, whether or not the runtime is there."""
         return await self._events.read(await self.get(tenant, user, id), after=after, limit=limit)
+
+    async def events_of(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, sequences: Sequence[int]
+    ) -> Sequence[StoredEvent | None]:
+        """The events of these numbers, in that order; None for what the log has not. The runtime is asked for new ones
+        once."""
+        present = await self.get(tenant, user, id)
+        await self._events.freshen(present)
+        found: dict[int, StoredEvent] = {}
+        for sequence in sorted(set(sequences)):
+            if sequence not in found and sequence > 0:  # those behind it are often asked for as well
+                for one in await self._events.read(present, after=sequence - 1, limit=_NEIGHBOURS, ask=False):
+                    found[one.sequence] = one
+        return [found.get(sequence) for sequence in sequences]
+
+    async def event_count(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> int:
+        """How many the log has now, which is the number of the last one."""
+        present = await self.get(tenant, user, id)
+        await self._events.freshen(present)
+        return await self._events.length(present)
 
     async def operation(self, tenant: TenantId, user: UserId | None, id: OperationId) -> Operation:
         """Of either kind. Raises `NotFound`."""

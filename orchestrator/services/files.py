@@ -27,7 +27,7 @@ from orchestrator.nested.streams import Answer, Streams
 from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.keys import KeyRing
-from orchestrator.services.resting import archived, may_wake, will_wake
+from orchestrator.services.resting import archived, may_wake, no_runtime, will_wake
 
 _POLL_SECONDS = 0.25
 _LONGEST = 4095
@@ -134,10 +134,8 @@ def _at_rest(conversation: Conversation) -> Conflict:
     if conversation.archived_at is not None:
         return archived()
     verb = "resume" if conversation.phase in (Phase.PAUSING, Phase.PAUSED) else "start"
-    return Conflict(
-        f"the conversation is {conversation.phase}, and its files are reached through its runtime",
-        hint=f"POST /api/v2/conversations/{conversation.id}/{verb} first",
-    )
+    hint = f"POST /api/v2/conversations/{conversation.id}/{verb} first"
+    return no_runtime(conversation, ", and its files are reached through its runtime", hint=hint)
 
 
 def _told(refused: Refused) -> NestorError:

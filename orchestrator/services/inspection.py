@@ -11,6 +11,7 @@ from orchestrator.drivers.base import Condition, Driver, Handle, Measurable, Usa
 from orchestrator.services.discretion import discreet_lines
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
+from orchestrator.services.resting import no_runtime
 from orchestrator.services.start import runtime_name
 
 
@@ -78,6 +79,4 @@ class Inspection:
 
 
 def _without_runtime(conversation: Conversation) -> Conflict:
-    return Conflict(
-        f"the {conversation.kind} is {conversation.phase}, and has no runtime now", hint="start it, or wait for it"
-    )
+    return no_runtime(conversation, ", and has no runtime now", hint="start it, or wait for it")

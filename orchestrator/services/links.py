@@ -16,6 +16,7 @@ from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
 from orchestrator.domain.links import MOST_LINKS, SECRET_BYTES, Link, LinkId, digest_of, token_of
 from orchestrator.services.conversations import ConversationService
 from orchestrator.services.files import check_path
+from orchestrator.services.resting import no_runtime
 
 _START = "start it"
 LONGEST_SECONDS = 30 * 24 * 3600
@@ -68,7 +69,7 @@ class Links:
                 hint = "give a port; files of a bare runtime are read at its own address, with its session key"
                 raise InvalidRequest("links to files are of conversations", field="path", hint=hint)
             if runtime is None or not runtime.generation or present.phase not in _REACHABLE:
-                raise Conflict(f"the {present.kind} is {present.phase}, and there is nothing to link to", hint=_START)
+                raise no_runtime(present, ", and there is nothing to link to", hint=_START)
             kept = self._live(present)
             if len(kept) >= MOST_LINKS:
                 details = {"rule": "conversation.links", "limit": MOST_LINKS, "current": len(kept), "retry_after": 60}

@@ -58,6 +58,19 @@ class Messages:
         found = await self._inbox.page(tenant, id, after=after, limit=limit)
         return [_told(conversation, message) for message in found]
 
+    async def many(
+        self, tenant: TenantId, user: UserId | None, id: ConversationId, client_ids: Sequence[str]
+    ) -> Sequence[Message | None]:
+        """Those, in that order; None for what never came."""
+        conversation = await self._conversations.get(tenant, user, id)
+        found = await self._inbox.many(tenant, id, client_ids)
+        return [None if message is None else _told(conversation, message) for message in found]
+
+    async def count(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> int:
+        """How many ever came into the inbox."""
+        await self._conversations.get(tenant, user, id)
+        return await self._inbox.count(tenant, id)
+
     async def find(self, tenant: TenantId, user: UserId | None, id: ConversationId, client_id: str) -> Message:
         """One of them. Raises `NotFound`."""
         conversation = await self._conversations.get(tenant, user, id)

@@ -3,7 +3,7 @@
 from dataclasses import replace
 from datetime import datetime
 
-from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase, put_to_rest
+from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase, cause_of, put_to_rest
 from orchestrator.domain.errors import Conflict
 
 
@@ -19,6 +19,12 @@ def will_wake(conversation: Conversation) -> bool:
 
 def at_rest(conversation: Conversation) -> bool:
     return conversation.phase in (Phase.PAUSING, Phase.PAUSED, Phase.STOPPED, Phase.FAILED)
+
+
+def no_runtime(present: Conversation, words: str, *, hint: str) -> Conflict:
+    """`words` after the phase it is in; of one that failed with the cause."""
+    cause = {"cause": cause_of(present.why)} if present.phase is Phase.FAILED else {}
+    return Conflict(f"the {present.kind} is {present.phase}{words}", hint=hint, **cause)
 
 
 def can_return(conversation: Conversation, now: datetime) -> bool:

@@ -145,6 +145,14 @@ class Inbox(Protocol):
         """Those above `after`, oldest first, whatever became of them."""
         ...
 
+    async def many(self, tenant: TenantId, id: ConversationId, client_ids: Sequence[str]) -> Sequence[Message | None]:
+        """Those, in that order; None for what never came."""
+        ...
+
+    async def count(self, tenant: TenantId, id: ConversationId) -> int:
+        """How many ever came."""
+        ...
+
     async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None: ...
     async def delivered(self, lease: Lease, sequence: int, *, client_id: str | None = None) -> None:
         """It is with the agent. Told to webhooks in the same step, once, if its `client_id` is given. Raises

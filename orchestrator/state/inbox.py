@@ -48,6 +48,18 @@ class RedisInbox:
         last = await self._funnel.one(command("HGET", TenantKeys(tenant).inbox(id), "#"))
         return await self._read(tenant, id, [*range(after + 1, min(after + limit, int(last or 0)) + 1)])
 
+    async def many(self, tenant: TenantId, id: ConversationId, client_ids: Sequence[str]) -> Sequence[Message | None]:
+        if not client_ids:
+            return []
+        names = [f"client:{client_id}" for client_id in client_ids]
+        numbers = await self._funnel.one(command("HMGET", TenantKeys(tenant).inbox(id), *names))
+        found = await self._read(tenant, id, sorted({int(number) for number in numbers if number is not None}))
+        there = {message.client_id: message for message in found}
+        return [there.get(client_id) for client_id in client_ids]
+
+    async def count(self, tenant: TenantId, id: ConversationId) -> int:
+        return int(await self._funnel.one(command("HGET", TenantKeys(tenant).inbox(id), "#")) or 0)
+
     async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None:
         sequence = await self._funnel.one(command("HGET", TenantKeys(tenant).inbox(id), f"client:{client_id}"))
         found = await self._read(tenant, id, [int(sequence)] if sequence is not None else [])

@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal, NotRequired
 
 from pydantic import Field
 
-from orchestrator.api.answers.base import Answer, Moment, NextAfter, NextPage
+from orchestrator.api.answers.base import MISSING, Answer, Moment, NextAfter, NextPage
 
 
 class Message(Answer):
@@ -17,7 +17,7 @@ class Message(Answer):
 
 
 class MessagePage(Answer):
-    items: list[Message]
+    items: Annotated[list[Message | None], Field(description=MISSING)]
     next_page_id: NextAfter
 
 
@@ -29,7 +29,7 @@ class Event(Answer):
 
 
 class EventPage(Answer):
-    items: list[Event]
+    items: Annotated[list[Event | None], Field(description=MISSING)]
     next_page_id: NextAfter
 
 
@@ -74,7 +74,7 @@ class NewLink(Link):
 
 
 class LinkPage(Answer):
-    items: list[Link]
+    items: Annotated[list[Link | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 
@@ -89,7 +89,7 @@ class Snapshot(Answer):
 
 
 class SnapshotPage(Answer):
-    items: list[Snapshot]
+    items: Annotated[list[Snapshot | None], Field(description=MISSING)]
     next_page_id: NextPage
 
 

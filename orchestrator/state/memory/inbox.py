@@ -44,6 +44,12 @@ class MemoryInbox:
             for message in place.messages[after : after + limit]
         ]
 
+    async def many(self, tenant: TenantId, id: ConversationId, client_ids: Sequence[str]) -> Sequence[Message | None]:
+        return [await self.find(tenant, id, client_id) for client_id in client_ids]
+
+    async def count(self, tenant: TenantId, id: ConversationId) -> int:
+        return len(await self.page(tenant, id, after=0, limit=10**9))
+
     async def find(self, tenant: TenantId, id: ConversationId, client_id: str) -> Message | None:
         messages = await self.page(tenant, id, after=0, limit=10**9)
         return next((message for message in messages if message.client_id == client_id), None)

@@ -133,7 +133,8 @@ async def conversations(nestor: Nestor, key: str) -> None:
     with anyio.fail_after(60):
         while (await nestor.call("GET", f"{path}/messages/c", key, status=200))["state"] != "accepted":
             await anyio.sleep(0.02)
-    await nestor.call("GET", f"{path}/messages", key, status=200)
+    for below in ("messages", "messages/count", "events/count"):
+        await nestor.call("GET", f"{path}/{below}", key, status=200)
     await nestor.call("PUT", path.replace(id, str(uuid.uuid4())), key, json=body, status=202)
     await nestor.call("PUT", path, key, json=body, status=200)
     assert (await nestor.call("GET", f"{path}/events", key, status=200))["items"]
@@ -175,6 +176,7 @@ async def records(nestor: Nestor, key: str, kind: str, body: dict[str, Any]) -> 
         await nestor.call("GET", one + below, key, status=200)
     await nestor.call("POST", f"{one}/links", key, json={"port": 3000}, status=201)
     [link] = (await nestor.call("GET", f"{one}/links", key, status=200))["items"]
+    await nestor.call("GET", f"{one}/links/count", key, status=200)
     await nestor.call("DELETE", f"{one}/links/{link['id']}", key, status=204)
     assert (await nestor.call("GET", path, key, status=200))["items"]
     for verb, reached in (("pause", "paused"), ("resume", "ready"), ("stop", "stopped")):

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import anyio
 import pytest
 from support.orchestrators import Nestor
 
@@ -165,3 +166,62 @@ async def test_lists_of_what_a_tenant_has_beside_them(nestor: Nestor) -> None:
     assert [one and one["id"] for one in listed["items"]] == [None, tenant]
     assert (await nestor.call("GET", "/api/v2/tenants/count", status=200))["count"] == 1
     await nestor.call("GET", "/api/v2/tenants/count", key, status=403)
+
+
+async def test_lists_within_a_conversation_have_counts_and_batches_too(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    _, other = await nestor.tenant("other")
+    body = {"initial_message": "hello"}
+    id = (await nestor.call("POST", f"{PATH}?wait=ready&timeout=60", key, json=body, status=200))["id"]
+    path = f"{PATH}/{id}"
+
+    async def counted(what: str) -> int:
+        await nestor.call("GET", f"{path}/{what}/count", other, status=404)
+        found = await nestor.call("GET", f"{path}/{what}/count", key, status=200)
+        assert found["next_page_id"] is None
+        return int(found["count"])
+
+    async def batch(what: str, *ids: str) -> list[Any]:
+        found = await nestor.call("GET", f"{path}/{what}", key, params={"ids": [*ids]}, status=200)
+        await nestor.call("GET", f"{path}/{what}", key, params={"ids": [*ids], "limit": 1}, status=422)
+        return list(found["items"])
+
+    for client in ("a", "count", "b"):
+        sent = {"content": client, "client_id": client}
+        await nestor.call("POST", f"{path}/messages", key, json=sent, status=202)
+    assert await counted("messages") == 3
+    assert [one and one["id"] for one in await batch("messages", "count", "x", "a")] == ["count", None, "a"]
+    with anyio.fail_after(60):
+        while (await nestor.call("GET", f"{path}/messages/b", key, status=200))["state"] != "accepted":
+            await anyio.sleep(0.02)
+    whole = (await nestor.call("GET", f"{path}/events", key, status=200))["items"]
+    assert await counted("events") >= len(whole) > 3
+    last = whole[-1]
+    assert await batch("events", str(last["sequence"]), "999999", "0", "1") == [last, None, None, whole[0]]
+    await nestor.call("GET", f"{path}/events", key, params={"ids": ["x"]}, status=422)
+    links = [await nestor.call("POST", f"{path}/links", key, json={"port": port}, status=201) for port in (3000, 3001)]
+    assert await counted("links") == 2
+    found = await batch("links", links[1]["id"], id, links[0]["id"])
+    assert [one and one["port"] for one in found] == [3001, None, 3000]
+    assert await counted("snapshots") == 0
+    assert await batch("snapshots", id) == [None]
+
+
+async def test_a_problem_says_why_a_runtime_is_not_there(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    nestor.engine.script.fail("POST", "/api/settings", 400, times=1)
+    failed = await nestor.call("POST", f"{PATH}?wait=ready&timeout=60", key, json={}, status=200)
+    assert failed["phase"] == "failed"
+    path = f"{PATH}/{failed['id']}"
+    for method, below, more in (
+        ("POST", "/pause", {}),
+        ("GET", "/files", {}),
+        ("POST", "/links", {"json": {"port": 3000}}),
+    ):
+        problem = await nestor.call(method, path + below, key, status=409, **more)
+        same = {name: failed[name] for name in ("reason", "message", "hint", "retryable", "step", "log_tail")}
+        assert problem["cause"] == same, below
+    await nestor.call("POST", f"{path}/start?wait=ready&timeout=60", key, status=200)
+    stopped = await nestor.call("POST", f"{path}/stop", key, status=202)
+    await nestor.ended(key, stopped["operation"])
+    assert "cause" not in await nestor.call("GET", f"{path}/files", key, status=409)

@@ -55,6 +55,10 @@ async def test_a_fork_has_the_workspace_of_its_event_also_when_its_source_runs_n
         rest = {"page_id": listed["next_page_id"]}
         rest = await nestor.call("GET", f"{path}/snapshots", key, params=rest, status=200)
         assert rest == {"items": [late], "next_page_id": None}
+        assert (await nestor.call("GET", f"{path}/snapshots/count", key, status=200))["count"] == 2
+        asked = {"ids": [late["id"], new_uuid(), early["id"]]}
+        found = await nestor.call("GET", f"{path}/snapshots", key, params=asked, status=200)
+        assert found["items"] == [late, None, early]
         full = await nestor.call("POST", f"{path}/snapshots", key, status=429)
         assert (full["rule"], full["limit"]) == ("conversation.snapshots", 2)
 
