@@ -128,7 +128,8 @@ class OrchestratorProcess:
 
     def told(self, event: str) -> dict[str, Any]:
         """The last line of this life's log with that event, empty while there is none."""
-        lines = self.log.read_text()[self._logged :].splitlines()
+        written, _, _ = self.log.read_text()[self._logged :].rpartition("\n")  # the last line may be half of one yet
+        lines = written.splitlines()
         found = [line for line in lines if f'"{event}"' in line]
         told: dict[str, Any] = json.loads(found[-1]) if found else {}
         return told
