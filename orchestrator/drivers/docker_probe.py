@@ -34,6 +34,8 @@ _FILES: Mapping[str, Sequence[str]] = {
 }
 _SCRIPT = r"""
 grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
+grep -q '^NoNewPrivs' /proc/self/status || setpriv --dump 2>/dev/null | sed -n 's/^no_new_privs: /NoNewPrivs: /p'
+echo "kernel: $(uname -r)"
 echo "user: $(id -u):$(id -g)"
 echo "user map: $(tr -s ' ' </proc/self/uid_map | head -1)"
 echo "confined: $(cat /proc/self/attr/current 2>/dev/null | tr -d '\0')"
@@ -72,6 +74,11 @@ class Seen:
         """The only value of that name, or an empty text."""
         return next(iter(self.inside.get(name, ())), "")
 
+    @property
+    def own_kernel(self) -> str:
+        """Its version, where a container has another than the machine; empty otherwise."""
+        return self.one("kernel") if self.one("machine's kernel") else ""
+
 
 def look(
     engine: Engine,
@@ -95,12 +102,31 @@ def look(
         engine.act("start a probe", lambda client: client.start(looker))
         shown = _ended(engine, looker)
         said: bytes = engine.ask("read what a probe said", lambda client: client.logs(looker))
+        counted = _counted(engine, neighbour) if hardening.oci_runtime is not None else {}
     inside: dict[str, list[str]] = {}
     for line in said.decode(errors="replace").splitlines():
         name, colon, value = line.partition(":")
         if colon:
             inside.setdefault(name.strip(), []).append(value.strip())
+    if counted and inside.get("kernel", counted["machine's kernel"]) != counted["machine's kernel"]:
+        inside |= counted
     return Seen(inside, shown)
+
+
+def _counted(engine: Engine, id: str) -> dict[str, list[str]]:
+    """What the machine's kernel bounds a running container by, as the engine counts it: another kernel inside (gVisor,
+    a small machine) does not know."""
+    version = engine.ask("tell its version", lambda client: client.version())
+    found = engine.ask("measure a probe", lambda client: dict(client.stats(id, stream=False)))
+    memory = found.get("memory_stats") or {}
+    values = {
+        "machine's kernel": version.get("KernelVersion"),
+        "memory": memory.get("limit"),
+        "memory and swap": (memory.get("stats") or {}).get("hierarchical_memsw_limit"),
+        "processes": (found.get("pids_stats") or {}).get("limit"),
+        "processor periods": ((found.get("cpu_stats") or {}).get("throttling_data") or {}).get("periods"),
+    }
+    return {name: [str(value or "")] for name, value in values.items()}
 
 
 def takes_size(engine: Engine, image: Image, *, installation: str) -> bool:

@@ -36,19 +36,25 @@ def _rights(seen: Seen, hardening: Hardening, ground: Ground) -> Iterator[Row]:
     host = seen.shown["HostConfig"]
     capabilities = [values[0] for name, values in seen.inside.items() if name.startswith("Cap")]
     yield Row("user", seen.one("user") == USER, True, f"runs as {seen.one('user')}")
-    none = len(capabilities) == 5 and all(int(value, 16) == 0 for value in capabilities)
+    # Not each kernel tells of the ambient ones, which are among the permitted.
+    told = {"CapInh", "CapPrm", "CapEff", "CapBnd"} <= set(seen.inside)
+    none = told and all(int(value, 16) == 0 for value in capabilities)
     yield Row("capabilities", none, True, "none" if none else f"has {', '.join(capabilities)}")
     yield _equal(seen, "no-new-privileges", "NoNewPrivs", "1")
-    yield _equal(seen, "seccomp", "Seccomp", "2")
+    if seen.own_kernel:
+        yield Row("seccomp", True, True, f"its own kernel ({seen.own_kernel}) stands before the machine's")
+    else:
+        yield _equal(seen, "seccomp", "Seccomp", "2")
     writable = seen.inside.get("writable", ())
     yield Row("read-only", not writable, True, f"writable: {', '.join(writable)}" if writable else "the whole system")
     mounts = seen.inside.get("mount", ())
-    apart = len(mounts) == 3 and all("nosuid" in mount and "nodev" in mount and "size=" in mount for mount in mounts)
+    wanted = ("size=",) if seen.own_kernel else ("nosuid", "nodev", "size=")  # gVisor has neither to show
+    apart = len(mounts) == 3 and all(option in mount for mount in mounts for option in wanted)
     yield Row("tmpfs", apart, True, "small, nosuid, nodev" if apart else "; ".join(mounts) or "none")
     yield Row("init", seen.one("init") in ("docker-init", "tini"), False, f"process 1 is {seen.one('init')}")
     yield Row("ipc", host.get("IpcMode") == "private", True, str(host.get("IpcMode")))
-    wanted = hardening.oci_runtime or ground.info.get("DefaultRuntime", "runc")
-    yield Row("oci-runtime", host.get("Runtime") == wanted, True, str(host.get("Runtime")))
+    named = hardening.oci_runtime or ground.info.get("DefaultRuntime", "runc")
+    yield Row("oci-runtime", host.get("Runtime") == named, True, str(host.get("Runtime")))
     confined = seen.one("confined")
     has = any("apparmor" in option for option in ground.info.get("SecurityOptions") or ())
     held = bool(confined) and "unconfined" not in confined
@@ -65,7 +71,11 @@ def _limits(seen: Seen, limits: Limits, ground: Ground) -> Iterator[Row]:
     yield Row("swap", swap in both, not no_swap, "none" if swap in both else "the kernel does not account for swap")
     yield _at_most(seen, "processes", limits.pids)
     quota, period = _quota(seen)
-    yield Row("processors", 0 < quota <= limits.cpus * period, True, f"{quota / period:g}" if quota > 0 else "no limit")
+    if seen.own_kernel and _integer(seen.one("processor periods")) > 0:  # counted only where there is a quota
+        yield Row("processors", True, True, "held by the machine's kernel")
+    else:
+        said = f"{quota / period:g}" if quota > 0 else "no limit"
+        yield Row("processors", 0 < quota <= limits.cpus * period, True, said)
     yield _equal(seen, "files", "files", str(limits.open_files))
     yield _equal(seen, "core", "core", "0")
     yield Row("oom-score", seen.one("oom score") == str(OOM_SCORE), False, seen.one("oom score"))

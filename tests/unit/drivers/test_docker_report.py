@@ -1,5 +1,6 @@
 """The report of the hardening, from what a probe would have seen."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -36,9 +37,16 @@ SHOWN = {
 GROUND = Ground(info={"DefaultRuntime": "runc"}, rules=None, outside=False, listener=True, opened=False, size=False)
 
 
-def judged(hardening: Hardening = NO_CHOICE, ground: Ground = GROUND, **inside: str) -> dict[str, Row]:
+def judged(
+    hardening: Hardening = NO_CHOICE,
+    ground: Ground = GROUND,
+    *,
+    mounts: Sequence[str] = MOUNTS,
+    without: Sequence[str] = (),
+    **inside: str,
+) -> dict[str, Row]:
     values = {name: [text] for name, text in (INSIDE | {n.replace("_", " "): t for n, t in inside.items()}).items()}
-    seen = Seen({**values, "mount": MOUNTS}, SHOWN)
+    seen = Seen({name: text for name, text in {**values, "mount": mounts}.items() if name not in without}, SHOWN)
     return {row.name: row for row in report(seen, hardening, Limits(), ground)}
 
 
@@ -71,6 +79,38 @@ def test_all_that_is_required_is_held_where_everything_took_effect():
 def test_each_part_that_did_not_take_effect_is_told(inside: dict[str, str], row: str):
     missing = [found.name for found in judged(**inside).values() if found.required and not found.held]
     assert missing == [row]
+
+
+#: As gVisor shows itself, and as an engine counts its container.
+GVISOR = {
+    "kernel": "4.4.0", "machine's_kernel": "6.18.44", "Seccomp": "0", "oom_score": "0", "processor_quota": "",
+    "processor_period": "", "processor_periods": "53",
+}  # fmt: skip
+
+
+def gvisor(**inside: str) -> dict[str, Row]:
+    return judged(Hardening(oci_runtime="runc"), mounts=[line.replace("nosuid,nodev,", "") for line in MOUNTS],
+                  without=("CapAmb",), **(GVISOR | inside))  # fmt: skip
+
+
+def test_a_container_with_a_kernel_of_its_own_is_judged_by_what_the_engine_counts():
+    assert [row.name for row in gvisor().values() if row.required and not row.held] == []
+    assert gvisor()["seccomp"].said == "its own kernel (4.4.0) stands before the machine's"
+
+
+@pytest.mark.parametrize(
+    ("inside", "row"),
+    [
+        ({"memory": "25000000000"}, "memory"),
+        ({"memory_and_swap": ""}, "swap"),
+        ({"processes": ""}, "processes"),
+        ({"processor_periods": ""}, "processors"),
+        ({"NoNewPrivs": ""}, "no-new-privileges"),
+        ({"CapBnd": "00000000a80425fb"}, "capabilities"),
+    ],
+)
+def test_so_is_what_does_not_bound_it(inside: dict[str, str], row: str):
+    assert [found.name for found in gvisor(**inside).values() if found.required and not found.held] == [row]
 
 
 def test_version_two_of_the_control_groups_is_read_too():
