@@ -1,4 +1,5 @@
-"""What happens to every request of the API before a route sees it: an id, and a limit for its body. Pure ASGI."""
+"""What happens to every request of the API before a route sees it: an id and a trace, and a limit for its body. Pure
+ASGI."""
 
 import re
 import uuid
@@ -9,6 +10,7 @@ from starlette.requests import Request
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from orchestrator.api.problems import problem
+from orchestrator.domain import tracing
 
 MAXIMUM_BODY_BYTES = 2 * 1024 * 1024
 #: whose bodies are passed on as they come, and kept nowhere here
@@ -26,7 +28,8 @@ class RequestIds:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        sent = Headers(scope=scope).get("x-request-id", "")
+        headers = Headers(scope=scope)
+        sent = headers.get("x-request-id", "")
         request_id = sent if _REQUEST_ID.fullmatch(sent) else uuid.uuid4().hex
         scope.setdefault("state", {})["request_id"] = request_id
 
@@ -35,7 +38,9 @@ class RequestIds:
                 MutableHeaders(scope=message)["x-request-id"] = request_id
             await send(message)
 
-        await self._app(scope, receive, send_with_id)
+        trace = tracing.read(headers.getlist("traceparent"), headers.getlist("tracestate"))
+        with tracing.tracing(trace or tracing.begun(request_id)):
+            await self._app(scope, receive, send_with_id)
 
 
 class BodyLimit:

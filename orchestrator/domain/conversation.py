@@ -266,6 +266,7 @@ class Conversation:
     purging: bool = False  #: nothing brings it back any more
     restart_at: datetime | None = None  #: it died and starts again by itself then
     key: KeyId | None = None  #: the API key that asked for the present start, counted with it
+    trace: str = ""  #: in which the present operation was asked for (`domain/tracing.py`), empty where nobody did
     trouble: PushTrouble | None = None  #: a change of its configuration could not be pushed so far
     drift: Drift | None = None  #: the last change of its configuration that somebody made in the runtime
     links: tuple[Link, ...] = ()  #: that its callers made to it, also those that expired

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from orchestrator.domain import tracing
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why, last_lines
 from orchestrator.domain.ids import ConversationId, HookId, TenantId, message_event_id, new_uuid
@@ -98,6 +99,8 @@ def draft(type: str, tenant: TenantId, at: datetime, data: Mapping[str, Any]) ->
         "tenant_id": tenant,
         "data": data,
     }
+    if trace := tracing.text():
+        body["trace"] = trace  # for the headers of what is sent, and taken out of its body
     return Draft(type, json.dumps(body, separators=(",", ":")))
 
 
@@ -164,7 +167,9 @@ def body_of(tenant: TenantId, endpoint: HookId, entry: str) -> dict[str, Any]:
     """An entry is `<sequence>:<draft>`, or `gap:<first>:<last>:<count>:<reason>:<at ms>`."""
     head, _, rest = entry.partition(":")
     if head != "gap":
-        return {**json.loads(rest), "sequence": int(head)}
+        body: dict[str, Any] = json.loads(rest)
+        body.pop("trace", None)
+        return {**body, "sequence": int(head)}
     first, last, count, reason, at_ms = rest.split(":")
     missing = {"reason": reason, "count": int(count) or None}
     numbers = {"first_sequence": int(first) or None, "last_sequence": int(last) or None}
@@ -177,6 +182,13 @@ def body_of(tenant: TenantId, endpoint: HookId, entry: str) -> dict[str, Any]:
         "data": {"webhook_id": endpoint, **missing, **numbers},
         "sequence": int(last) or None,
     }
+
+
+def trace_of(entry: str) -> tracing.Trace:
+    """In which the event came about; a new one where nobody asked for it."""
+    head, _, rest = entry.partition(":")
+    told = None if head == "gap" else json.loads(rest).get("trace")
+    return (tracing.kept(told) if isinstance(told, str) else None) or tracing.begun()
 
 
 class Outcome(enum.StrEnum):

@@ -15,6 +15,7 @@ from typing import Any
 import anyio
 import httpx
 
+from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
@@ -95,7 +96,8 @@ class RuntimeClient:
             waited += time.perf_counter() - asked
 
         try:
-            await bind(self._connect, self._origin, init_key, self._guards, body, permitted=waiting)
+            guards = {**self._guards, **tracing.headers()}
+            await bind(self._connect, self._origin, init_key, guards, body, permitted=waiting)
         finally:  # with what is asked before it, and without what was waited for
             took = time.perf_counter() - began - waited
             metrics.RUNTIME_CALL_SECONDS.labels(f"POST {PATH}").observe(took)
@@ -256,7 +258,7 @@ class RuntimeClient:
             json=json,
             content=content,
             params=params,
-            headers={**self._headers, **(headers or {})},
+            headers={**self._headers, **tracing.headers(), **(headers or {})},
             timeout=timeout,
         )
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import httpx
 
+from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.client import TRUSTS_NOBODY
@@ -55,7 +56,7 @@ class Streams:
         """`target` is a path, percent-encoded and without dot segments, with its query. Raises `Refused`,
         `RuntimeUnreachable`, and what `body` raises."""
         call = f"{method} {target.partition('?')[0].rpartition('/files')[1] or target}"
-        guards = {"X-Session-API-Key": inner_key.open(), "X-Generation": str(generation)}
+        guards = {"X-Session-API-Key": inner_key.open(), "X-Generation": str(generation), **tracing.headers()}
         async with AsyncExitStack() as stack:
             own = self._transport or Transport(verify=TRUSTS_NOBODY)
             client = httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False, timeout=_TIMES)

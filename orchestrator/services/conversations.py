@@ -9,6 +9,7 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
+from orchestrator.domain import tracing
 from orchestrator.domain.admission import Ask, Decision, Report
 from orchestrator.domain.clock import Clock, rfc3339
 from orchestrator.domain.conditions import ALWAYS, Condition
@@ -464,7 +465,8 @@ class ConversationService:
             changed = change(present)
             if changed is None:
                 return present
-            changed = replace(changed, key=key or present.key, operation=OperationId(new_uuid()))
+            operation = OperationId(new_uuid())
+            changed = replace(changed, key=key or present.key, operation=operation, trace=tracing.text())
             await self._begin(changed, kind, stages)
             if await self._request(changed, present, ask):
                 self._wake()

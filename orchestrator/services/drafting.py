@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
+from orchestrator.domain import tracing
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Kind, RuntimeRecord, StartRequest
 from orchestrator.domain.errors import InvalidRequest
@@ -66,6 +67,7 @@ class Drafts:
             runtime=RuntimeRecord(id=self._runtime_id(id), generation=0),
             operation=OperationId(new_uuid()),
             key=key,
+            trace=tracing.text(),
             kind=self._kind,
             name=wanted.name,
         )

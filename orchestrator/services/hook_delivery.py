@@ -28,6 +28,7 @@ from orchestrator.domain.hooks import (
     Outcome,
     backoff_ms,
     body_of,
+    trace_of,
 )
 from orchestrator.domain.ids import HookId, TenantId
 from orchestrator.domain.secrets import SecretText
@@ -118,6 +119,7 @@ class Sender:
             {
                 "Content-Type": "application/json",
                 "User-Agent": "nestor-webhooks/1",
+                **trace_of(entry).headers,
                 "webhook-id": fields["id"],
                 "webhook-timestamp": str(timestamp),
                 "webhook-signature": " ".join(signatures),

@@ -13,6 +13,7 @@ from anyio.abc import TaskGroup
 
 from orchestrator.domain.conversation import Conversation, Desired
 from orchestrator.domain.errors import LeaseLost, StoreUnavailable
+from orchestrator.domain.tracing import of_operation, tracing
 from orchestrator.services.lease_keeper import Held, LeaseKeeper
 from orchestrator.services.lifecycle import Lifecycle
 from orchestrator.services.tending import problem_of
@@ -104,7 +105,8 @@ class Workers:
                 async with anyio.create_task_group() as tasks:
                     tasks.start_soon(self._watch, held, conversation.desired, tasks)
                     try:
-                        due_in_ms = await self._lifecycle.act(lease, conversation)
+                        with tracing(of_operation(conversation)):
+                            due_in_ms = await self._lifecycle.act(lease, conversation)
                     except anyio.get_cancelled_exc_class():
                         due_in_ms = 0  # this replica ends, or a caller wants something else: now, whoever does it
                         raise

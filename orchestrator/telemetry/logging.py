@@ -10,8 +10,9 @@ import sys
 from typing import TextIO
 
 import structlog
-from structlog.types import Processor
+from structlog.types import EventDict, Processor, WrappedLogger
 
+from orchestrator.domain import tracing
 from orchestrator.security.redaction import Redactor
 
 _ROUTED = ("uvicorn", "uvicorn.error", "uvicorn.access", "fastapi", "redis")
@@ -27,6 +28,7 @@ def configure(
     """
     shared: list[Processor] = [
         structlog.contextvars.merge_contextvars,
+        _with_trace,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -56,6 +58,13 @@ def configure(
         logger_factory=structlog.stdlib.LoggerFactory(),
         cache_logger_on_first_use=False,
     )
+
+
+def _with_trace(logger: WrappedLogger, method: str, event: EventDict) -> EventDict:
+    """The id of the trace that the present request or operation belongs to."""
+    if (trace := tracing.current()) is not None:
+        event.setdefault("trace", trace.id)
+    return event
 
 
 def _renderer(json_lines: bool, *, colors: bool) -> Processor:

@@ -151,6 +151,28 @@ async def test_what_was_told_is_told_again_from_a_number_on(nestor: Nestor, rece
     await nestor.call("POST", f"{path}/redeliver", key, params={"from": 1}, status=409)
 
 
+async def test_a_callers_trace_goes_on_in_runtimes_and_receivers(nestor: Nestor, receiver: WebhookReceiver) -> None:
+    key, id = await nestor.ready_tenant(), "4bf92f3577b34da6a3ce929d0e0e4736"
+    await a_hook(nestor, key, receiver.url)
+    trace = {"traceparent": f"00-{id}-00f067aa0ba902b7-01", "tracestate": "theirs=1"}
+    path = "/api/v2/conversations"
+    made = await nestor.call("POST", path, key, json={}, headers=trace, status=202)
+    await nestor.ended(key, made["operation"], seconds=30)
+    asked = [one.headers for one in nestor.engine.script.received if one.method == "POST"]
+    assert len(asked) >= 3
+    assert {(one.get("traceparent"), one.get("tracestate")) for one in asked} == {tuple(trace.values())}
+    posts = await came(receiver, lambda posts: "runtime.ready" in types(posts))
+    told = [post for post in posts if post.body["type"] != "message.accepted"]
+    assert {(post.headers.get("traceparent"), post.headers.get("tracestate")) for post in told} == {
+        tuple(trace.values())
+    }
+    assert not [post for post in posts if "trace" in post.body]
+    request = await nestor.http.post(f"{path}/{made['id']}/pause", headers=nestor.as_(key) | {"traceparent": "wrong"})
+    assert request.status_code == 202
+    posts = await came(receiver, lambda posts: posts[-1].body["data"].get("phase") == "paused")
+    assert posts[-1].headers["traceparent"][3:35] == request.headers["x-request-id"]
+
+
 async def test_no_secret_is_told_logged_or_kept_in_the_clear(
     nestor: Nestor, receiver: WebhookReceiver, data_dir: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
