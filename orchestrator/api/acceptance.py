@@ -3,7 +3,8 @@
 Shared by the routes of conversations and of bare runtimes, and by the facades, which wait as well.
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import anyio
@@ -25,6 +26,7 @@ RUNS = frozenset({Phase.READY})
 PAUSED = frozenset({Phase.PAUSED})
 ENDED = frozenset({Phase.STOPPED, Phase.FAILED})
 KEPT = frozenset(Phase) - {Phase.DELETING}
+_RECORDS_A_CALL = 100
 #: between two looks whether another replica has brought it to an end; this one says so itself
 _SHORTEST_REST, _LONGEST_REST = 0.05, 0.5
 Wait = Annotated[Literal["ready"] | None, Query()]
@@ -98,6 +100,22 @@ async def until_ready(
     )
 
 
+@contextmanager
+def walking(services: Services, owner: Owner) -> Iterator[Callable[[int], None]]:
+    """What is told how many records a list looks at: each hundred beyond the first counts as one more call, also where
+    it failed on its way."""
+    seen = 0
+
+    def looked(records: int) -> None:
+        nonlocal seen
+        seen += records
+
+    try:
+        yield looked
+    finally:
+        services.call_rates.charge(owner.caller, (seen - 1) // _RECORDS_A_CALL)
+
+
 async def record_page(
     services: Services,
     owner: Owner,
@@ -114,9 +132,16 @@ async def record_page(
         wanted = [ConversationId(parse_uuid(id, "ids")) for id in ids]
         found, following = await lists.many(owner.tenant, owner.user, wanted, deleted=filters.deleted), None
     else:
-        page = await lists.page(
-            owner.tenant, owner.user, filters, cursor=page_id, limit=limit, oldest_first=oldest_first
-        )
+        with walking(services, owner) as looked:
+            page = await lists.page(
+                owner.tenant,
+                owner.user,
+                filters,
+                cursor=page_id,
+                limit=limit,
+                oldest_first=oldest_first,
+                looked=looked,
+            )
         found, following = list(page.items), page.next_cursor
     items = [
         None if one is None else rendering.record_out(one, url=services.runtime_url(one), session_key=None)

@@ -18,6 +18,7 @@ from orchestrator.api.acceptance import (
     record_page,
     removed,
     rendered,
+    walking,
 )
 from orchestrator.api.answers import contents, operations, records
 from orchestrator.api.answers.declared import changes, removes, says, starts, waits
@@ -90,7 +91,9 @@ async def count_conversations(
 ) -> dict[str, Any]:
     """How many the list has under these filters. 5,000 are looked at for one answer: where there are more,
     `next_page_id` says where to go on, and the counts are to be added up."""
-    count, following = await services.conversations.lists.count(owner.tenant, owner.user, filters, cursor=page_id)
+    with walking(services, owner) as looked:
+        lists = services.conversations.lists
+        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=page_id, looked=looked)
     return {"count": count, "next_page_id": following}
 
 

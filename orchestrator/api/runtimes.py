@@ -20,6 +20,7 @@ from orchestrator.api.acceptance import (
     record_page,
     removed,
     rendered,
+    walking,
 )
 from orchestrator.api.answers import operations, records
 from orchestrator.api.answers.declared import changes, removes, says, starts
@@ -87,7 +88,9 @@ async def count_runtimes(
     owner: OwnerOf, services: ServicesOf, filters: RuntimeFilters, page_id: PageId = None
 ) -> dict[str, Any]:
     """How many the list has under these filters, as for conversations."""
-    count, following = await services.runtimes.lists.count(owner.tenant, owner.user, filters, cursor=page_id)
+    with walking(services, owner) as looked:
+        lists = services.runtimes.lists
+        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=page_id, looked=looked)
     return {"count": count, "next_page_id": following}
 
 

@@ -9,13 +9,13 @@ passes the proxy on its way to a runtime is no call of the API and is not counte
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import anyio
 
 from orchestrator.domain.errors import LimitReached, StoreUnavailable
 from orchestrator.domain.ids import KeyId, TenantId
-from orchestrator.domain.rates import Rate, Taken
+from orchestrator.domain.rates import BURST_SECONDS, Rate, Taken
 from orchestrator.domain.tenancy import Caller
 from orchestrator.state.base import Buckets
 from orchestrator.telemetry import metrics
@@ -34,6 +34,7 @@ class _Purse:
     until: float = 0.0
     alone: bool = False  #: what is left is not out of the shared buckets
     refused: Taken | None = None  #: until then nothing is asked for
+    owed: int = 0  #: what calls cost beyond one each, paid before the next one
     asking: anyio.Lock = field(default_factory=anyio.Lock)
 
 
@@ -60,6 +61,14 @@ class CallRates:
                     await self._fill(purse, caller.tenant, caller.key)
                     purse.left -= 1
 
+    def charge(self, caller: Caller, calls: int) -> None:
+        """What a call that has passed turned out to cost beyond one: it is paid before this key's next one, by the
+        key's and the tenant's bucket. Never more than is owed at most: a full bucket."""
+        rates = [rate.per_second for rate in (self._key, self._tenant) if rate.per_second]
+        if calls > 0 and caller.tenant is not None and rates:
+            purse = self._purse(caller.key)
+            purse.owed = min(purse.owed + calls, min(rates) * BURST_SECONDS)
+
     def _spent(self, purse: _Purse) -> bool:
         """Whether a token was there. Raises `LimitReached`."""
         now = self._now()
@@ -68,6 +77,8 @@ class CallRates:
             return False
         if purse.refused is not None:
             raise self._refusal(purse.refused, purse.until - now)
+        paid = min(purse.left, purse.owed)
+        purse.left, purse.owed = purse.left - paid, purse.owed - paid
         if purse.left <= 0:
             return False
         purse.left -= 1
@@ -79,12 +90,18 @@ class CallRates:
         limited = [(owner, rate) for owner, rate in rates if rate.per_second]
         slowest = min(rate.per_second for _, rate in limited)
         try:
-            taken = await self._buckets.take(tenant, limited, wanted=max(1, slowest // _SHARE_AHEAD))
+            taken = await self._buckets.take(tenant, limited, wanted=max(1, slowest // _SHARE_AHEAD) + purse.owed)
             purse.alone = False
         except StoreUnavailable:
             spent = purse.alone and self._now() < purse.until
             taken = Taken(0, limited[0][1].rule, 1000) if spent else Taken(max(1, slowest // _SHARE_ALONE))
             purse.alone = True
+        if taken.granted:
+            paid = min(taken.granted, purse.owed)
+            purse.owed, taken = purse.owed - paid, replace(taken, granted=taken.granted - paid)
+            if not taken.granted:  # all of it went into what was owed
+                rule = next(rate.rule for _, rate in limited if rate.per_second == slowest)
+                taken = Taken(0, rule, (purse.owed + 1) * 1000 // slowest + 1)
         if taken.granted:
             purse.left, purse.until = taken.granted, self._now() + KEPT_SECONDS
             return

@@ -4,7 +4,7 @@ A list is kept in the order of creation and nothing else, so a filter by time of
 one looks at what it passes over: a page looks at 2,000 at most, newest first, and says where to go on (ADR 36).
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from weakref import WeakValueDictionary
@@ -52,6 +52,13 @@ class Filters:
         return (self.deleted or one.desired is not Desired.DELETED) and _within(one.updated_at, self.updated)
 
 
+Looked = Callable[[int], None]
+
+
+def nobody(looked: int) -> None:
+    """Who is not told."""
+
+
 class ConversationLists:
     """Every method works on one kind of record of one tenant, and of one user where the caller is a user."""
 
@@ -69,13 +76,14 @@ class ConversationLists:
         cursor: str | None,
         limit: int,
         oldest_first: bool = False,
+        looked: Looked = nobody,
     ) -> Page[Conversation]:
         """In the order of creation. Where filters find little a page may be short, or empty, and have a next one; the
-        cursor is a place in the list, and right under any filter."""
+        cursor is a place in the list, and right under any filter. `looked` is told how many were looked at."""
         if not filters.choose:
-            return await self._page(tenant, user, filters, cursor, limit, oldest_first=oldest_first)
+            return await self._page(tenant, user, filters, cursor, limit, nobody, oldest_first=oldest_first)
         async with self._walk(tenant):
-            return await self._page(tenant, user, filters, cursor, limit, oldest_first=oldest_first)
+            return await self._page(tenant, user, filters, cursor, limit, looked, oldest_first=oldest_first)
 
     async def _page(
         self,
@@ -84,6 +92,7 @@ class ConversationLists:
         filters: Filters,
         cursor: str | None,
         limit: int,
+        told: Looked,
         *,
         oldest_first: bool,
     ) -> Page[Conversation]:
@@ -100,6 +109,7 @@ class ConversationLists:
                 oldest_first=oldest_first,
                 where=filters.glance if filters.choose else None,
             )
+            told(at_once if page.next_cursor is not None else len(page.items))
             found += [one for one in page.items if filters.has(one)]
             if len(found) > limit:
                 last = found[limit - 1]
@@ -125,17 +135,23 @@ class ConversationLists:
         ]
 
     async def count(
-        self, tenant: TenantId, user: UserId | None, filters: Filters, *, cursor: str | None
+        self,
+        tenant: TenantId,
+        user: UserId | None,
+        filters: Filters,
+        *,
+        cursor: str | None,
+        looked: Looked = nobody,
     ) -> tuple[int, str | None]:
         """How many there are from `cursor` on, and where to go on counting: None when they are all. Where nothing has
-        to be looked at, all at once."""
+        to be looked at, all at once. `looked` is told how many were looked at."""
         if not filters.choose and filters.deleted and cursor is None:
             return await self._store.size(tenant, user=user, kind=self._kind, span=filters.span), None
         async with self._walk(tenant):
-            return await self._count(tenant, user, filters, cursor)
+            return await self._count(tenant, user, filters, cursor, looked)
 
     async def _count(
-        self, tenant: TenantId, user: UserId | None, filters: Filters, cursor: str | None
+        self, tenant: TenantId, user: UserId | None, filters: Filters, cursor: str | None, told: Looked
     ) -> tuple[int, str | None]:
         count = 0
         for _ in range(COUNTED // _AT_ONCE):
@@ -150,11 +166,13 @@ class ConversationLists:
                     where=filters.glance,
                 )
                 count, cursor = count + sum(map(filters.has, records.items)), records.next_cursor
+                told(_AT_ONCE if cursor is not None else len(records.items))
             else:
                 glances = await self._store.glances(
                     tenant, user=user, cursor=cursor, limit=_AT_ONCE, kind=self._kind, span=filters.span
                 )
                 count, cursor = count + sum(map(filters.glance, glances.items)), glances.next_cursor
+                told(len(glances.items))
             if cursor is None:
                 break
         return count, cursor

@@ -6,6 +6,7 @@ ran in between, and the workspace is that of this event.
 """
 
 from collections.abc import AsyncIterator, Sequence
+from weakref import WeakValueDictionary
 
 import anyio
 import structlog
@@ -25,6 +26,7 @@ from orchestrator.state.event_archive.snapshots import SnapshotArchive
 log = structlog.get_logger(__name__)
 _TRIES = 3
 _AT_ONCE = 4  #: of all tenants on one replica: each holds some pieces in memory
+_OF_A_TENANT = 2  #: at once, so that its slow runtimes keep nobody else waiting
 _UNDO_SECONDS = 30.0
 #: what one may take, and bytes a second beyond: else a runtime that gives its copy byte by byte holds a turn for ever
 _LEAST_SECONDS, _LEAST_RATE = 120.0, 1_000_000
@@ -53,6 +55,7 @@ class Snapshots:
         self._most = most
         self._limit_bytes = limit_bytes
         self._turns = anyio.Semaphore(_AT_ONCE)
+        self._shares: WeakValueDictionary[TenantId, anyio.Semaphore] = WeakValueDictionary()
         self._taken: set[str] = set()  # conversations of which one is being taken here
 
     async def take(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> Snapshot:
@@ -68,7 +71,7 @@ class Snapshots:
             raise Conflict("a snapshot of this conversation is being taken", hint="wait until it is there")
         self._taken.add(home)
         try:
-            async with self._turns:
+            async with self._share(tenant), self._turns:
                 await self._room(source)
                 with anyio.move_on_after(_LEAST_SECONDS + self._limit_bytes / _LEAST_RATE):
                     return await self._settled(await self._files.reached(source), user)
@@ -103,6 +106,10 @@ class Snapshots:
                 yield piece
         except Missing:
             raise _unknown() from None
+
+    def _share(self, tenant: TenantId) -> anyio.Semaphore:
+        """The turn within what one tenant may take."""
+        return self._shares.setdefault(tenant, anyio.Semaphore(_OF_A_TENANT))
 
     async def _room(self, source: Conversation) -> None:
         present = len(await self._archive.present(_home(source)))

@@ -105,3 +105,29 @@ async def test_half_as_many_pass_while_the_state_server_is_away() -> None:
     assert await passed(rates, caller, 500) == 50
     buckets.away, time.seconds = False, 3.0
     assert await passed(rates, caller, 500) == 500
+
+
+async def test_what_a_call_cost_beyond_one_is_paid_before_the_next_by_key_and_tenant() -> None:
+    time = Time()
+    rates, caller = CallRates(Watched(time), per_key=10, per_tenant=20, now=time.monotonic), a_caller()
+    await rates.take(caller)
+    rates.charge(caller, 60)
+    assert await passed(rates, caller, 500) == 39, "of a full bucket of a hundred"
+    time.seconds = 20.0  # full again
+    await rates.take(caller)
+    rates.charge(caller, 10_000)
+    with pytest.raises(LimitReached) as refusal:
+        await rates.take(caller)
+    assert refusal.value.details["rule"] == "key.calls"
+    assert await passed(rates, a_caller(), 500) == 100, "another key owes nothing"
+    time.seconds = 32.0
+    assert await passed(rates, caller, 1) == 1, "no more is owed than a bucket holds"
+
+
+async def test_nobody_owes_where_nothing_is_counted() -> None:
+    time = Time()
+    rates, unlimited = (CallRates(Watched(time), per_key=n, per_tenant=n, now=time.monotonic) for n in (1, 0))
+    operator, caller = a_caller(None), a_caller()
+    rates.charge(operator, 50)
+    unlimited.charge(caller, 50)
+    assert await passed(rates, operator, 20) == await passed(unlimited, caller, 20) == 20

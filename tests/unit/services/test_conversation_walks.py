@@ -8,10 +8,10 @@ import anyio
 import anyio.lowlevel
 import pytest
 
-from orchestrator.domain.conversation import Kind
+from orchestrator.domain.conversation import Desired, Kind, Phase
 from orchestrator.domain.ids import TenantId
 from orchestrator.services.conversation_lists import ConversationLists, Filters
-from orchestrator.state.base import Page
+from orchestrator.state.base import Glance, Page
 
 pytestmark = pytest.mark.anyio
 BUSY, OTHER = TenantId("busy"), TenantId("other")
@@ -32,6 +32,32 @@ class Slow:
         return Page([], None)
 
     glances = list
+
+
+class Long:
+    """A list of 1,300, in pieces."""
+
+    async def list(self, tenant: TenantId, *, cursor: str | None, limit: int, **_: object) -> Page[Any]:
+        reached = int(cursor or 0) + limit
+        return Page([], str(reached)) if reached < 1300 else Page([], None)
+
+    async def glances(self, tenant: TenantId, *, cursor: str | None, limit: int, **_: object) -> Page[Any]:
+        here = int(cursor or 0)
+        found = [Glance(Phase.READY, Desired.RUNNING, None, {})] * min(limit, 1300 - here)
+        return Page(found, str(here + limit) if here + limit < 1300 else None)
+
+
+async def test_who_asks_is_told_how_many_were_looked_at() -> None:
+    lists, looked = ConversationLists(cast(Any, Long()), Kind.CONVERSATION), list[int]()
+    labelled = Filters(labels={"a": "1"})
+    assert await lists.count(BUSY, None, labelled, cursor=None, looked=looked.append) == (0, None)
+    assert sum(looked) == 1300
+    looked.clear()
+    assert (await lists.page(BUSY, None, labelled, cursor=None, limit=10, looked=looked.append)).next_cursor is None
+    assert 700 < sum(looked) <= 1300
+    looked.clear()
+    await lists.page(BUSY, None, Filters(), cursor=None, limit=10, looked=looked.append)
+    assert looked == [], "one that looks at what it answers costs one call"
 
 
 async def test_a_tenant_that_counts_all_the_time_holds_up_itself_and_nobody_else() -> None:
