@@ -18,6 +18,7 @@ from support.outside import Outside, outside, run
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
+from orchestrator.drivers import docker_probe
 from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
@@ -252,6 +253,14 @@ async def test_the_report_tells_what_took_effect_and_what_did_not(tmp_path):
         assert {"user", "capabilities", "seccomp", "no-new-privileges", "read-only", "memory", "swap", "processes",
                 "processors", "files", "core", "neighbours", "machine", "rules", "ipv6"} <= set(rows)  # fmt: skip
         assert "nestor-probe" not in containers.docker("ps", "--all", "--format", "{{.Names}}")
+
+
+async def test_a_neighbour_that_is_gone_is_not_one_that_is_not_reached(tmp_path, monkeypatch):
+    monkeypatch.setattr(docker_probe, "_NEIGHBOUR", "true")
+    async with driver_in(tmp_path, Choices()) as driver:
+        assert (await driver.fingerprint()).usable
+        row = next(row for row in await driver.report() if row.name == "neighbours")
+        assert (row.held, row.required, row.said) == (False, True, "not tried: it had ended")
 
 
 async def test_an_oci_runtime_that_the_engine_does_not_have_is_refused(tmp_path):
