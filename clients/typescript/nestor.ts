@@ -1148,388 +1148,390 @@ export interface Written {
 export interface Calls {
   "GET /api/v2/audit": {
     query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: AuditPage;
   };
   "GET /api/v2/audit/count": {
     query?: { "page_id"?: string | null; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "GET /api/v2/conversations": {
     query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: ConversationPage;
   };
   "POST /api/v2/conversations": {
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: ConversationBody;
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/count": {
     query?: { "page_id"?: string | null; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "purge"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "deleted"?: boolean };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation;
   };
   "PATCH /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: DescriptionBody;
     answer: Conversation;
   };
   "PUT /api/v2/conversations/{conversation}": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: ConversationBody;
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
     query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: EventPage;
   };
   "GET /api/v2/conversations/{conversation}/events/count": {
     path: { "conversation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "GET /api/v2/conversations/{conversation}/events/stream": {
     path: { "conversation": string };
     query?: { "after"?: number };
-    header?: { "last-event-id"?: string | null };
+    header?: { "last-event-id"?: string | null; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: string;
   };
   "GET /api/v2/conversations/{conversation}/files": {
     path: { "conversation": string };
     query?: { "path"?: string; "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    header?: { "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: string | Uint8Array | ArrayBuffer | EntryPage;
   };
   "DELETE /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
     query?: { "recursive"?: boolean };
-    header?: { "if-match"?: string | null };
+    header?: { "if-match"?: string | null; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
     query?: { "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    header?: { "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: string | Uint8Array | ArrayBuffer | EntryPage;
   };
   "PUT /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
-    header?: { "if-match"?: string | null; "if-none-match"?: string | null };
+    header?: { "if-match"?: string | null; "if-none-match"?: string | null; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body?: string | Uint8Array | ArrayBuffer;
     answer: Written;
   };
   "POST /api/v2/conversations/{conversation}/fork": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body?: ForkBody | null;
     answer: Conversation;
   };
   "PUT /api/v2/conversations/{conversation}/labels": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: AllLabelsBody;
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
   "POST /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: LinkBody;
     answer: NewLink;
   };
   "GET /api/v2/conversations/{conversation}/links/count": {
     path: { "conversation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}/links/{link}": {
     path: { "conversation": string; "link": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/conversations/{conversation}/logs": {
     path: { "conversation": string };
     query?: { "lines"?: number; "follow"?: boolean };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Logs | string;
   };
   "GET /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
     query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: MessagePage;
   };
   "POST /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: InboxMessageBody;
     answer: Message;
   };
   "GET /api/v2/conversations/{conversation}/messages/count": {
     path: { "conversation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "GET /api/v2/conversations/{conversation}/messages/{message}": {
     path: { "conversation": string; "message": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Message;
   };
   "POST /api/v2/conversations/{conversation}/pause": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/resume": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SnapshotPage;
   };
   "POST /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Snapshot;
   };
   "GET /api/v2/conversations/{conversation}/snapshots/count": {
     path: { "conversation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/conversations/{conversation}/snapshots/{snapshot}": {
     path: { "conversation": string; "snapshot": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "POST /api/v2/conversations/{conversation}/start": {
     path: { "conversation": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation | DryRun;
   };
   "POST /api/v2/conversations/{conversation}/stop": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/undelete": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Conversation;
   };
   "POST /api/v2/conversations/{conversation}/upgrade": {
     path: { "conversation": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body?: UpgradeBody | null;
     answer: Conversation;
   };
   "GET /api/v2/conversations/{conversation}/usage": {
     path: { "conversation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Usage;
   };
   "GET /api/v2/git-providers": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: GitProviderPage;
   };
   "GET /api/v2/git-providers/count": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/git-providers/{provider}": {
     path: { "provider": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/git-providers/{provider}": {
     path: { "provider": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: GitProvider;
   };
   "PUT /api/v2/git-providers/{provider}": {
     path: { "provider": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: ProviderBody;
     answer: GitProvider;
   };
   "GET /api/v2/operations/{operation}": {
     path: { "operation": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Operation;
   };
   "GET /api/v2/runtimes": {
     query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: RuntimePage;
   };
   "POST /api/v2/runtimes": {
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: BareRuntimeBody;
     answer: Runtime | DryRun;
   };
   "GET /api/v2/runtimes/count": {
     query?: { "page_id"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "purge"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
     query?: { "deleted"?: boolean };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime;
   };
   "PATCH /api/v2/runtimes/{runtime}": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: LabelsBody;
     answer: Runtime;
   };
   "PUT /api/v2/runtimes/{runtime}/labels": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: AllLabelsBody;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
   "POST /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: LinkBody;
     answer: NewLink;
   };
   "GET /api/v2/runtimes/{runtime}/links/count": {
     path: { "runtime": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/runtimes/{runtime}/links/{link}": {
     path: { "runtime": string; "link": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/runtimes/{runtime}/logs": {
     path: { "runtime": string };
     query?: { "lines"?: number; "follow"?: boolean };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Logs | string;
   };
   "POST /api/v2/runtimes/{runtime}/pause": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/resume": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/start": {
     path: { "runtime": string };
     query?: { "wait"?: "ready" | null; "timeout"?: number; "dry_run"?: boolean };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime | DryRun;
   };
   "POST /api/v2/runtimes/{runtime}/stop": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/undelete": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Runtime;
   };
   "POST /api/v2/runtimes/{runtime}/upgrade": {
     path: { "runtime": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body?: UpgradeBody | null;
     answer: Runtime;
   };
   "GET /api/v2/runtimes/{runtime}/usage": {
     path: { "runtime": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Usage;
   };
   "GET /api/v2/secrets": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SecretPage;
   };
   "GET /api/v2/secrets/count": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/secrets/{name}": {
     path: { "name": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/secrets/{name}": {
     path: { "name": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Secret;
   };
   "PUT /api/v2/secrets/{name}": {
     path: { "name": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: SecretBody;
     answer: Secret;
   };
   "GET /api/v2/settings": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Settings;
   };
   "PATCH /api/v2/settings": {
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: SettingsBody;
     answer: Settings;
   };
   "GET /api/v2/settings/effective": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
@@ -1610,70 +1612,70 @@ export interface Calls {
     answer: User;
   };
   "GET /api/v2/usage": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: WebhookPage;
   };
   "POST /api/v2/webhooks": {
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: WebhookBody;
     answer: NewWebhook;
   };
   "GET /api/v2/webhooks/count": {
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "DELETE /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: void;
   };
   "GET /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Webhook;
   };
   "PATCH /api/v2/webhooks/{webhook}": {
     path: { "webhook": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body: WebhookChange;
     answer: Webhook;
   };
   "GET /api/v2/webhooks/{webhook}/deliveries": {
     path: { "webhook": string };
     query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: DeliveryPage;
   };
   "GET /api/v2/webhooks/{webhook}/deliveries/count": {
     path: { "webhook": string };
-    header?: { "If-None-Match"?: string };
+    header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "POST /api/v2/webhooks/{webhook}/deliveries/{delivery}/redeliver": {
     path: { "webhook": string; "delivery": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Redelivery;
   };
   "POST /api/v2/webhooks/{webhook}/redeliver": {
     path: { "webhook": string };
     query: { "from": number };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Redeliveries;
   };
   "POST /api/v2/webhooks/{webhook}/rotate": {
     path: { "webhook": string };
-    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string };
+    header?: { "If-Match"?: string | null; "If-None-Match"?: string | null; "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     body?: Rotation | null;
     answer: NewWebhook;
   };
   "POST /api/v2/webhooks/{webhook}/test": {
     path: { "webhook": string };
-    header?: { "Idempotency-Key"?: string };
+    header?: { "Idempotency-Key"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Delivery;
   };
 }

@@ -47,7 +47,7 @@ async def asked(
     if caller.kind is KeyKind.OPERATOR:
         if Scope.READ not in caller.scopes:
             raise Forbidden(f"this key lacks the scope {Scope.READ}")
-        whose = TenantId(parse_uuid(tenant, "tenant")) if tenant is not None else None
+        whose = TenantId(parse_uuid(tenant, "tenant")) if tenant is not None else caller.tenant
         if whose is not None:
             await services.tenancy.tenant(whose)
     else:

@@ -1,5 +1,6 @@
 """Who sent this request. The credential is looked for in the order of outer-api.md 1 and makes a `Caller`, once."""
 
+from dataclasses import replace
 from typing import Annotated
 
 from fastapi import Depends, Request
@@ -12,6 +13,7 @@ from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unau
 from orchestrator.domain.ids import TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import Caller, KeyKind, Scope
 
+_FOR_TENANT, _NATIVE = "X-Act-As-Tenant", "/api/v2/"
 KEY_HEADERS = ("x-api-key", "x-access-token", "x-session-api-key")
 
 
@@ -35,10 +37,25 @@ async def caller_of(request: Request) -> Caller:
         known = await services.tenancy.authenticate(credential(request))
         if not is_polled(request.method, request.url.path):
             await services.call_rates.take(known)  # before the audit log knows it: a flood would fill that
-        state["caller"] = known
+        state["caller"] = await _acting(request, services, known)
     caller: Caller = state["caller"]
     audited.by(caller)
     return caller
+
+
+async def _acting(request: HTTPConnection, services: Services, caller: Caller) -> Caller:
+    """The operator may speak for a tenant of the native API by naming it, as that tenant's own key would. Raises
+    `Forbidden` for anybody else, `InvalidRequest`."""
+    named = request.headers.get(_FOR_TENANT)
+    if not named or not request.url.path.startswith(_NATIVE):
+        return caller
+    if caller.kind is not KeyKind.OPERATOR:
+        raise Forbidden("only the operator's key may name a tenant", hint=f"leave {_FOR_TENANT} out")
+    try:
+        tenant = await services.tenancy.tenant(TenantId(parse_uuid(named, _FOR_TENANT)))
+    except NotFound:
+        raise InvalidRequest(f"{_FOR_TENANT} names no tenant", field=_FOR_TENANT) from None
+    return replace(caller, tenant=tenant.id)
 
 
 CallerOf = Annotated[Caller, Depends(caller_of)]
@@ -66,7 +83,8 @@ class Owner:
 
 
 async def owner_of(request: Request, caller: CallerOf) -> Owner:
-    """A tenant or user key speaks for itself; a tenant key may act for one of its users (`X-Act-As-User`)."""
+    """A tenant or user key speaks for itself; a tenant key may act for one of its users (`X-Act-As-User`), the
+    operator's for a tenant (`X-Act-As-Tenant`)."""
     scope = Scope.READ if request.method in ("GET", "HEAD") else Scope.WRITE
     owner = await _owner(request, services_of(request), caller, scope)
     audited.acting_for(owner.user)
@@ -76,7 +94,8 @@ async def owner_of(request: Request, caller: CallerOf) -> Owner:
 async def owner_for(websocket: HTTPConnection, services: Services, key: str | None) -> Owner:
     """Whose socket this is, for reading: by this key, or by the one in its headers. Raises `Unauthenticated`,
     `Forbidden`, `InvalidRequest`."""
-    caller = await services.tenancy.authenticate(key if key is not None else credential(websocket))
+    known = await services.tenancy.authenticate(key if key is not None else credential(websocket))
+    caller = await _acting(websocket, services, known)
     return await _owner(websocket, services, caller, Scope.READ)
 
 
@@ -88,11 +107,12 @@ async def owner_as(services: Services, caller: Caller, act_as: str | None, scope
     """Whose things a caller means, who may act for a user. Raises `Forbidden`, `InvalidRequest`."""
     if caller.tenant is None:
         raise Forbidden(
-            "this takes a tenant's or a user's key", hint="make one with POST /api/v2/tenants/{id}/api-keys"
+            "this takes a tenant's or a user's key",
+            hint=f"make one with POST /api/v2/tenants/{{id}}/api-keys, or name the tenant in {_FOR_TENANT}",
         )
     owner = Owner(caller, caller.tenant, caller.user)
     if act_as:
-        if caller.kind is not KeyKind.TENANT:
+        if caller.kind is KeyKind.USER:
             raise Forbidden("only a tenant's key may act for a user")
         try:
             user = await services.tenancy.user(caller.tenant, UserId(parse_uuid(act_as, "X-Act-As-User")))

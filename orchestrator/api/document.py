@@ -26,6 +26,18 @@ _IDEMPOTENCY_KEY: Mapping[str, Any] = {
     "description": "A repeat with the same key and body is given the first answer again, for 24 hours",
     "schema": {**_TEXT, "minLength": 1, "maxLength": 255},
 }
+_FOR_TENANT: Mapping[str, Any] = {
+    "name": "X-Act-As-Tenant",
+    "in": "header",
+    "description": "With the operator's key: the tenant that is spoken for",
+    "schema": {**_TEXT, "format": "uuid"},
+}
+_FOR_USER: Mapping[str, Any] = {
+    "name": "X-Act-As-User",
+    "in": "header",
+    "description": "With a tenant's key, or the operator's for a tenant: the user that is acted for",
+    "schema": {**_TEXT, "format": "uuid"},
+}
 _IF_NONE_MATCH: Mapping[str, Any] = {
     "name": "If-None-Match",
     "in": "header",
@@ -161,6 +173,8 @@ def completed(document: dict[str, Any]) -> dict[str, Any]:
                 _undo_guesses(operation["responses"])
                 _exemplify(path, method, operation)
                 _tell_headers(path, method, operation)
+                if not path.startswith("/api/v2/tenants"):
+                    operation.setdefault("parameters", []).extend((dict(_FOR_TENANT), dict(_FOR_USER)))
                 operation["responses"].update(
                     {str(status): _failure(status) for status in _statuses(path, method, operation)}
                 )

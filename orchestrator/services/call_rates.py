@@ -16,7 +16,7 @@ import anyio
 from orchestrator.domain.errors import LimitReached, StoreUnavailable
 from orchestrator.domain.ids import KeyId, TenantId
 from orchestrator.domain.rates import BURST_SECONDS, Rate, Taken
-from orchestrator.domain.tenancy import Caller
+from orchestrator.domain.tenancy import Caller, KeyKind
 from orchestrator.state.base import Buckets
 from orchestrator.telemetry import metrics
 
@@ -52,7 +52,9 @@ class CallRates:
     async def take(self, caller: Caller) -> None:
         """One call of this caller. The operator may call as often as it likes. Raises `LimitReached`. While the state
         server is away, half as many calls pass on each replica."""
-        if caller.tenant is None or not (self._key.per_second or self._tenant.per_second):
+        if caller.tenant is None or caller.kind is KeyKind.OPERATOR:
+            return
+        if not (self._key.per_second or self._tenant.per_second):
             return
         purse = self._purse(caller.key)
         if not self._spent(purse):
@@ -65,7 +67,7 @@ class CallRates:
         """What a call that has passed turned out to cost beyond one: it is paid before this key's next one, by the
         key's and the tenant's bucket. Never more than is owed at most: a full bucket."""
         rates = [rate.per_second for rate in (self._key, self._tenant) if rate.per_second]
-        if calls > 0 and caller.tenant is not None and rates:
+        if calls > 0 and caller.kind is not KeyKind.OPERATOR and rates:
             purse = self._purse(caller.key)
             purse.owed = min(purse.owed + calls, min(rates) * BURST_SECONDS)
 

@@ -40,6 +40,37 @@ async def test_an_answer_for_one_user_is_not_repeated_for_another(nestor: Nestor
     assert ids[0] != ids[1]
 
 
+async def test_the_operator_speaks_for_a_tenant_by_its_name_and_nobody_else_does(nestor: Nestor) -> None:
+    (one, key), (other, _) = await nestor.tenant(), await nestor.tenant("other")
+    for_one, for_other = {"X-Act-As-Tenant": one}, {"X-Act-As-Tenant": other}
+    await nestor.call("PATCH", "/api/v2/settings", json=MODEL, headers=for_one, status=200)
+    same = {"Idempotency-Key": "k-1"}
+    made = await nestor.call("POST", "/api/v2/conversations", json={}, headers=for_one | same, status=202)
+    path = f"/api/v2/conversations/{made['id']}"
+    await nestor.call("GET", path, key, status=200)
+    await nestor.call("GET", path, headers=for_one, status=200)
+    await nestor.call("GET", path, headers=for_other, status=404)
+    await nestor.call("POST", "/api/v2/conversations", json={}, headers=for_other, status=422)  # no model
+    await nestor.call("PATCH", "/api/v2/settings", json=MODEL, headers=for_other, status=200)
+    theirs = await nestor.call("POST", "/api/v2/conversations", json={}, headers=for_other | same, status=202)
+    assert theirs["id"] != made["id"], "another tenant's answer is not repeated"
+    user = await user_of(nestor, one)
+    acting = for_one | {"X-Act-As-User": user}
+    assert (await nestor.call("POST", "/api/v2/runtimes", json={}, headers=acting, status=202))["user"] == user
+    await nestor.call("POST", "/api/v2/runtimes", json={}, headers=acting | for_other, status=422)
+    for named, status in (("00000000-0000-4000-8000-00000000000f", 422), ("nonsense", 422)):
+        await nestor.call("GET", path, headers={"X-Act-As-Tenant": named}, status=status)
+    await nestor.call("GET", path, status=403)
+    for mine in (key, await key_of(nestor, one, user=user)):
+        for named in (for_one, for_other):
+            await nestor.call("GET", "/api/v2/conversations", mine, headers=named, status=403)
+    await nestor.call("GET", "/api/conversations", headers=for_one, status=403)  # older surfaces know no such header
+    told = (await nestor.call("GET", "/api/v2/audit", headers=for_one, status=200))["items"]
+    assert told == (await nestor.call("GET", "/api/v2/audit", key, status=200))["items"]
+    [entry] = [item for item in told if item["object"]["id"] == made["id"]]
+    assert (entry["actor"]["kind"], entry["outcome"]) == ("operator", "accepted")
+
+
 async def test_reading_does_not_give_power_over_a_runtime(nestor: Nestor) -> None:
     tenant, key = await nestor.tenant()
     await nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
