@@ -7,6 +7,7 @@ runtime's own API.
 
 import errno
 import os
+import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
@@ -44,6 +45,7 @@ from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_lifecycle import Lifecycle
 from orchestrator.drivers.docker_proxy import Proxies
+from orchestrator.drivers.docker_recall import Recall
 from orchestrator.drivers.docker_report import Ground
 from orchestrator.drivers.docker_rules import Door, Egress, Wall
 from orchestrator.drivers.docker_seat import Myself, Seats
@@ -143,6 +145,7 @@ class DockerDriver:
         # A spare has no tenant yet, and changes its network for nobody: that would be a call to the engine in a start.
         self.capabilities = replace(type(self).capabilities, spares=self._cells.shared)
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
+        self._recall = Recall()
         self._calls = Calls("the engine")
         self._starts = anyio.CapacityLimiter(max(_FEWEST_STARTS, os.cpu_count() or 1))
 
@@ -153,7 +156,7 @@ class DockerDriver:
             return Fingerprint(usable=False, message=f"{exc.message}. {exc.hint}" if exc.hint else exc.message)
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
-        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence), of=volume_of(labels))
+        return await self._in_thread(lambda: self._ensure_volume(labels, fence), of=volume_of(labels))
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
         await self._in_thread(lambda: self._volumes.remove(labels, fence=fence), of=volume_of(labels))
@@ -244,6 +247,15 @@ class DockerDriver:
         finally:
             self._engine.close()
 
+    def _ensure_volume(self, labels: OwnerLabels, fence: int) -> bool:
+        """A container is made next: its network is looked at beside the volumes."""
+        ahead = threading.Thread(target=self._cells.look_ahead, args=(labels,), name="driver", daemon=True)
+        ahead.start()
+        try:
+            return self._volumes.ensure(labels, fence=fence)
+        finally:
+            ahead.join()
+
     @property
     def _lifecycle(self) -> Lifecycle:
         return Lifecycle(
@@ -254,6 +266,7 @@ class DockerDriver:
             image=self._image,
             hardening=self._hardening,
             stock=self._choices.stock,
+            recall=self._recall,
         )
 
     def _fingerprint(self) -> Fingerprint:

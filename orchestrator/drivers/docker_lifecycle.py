@@ -2,7 +2,8 @@
 
 `docker.py` calls it in worker threads. A container's name is the claim, so the engine itself refuses a second one; once
 made it is addressed by the engine's id alone, so that no call can hit another container of the same name. Every verb
-that changes something holds the name's fence. It keeps no memory: the engine and the fence files say all.
+that changes something holds the name's fence. The engine and the fence files say all; what is remembered beside them
+(`docker_recall.py`) only saves asking.
 """
 
 import socket
@@ -32,6 +33,7 @@ from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
 from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_images import described
+from orchestrator.drivers.docker_recall import Recall
 from orchestrator.drivers.docker_spec import (
     INSTALLATION,
     PORT,
@@ -77,6 +79,7 @@ class Lifecycle:
         image: str,
         hardening: Hardening,
         stock: Dialect = Dialect.DORMANT,
+        recall: Recall | None = None,
     ) -> None:
         self._engine = engine
         self._fences = fences
@@ -85,11 +88,13 @@ class Lifecycle:
         self._image = image
         self._hardening = hardening
         self._stock = stock
+        self._recall = recall or Recall()
 
     def create(self, spec: RuntimeSpec, fence: int) -> Handle:
         """Claim the name by making the container. The same name and spec again: the same handle."""
         with self._fences.held(spec.name) as held:
-            known = self._by_name(spec.name)
+            # Of a name that was never seen here the engine knows something only where the folder was lost, and says so.
+            known = self._by_name(spec.name) if held.known is not None else None
             if known is None:
                 try:
                     made = self._create(spec, fence)
@@ -112,6 +117,11 @@ class Lifecycle:
     def start(self, handle: Handle, fence: int, init_key: SecretText, serving: ServingKeys | None = None) -> Endpoint:
         """Start it and hand it the key, or let it go on if it is frozen. Running already: its endpoint."""
         with self._fences.held(handle.name) as held:
+            dialect = self._recall.take(handle.reference)
+            if dialect is not None and held.known is not None:  # made here, and never started: there is nothing to see
+                held.admit(fence)
+                self._begin(handle, key_lines(dialect, init_key, serving))
+                return self._endpoint(handle)
             container = self._admitted(held, handle, fence)
             if container["State"]["Paused"]:
                 self._do("let", handle, lambda client: client.unpause(handle.reference))
@@ -248,29 +258,40 @@ class Lifecycle:
         image = self._image_of(spec)
         mounts = self._volumes.mounts(spec.labels, fence=fence)
         network, told = self._cells.enter(spec.labels)
-        made = self._engine.act(
-            f"make {spec.name}",
-            lambda client: client.create_container(
-                **container_arguments(
-                    spec,
-                    image=image,
-                    network=network,
-                    mounts=mounts,
-                    fence=fence,
-                    version=client.api_version,
-                    hardening=self._hardening,
-                    told=told,
-                )
-            ),
-        )
-        return str(made["Id"])
+        try:
+            made = self._engine.act(
+                f"make {spec.name}",
+                lambda client: client.create_container(
+                    **container_arguments(
+                        spec,
+                        image=image,
+                        network=network,
+                        mounts=mounts,
+                        fence=fence,
+                        version=client.api_version,
+                        hardening=self._hardening,
+                        told=told,
+                    )
+                ),
+            )
+        except Missing:
+            self._recall.forget_image(image.name)
+            self._described(image.name)  # says so, if it is the image
+            raise
+        reference = str(made["Id"])
+        self._recall.made(reference, image.dialect)
+        return reference
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
         name = spec.image or self._image
         return image_of(name, self._described(name), self._stock)
 
     def _described(self, name: str) -> Mapping[str, Any]:
-        return described(self._engine, name)
+        about = self._recall.image(name)
+        if about is None:
+            about = described(self._engine, name)
+            self._recall.keep_image(name, about)
+        return about
 
     def _begin(self, handle: Handle, lines: Sequence[SecretText]) -> None:
         if not self._volumes.ready(handle.labels):

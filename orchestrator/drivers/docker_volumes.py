@@ -87,10 +87,10 @@ class EngineVolumes:
             held.forget()
 
     def ready(self, labels: OwnerLabels) -> bool:
+        if self._fences.peek(_fence_name(labels)) is not None:
+            return True
         workspace = self._find(labels, "workspace")
-        if workspace is None or not _is_implied(workspace):
-            return workspace is not None
-        return self._fences.peek(_fence_name(labels)) is not None
+        return workspace is not None and not _is_implied(workspace)
 
     def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
         # An engine makes a volume that is missing. It must be ours then too, or nobody would ever remove it.

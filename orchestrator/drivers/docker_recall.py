@@ -1,0 +1,49 @@
+"""What this process has seen itself and what cannot have changed since, so that a start asks the engine less.
+
+That is what an image is, under its digest; and which containers were made here and not started yet. Nothing depends on
+it: what is not remembered is asked. Safe to use from many threads.
+"""
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from orchestrator.drivers.base import Dialect
+
+T = TypeVar("T")
+_MOST = 512  #: of either kind; the oldest go
+_DIGEST = "sha256:"
+
+
+class Recall:
+    """Of one driver."""
+
+    def __init__(self) -> None:
+        self._images: dict[str, Mapping[str, Any]] = {}
+        self._made: dict[str, Dialect] = {}
+
+    def image(self, name: str) -> Mapping[str, Any] | None:
+        """How the engine described the image with this digest. None for a name, which may mean another one by now."""
+        return self._images.get(name)
+
+    def keep_image(self, name: str, described: Mapping[str, Any]) -> None:
+        if name.startswith(_DIGEST):
+            _keep(self._images, name, described)
+
+    def forget_image(self, name: str) -> None:
+        """The engine does not have it any more."""
+        self._images.pop(name, None)
+
+    def made(self, reference: str, dialect: Dialect) -> None:
+        """The container with this id, with such a server in it, has just been made here."""
+        _keep(self._made, reference, dialect)
+
+    def take(self, reference: str) -> Dialect | None:
+        """What is in a container that was made here, the first time that this is asked: whoever asks next may find it
+        started."""
+        return self._made.pop(reference, None)
+
+
+def _keep(kept: dict[str, T], name: str, value: T) -> None:
+    kept[name] = value
+    if len(kept) > _MOST:
+        kept.pop(next(iter(kept)), None)

@@ -1,0 +1,90 @@
+"""What a driver remembers so that a start asks the engine less: nothing that may have changed since."""
+
+import pytest
+
+from orchestrator.domain.errors import DriverUnavailable
+from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.drivers import docker_cells
+from orchestrator.drivers.base import Dialect, OwnerLabels
+from orchestrator.drivers.docker_cells import CellKind, Cells
+from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_network import Network
+from orchestrator.drivers.docker_recall import Recall
+
+NETWORK = Network("id", "nestor-here", "10.214.0.1", True, "br-here", "10.214.0.0/22", "")
+
+
+def labels(runtime: str) -> OwnerLabels:
+    return OwnerLabels("here", TenantId("t"), ConversationId("c"), RuntimeId(runtime), 1)
+
+
+class Looked(Cells):
+    """Cells whose network is counted instead of looked at."""
+
+    def __init__(self) -> None:
+        engine = Engine("unix:///nowhere")
+        super().__init__(
+            engine, installation="here", network=None, subnet=None, pool="10.214.0.0/16", kind=CellKind.SHARED
+        )
+        self.looks = 0
+        self.away = False
+
+    def _ensure(self, key: str, subnet: str | None) -> Network:
+        self.looks += 1
+        if self.away:
+            raise DriverUnavailable("the engine is away")
+        return NETWORK
+
+
+def test_an_image_is_remembered_by_its_digest_alone():
+    recall = Recall()
+    recall.keep_image("nestor-runtime:latest", {"Id": "sha256:a"})
+    recall.keep_image("sha256:a", {"Id": "sha256:a"})
+    assert recall.image("nestor-runtime:latest") is None
+    assert recall.image("sha256:a") == {"Id": "sha256:a"}
+    recall.forget_image("sha256:a")
+    assert recall.image("sha256:a") is None
+
+
+def test_a_container_is_new_once():
+    recall = Recall()
+    recall.made("one", Dialect.OWN)
+    assert (recall.take("one"), recall.take("one"), recall.take("another")) == (Dialect.OWN, None, None)
+
+
+def test_what_is_remembered_has_an_end():
+    recall = Recall()
+    for number in range(2_000):
+        recall.made(str(number), Dialect.OWN)
+    assert recall.take("0") is None
+    assert recall.take("1999") is Dialect.OWN
+
+
+def test_a_network_that_was_seen_ahead_is_not_looked_at_again_for_that_runtime():
+    cells = Looked()
+    cells.look_ahead(labels("one"))
+    assert cells.enter(labels("one"))[0] == NETWORK.name
+    assert cells.looks == 1
+    cells.enter(labels("one"))  # it was good for one
+    cells.enter(labels("another"))
+    assert cells.looks == 3
+
+
+def test_what_was_seen_ahead_is_good_for_a_moment(monkeypatch):
+    now = 100.0
+    monkeypatch.setattr(docker_cells.time, "monotonic", lambda: now)
+    cells = Looked()
+    cells.look_ahead(labels("one"))
+    now += 1.5
+    cells.enter(labels("one"))
+    assert cells.looks == 2
+
+
+def test_a_look_ahead_that_fails_is_told_by_what_comes_next():
+    cells = Looked()
+    cells.away = True
+    cells.look_ahead(labels("one"))
+    with pytest.raises(DriverUnavailable):
+        cells.enter(labels("one"))
+    cells.away = False
+    assert cells.enter(labels("one"))[0] == NETWORK.name
