@@ -3,6 +3,7 @@
 Shared by the routes of conversations and of bare runtimes, and by the facades, which wait as well.
 """
 
+import asyncio
 from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Annotated, Any, Literal
@@ -91,7 +92,9 @@ async def until_ready(
             rest = min(_LONGEST_REST, max(_SHORTEST_REST, (anyio.current_time() - began) / 10))
             await services.arrivals.wait(conversation.id, rest)
             conversation = await service.get(tenant, user, conversation.id)
-        return await service.get(tenant, user, conversation.id)
+        if conversation.phase is Phase.READY:
+            return conversation
+        return await service.get(tenant, user, conversation.id)  # as it was at the end of its operation
     raise Elapsed(
         f"not ready within {timeout:g} seconds; the start goes on",
         hint="watch the operation",
@@ -155,12 +158,19 @@ async def rendered(services: Services, owner: Owner, conversation: Conversation)
     shown = conversation.phase in rendering.ADDRESSED and Scope.WRITE in owner.caller.scopes
     key = await services.keys.session_key(conversation) if shown else None
     out = rendering.record_out(conversation, url=services.runtime_url(conversation), session_key=key)
-    generation = await services.store.configuration.generation(conversation.tenant, conversation.user)
+    # Read at once: each of them alone would wait for what others have written in the meantime.
+    generation, rest, outlook, standing, attempted = await asyncio.gather(
+        services.store.configuration.generation(conversation.tenant, conversation.user),
+        services.idleness.rest(conversation),
+        services.holding.outlook(conversation),
+        services.admission.standing(conversation),
+        services.store.saga.attempted(owner.tenant, conversation.id),
+    )
     return out | {
-        "idle": rendering.idle_out(await services.idleness.rest(conversation)),
-        **rendering.outlook_out(await services.holding.outlook(conversation)),
+        "idle": rendering.idle_out(rest),
+        **rendering.outlook_out(outlook),
         "failures": rendering.failures_out(conversation),
         "configuration": rendering.configuration_out(conversation, generation),
-        "queue": rendering.queue_out(await services.admission.standing(conversation)),
-        "stuck": rendering.stuck_out(await services.store.saga.attempted(owner.tenant, conversation.id)),
+        "queue": rendering.queue_out(standing),
+        "stuck": rendering.stuck_out(attempted),
     }

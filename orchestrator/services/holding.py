@@ -5,6 +5,7 @@ load its runtime, and a runtime that is slow on purpose does not hold the answer
 seconds of a runtime, whose agent rested when it was made: whoever waits for a start does not wait for that question.
 """
 
+import asyncio
 import enum
 from dataclasses import dataclass
 
@@ -53,10 +54,11 @@ class Holding:
 
     async def outlook(self, conversation: Conversation) -> Outlook:
         """Of one conversation."""
-        times = await self._idleness.times(conversation)
-        rest = await self._idleness.rest(conversation)
+        times, rest, holds = await asyncio.gather(
+            self._idleness.times(conversation), self._idleness.rest(conversation), self._holds(conversation)
+        )
         schedule = plan(conversation, times, unused_since=rest.since if rest is not None else None)
-        return Outlook(tuple(await self._holds(conversation)), schedule)
+        return Outlook(tuple(holds), schedule)
 
     async def _holds(self, conversation: Conversation) -> list[Hold]:
         holds: list[Hold] = []

@@ -28,7 +28,7 @@ from orchestrator.services.idleness import Idleness
 from orchestrator.services.progress import finish
 from orchestrator.services.retiring import AT_REST, Retiring
 from orchestrator.services.start import Provisioning, Surroundings, made
-from orchestrator.services.starting import STARTING, Starting
+from orchestrator.services.starting import FIRST_ROUND_MS, STARTING, Starting
 from orchestrator.services.stopping import EXPIRED, Stopping
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
@@ -90,8 +90,8 @@ class Lifecycle:
     async def act(self, lease: Lease, conversation: Conversation) -> int | None:
         """One act on a conversation that this replica has claimed. One that rests is due again when the clock says."""
         due_in_ms = await self._act(lease, conversation)
-        if due_in_ms == 0:
-            return 0
+        if due_in_ms is not None and due_in_ms <= FIRST_ROUND_MS:
+            return due_in_ms  # the next act is so near that nothing else is looked after now
         tended = due_in_ms is not None and conversation.phase is Phase.READY
         present = conversation if tended else await self._store.conversations.get(lease.tenant, lease.conversation)
         if present is None:

@@ -74,7 +74,7 @@ STEPS: Sequence[Step[Provisioning]] = (
     Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
     Step("start", start_runtime, needless=_is_warm),  # undone by "create", as everything that lives in the runtime
     Step("alive", come_alive, needless=_is_warm, logged_beside=True),
-    Step("init", bind_runtime, needless=_is_warm),
+    Step("init", bind_runtime, needless=_is_warm, logged_beside=True),
     Step("settings", push_settings, logged_beside=True),
     Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged_beside=True),
     Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets, logged_beside=True),

@@ -28,6 +28,9 @@ from orchestrator.telemetry import metrics
 
 log = structlog.get_logger(__name__)
 MAXIMUM_ATTEMPTS = 3
+#: Until the first round of one that has just become ready, where no message waits: whoever waits for the start has his
+#: answer before the round takes the runtime's time and this loop's. One that comes meanwhile is due at once.
+FIRST_ROUND_MS = 250
 _BACKOFF_MS = (500, 2_000, 5_000)
 #: The phases of a start under way.
 STARTING = (Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING)
@@ -100,7 +103,8 @@ class Starting:
         self._count_image(start.conversation, "ready")
         metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
-        return 0  # at once: messages may be waiting
+        waiting = await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1)
+        return 0 if waiting else FIRST_ROUND_MS
 
     async def _overdue(self, lease: Lease) -> Why:
         """The start has had its time, between two tries; with what kept it from the next one."""
