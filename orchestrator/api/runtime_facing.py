@@ -17,7 +17,7 @@ from starlette.routing import Route
 
 from orchestrator.api import problems
 from orchestrator.api.middleware import BodyLimit, RequestIds
-from orchestrator.api.turnstile import SHIPPED, Rates, Turnstile
+from orchestrator.api.turnstile import SHIPPED, Rates, Turnstile, charge_events
 from orchestrator.domain.errors import InvalidRequest, NestorError, NotFound, Unauthenticated
 from orchestrator.domain.ids import RuntimeId, parse_uuid
 from orchestrator.services.intake import Intake, Numbers
@@ -35,6 +35,7 @@ def build(intake: Intake, rates: Rates = SHIPPED) -> Starlette:
         if _id(request.path_params["conversation"]) != conversation.id:
             raise NotFound("that is not the conversation of this runtime")
         batch = _batch(await request.body())
+        charge_events(request.scope, len(batch))
         await intake.events(conversation, batch, _numbers(request, "sequence"), _numbers(request, "gap"))
         return JSONResponse({"success": True})
 

@@ -10,12 +10,15 @@ import ipaddress
 from collections import Counter
 from typing import Any
 
+import anyio
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.server import ServerState
 
+from orchestrator.api.turnstile import CALLER, Caller
 from orchestrator.app.descriptors import shares
 
+_MOST_DROPPED = 1024 * 1024  # bytes of one connection that are read for nothing
 SILENT_SECONDS = 45.0  # a runtime gives an exchange thirty
 
 
@@ -65,6 +68,8 @@ class FacingConnection(HttpToolsProtocol):
         self._address: str | None = None  # None: it has no seat
         self._begun = self._seen = 0  # requests, in all and at the last look
         self._timer: asyncio.TimerHandle | None = None
+        self._over = anyio.Event()
+        self._dropped: int | None = None  # bytes of bodies, since they are of no use
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn's
         super().connection_made(transport)
@@ -76,6 +81,7 @@ class FacingConnection(HttpToolsProtocol):
         self._timer = self.loop.call_later(SILENT_SECONDS, self._look)
 
     def connection_lost(self, exc: Exception | None) -> None:
+        self._over.set()
         if self._timer is not None:
             self._timer.cancel()
         if self._address is not None:
@@ -85,7 +91,27 @@ class FacingConnection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._begun += 1
+        self.scope[CALLER] = Caller(self._over, self._unread)  # type: ignore[literal-required]  # a word of our own
         super().on_headers_complete()
+
+    def shutdown(self) -> None:
+        super().shutdown()
+        self._over.set()
+
+    def on_body(self, body: bytes) -> None:
+        if self._dropped is None:
+            super().on_body(body)
+            return
+        self._dropped += len(body)
+        if self._dropped > _MOST_DROPPED:
+            self.flow.pause_reading()
+
+    def _unread(self) -> None:
+        """What is refused is closed after its answer, and what it told is nobody's. It is read on for a while, as the
+        end of a connection shows only to who reads it."""
+        self.cycle.body.clear()
+        self._dropped = 0
+        self.flow.resume_reading()
 
     def _look(self) -> None:
         if self._begun == self._seen:

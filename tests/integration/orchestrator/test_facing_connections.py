@@ -11,7 +11,9 @@ from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from starlette.types import ASGIApp
 
+from orchestrator.api.turnstile import Rates, Turnstile
 from orchestrator.app import facing_connections
 from orchestrator.app.facing import Facing
 from orchestrator.app.facing_connections import Seats
@@ -25,10 +27,10 @@ async def _served(_: Request) -> Response:
 
 
 @asynccontextmanager
-async def listening(seats: Seats) -> AsyncIterator[int]:
+async def listening(seats: Seats, app: ASGIApp | None = None) -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        app = Starlette(routes=[Route("/", _served, methods=["POST"])])
+        app = app or Starlette(routes=[Route("/", _served, methods=["POST"])])
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(Facing(listener, f"http://127.0.0.1:{port}").serve, app, seats)
             yield port
@@ -72,6 +74,35 @@ async def test_one_that_says_nothing_is_closed(monkeypatch: pytest.MonkeyPatch) 
             with pytest.raises((anyio.EndOfStream, anyio.BrokenResourceError)):
                 await silent.receive()
             await until_served(port)
+
+
+async def test_who_waits_to_be_refused_is_forgotten_when_it_goes_and_answered_when_the_listener_ends() -> None:
+    for_ever = Rates(strangers=1 / 3600, wrong=1 / 3600, burst_seconds=3600, hold=1800, longest_hold=3600)
+    turnstile = Turnstile(Response(status_code=401), for_ever)
+
+    async def until_held(count: int) -> None:
+        while sum(held.count for held in turnstile._held.values()) != count:
+            await anyio.sleep(0.01)
+
+    async def telling(port: int, tells: bytes) -> SocketStream:
+        stream = await connected(port)
+        await stream.send(tells)
+        return stream
+
+    with anyio.fail_after(60):
+        async with listening(Seats(8), turnstile) as port:
+            async with await telling(port, ASKS) as first:
+                assert (await first.receive()).startswith(b"HTTP/1.1 401")
+            for tells in (ASKS, ASKS.replace(b"Length: 0", b"Length: 300000") + b"x" * 200_000):
+                async with await telling(port, tells):
+                    await until_held(1)
+                await until_held(0)
+            late = await telling(port, ASKS)
+            long = await telling(port, ASKS.replace(b"Length: 0", b"Length: 100000") + b"x" * 1000)
+            await until_held(2)
+        async with late, long:
+            assert (await late.receive()).startswith(b"HTTP/1.1 429")
+            assert (await long.receive()).startswith(b"HTTP/1.1 429")
 
 
 def test_of_one_address_there_is_a_quarter_and_of_loopback_all() -> None:

@@ -1,5 +1,6 @@
 """A runtime that tells the orchestrator things as fast as it can gets its allowance, and nobody else's."""
 
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -10,10 +11,13 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from orchestrator.api.turnstile import Rates, Turnstile
+from orchestrator.api import turnstile
+from orchestrator.api.turnstile import CALLER, Caller, Rates, Turnstile, charge_events
 
 pytestmark = pytest.mark.anyio
-SLOW = Rates(posts=1 / 600, bytes=1000, strangers=1 / 600, burst_seconds=2000, hold=0.05)  # none is earned meanwhile
+SLOW = Rates(  # none is earned meanwhile
+    posts=1 / 600, bytes=1000, events=1 / 60, strangers=1 / 600, wrong=1 / 600, burst_seconds=2000, hold=0.05
+)
 
 
 class Served:
@@ -27,6 +31,7 @@ class Served:
     async def _serve(self, request: Request) -> Response:
         runtime = request.path_params["runtime"]
         self.reached.append(runtime)
+        charge_events(request.scope, int(request.headers.get("x-events", "0")))
         right = request.headers["x-session-api-key"] == f"key of {runtime}"
         await request.body()
         return Response(status_code=200 if right else 401)
@@ -60,6 +65,20 @@ async def test_who_shows_wrong_keys_uses_up_the_allowance_of_its_address() -> No
     assert await served.statuses(1, "b", address="10.0.0.2") == [200]
 
 
+async def test_a_wrong_key_costs_more_than_one_that_was_not_known() -> None:
+    served = Served(replace(SLOW, wrong=1 / 1800))
+    assert await served.statuses(2, "a", "wrong") == [401, 429]
+    served = Served(replace(SLOW, wrong=1 / 1800))
+    assert [await served.statuses(1, runtime) for runtime in "abc"] == [[200]] * 3
+
+
+async def test_the_events_of_a_post_count_when_they_are_known() -> None:
+    served = Served(SLOW)
+    assert await served.statuses(1, "a") == [200]
+    assert await served.statuses(3, "a", headers={"X-Events": "40"}) == [200, 429, 429]
+    assert await served.statuses(1, "b") == [200]
+
+
 async def test_a_key_that_is_right_no_more_is_a_strangers() -> None:
     served = Served(SLOW)
     assert await served.statuses(1, "a") == [200]
@@ -86,7 +105,7 @@ async def test_a_length_that_is_only_claimed_shuts_nobody_out_for_long() -> None
 
 
 async def test_bytes_count_whether_their_number_is_told_or_not() -> None:
-    served = Served(Rates(bytes=1000, burst_seconds=2, hold=0.05))
+    served = Served(Rates(posts=100, bytes=1000, burst_seconds=2, hold=0.05))
     assert await served.statuses(1, "a") == [200]
     assert (await served.post("a", content=b"x" * 5000)).status_code == 200, "one that is larger than a burst, alone"
     assert (await served.post("a", content=b"x")).status_code == 429
@@ -104,4 +123,35 @@ async def test_who_is_a_little_early_waits_and_is_served() -> None:
     served = Served(Rates(posts=50, burst_seconds=0.02, hold=30))
     with anyio.fail_after(30):
         assert await served.statuses(20, "a") == [200] * 20
+    assert not served.turnstile._held
+
+
+async def test_refusals_take_their_turns_and_end_when_nobody_waits_for_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(turnstile, "_MOST_HELD", 2)
+    served = Served(replace(SLOW, strangers=1 / 3000, refusals=1 / 3600, longest_hold=7200))
+    assert await served.statuses(1, "a", "wrong") == [401]
+    caller = Caller(anyio.Event(), lambda: None)
+    answered: list[int] = []
+
+    async def known_caller(scope: Any, receive: Any, send: Any) -> None:
+        await served.turnstile({**scope, CALLER: caller}, receive, send)
+
+    async def refused() -> None:
+        transport = httpx.ASGITransport(known_caller, client=("10.0.0.1", 1))
+        async with httpx.AsyncClient(transport=transport, base_url="http://nestor") as http:
+            answered.append((await http.post("/runtimes/a/conversations")).status_code)
+
+    with anyio.fail_after(60):
+        async with anyio.create_task_group() as tasks:
+            for _ in range(2):
+                tasks.start_soon(refused)
+            while not answered:
+                await anyio.wait_all_tasks_blocked()
+                await anyio.sleep(0.01)
+            assert [held.count for held in served.turnstile._held.values()] == [1], "the second one has an hour to wait"
+            tasks.start_soon(refused)
+            await anyio.wait_all_tasks_blocked()
+            assert await served.statuses(1, "a", "wrong") == [429], "more than that are not held"
+            caller.over.set()
+    assert answered == [429] * 3
     assert not served.turnstile._held
