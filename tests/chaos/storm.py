@@ -81,7 +81,7 @@ class Storm:
             one.status = answer.status_code
             if answer.status_code >= 500 or answer.status_code == 429:
                 return one
-            body = answer.json()
+            body = answer.json() if answer.content else {}  # a deletion that is done is 204
             if answer.status_code == 409 and body.get("code") == "idempotency_running":
                 return one
             if answer.is_success:
