@@ -33,14 +33,14 @@ _CHARGE = "nestor.charge"
 class Rates:
     """What may come in a second for long, and how many seconds' worth at once. Times are in seconds."""
 
-    posts: float = 5.0  #: a runtime whose agent works without a break makes fewer, with all that came meanwhile
+    posts: float = 4.0  #: a runtime whose agent works without a break makes hardly more, with all that came meanwhile
     bytes: float = 2 * 1024 * 1024
     events: float = 1000.0
     strangers: float = 60.0  #: posts with a key that was not right before, of one address
     wrong: float = 15.0  #: those of them whose key turns out to be wrong: they cost so much more
-    burst_seconds: float = 6.0
+    burst_seconds: float = 7.5
     hold: float = 1.0  #: the longest wait for being served, and the shortest for being refused
-    refusals: float = 3.0  #: of one name: with many that wait to be refused, each waits longer
+    refusals: float = 2.0  #: of one name: with many that wait to be refused, each waits longer
     longest_hold: float = 20.0  #: a runtime waits thirty for an answer
     largest: int = 16 * 1024 * 1024  #: bytes that a body is counted as at most: one that says more is refused unread
 
