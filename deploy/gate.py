@@ -33,8 +33,8 @@ ROUTES: Sequence[tuple[str, str, str]] = (
     ("HEAD", r"/_ping", ""),
     ("GET", r"/version", ""),
     ("GET", r"/info", ""),
-    ("GET", r"/events", "filtered"),
-    ("GET", r"/containers/json", "filtered"),
+    ("GET", r"/events", "events"),
+    ("GET", r"/containers/json", "list"),
     ("POST", r"/containers/create", "create"),
     ("GET", rf"/containers/{_NAME}/(json|logs|stats)", "container"),
     ("POST", rf"/containers/{_NAME}/(start|stop|kill|pause|unpause)", "container"),
@@ -240,6 +240,8 @@ class Gate:
             if kind in ("container", "attach"):
                 begin = len(path) - len(known) + found.start("name")
                 target = target[:begin] + await self._ours_by_id(name) + target[begin + len(name) :]
+            if kind == "list":
+                target = f"{path}?{self._on_bridge(urllib.parse.parse_qs(query))}"
             self._check(kind, name, urllib.parse.parse_qs(query))
             return kind, target, b""
         raise Refused(f"{method} {path[:80]!r}")
@@ -255,16 +257,20 @@ class Gate:
         return json.dumps(body).encode()
 
     def _check(self, kind: str, name: str, asked: Mapping[str, Sequence[str]]) -> None:
-        if kind == "filtered":
-            filters = _object((asked.get("filters") or ["{}"])[0].encode(), plain=True)
-            chosen = {str(label).partition("=")[0] for label in filters.get("label") or ()}
-            if OURS.isdisjoint(chosen) and not filters.get("network"):
-                raise Refused("a list of everything")
+        if kind == "events":
+            chosen = {str(label).partition("=")[0] for label in _filters(asked).get("label") or ()}
+            if OURS.isdisjoint(chosen):
+                raise Refused("all that happens")
         elif kind == "attach":
             if any(asked.get(way) not in (None, ["0"], ["false"]) for way in ("stdout", "logs")):
                 raise Refused("to attach to more than standard input")
         elif (kind == "network" and name != self._ground.bridge) or (kind == "volume" and name != self._ground.volume):
             raise Refused(f"a look at {kind} {name[:80]}")
+
+    def _on_bridge(self, asked: Mapping[str, Sequence[str]]) -> str:
+        """The query of a list, of what is on the bridge alone whatever else it asks for."""
+        filters = {**_filters(asked), "network": [self._ground.bridge]}
+        return urllib.parse.urlencode({"all": (asked.get("all") or ["0"])[0], "filters": json.dumps(filters)})
 
     async def _ours_by_id(self, name: str) -> str:
         """The whole id: a name, or the beginning of an id, may be another container's when the engine reads it."""
@@ -318,6 +324,10 @@ def _object(text: bytes, *, plain: bool = False) -> Mapping[str, Any]:
     if not isinstance(found, dict):
         raise Refused("a body that is no object")
     return found
+
+
+def _filters(asked: Mapping[str, Sequence[str]]) -> Mapping[str, Any]:
+    return _object((asked.get("filters") or ["{}"])[0].encode(), plain=True)
 
 
 def _once(pairs: Sequence[tuple[str, Any]]) -> dict[str, Any]:
