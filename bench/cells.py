@@ -19,9 +19,9 @@ from support import containers
 from support.private_engine import private_engine
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.drivers.base import OwnerLabels
 from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.values import OwnerLabels
 
 POOL = "10.216.0.0/16"  # not that of orchestrators that may run on this machine
 

@@ -29,7 +29,8 @@ from random import Random
 import anyio
 import structlog
 import uvloop
-from population import Site, fill, furnish, mould_of, open_site, resident, witnessed
+from furnished import Site, furnish, open_site, resident
+from population import fill, mould_of, witnessed
 from servers import leave
 
 from orchestrator.domain.clock import rfc3339

@@ -35,7 +35,7 @@ import anyio
 import uvicorn
 import uvloop
 from anyio.streams.buffered import BufferedByteReceiveStream
-from population import Site, furnish, open_site
+from furnished import Site, furnish, open_site
 
 from orchestrator.api import runtime_facing
 from orchestrator.domain.ids import ConversationId

@@ -7,7 +7,8 @@ from orchestrator.app.facing import Facing
 from orchestrator.app.routing import Rouse, Routes
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import RuntimeId
-from orchestrator.drivers.base import Driver, Endpoint, Faced
+from orchestrator.drivers.base import Driver, Faced
+from orchestrator.drivers.values import Endpoint
 from orchestrator.proxy.cache import RouteCache
 from orchestrator.proxy.route import Found
 from orchestrator.services.admission import Admission

@@ -8,10 +8,11 @@ import httpx
 
 from orchestrator.app.containers import docker_driver, pull_missing
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.drivers.base import Dialect, Driver, Imaged
+from orchestrator.drivers.base import Driver, Imaged
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
+from orchestrator.drivers.values import Dialect
 from orchestrator.security.connecting import is_lost_connection
 from orchestrator.security.master_keys import MasterKeys, load_or_create_key_file, read_key_file
 from orchestrator.services.git_tokens import Probe

@@ -11,7 +11,9 @@ import structlog
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import TenantId
 from orchestrator.domain.images import Catalogue
-from orchestrator.drivers.base import Dialect, Driver, Imaged, ImageUnavailable, Row, Walled
+from orchestrator.drivers.base import Driver, Imaged, Walled
+from orchestrator.drivers.errors import ImageUnavailable
+from orchestrator.drivers.values import Dialect, Row
 from orchestrator.services.images import Images
 from orchestrator.settings import OrchestratorSettings
 from orchestrator.state.base import Tenants

@@ -18,9 +18,22 @@ import anyio
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_images, docker_probe, docker_report, docker_seat
-from orchestrator.drivers.base import (
-    MAKE_SPACE,
-    NO_SPACE,
+from orchestrator.drivers.calls import Calls
+from orchestrator.drivers.docker_cells import CellKind, Cells, network_name
+from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
+from orchestrator.drivers.docker_events import hints
+from orchestrator.drivers.docker_fences import Fences
+from orchestrator.drivers.docker_helper import Helper
+from orchestrator.drivers.docker_lifecycle import Lifecycle
+from orchestrator.drivers.docker_proxy import Proxies
+from orchestrator.drivers.docker_recall import Recall
+from orchestrator.drivers.docker_report import Ground
+from orchestrator.drivers.docker_rules import Door, Egress, Wall
+from orchestrator.drivers.docker_seat import Myself, Seats
+from orchestrator.drivers.docker_spec import Hardening, image_of
+from orchestrator.drivers.docker_volumes import EngineVolumes, FolderVolumes, Volumes
+from orchestrator.drivers.errors import MAKE_SPACE, NO_SPACE
+from orchestrator.drivers.values import (
     Capabilities,
     Dialect,
     DiskUse,
@@ -37,20 +50,6 @@ from orchestrator.drivers.base import (
     Usage,
     volume_of,
 )
-from orchestrator.drivers.calls import Calls
-from orchestrator.drivers.docker_cells import CellKind, Cells, network_name
-from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
-from orchestrator.drivers.docker_events import hints
-from orchestrator.drivers.docker_fences import Fences
-from orchestrator.drivers.docker_helper import Helper
-from orchestrator.drivers.docker_lifecycle import Lifecycle
-from orchestrator.drivers.docker_proxy import Proxies
-from orchestrator.drivers.docker_recall import Recall
-from orchestrator.drivers.docker_report import Ground
-from orchestrator.drivers.docker_rules import Door, Egress, Wall
-from orchestrator.drivers.docker_seat import Myself, Seats
-from orchestrator.drivers.docker_spec import Hardening, image_of
-from orchestrator.drivers.docker_volumes import EngineVolumes, FolderVolumes, Volumes
 
 T = TypeVar("T")
 

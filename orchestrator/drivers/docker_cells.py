@@ -19,7 +19,6 @@ import structlog
 from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
 from orchestrator.domain.ids import RuntimeId
 from orchestrator.drivers import docker_network, docker_proxy
-from orchestrator.drivers.base import OwnerLabels
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
@@ -27,6 +26,7 @@ from orchestrator.drivers.docker_network import Network, SubnetTaken
 from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
 from orchestrator.drivers.docker_seat import Seats, sits
+from orchestrator.drivers.values import OwnerLabels
 
 log = structlog.get_logger(__name__)
 SHARED_RUNTIMES = 500

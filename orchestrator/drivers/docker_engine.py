@@ -20,7 +20,7 @@ from docker.errors import APIError, DockerException, NotFound
 from urllib3.exceptions import HTTPError
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, PermanentError
-from orchestrator.drivers.base import MAKE_SPACE, says_no_space
+from orchestrator.drivers.errors import MAKE_SPACE, says_no_space
 
 T = TypeVar("T")
 

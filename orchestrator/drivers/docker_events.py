@@ -12,8 +12,8 @@ from typing import Any
 import anyio
 import httpx
 
-from orchestrator.drivers.base import DriverEvent
 from orchestrator.drivers.docker_spec import RUNTIME
+from orchestrator.drivers.values import DriverEvent
 from orchestrator.security.connecting import Transport
 
 _AGAIN_SECONDS = 1.0

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from orchestrator.domain.errors import DriverUnavailable
-from orchestrator.drivers.base import StaleFence
+from orchestrator.drivers.errors import StaleFence
 from orchestrator.drivers.process_files import (
     folder_lock,
     private_directory,

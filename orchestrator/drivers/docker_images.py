@@ -7,8 +7,8 @@ from docker import APIClient
 from docker.errors import APIError
 from docker.utils import parse_repository_tag
 
-from orchestrator.drivers.base import ImageUnavailable
 from orchestrator.drivers.docker_engine import Engine, Missing, Refused, describe_image
+from orchestrator.drivers.errors import ImageUnavailable
 
 PULL_SECONDS = 900
 _WORDS = 300

@@ -14,21 +14,6 @@ from typing import Any
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_usage
-from orchestrator.drivers.base import (
-    ClaimTaken,
-    Condition,
-    Dialect,
-    DiskUse,
-    Endpoint,
-    ExitCause,
-    Handle,
-    ImageUnavailable,
-    Observed,
-    RuntimeSpec,
-    ServingKeys,
-    StartRefused,
-    Usage,
-)
 from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
 from orchestrator.drivers.docker_fences import Fences, Held
@@ -50,7 +35,20 @@ from orchestrator.drivers.docker_spec import (
     spare_kind,
 )
 from orchestrator.drivers.docker_volumes import Volumes
+from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StartRefused
 from orchestrator.drivers.stock_start import key_lines
+from orchestrator.drivers.values import (
+    Condition,
+    Dialect,
+    DiskUse,
+    Endpoint,
+    ExitCause,
+    Handle,
+    Observed,
+    RuntimeSpec,
+    ServingKeys,
+    Usage,
+)
 
 _LINE_CHARACTERS = 2000
 _GONE_SECONDS = 30.0

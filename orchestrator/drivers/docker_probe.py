@@ -15,11 +15,11 @@ from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.drivers.base import OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
 from orchestrator.drivers.docker_network import Network
 from orchestrator.drivers.docker_rules import Door
 from orchestrator.drivers.docker_spec import PREFIX, Hardening, Image, container_arguments
+from orchestrator.drivers.values import OwnerLabels, RuntimeSpec
 
 PROBE = f"{PREFIX}probe"
 _SECONDS = 120.0  #: on a machine that starts much at once a second's work takes long

@@ -7,7 +7,7 @@ it: what is not remembered is asked. Safe to use from many threads.
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from orchestrator.drivers.base import Dialect
+from orchestrator.drivers.values import Dialect
 
 T = TypeVar("T")
 _MOST = 512  #: of either kind; the oldest go

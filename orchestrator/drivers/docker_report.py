@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.drivers.base import Limits, Row
 from orchestrator.drivers.docker_probe import Seen
 from orchestrator.drivers.docker_spec import OOM_SCORE, USER, Hardening
+from orchestrator.drivers.values import Limits, Row
 
 _UNLIMITED = 1 << 60
 

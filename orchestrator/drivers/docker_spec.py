@@ -14,8 +14,8 @@ from typing import Any
 from docker.types import HostConfig, LogConfig, Mount, Ulimit
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
-from orchestrator.drivers.base import Dialect, Limits, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.stock_start import shell_words
+from orchestrator.drivers.values import Dialect, Limits, OwnerLabels, RuntimeSpec
 
 PREFIX = "io.nestor."
 INSTALLATION = f"{PREFIX}installation"

@@ -13,8 +13,8 @@ from typing import Any
 
 from orchestrator.domain.errors import RuntimeNotFound
 from orchestrator.drivers import docker_spec
-from orchestrator.drivers.base import Handle, Usage
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
+from orchestrator.drivers.values import Handle, Usage
 
 _SIZE_SECONDS = 30
 

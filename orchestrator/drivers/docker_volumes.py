@@ -14,10 +14,11 @@ from docker.types import Mount
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.drivers import process_volumes
-from orchestrator.drivers.base import ClaimTaken, OwnerLabels
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
 from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
+from orchestrator.drivers.errors import ClaimTaken
+from orchestrator.drivers.values import OwnerLabels
 
 _PARTS: Mapping[str, str] = {"workspace": WORKSPACE, "state": STATE}
 #: A third volume, always empty: its labels say whose a spare's two have become, as labels are never changed. The engine

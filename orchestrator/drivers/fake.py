@@ -1,166 +1,40 @@
 """The driver that runs nothing: every runtime is a small server inside this process. For tests and for development.
 
-It keeps every promise of `base.Driver` and passes the same conformance suite as the others. A `FakeEngine` stands for
-the engine that outlives an orchestrator: two drivers on one engine see the same runtimes. `driver.script` says what
-goes wrong inside runtimes and what they were told, `driver.engine.fail` what goes wrong in the engine.
+It keeps every promise of `base.Driver` and passes the same conformance suite as the others. A `FakeEngine`
+(`fake_engine.py`) stands for the engine that outlives an orchestrator. `driver.script` says what goes wrong
+inside runtimes and what they were told, `driver.engine.fail` what goes wrong in the engine.
 """
 
 import contextlib
-from collections import deque
 from collections.abc import AsyncIterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
 import anyio
-from anyio.streams.memory import MemoryObjectSendStream
 
-from orchestrator.domain.errors import NestorError, RuntimeNotFound
-from orchestrator.domain.ids import TenantId
+from orchestrator.domain.errors import RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import (
+from orchestrator.drivers.calls import Calls
+from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StaleFence, StartRefused
+from orchestrator.drivers.fake_engine import EngineRuntime, EngineVolume, FakeEngine
+from orchestrator.drivers.fake_runtime import LOOPBACK, FakeRuntime
+from orchestrator.drivers.fake_script import Script
+from orchestrator.drivers.values import (
     Capabilities,
-    ClaimTaken,
     Condition,
     DriverEvent,
     Endpoint,
     ExitCause,
     Fingerprint,
     Handle,
-    ImageUnavailable,
     Observed,
     OwnerLabels,
     RuntimeSpec,
     ServingKeys,
-    StaleFence,
-    StartRefused,
     volume_of,
 )
-from orchestrator.drivers.calls import Calls
-from orchestrator.drivers.fake_runtime import LOOPBACK, FakeRuntime, Memory
-from orchestrator.drivers.fake_script import Script
 
-_LOG_LINES = 1000
 _HINTS = 1024
 _AT_ONCE = 1024  #: there are no threads to be spared
-
-
-@dataclass
-class _Volume:
-    tenant: TenantId
-    fence: int
-    memory: Memory = field(default_factory=Memory)
-
-
-@dataclass
-class _Runtime:
-    spec: RuntimeSpec
-    fence: int
-    server: FakeRuntime | None = None
-    paused: bool = False
-    exit_code: int | None = None
-    cause: ExitCause | None = None
-    lock: anyio.Lock = field(default_factory=anyio.Lock)  #: one verb at a time
-    serves: set[str] = field(default_factory=set)  #: the conversations that were begun in it
-    log: deque[str] = field(default_factory=lambda: deque(maxlen=_LOG_LINES))
-
-    @property
-    def alive(self) -> bool:
-        return self.server is not None and self.exit_code is None
-
-
-@dataclass
-class _VerbFault:
-    verb: str
-    error: NestorError
-    times: int
-    after: bool
-
-
-class FakeEngine:
-    """All that exists, for as long as the test or the demo lasts."""
-
-    def __init__(self) -> None:
-        self.script = Script()
-        self.runtimes: dict[str, _Runtime] = {}
-        self.volumes: dict[str, _Volume] = {}
-        self.readers: set[MemoryObjectSendStream[DriverEvent]] = set()
-        self.starts = 0  #: how many runtimes were ever started
-        self.program = ""  #: what runtimes run: another text is another program (`FakeDriver.spare_kind`)
-        self.images: dict[str, str] | None = None  #: ids by name; None: what runs is made of no image
-        self.doubles: list[tuple[str, str]] = []  #: names of two runtimes of one conversation that were alive at once
-        self._faults: list[_VerbFault] = []
-        self._hangs: list[tuple[str, anyio.Event]] = []
-
-    def fail(self, verb: str, error: NestorError, *, times: int = 1, after: bool = False) -> None:
-        """Let the driver's `verb` raise `error`; with `after`, when its work is done: a lost reply."""
-        self._faults.append(_VerbFault(verb, error, times, after))
-
-    def fail_no_more(self) -> None:
-        """Forget what `fail` has planned."""
-        self._faults.clear()
-
-    def crash(self, name: str, *, code: int = -9) -> None:
-        """End a runtime as if it was killed from outside."""
-        self.ended(self.runtimes[name], code)
-
-    async def shut_down(self) -> None:
-        """End every runtime and forget everything."""
-        for runtime in self.runtimes.values():
-            if runtime.server is not None:
-                await runtime.server.stop()
-        self.runtimes.clear()
-        self.volumes.clear()
-
-    def hang(self, verb: str, *, times: int = 1) -> anyio.Event:
-        """Let the driver's `verb` do nothing until the event that is answered is set; then it does its work, whoever
-        waits for it."""
-        released = anyio.Event()
-        self._hangs += [(verb, released)] * times
-        return released
-
-    async def meet(self, verb: str, *, after: bool) -> None:
-        """Wait, and raise, as `hang` and `fail` have planned for this moment."""
-        hang = next((one for one in self._hangs if one[0] == verb), None)
-        if hang is not None and not after:
-            self._hangs.remove(hang)
-            await hang[1].wait()
-        for fault in self._faults:
-            if fault.times > 0 and fault.verb == verb and fault.after == after:
-                fault.times -= 1
-                raise fault.error
-
-    def began(self, runtime: _Runtime) -> None:
-        """Count a start, and note whether another runtime of the same conversation is alive."""
-        self.starts += 1
-        labels = runtime.spec.labels
-        for name, other in self.runtimes.items():
-            same = (other.spec.labels.tenant, other.spec.labels.conversation) == (labels.tenant, labels.conversation)
-            if same and labels.tenant and other is not runtime and other.alive:
-                self.doubles.append((name, runtime.spec.name))
-
-    def serves(self, runtime: _Runtime, conversation: str) -> None:
-        """Note whose runtime one is by now: the labels of a spare do not say it."""
-        runtime.serves.add(conversation)
-        for name, other in self.runtimes.items():
-            told = conversation in other.serves or conversation == other.spec.labels.conversation
-            by_labels = runtime.spec.labels.tenant and other.spec.labels.tenant  # `began` has looked at those
-            if told and not by_labels and other is not runtime and other.alive:
-                self.doubles.append((name, runtime.spec.name))
-
-    def ended(self, runtime: _Runtime, code: int) -> None:
-        """Note a death that nobody asked for."""
-        if runtime.server is None or runtime.exit_code is not None:
-            return
-        runtime.server.cut()
-        runtime.exit_code, runtime.cause = code, ExitCause.CRASHED
-        runtime.log.append(f"fake runtime: ended with {code}")
-        self.hint(runtime.spec.name)
-
-    def hint(self, name: str) -> None:
-        for reader in self.readers:
-            try:
-                reader.send_nowait(DriverEvent(name))
-            except (anyio.WouldBlock, anyio.BrokenResourceError):
-                continue  # nothing may depend on a hint
 
 
 class FakeDriver:
@@ -194,7 +68,7 @@ class FakeDriver:
         await self.engine.meet("ensure_volume", after=False)
         known = self._volume(labels, fence)
         if known is None:
-            self.engine.volumes[labels.storage] = _Volume(labels.tenant, fence)
+            self.engine.volumes[labels.storage] = EngineVolume(labels.tenant, fence)
         await self.engine.meet("ensure_volume", after=True)
         return known is None
 
@@ -216,7 +90,7 @@ class FakeDriver:
             await self.image_id(spec.image or "")
         known = self.engine.runtimes.get(spec.name)
         if known is None:
-            self.engine.runtimes[spec.name] = _Runtime(spec, fence)
+            self.engine.runtimes[spec.name] = EngineRuntime(spec, fence)
         elif known.spec != spec:
             raise ClaimTaken(f"runtime {spec.name} exists with another spec", hint="destroy it, or use a new name")
         else:
@@ -351,7 +225,7 @@ class FakeDriver:
         if self._own:
             await self.engine.shut_down()
 
-    async def _begin(self, runtime: _Runtime, init_key: SecretText) -> None:
+    async def _begin(self, runtime: EngineRuntime, init_key: SecretText) -> None:
         volume = self.engine.volumes.get(runtime.spec.labels.storage)
         if volume is None:
             raise StartRefused(
@@ -374,7 +248,7 @@ class FakeDriver:
         self.engine.began(runtime)
         runtime.log.append(f"fake runtime: listening on {LOOPBACK}:{server.port}")
 
-    async def _end(self, runtime: _Runtime) -> None:
+    async def _end(self, runtime: EngineRuntime) -> None:
         if runtime.server is None:
             return
         await runtime.server.stop()
@@ -383,19 +257,19 @@ class FakeDriver:
         runtime.cause, runtime.paused = ExitCause.CLEAN, False
         self.engine.hint(runtime.spec.name)
 
-    def _thaw(self, runtime: _Runtime) -> None:
+    def _thaw(self, runtime: EngineRuntime) -> None:
         runtime.paused = False
         if runtime.server is not None:
             runtime.server.thaw()
 
-    def _runtime(self, name: str) -> _Runtime:
+    def _runtime(self, name: str) -> EngineRuntime:
         try:
             return self.engine.runtimes[name]
         except KeyError:
             raise RuntimeNotFound(f"there is no runtime {name}") from None
 
     @contextlib.asynccontextmanager
-    async def _held(self, name: str, fence: int) -> AsyncIterator[_Runtime]:
+    async def _held(self, name: str, fence: int) -> AsyncIterator[EngineRuntime]:
         runtime = self._runtime(name)
         async with runtime.lock:
             if self._runtime(name) is not runtime:
@@ -403,7 +277,7 @@ class FakeDriver:
             _raise_fence(runtime, fence)
             yield runtime
 
-    def _volume(self, labels: OwnerLabels, fence: int) -> _Volume | None:
+    def _volume(self, labels: OwnerLabels, fence: int) -> EngineVolume | None:
         known = self.engine.volumes.get(labels.storage)
         if known is None:
             return None
@@ -417,13 +291,13 @@ class FakeDriver:
         return known
 
 
-def _raise_fence(runtime: _Runtime, fence: int) -> None:
+def _raise_fence(runtime: EngineRuntime, fence: int) -> None:
     if fence < runtime.fence:
         raise StaleFence(f"runtime {runtime.spec.name} was touched under fence {runtime.fence}, this call has {fence}")
     runtime.fence = fence
 
 
-def _endpoint(runtime: _Runtime) -> Endpoint:
+def _endpoint(runtime: EngineRuntime) -> Endpoint:
     if runtime.server is None:
         raise RuntimeNotFound(f"runtime {runtime.spec.name} was never started")
     return Endpoint(LOOPBACK, runtime.server.port)

@@ -15,7 +15,9 @@ from pydantic import TypeAdapter
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import fake_wire
-from orchestrator.drivers.base import (
+from orchestrator.drivers.calls import Calls
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.values import (
     DriverEvent,
     Endpoint,
     Fingerprint,
@@ -26,8 +28,6 @@ from orchestrator.drivers.base import (
     ServingKeys,
     volume_of,
 )
-from orchestrator.drivers.calls import Calls
-from orchestrator.drivers.fake import FakeDriver
 
 T = TypeVar("T")
 _ENDPOINT, _OBSERVED = TypeAdapter(Endpoint), TypeAdapter(Observed)

@@ -18,8 +18,9 @@ from pydantic import TypeAdapter
 from orchestrator.domain.errors import NestorError, NotFound
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import fake_wire
-from orchestrator.drivers.base import Handle, OwnerLabels, RuntimeSpec
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import Handle, OwnerLabels, RuntimeSpec
 
 Verb = Callable[[Mapping[str, Any]], Awaitable[Any]]
 _SPEC, _LABELS, _HANDLE = TypeAdapter(RuntimeSpec), TypeAdapter(OwnerLabels), TypeAdapter(Handle)

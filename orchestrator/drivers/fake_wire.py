@@ -14,7 +14,7 @@ from typing import Any
 from orchestrator.domain import errors
 from orchestrator.domain.errors import DriverUnavailable, NestorError, PermanentError, TransientError
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import ClaimTaken, ImageUnavailable, StaleFence, StartRefused
+from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StaleFence, StartRefused
 
 LINE_LIMIT_BYTES = 64 * 1024 * 1024
 #: By name, so that a driver raises what the engine raised.

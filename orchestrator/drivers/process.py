@@ -18,22 +18,8 @@ import anyio.to_thread
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import (
-    MAKE_SPACE,
-    NO_SPACE,
-    Capabilities,
-    Dialect,
-    DriverEvent,
-    Endpoint,
-    Fingerprint,
-    Handle,
-    Observed,
-    OwnerLabels,
-    RuntimeSpec,
-    ServingKeys,
-    volume_of,
-)
 from orchestrator.drivers.calls import Calls
+from orchestrator.drivers.errors import MAKE_SPACE, NO_SPACE
 from orchestrator.drivers.namespaces import Namespaces, NamespacesUnavailable, probe, readable_for
 from orchestrator.drivers.process_birth import SYSTEM_PATH, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, TornClaim
@@ -46,6 +32,19 @@ from orchestrator.drivers.process_volumes import Volumes
 from orchestrator.drivers.process_zygote import Zygote
 from orchestrator.drivers.process_zygote_probe import tried
 from orchestrator.drivers.process_zygote_start import installed_files
+from orchestrator.drivers.values import (
+    Capabilities,
+    Dialect,
+    DriverEvent,
+    Endpoint,
+    Fingerprint,
+    Handle,
+    Observed,
+    OwnerLabels,
+    RuntimeSpec,
+    ServingKeys,
+    volume_of,
+)
 
 T = TypeVar("T")
 ZygoteOf = Callable[[Path, Interpreter], Zygote]  #: from its folder, and what is known of the interpreter

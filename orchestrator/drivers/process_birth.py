@@ -14,10 +14,11 @@ from io import FileIO
 from pathlib import Path
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Dialect, OwnerLabels, StartRefused
+from orchestrator.drivers.errors import StartRefused
 from orchestrator.drivers.namespaces import HOME, STATE, TEMPORARY, WORKSPACE, Namespaces, PrivateFolders
 from orchestrator.drivers.process_tree import Process
 from orchestrator.drivers.process_zygote import Zygote
+from orchestrator.drivers.values import Dialect, OwnerLabels
 
 MARK = "NESTOR_CLAIM"  #: in the environment of every process of a runtime: the name of its claim
 LOOPBACK = "127.0.0.1"

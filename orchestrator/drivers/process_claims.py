@@ -16,7 +16,7 @@ from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, UserId
-from orchestrator.drivers.base import Dialect, OwnerLabels, RuntimeSpec, StaleFence
+from orchestrator.drivers.errors import StaleFence
 from orchestrator.drivers.process_files import (
     folder_lock,
     private_directory,
@@ -26,6 +26,7 @@ from orchestrator.drivers.process_files import (
     write_atomic,
 )
 from orchestrator.drivers.process_tree import Process, alive
+from orchestrator.drivers.values import Dialect, OwnerLabels, RuntimeSpec
 
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _FILE = "claim.json"

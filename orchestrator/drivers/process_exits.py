@@ -11,8 +11,8 @@ from collections.abc import AsyncIterator
 import anyio
 from anyio.streams.memory import MemoryObjectSendStream
 
-from orchestrator.drivers.base import DriverEvent
 from orchestrator.drivers.process_tree import Process, alive
+from orchestrator.drivers.values import DriverEvent
 
 _BOUND = 1024
 

@@ -13,7 +13,7 @@ from typing import Any
 import structlog
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import StartRefused
+from orchestrator.drivers.errors import StartRefused
 from orchestrator.drivers.namespaces import HOSTNAME, STATE
 from orchestrator.drivers.process_birth import (
     MARK,

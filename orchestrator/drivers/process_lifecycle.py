@@ -15,16 +15,7 @@ from pathlib import Path
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import (
-    ClaimTaken,
-    Condition,
-    Endpoint,
-    ExitCause,
-    Observed,
-    RuntimeSpec,
-    ServingKeys,
-    StartRefused,
-)
+from orchestrator.drivers.errors import ClaimTaken, StartRefused
 from orchestrator.drivers.namespaces import WORKSPACE, PrivateFolders
 from orchestrator.drivers.process_birth import LOOPBACK, MARK, Birth, Born, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, Ending, TornClaim, digest
@@ -48,6 +39,7 @@ from orchestrator.drivers.process_tree import (
 from orchestrator.drivers.process_volumes import Volumes
 from orchestrator.drivers.process_zygote import ending_told
 from orchestrator.drivers.stock_start import key_lines
+from orchestrator.drivers.values import Condition, Endpoint, ExitCause, Observed, RuntimeSpec, ServingKeys
 
 _KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.05

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import StartRefused
+from orchestrator.drivers.errors import StartRefused
 from orchestrator.drivers.process_birth import (
     LOOPBACK,
     START_SECONDS,

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from orchestrator.domain.errors import DriverUnavailable
-from orchestrator.drivers.base import ClaimTaken, OwnerLabels, StaleFence
+from orchestrator.drivers.errors import ClaimTaken, StaleFence
 from orchestrator.drivers.process_files import (
     folder_lock,
     private_directory,
@@ -20,6 +20,7 @@ from orchestrator.drivers.process_files import (
     remove_tree,
     write_atomic,
 )
+from orchestrator.drivers.values import OwnerLabels
 
 _ID = re.compile(r"[a-z0-9][a-z0-9-]{0,127}")
 _FILE = "volume.json"

@@ -7,7 +7,8 @@ argument, in no environment that an engine shows, and in no file. `process_spawn
 from collections.abc import Sequence
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Dialect, ServingKeys, StartRefused
+from orchestrator.drivers.errors import StartRefused
+from orchestrator.drivers.values import Dialect, ServingKeys
 
 SHELL = "/bin/sh"
 #: dialect -> the variables that the lines fill, in order, and those that are said beside them

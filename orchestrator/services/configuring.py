@@ -10,7 +10,8 @@ from orchestrator.domain.conversation import Conversation, Held, Kind, Reason, S
 from orchestrator.domain.drift import Seen
 from orchestrator.domain.errors import Conflict, InvalidRequest, NestorError, NotFound, RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Endpoint, Gated
+from orchestrator.drivers.base import Gated
+from orchestrator.drivers.values import Endpoint
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient
 from orchestrator.nested.refusals import Refused

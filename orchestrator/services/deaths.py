@@ -15,7 +15,8 @@ from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.domain.ids import OperationId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.restarts import Restarts
-from orchestrator.drivers.base import Driver, ExitCause, Handle
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.values import ExitCause, Handle
 from orchestrator.services.admission import Admission
 from orchestrator.services.discretion import discreet
 from orchestrator.services.provisioning import CREATE

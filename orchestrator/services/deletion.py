@@ -14,7 +14,7 @@ import structlog
 from orchestrator.domain.conversation import Conversation, Desired, Phase, Reason, Why, advance
 from orchestrator.domain.errors import PreconditionFailed
 from orchestrator.domain.operation import OperationState
-from orchestrator.drivers.base import ClaimTaken
+from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.ending import last_pull, remove_runtime

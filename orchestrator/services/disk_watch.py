@@ -9,7 +9,8 @@ import anyio
 import structlog
 
 from orchestrator.domain.errors import NestorError, RuntimeNotFound
-from orchestrator.drivers.base import Driver, Handle, Measurable
+from orchestrator.drivers.base import Driver, Measurable
+from orchestrator.drivers.values import Handle
 from orchestrator.services.shares import Shares
 
 log = structlog.get_logger(__name__)

@@ -13,7 +13,7 @@ from orchestrator.domain.errors import (
     TransientError,
     Undecryptable,
 )
-from orchestrator.drivers.base import MAKE_SPACE, ClaimTaken, ImageUnavailable, StartRefused, says_no_space
+from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, StartRefused, says_no_space
 from orchestrator.nested.refusals import Impostor, Refused
 from orchestrator.security.redaction import Redactor
 

@@ -21,7 +21,7 @@ from orchestrator.domain.errors import (
     TransientError,
 )
 from orchestrator.domain.ids import ConversationId, TenantId, UserId
-from orchestrator.drivers.base import MAKE_SPACE, says_no_space
+from orchestrator.drivers.errors import MAKE_SPACE, says_no_space
 from orchestrator.nested.refusals import Refused
 from orchestrator.nested.streams import Answer, Streams
 from orchestrator.services.arrivals import Arrivals

@@ -13,7 +13,8 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import InvalidRequest, NestorError
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.images import Catalogue, Pin, choose
-from orchestrator.drivers.base import Imaged, ImageUnavailable
+from orchestrator.drivers.base import Imaged
+from orchestrator.drivers.errors import ImageUnavailable
 
 log = structlog.get_logger(__name__)
 _LOOK_SECONDS = 10.0

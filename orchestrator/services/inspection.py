@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import Conflict, DriverUnavailable, RuntimeNotFound
-from orchestrator.drivers.base import Condition, Driver, Handle, Measurable, Usage
+from orchestrator.drivers.base import Driver, Measurable
+from orchestrator.drivers.values import Condition, Handle, Usage
 from orchestrator.services.discretion import discreet_lines
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing

@@ -12,18 +12,8 @@ from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
 from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
 from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
-from orchestrator.drivers.base import (
-    MAKE_SPACE,
-    ClaimTaken,
-    Condition,
-    Dialect,
-    ExitCause,
-    ImageUnavailable,
-    Limits,
-    RuntimeSpec,
-    ServingKeys,
-    says_no_space,
-)
+from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
+from orchestrator.drivers.values import Condition, Dialect, ExitCause, Limits, RuntimeSpec, ServingKeys
 from orchestrator.services.keys import RuntimeKeys
 from orchestrator.services.reach import with_port
 from orchestrator.services.saga import beside

@@ -26,17 +26,9 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.domain.spares import Stock
-from orchestrator.drivers.base import (
-    ClaimTaken,
-    Condition,
-    Driver,
-    Endpoint,
-    Handle,
-    Limits,
-    RuntimeSpec,
-    Spareable,
-    spare_labels,
-)
+from orchestrator.drivers.base import Driver, Spareable
+from orchestrator.drivers.errors import ClaimTaken
+from orchestrator.drivers.values import Condition, Endpoint, Handle, Limits, RuntimeSpec, spare_labels
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.master_keys import MasterKeys
 from orchestrator.services.images import Images

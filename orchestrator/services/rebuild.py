@@ -16,7 +16,8 @@ from orchestrator.domain.conversation import Conversation, Desired, Phase, Reaso
 from orchestrator.domain.errors import RuntimeNotFound, RuntimeUnreachable, Undecryptable
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers.base import Condition, Driver, Handle, Observed, is_spare
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.values import Condition, Handle, Observed, is_spare
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.refusals import Refused
 from orchestrator.services.keys import KeyRing

@@ -13,7 +13,9 @@ import structlog
 
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
 from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
-from orchestrator.drivers.base import ClaimTaken, Driver, Handle, OwnerLabels, Walled, is_spare
+from orchestrator.drivers.base import Driver, Walled
+from orchestrator.drivers.errors import ClaimTaken
+from orchestrator.drivers.values import Handle, OwnerLabels, is_spare
 from orchestrator.services.shares import Shares
 from orchestrator.services.start import Expose, runtime_name
 from orchestrator.state.base import Conversations, Spares

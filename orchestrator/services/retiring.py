@@ -16,7 +16,7 @@ from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.ids import OperationId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.domain.retention import Act, Planned, plan
-from orchestrator.drivers.base import ClaimTaken
+from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.services.event_archiving import EventArchiving
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.saga import within

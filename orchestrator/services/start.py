@@ -15,7 +15,8 @@ from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed
 from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import STEP_SECONDS
-from orchestrator.drivers.base import Driver, Endpoint, Handle, OwnerLabels
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.values import Endpoint, Handle, OwnerLabels
 from orchestrator.nested import wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.services.effective import Effective

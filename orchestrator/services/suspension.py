@@ -13,7 +13,8 @@ from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import BY_POLICY, Conversation, Desired, Phase, Reason, Why, advance
 from orchestrator.domain.errors import LimitReached, RuntimeNotFound, StepOverdue
 from orchestrator.domain.operation import OperationState
-from orchestrator.drivers.base import Condition, Handle, Pausable
+from orchestrator.drivers.base import Pausable
+from orchestrator.drivers.values import Condition, Handle
 from orchestrator.services.admission import Admission
 from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.ending import last_pull

@@ -12,7 +12,8 @@ import structlog
 from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import NestorError, RuntimeNotFound
 from orchestrator.domain.ids import message_event_id
-from orchestrator.drivers.base import Condition, Handle, Pausable
+from orchestrator.drivers.base import Pausable
+from orchestrator.drivers.values import Condition, Handle
 from orchestrator.nested import wire
 from orchestrator.services.deaths import GONE, Deaths, how_it_died
 from orchestrator.services.drift import Looks

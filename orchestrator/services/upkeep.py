@@ -27,7 +27,7 @@ from orchestrator.domain.errors import (
     Sealed,
     Undecryptable,
 )
-from orchestrator.drivers.base import Handle
+from orchestrator.drivers.values import Handle
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient
 from orchestrator.nested.refusals import Refused

@@ -16,7 +16,7 @@ import structlog
 
 from orchestrator.domain.conversation import Phase, RuntimeRecord, advance
 from orchestrator.domain.errors import NestorError, RuntimeUnreachable
-from orchestrator.drivers.base import ClaimTaken
+from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.nested.refusals import Impostor, NotDormant, Refused
 from orchestrator.services.configuring import read_configuration
 from orchestrator.services.making import init_body

@@ -9,7 +9,8 @@ import anyio
 import structlog
 
 from orchestrator.domain.errors import NestorError
-from orchestrator.drivers.base import Driver, is_spare
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.values import is_spare
 from orchestrator.services.reconciler import labels_of
 from orchestrator.services.shares import Shares
 from orchestrator.services.tending import problem_of

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from orchestrator.drivers import fake_server, fake_wire
-from orchestrator.drivers.base import Endpoint
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.drivers.fake_script import Received
+from orchestrator.drivers.values import Endpoint
 
 
 @dataclass

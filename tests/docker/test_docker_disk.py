@@ -10,9 +10,9 @@ from support import containers
 from orchestrator.domain.errors import RuntimeNotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers.base import Condition, ExitCause, Handle, Limits, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_spec import Hardening
+from orchestrator.drivers.values import Condition, ExitCause, Handle, Limits, OwnerLabels, RuntimeSpec
 from orchestrator.services.disk_watch import DiskWatch
 from orchestrator.services.shares import Shares
 

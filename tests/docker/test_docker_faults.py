@@ -17,9 +17,10 @@ from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers import docker_engine
-from orchestrator.drivers.base import Condition, ImageUnavailable, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import DockerDriver
 from orchestrator.drivers.docker_engine import Refused
+from orchestrator.drivers.errors import ImageUnavailable
+from orchestrator.drivers.values import Condition, OwnerLabels, RuntimeSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 

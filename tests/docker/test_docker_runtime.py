@@ -16,18 +16,9 @@ from support import containers
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
-from orchestrator.drivers.base import (
-    Condition,
-    Endpoint,
-    ExitCause,
-    Handle,
-    ImageUnavailable,
-    Limits,
-    OwnerLabels,
-    RuntimeSpec,
-    StartRefused,
-)
 from orchestrator.drivers.docker import DockerDriver
+from orchestrator.drivers.errors import ImageUnavailable, StartRefused
+from orchestrator.drivers.values import Condition, Endpoint, ExitCause, Handle, Limits, OwnerLabels, RuntimeSpec
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.refusals import Impostor
 

@@ -19,7 +19,6 @@ from support.outside import Outside, outside, run
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers import docker_probe
-from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
 from orchestrator.drivers.docker_engine import Engine
@@ -27,6 +26,7 @@ from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_rules import Door, Egress
 from orchestrator.drivers.docker_seat import ORCHESTRATOR, Myself, Seats, seats_of
 from orchestrator.drivers.docker_spec import Hardening
+from orchestrator.drivers.values import Endpoint, Handle, OwnerLabels, RuntimeSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 

@@ -20,12 +20,12 @@ from support import containers
 from orchestrator.domain.errors import Misconfigured
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers.base import Condition, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_engine import Engine, Refused
 from orchestrator.drivers.docker_helper import Helper
 from orchestrator.drivers.docker_rules import Egress
 from orchestrator.drivers.docker_seat import myself
+from orchestrator.drivers.values import Condition, OwnerLabels, RuntimeSpec
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 

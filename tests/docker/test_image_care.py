@@ -11,8 +11,8 @@ from support.docker_nestor import Client, container_of, nestor_in
 
 from orchestrator.domain.ids import new_uuid
 from orchestrator.domain.images import in_share
-from orchestrator.drivers.base import ImageUnavailable
 from orchestrator.drivers.docker import DockerDriver
+from orchestrator.drivers.errors import ImageUnavailable
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]
 MOVING, NEXT = "nestor-test-moving:latest", "nestor-test-next:latest"

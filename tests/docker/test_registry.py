@@ -14,8 +14,8 @@ from support.docker_nestor import nestor_in
 from support.registry import Registry, registry
 
 from orchestrator.domain.images import Catalogue
-from orchestrator.drivers.base import ImageUnavailable
 from orchestrator.drivers.docker import DockerDriver
+from orchestrator.drivers.errors import ImageUnavailable
 from orchestrator.services.images import Images
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio]

@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 
 from orchestrator.domain.errors import DriverUnavailable, StoreUnavailable
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.nested.binding import ConnectionLost, OneConnection
 from orchestrator.nested.client import RuntimeClients
 

@@ -14,7 +14,8 @@ from orchestrator.api import runtime_facing
 from orchestrator.app import api
 from orchestrator.app.furnishing import House
 from orchestrator.app.house import open_house
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.settings import OrchestratorSettings
 
 OPERATOR_KEY = "operator-key-of-the-tests-0123456789"

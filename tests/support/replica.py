@@ -19,7 +19,7 @@ from orchestrator.domain.restarts import Restarts
 from orchestrator.domain.retention import Span, Spans
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import step_seconds
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.security.envelope import Envelope, MasterKeys
 from orchestrator.services.activity import Activity
 from orchestrator.services.admission import Admission

@@ -7,7 +7,8 @@ from orchestrator.app.doctor.finding import Finding, Level, from_error
 from orchestrator.app.doctor.state import Known
 from orchestrator.domain.conversation import LIVE_PHASES, Phase
 from orchestrator.domain.errors import NestorError, RuntimeNotFound, Unreadable
-from orchestrator.drivers.base import Condition, Driver, Handle, is_spare
+from orchestrator.drivers.base import Driver
+from orchestrator.drivers.values import Condition, Handle, is_spare
 from orchestrator.services.reconciler import labels_of
 from orchestrator.services.start import runtime_name
 from orchestrator.settings import OrchestratorSettings

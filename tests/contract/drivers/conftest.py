@@ -17,12 +17,13 @@ from support import containers
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.docker import DockerDriver
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.drivers.fake_remote import RemoteFakeDriver
 from orchestrator.drivers.process import ProcessDriver, own_zygote
 from orchestrator.drivers.process_interpreter import ask
+from orchestrator.drivers.values import Endpoint, Handle, OwnerLabels, RuntimeSpec
 
 STANDIN = Path(__file__).with_name("standin_server.py")
 

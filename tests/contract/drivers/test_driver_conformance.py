@@ -9,19 +9,9 @@ import pytest
 from orchestrator.domain.errors import RuntimeNotFound
 from orchestrator.domain.ids import RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import (
-    ClaimTaken,
-    Condition,
-    Driver,
-    ExitCause,
-    Handle,
-    Pausable,
-    RuntimeSpec,
-    Spareable,
-    StaleFence,
-    StartRefused,
-    spare_labels,
-)
+from orchestrator.drivers.base import Driver, Pausable, Spareable
+from orchestrator.drivers.errors import ClaimTaken, StaleFence, StartRefused
+from orchestrator.drivers.values import Condition, ExitCause, Handle, RuntimeSpec, spare_labels
 
 pytestmark = pytest.mark.anyio
 

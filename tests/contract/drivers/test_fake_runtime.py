@@ -10,8 +10,8 @@ from orchestrator.domain.conversation import StartRequest
 from orchestrator.domain.errors import DriverUnavailable, RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Condition, ExitCause, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.values import Condition, ExitCause, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.nested import wire
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.nested.refusals import Impostor, Refused

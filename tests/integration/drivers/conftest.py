@@ -15,11 +15,11 @@ import pytest
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Endpoint, Handle, OwnerLabels, RuntimeSpec
 from orchestrator.drivers.process import ProcessDriver
 from orchestrator.drivers.process_birth import SYSTEM_PATH
 from orchestrator.drivers.process_interpreter import Interpreter
 from orchestrator.drivers.process_zygote import Zygote
+from orchestrator.drivers.values import Endpoint, Handle, OwnerLabels, RuntimeSpec
 
 STANDIN = Path(__file__).parents[2] / "contract" / "drivers" / "standin_server.py"
 STANDIN_COMMAND = (sys.executable, str(STANDIN))

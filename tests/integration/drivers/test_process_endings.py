@@ -15,10 +15,11 @@ import pytest
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Condition, ExitCause, Handle, StartRefused
+from orchestrator.drivers.errors import StartRefused
 from orchestrator.drivers.process import ProcessDriver
 from orchestrator.drivers.process_files import remove_tree
 from orchestrator.drivers.process_tree import identify
+from orchestrator.drivers.values import Condition, ExitCause, Handle
 
 pytestmark = pytest.mark.anyio
 

@@ -11,9 +11,9 @@ import httpx
 import pytest
 
 from orchestrator.domain.secrets import SecretText
-from orchestrator.drivers.base import Condition, ExitCause
 from orchestrator.drivers.process import own_zygote
 from orchestrator.drivers.process_interpreter import ask
+from orchestrator.drivers.values import Condition, ExitCause
 from orchestrator.nested.client import RuntimeClients
 
 pytestmark = pytest.mark.anyio

@@ -14,11 +14,11 @@ import pytest
 
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import process_lifecycle
-from orchestrator.drivers.base import Condition, ExitCause
 from orchestrator.drivers.namespaces import Namespaces
 from orchestrator.drivers.process import ProcessDriver
 from orchestrator.drivers.process_birth import SYSTEM_PATH
 from orchestrator.drivers.process_zygote import Zygote
+from orchestrator.drivers.values import Condition, ExitCause
 
 pytestmark = pytest.mark.anyio
 

@@ -14,7 +14,7 @@ import anyio
 import pytest
 from support.orchestrators import Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.facades.missing import MISSING
 
 pytestmark = pytest.mark.anyio

@@ -13,7 +13,7 @@ import anyio
 import pytest
 from support.orchestrators import Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 APPS = "/api/v1/app-conversations"

@@ -11,7 +11,7 @@ import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
 from orchestrator.domain.secrets import REDACTED
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 UNKNOWN = "00000000-0000-4000-8000-00000000dead"

@@ -13,7 +13,7 @@ from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.app.claims import claims_of
 from orchestrator.domain.ids import ConversationId, RuntimeId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.proxy.admission import Refused
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.route import Route, Unavailable

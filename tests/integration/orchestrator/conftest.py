@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from support.orchestrators import Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 
 @pytest.fixture

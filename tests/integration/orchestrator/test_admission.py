@@ -10,8 +10,8 @@ import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.drivers.base import Limits
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import Limits
 from orchestrator.proxy.route import Route, Unavailable
 from orchestrator.state.funnel import command
 from orchestrator.state.keys import TenantKeys

@@ -17,8 +17,9 @@ from support.orchestrators import OPERATOR_KEY, Nestor, nestor_at
 from support.receivers import WebhookReceiver, webhook_receiver
 
 from orchestrator.domain.images import Catalogue
-from orchestrator.drivers.base import Handle, Usage
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import Handle, Usage
 from orchestrator.settings import OrchestratorSettings
 
 pytestmark = pytest.mark.anyio

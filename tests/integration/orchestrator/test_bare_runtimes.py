@@ -9,7 +9,7 @@ from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.proxy.route import Route, Unavailable
 
 pytestmark = pytest.mark.anyio

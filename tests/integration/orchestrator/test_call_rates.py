@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from support.orchestrators import OPERATOR_KEY, Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 NOBODY = "00000000-0000-4000-8000-00000000dead"

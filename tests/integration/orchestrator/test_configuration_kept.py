@@ -8,7 +8,7 @@ import pytest
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 

@@ -10,7 +10,7 @@ from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import RuntimeId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 BASE = "/api/v2/conversations"

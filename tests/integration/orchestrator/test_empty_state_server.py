@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from support.orchestrators import MODEL, OPERATOR_KEY, Nestor, nestor_at
 
 from orchestrator.domain.errors import Sealed
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.state.embedded import find_server
 
 pytestmark = pytest.mark.anyio

@@ -11,7 +11,7 @@ import pytest
 from redis.asyncio import Redis
 from support.orchestrators import OPERATOR_KEY, Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 HELD = 20

@@ -6,7 +6,7 @@ import pytest
 from support.orchestrators import nestor_at
 from support.state_servers import Run, run_server
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services.event_archiving import log_of
 from orchestrator.state.event_archive.archive import open_event_archive
 

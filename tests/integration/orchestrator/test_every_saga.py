@@ -22,8 +22,8 @@ from orchestrator.domain.ids import ConversationId, new_uuid
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Act, Span, Spans
-from orchestrator.drivers.base import StartRefused
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.errors import StartRefused
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services import conversations
 
 pytestmark = pytest.mark.anyio

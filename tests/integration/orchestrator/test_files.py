@@ -11,7 +11,7 @@ import pytest
 from support.answers import watched
 from support.orchestrators import MODEL, Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 

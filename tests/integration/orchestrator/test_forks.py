@@ -12,7 +12,7 @@ from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.domain.ids import new_uuid
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 READY = {"wait": "ready", "timeout": 120}

@@ -13,7 +13,8 @@ from orchestrator.domain.errors import Conflict, DriverUnavailable
 from orchestrator.domain.ids import TenantId, new_uuid
 from orchestrator.domain.images import Catalogue
 from orchestrator.domain.spares import Stock
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.security.master_keys import MasterKeys
 from orchestrator.services.images import Images

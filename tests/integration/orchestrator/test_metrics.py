@@ -12,7 +12,7 @@ import structlog
 from prometheus_client.parser import text_string_to_metric_families
 from support.orchestrators import MODEL, OPERATOR_KEY, Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.telemetry import metrics, stalls
 
 pytestmark = pytest.mark.anyio

@@ -17,7 +17,7 @@ from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.errors import StateLost, StoreUnavailable
 from orchestrator.domain.ids import ConversationId, TenantId, new_uuid
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.state.embedded import find_server
 from orchestrator.state.redis_store import RedisStore
 

@@ -11,7 +11,7 @@ from support.orchestrators import MODEL, Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, TenantId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.proxy.route import Route, Unavailable
 
 pytestmark = pytest.mark.anyio

@@ -14,8 +14,9 @@ from support.replica import Ground, Policy, Replica
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, StoreUnavailable
 from orchestrator.domain.ids import new_uuid
-from orchestrator.drivers.base import ExitCause, ImageUnavailable, StartRefused
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.errors import ImageUnavailable, StartRefused
+from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import ExitCause
 from orchestrator.state.base import Lease
 
 pytestmark = pytest.mark.anyio

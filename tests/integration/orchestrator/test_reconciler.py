@@ -13,7 +13,8 @@ from support.replica import Ground, Policy, Replica
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
 from orchestrator.drivers.base import Driver
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services.shares import Shares
 
 pytestmark = pytest.mark.anyio

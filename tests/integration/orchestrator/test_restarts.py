@@ -8,7 +8,7 @@ import anyio
 import pytest
 from support.orchestrators import MODEL, Nestor, nestor_at
 
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 

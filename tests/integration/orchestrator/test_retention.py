@@ -10,7 +10,7 @@ from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 BASE = "/api/v2/conversations"

@@ -18,7 +18,7 @@ from support.records import claimed
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.errors import LeaseLost
 from orchestrator.domain.ids import ConversationId, TenantId
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services.lease_keeper import LeaseKeeper
 from orchestrator.state.base import Lease
 from orchestrator.state.embedded import EmbeddedServer

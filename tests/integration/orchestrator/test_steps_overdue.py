@@ -8,7 +8,7 @@ from support.replica import Ground, Policy, Replica
 
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.ids import new_uuid
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services import saga
 
 pytestmark = pytest.mark.anyio

@@ -16,7 +16,7 @@ from orchestrator.app.doctor import tokens as doctor
 from orchestrator.app.doctor.finding import Level
 from orchestrator.app.tokens import MAXIMUM_BYTES
 from orchestrator.domain.errors import Misconfigured, Unauthenticated
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.proxy import answers
 from orchestrator.proxy.admission import Refused
 from orchestrator.proxy.single_origin import Claim, Place

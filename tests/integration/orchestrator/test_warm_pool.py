@@ -10,8 +10,8 @@ from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.domain.errors import DriverUnavailable, StateLost
-from orchestrator.drivers.base import Limits, is_spare
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import Limits, is_spare
 
 pytestmark = pytest.mark.anyio
 HIT = "hit: a spare of the warm pool"

@@ -16,7 +16,8 @@ from orchestrator.domain.conversation import REQUESTED, Conversation, Phase, adv
 from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.domain.ids import TenantId
 from orchestrator.domain.spares import Stock
-from orchestrator.drivers.fake import FakeDriver, FakeEngine
+from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.nested.binding import OneConnection
 from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.security.envelope import Envelope, MasterKeys

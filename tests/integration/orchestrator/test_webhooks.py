@@ -14,8 +14,8 @@ import pytest
 from support.orchestrators import Nestor, nestor_at
 from support.receivers import Answer, Post, WebhookReceiver, webhook_receiver
 
-from orchestrator.drivers.base import StartRefused
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.errors import StartRefused
+from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
 HERE = "127.0.0.1"

@@ -13,7 +13,7 @@ from orchestrator.domain.ids import new_uuid
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.domain.restarts import RestartPolicy, Restarts
 from orchestrator.domain.retention import Span, Spans
-from orchestrator.drivers.fake import FakeEngine
+from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.state.base import Lease
 
 pytestmark = pytest.mark.anyio

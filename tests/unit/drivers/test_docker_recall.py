@@ -5,11 +5,11 @@ import pytest
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.drivers import docker_cells
-from orchestrator.drivers.base import Dialect, OwnerLabels
 from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_network import Network
 from orchestrator.drivers.docker_recall import Recall
+from orchestrator.drivers.values import Dialect, OwnerLabels
 
 NETWORK = Network("id", "nestor-here", "10.214.0.1", True, "br-here", "10.214.0.0/22", "")
 

@@ -9,11 +9,11 @@ import pytest
 from orchestrator.app.containers import Isolation
 from orchestrator.domain.clock import SystemClock
 from orchestrator.domain.errors import Misconfigured, NotApart
-from orchestrator.drivers.base import Limits, Row
 from orchestrator.drivers.docker_probe import Seen
 from orchestrator.drivers.docker_report import Ground, report
 from orchestrator.drivers.docker_spec import NO_CHOICE, Hardening
 from orchestrator.drivers.fake import FakeDriver
+from orchestrator.drivers.values import Limits, Row
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.state.memory import MemoryStore
 

@@ -4,7 +4,7 @@ import pytest
 
 from orchestrator.domain.conversation import Reason
 from orchestrator.domain.errors import DriverUnavailable, RuntimeUnreachable
-from orchestrator.drivers.base import StartRefused
+from orchestrator.drivers.errors import StartRefused
 from orchestrator.services.failures import explain
 from orchestrator.services.warm_start import ALL_STEPS
 
