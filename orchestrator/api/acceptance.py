@@ -86,11 +86,11 @@ async def until_ready(
     start goes on. Raises `NotFound` when it is deleted meanwhile."""
     service = service_of(services, conversation.kind)
     began = anyio.current_time()
-    with anyio.move_on_after(timeout):
+    with anyio.move_on_after(timeout), services.arrivals.of(conversation.id) as news:
         while conversation.phase is not Phase.READY and await service.is_starting(conversation):
             # A tenth of what it took so far is what is lost at most by having looked too early.
             rest = min(_LONGEST_REST, max(_SHORTEST_REST, (anyio.current_time() - began) / 10))
-            await services.arrivals.wait(conversation.id, rest)
+            await news.wait(rest)
             conversation = await service.get(tenant, user, conversation.id)
         if conversation.phase is Phase.READY:
             return conversation

@@ -77,10 +77,10 @@ async def post(services: Services, owner: Owner, id: ConversationId, content: Co
     """A message into the inbox. Where the runtime is there, also wait a moment until it is in the log: whoever reads
     next reads it, and takes no earlier end for the answer to it. Raises as `Messages.post`."""
     message = await services.messages.post(owner.tenant, owner.user, id, content=content, client_id=None)
-    with anyio.move_on_after(_SEEN_SECONDS):
+    with anyio.move_on_after(_SEEN_SECONDS), services.arrivals.of(id) as news:
         while (await services.conversations.get(owner.tenant, owner.user, id)).phase is Phase.READY:
             found = await services.messages.find(owner.tenant, owner.user, id, message.client_id)
             if found.accepted is not None:
                 return found
-            await services.arrivals.wait(id, _LOOK_SECONDS)
+            await news.wait(_LOOK_SECONDS)
     return message

@@ -67,11 +67,11 @@ async def resume(services: Services, owner: Owner, record: Conversation) -> Conv
     """Running again, or on its way there, under the same address and session key. Running already: nothing is done. One
     that is being stopped is stopped first."""
     service = service_of(services, record.kind)
-    with anyio.move_on_after(_STOPPING_SECONDS):
+    with anyio.move_on_after(_STOPPING_SECONDS), services.arrivals.of(record.id) as news:
         while record.phase is Phase.STOPPING or (
             record.desired is Desired.STOPPED and record.phase is not Phase.STOPPED
         ):
-            await services.arrivals.wait(record.id, _LOOK_SECONDS)
+            await news.wait(_LOOK_SECONDS)
             record = await service.get(owner.tenant, owner.user, record.id)
     return await service.resume(owner.tenant, owner.user, record.id, key=owner.caller.key)
 

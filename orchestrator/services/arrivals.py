@@ -4,31 +4,50 @@
 told to nobody here, so whoever waits looks again after a moment all the same.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import anyio
 
 from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId
 
 
+class News:
+    """Of one conversation, for one who looks, waits and looks again: what is told while he looks ends the next wait."""
+
+    def __init__(self) -> None:
+        self._told = anyio.Event()
+
+    def tell(self) -> None:
+        self._told.set()
+
+    async def wait(self, at_most: float) -> None:
+        """Until something was told since the last wait, or `at_most` seconds."""
+        with anyio.move_on_after(at_most):
+            await self._told.wait()
+        self._told = anyio.Event()
+
+
 class Arrivals:
     """Of one replica."""
 
     def __init__(self) -> None:
-        self._waiting: dict[ConversationId, set[anyio.Event]] = {}
+        self._listening: dict[ConversationId, set[News]] = {}
 
     def tell(self, conversation: Conversation) -> None:
         """Something was stored of this one. Whoever waits looks for himself: the id may be another tenant's too."""
-        for event in self._waiting.get(conversation.id, ()):
-            event.set()
+        for news in self._listening.get(conversation.id, ()):
+            news.tell()
 
-    async def wait(self, id: ConversationId, at_most: float) -> None:
-        """Until it is told, or `at_most` seconds."""
-        event = anyio.Event()
-        self._waiting.setdefault(id, set()).add(event)
+    @contextmanager
+    def of(self, id: ConversationId) -> Iterator[News]:
+        """Its news, from now on: to be entered before one looks for the first time."""
+        news = News()
+        self._listening.setdefault(id, set()).add(news)
         try:
-            with anyio.move_on_after(at_most):
-                await event.wait()
+            yield news
         finally:
-            self._waiting[id].discard(event)
-            if not self._waiting[id]:
-                del self._waiting[id]
+            self._listening[id].discard(news)
+            if not self._listening[id]:
+                del self._listening[id]

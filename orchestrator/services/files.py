@@ -96,13 +96,13 @@ class Files:
         """The conversation with its runtime ready. Raises `Conflict` where nothing brings it, `TransientError` when it
         takes too long."""
         self._touch(conversation.tenant, conversation.id)
-        with anyio.move_on_after(self._wake_seconds):
+        with anyio.move_on_after(self._wake_seconds), self._arrivals.of(conversation.id) as news:
             while conversation.phase is not Phase.READY:
                 if may_wake(conversation):
                     await self._conversations.wake(conversation.tenant, conversation.id)
                 elif not await self._comes(conversation):
                     raise _at_rest(conversation)
-                await self._arrivals.wait(conversation.id, _POLL_SECONDS)
+                await news.wait(_POLL_SECONDS)
                 conversation = await self._conversations.get(conversation.tenant, conversation.user, conversation.id)
             return conversation
         raise TransientError(f"the conversation is {conversation.phase}: its runtime is on its way", retry_after=5)

@@ -54,7 +54,7 @@ async def find(services: Services, owner: Owner, id: str) -> dict[str, Any] | No
 async def follow(services: Services, owner: Owner, conversation: Conversation) -> AsyncIterator[dict[str, Any]]:
     """The task each time that it changed, until it has ended or the conversation is gone."""
     before = None
-    with anyio.move_on_after(_STREAM_SECONDS):
+    with anyio.move_on_after(_STREAM_SECONDS), services.arrivals.of(conversation.id) as news:
         while True:
             task = await task_of(services, conversation)
             if (task["status"], task["detail"]) != before:
@@ -62,7 +62,7 @@ async def follow(services: Services, owner: Owner, conversation: Conversation) -
             if task["status"] in ENDED:
                 return
             before = task["status"], task["detail"]
-            await services.arrivals.wait(conversation.id, _LOOK_SECONDS)
+            await news.wait(_LOOK_SECONDS)
             try:
                 conversation = await services.conversations.get(owner.tenant, owner.user, conversation.id)
             except NotFound:

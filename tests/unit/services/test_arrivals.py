@@ -17,7 +17,8 @@ async def test_all_who_wait_for_it_are_told_and_nobody_else() -> None:
     arrivals, told = Arrivals(), []
 
     async def wait(id: ConversationId, name: str) -> None:
-        await arrivals.wait(id, 30)
+        with arrivals.of(id) as news:
+            await news.wait(30)
         told.append(name)
 
     async with anyio.create_task_group() as tasks:
@@ -31,12 +32,23 @@ async def test_all_who_wait_for_it_are_told_and_nobody_else() -> None:
         await anyio.wait_all_tasks_blocked()
         assert sorted(told) == ["first", "second"]
         tasks.cancel_scope.cancel()
-    assert not arrivals._waiting
+    assert not arrivals._listening
 
 
 async def test_the_wait_ends_by_itself_and_leaves_nothing() -> None:
     arrivals = Arrivals()
-    with anyio.fail_after(30):
-        await arrivals.wait(ONE, 0.01)
-    assert not arrivals._waiting
+    with anyio.fail_after(30), arrivals.of(ONE) as news:
+        await news.wait(0.01)
+    assert not arrivals._listening
     arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nobody is there
+
+
+async def test_what_is_told_while_one_looks_ends_the_next_wait_and_only_that() -> None:
+    arrivals = Arrivals()
+    with arrivals.of(ONE) as news:
+        arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nothing else of it is looked at
+        with anyio.fail_after(30):
+            await news.wait(3600)
+        began = anyio.current_time()
+        await news.wait(0.05)
+        assert anyio.current_time() - began >= 0.05
