@@ -133,9 +133,11 @@ async def _compared(fleet: Fleet, key: str, id: str, sent: list[str]) -> int:
                     raise Violation(f"conversation {id}: the outer log has a gap after {len(outer)}")
                 outer += items
                 if not items:
+                    await _start_if_failed(fleet, key, id)  # killed at the very end, it has them and tells nobody
                     await asyncio.sleep(0.3)
     except TimeoutError:
-        raise Violation(f"conversation {id}: {len(outer)} of {len(inner)} events came out") from None
+        came = f"{len(outer)} of {len(inner)} events came out"
+        raise Violation(f"conversation {id}: {came}; {await fleet.phase(key, id)}") from None
     if [item["event"]["id"] for item in outer] != [event["id"] for event in inner]:
         raise Violation(f"conversation {id}: the outer log differs from the runtime's own")
     return len(inner)
