@@ -214,11 +214,13 @@ def _front(settings: OrchestratorSettings, house: House, claims: ClaimRoutes) ->
 
 def _limits(settings: OrchestratorSettings) -> FrontLimits:
     local, most = settings.allow_local_origins, settings.connections_per_address
+    of_tenant = settings.connections_per_tenant
     mine = shares()
     return FrontLimits(
         allowed_origins=settings.origins,
         local_origins=listening.is_loopback(settings.host) if local is None else local,
         connections_per_address=mine.address if most is None else most,
+        connections_per_tenant=mine.tenant if of_tenant is None else of_tenant,
         connections=mine.clients,
     )
 

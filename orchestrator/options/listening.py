@@ -46,6 +46,9 @@ class ListeningSettings(Settings):
     connections_per_address: int | None = Field(default=None, ge=0)
     """Connections that one client address may have at once; 0 for any number, as behind a proxy that all come through.
     Default: a third of the descriptors that the process may open, so that one client cannot take all of them."""
+    connections_per_tenant: int | None = Field(default=None, ge=0)
+    """Requests and sockets to all runtimes of one tenant that may be under way at once; 0 for any number. What nginx
+    carries as the data plane is not counted. Default: three quarters of the connections that clients may have."""
     runtime_facing: str | None = None
     """address:port of the listener to which runtimes tell their events. Default: a free port that is remembered, on
     loopback, or with containers on the address under which they see this machine. One that is given is insisted on."""

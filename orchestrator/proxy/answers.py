@@ -68,6 +68,7 @@ TOO_MANY = problem(
 TOO_MANY_KEYS = problem(429, "Too many requests with a wrong key.", "rate_limited", retryable=True, retry_after=1)
 CROWDED = problem(503, "Too many connections at once.", "too_many_connections", retryable=True, retry_after=1)
 BUSY = unavailable("The runtime has too many connections. Try again.", 1)
+TENANT_BUSY = unavailable("The runtimes of this tenant have too many connections together. Try again.", 1)
 CHANGED = unavailable("The runtime has just been replaced. Try again.", 1)
 TOO_LATE = problem(504, "The runtime took too long to answer.", "runtime_timeout", retryable=True)
 FAILED = problem(500, "The request could not be passed on.", "internal")

@@ -173,8 +173,8 @@ class Exchange:
             self._send(route, connection or await self._context.upstreams.connect(route))
         except Refused as refused:
             self._refused(refused.refusal)
-        except Busy:
-            self.refuse(answers.BUSY)
+        except Busy as busy:
+            self.refuse(busy.refusal)
         except RuntimeUnreachable:
             self._unreachable(route)
         except TimeoutError:

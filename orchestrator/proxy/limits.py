@@ -26,6 +26,7 @@ class FrontLimits:
     #: to give it up (servers commonly close after five seconds).
     upstream_fresh_seconds: float = 2.0
     connections_per_runtime: int = 1000
+    connections_per_tenant: int = 0  #: to all of its runtimes together, at once; 0 for any number
     resolve_seconds: float = 10.0
     wake_seconds: float = 60.0
     first_frame_seconds: float = 10.0  #: an open socket without a key may wait this long with its auth frame

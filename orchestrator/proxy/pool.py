@@ -10,6 +10,7 @@ from typing import Protocol
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.proxy import answers
 from orchestrator.proxy.familiar import FamiliarAnswers
 from orchestrator.proxy.limits import FrontLimits
 from orchestrator.proxy.long_body import Memory
@@ -21,9 +22,13 @@ _Place = tuple[RuntimeId, int, str, int]
 
 
 class Busy(RuntimeUnreachable):
-    """This runtime has as many connections as one may have."""
+    """This runtime has as many connections as one may have, or those of its tenant together; `refusal` says which."""
 
     code = "runtime_busy"
+
+    def __init__(self, refusal: answers.Refusal) -> None:
+        self.refusal = refusal
+        super().__init__(str(refusal.body["detail"]))
 
 
 class RouteUser(Protocol):
@@ -46,6 +51,7 @@ class Upstreams:
         self.outbox = Outbox()
         self._idle: dict[_Place, list[UpstreamConnection]] = {}
         self._open: dict[RuntimeId, set[RouteUser]] = {}
+        self._of_tenant: dict[TenantId, set[RouteUser]] = {}
         self._sweep: asyncio.TimerHandle | None = None
 
     def take(self, route: Route, *, idle_at_most: float) -> UpstreamConnection | None:
@@ -64,7 +70,8 @@ class Upstreams:
     async def connect(self, route: Route) -> UpstreamConnection:
         """A new connection. Raises `Busy` or `RuntimeUnreachable`."""
         if len(self._open.get(route.runtime, ())) >= self.limits.connections_per_runtime:
-            raise Busy("the runtime has too many connections")
+            raise Busy(answers.BUSY)
+        self._make_room(route.tenant)
         connection = UpstreamConnection(self, route)
         self.add(connection)  # before it is open, so that many at once are counted
         loop = asyncio.get_running_loop()
@@ -94,6 +101,7 @@ class Upstreams:
     def add(self, user: RouteUser) -> None:
         """Count `user` among what is open for its runtime."""
         self._open.setdefault(user.route.runtime, set()).add(user)
+        self._of_tenant.setdefault(user.route.tenant, set()).add(user)
 
     def forget(self, user: RouteUser) -> None:
         """`user` is closed or closing. May be called twice."""
@@ -102,6 +110,11 @@ class Upstreams:
             users.discard(user)
             if not users:
                 del self._open[user.route.runtime]
+        of_tenant = self._of_tenant.get(user.route.tenant)
+        if of_tenant is not None:
+            of_tenant.discard(user)
+            if not of_tenant:
+                del self._of_tenant[user.route.tenant]
         if isinstance(user, UpstreamConnection) and user.idle:
             user.idle = False
             key = user.route.place
@@ -141,6 +154,17 @@ class Upstreams:
         for users in list(self._open.values()):
             for user in list(users):
                 user.revoke()
+
+    def _make_room(self, tenant: TenantId) -> None:
+        """For one more connection to a runtime of `tenant`, by one that carries nothing if need be. Raises `Busy`."""
+        most = self.limits.connections_per_tenant
+        if not most or len(of_tenant := self._of_tenant.get(tenant, ())) < most:
+            return
+        for user in of_tenant:
+            if isinstance(user, UpstreamConnection) and user.idle:
+                user.discard()
+                return
+        raise Busy(answers.TENANT_BUSY)
 
     def _close_old(self) -> None:
         loop = asyncio.get_running_loop()

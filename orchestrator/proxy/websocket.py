@@ -134,8 +134,8 @@ class SocketOpening:
             self._end(frames.TRY_LATER, why, refused.refusal)
         except _Closed as closed:
             self._end(closed.code, closed.reason, answers.FORBIDDEN)
-        except Busy:
-            self._end(frames.TRY_LATER, "The runtime has too many connections", answers.BUSY)
+        except Busy as busy:
+            self._end(frames.TRY_LATER, busy.message, busy.refusal)
         except RuntimeUnreachable:
             if self._destination.runtime is not None:
                 log.warning("proxy.unreachable", runtime=self._destination.runtime)

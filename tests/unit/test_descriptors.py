@@ -15,12 +15,13 @@ def test_all_shares_together_leave_some(descriptors: int) -> None:
     mine = shares(descriptors)
     taken = mine.runtimes + mine.sleeping + 2 * mine.clients  # a client's connection may need one to a runtime
     assert descriptors - taken >= _FOR_ITSELF
+    assert 0 < mine.tenant < mine.clients, "others have room beside one tenant"
     assert min(mine.runtimes, mine.sleeping, mine.clients) >= 32
 
 
 def test_without_a_limit_any_number_is_taken() -> None:
     mine = shares(resource.RLIM_INFINITY)
-    assert (mine.clients, mine.address) == (0, 0)
+    assert (mine.clients, mine.address, mine.tenant) == (0, 0, 0)
     assert mine.runtimes > 10_000
 
 

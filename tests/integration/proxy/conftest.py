@@ -16,6 +16,7 @@ OTHERWISE_BEHIND_NGINX = {
     "test_an_early_refusal_of_an_upload_reaches_the_client": "reads the rest of the upload, and keeps the connection",
     "test_the_front_makes_no_difference": "may reset a connection over bytes that still come, and a close be lost so",
     "test_silent_sockets_are_closed_4001_while_others_are_served": "fifty handshakes in half a second",
+    "test_runtimes_of_one_tenant_have_a_bounded_number_of_connections_together": "knows no tenants",
     "test_trailers_reach_nobody": "gives a short body a length",
     "test_nothing_is_done_for_a_client_that_was_just_refused": "reads the rest of the body, and goes on behind it",
     "test_a_refusal_before_the_end_of_a_broken_request_arrives": "400 comes first",

@@ -7,6 +7,9 @@ import httpx
 import pytest
 from support.front_rig import get, head_of
 
+from orchestrator.domain.ids import TenantId
+from orchestrator.proxy.limits import FrontLimits
+
 pytestmark = pytest.mark.anyio
 
 
@@ -189,3 +192,36 @@ async def test_many_requests_to_many_runtimes_never_cross(rig):
 
     await asyncio.gather(*(one(number) for number in range(200)))
     await asyncio.gather(*(one(number) for number in range(200)))
+
+
+async def test_runtimes_of_one_tenant_have_a_bounded_number_of_connections_together(bare_rig):
+    """Those that carry nothing make room, those that do stay, and other tenants notice nothing."""
+    rig = bare_rig
+    await rig.open(FrontLimits(connections_per_tenant=2))
+    go_on = asyncio.Event()
+
+    async def serve(reader, writer):
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            if b"/held" in head:
+                await go_on.wait()
+            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+
+    port = await rig.raw(serve)
+    other = rig.publish(port)
+    mine = [rig.republish(rig.publish(port), tenant=TenantId("one")) for _ in range(4)]
+    for route in mine:  # each leaves a connection for the next request
+        assert (await get(rig, route)).status_code == 200
+    assert len(rig.context.upstreams.all_open()) == 2
+    held = [asyncio.create_task(get(rig, route, "/held")) for route in mine[:2]]
+    await rig.eventually(lambda: len(rig.context.upstreams.in_use()) == 2, deadline=30)
+    refused = await get(rig, mine[2])
+    assert refused.status_code == 503
+    assert "this tenant" in refused.json()["detail"]
+    assert (await get(rig, other)).status_code == 200
+    go_on.set()
+    assert {(await one).status_code for one in held} == {200}
+    assert (await get(rig, mine[2])).status_code == 200
+    for user in rig.context.upstreams.all_open():
+        user.discard()
+    assert not rig.context.upstreams._of_tenant
