@@ -29,7 +29,7 @@ class FrontLimits:
     connections_per_tenant: int = 0  #: to all of its runtimes together, at once; 0 for any number
     resolve_seconds: float = 10.0
     wake_seconds: float = 60.0
-    first_frame_seconds: float = 10.0  #: an open socket without a key may wait this long with its auth frame
+    first_frame_seconds: float = 5.0  #: an open socket without a key may wait this long with its auth frame
     first_frame_bytes: int = 8 * 1024
     unauthenticated_sockets: int = 1000  #: per client address, at once
     unknown_per_second: int = 100  #: requests for runtimes that do not exist, per client address
