@@ -82,14 +82,16 @@ def main() -> None:
     report["client_tool"] = [status(), "ObservationEvent" in seen]
 
     conversation.set_confirmation_policy(AlwaysConfirm())
-    conversation.send_message(script(terminal("touch rejected"), {"text": "as you wish"}))
+    # The client listens for the end of a run a moment after it has begun one, and of one that waits for leave it asks
+    # nobody else: a model that answers before that moment would leave it waiting.
+    conversation.send_message(script(terminal("touch rejected") | {"sleep": 2}, {"text": "as you wish"}))
     conversation.run()
     waited = status()
     conversation.reject_pending_actions("no")
     until(lambda: status() == "idle")
     conversation.run()
     rejected = status()
-    conversation.send_message(script(terminal("touch accepted"), {"text": "done"}))
+    conversation.send_message(script(terminal("touch accepted") | {"sleep": 2}, {"text": "done"}))
     conversation.run()
     conversation.run()
     report["confirmation"] = [waited, rejected, status()]

@@ -160,5 +160,5 @@ async def test_records_are_changed_as_they_were_read_and_labels_replaced(nestor:
             await nestor.call("PUT", f"{path}/labels", key, json=labels, status=422)
         assert (await nestor.call("PUT", f"{path}/labels", key, json={}, status=200))["labels"] == {}
         await changed(nestor, "DELETE", path, key)
-        missing = await nestor.call("PUT", f"{path}/labels", key, json={}, status=404)
-        assert missing["detail"] == f"there is no such {label}"
+        missing = await nestor.call("PUT", f"{path}/labels", key, json={}, status=410)
+        assert missing["detail"] == f"the {label} is deleted"
