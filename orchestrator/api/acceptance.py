@@ -14,6 +14,7 @@ from fastapi import Query, Response
 from orchestrator.api import rendering
 from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
+from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Elapsed
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, parse_uuid
@@ -71,12 +72,23 @@ async def under_way(services: Services, conversation: Conversation) -> bool:
 
 
 async def removed(
-    services: Services, owner: Owner, conversation: Conversation, response: Response
+    services: Services,
+    owner: Owner,
+    id: ConversationId,
+    kind: Kind,
+    response: Response,
+    condition: Condition,
+    purge: bool,
 ) -> dict[str, Any] | Response:
-    """Of a deletion: 202 with the record while what runs is being removed, 204 when that is done."""
-    if conversation.phase is Phase.DELETING and not await under_way(services, conversation):
+    """Delete it: 202 with the record for who asked for it first, however soon it is done, and while what runs is being
+    removed; then 204."""
+    service = service_of(services, kind)
+    before = (await service.get(owner.tenant, owner.user, id, deleted=True)).operation
+    gone = await service.delete(owner.tenant, owner.user, id, purge=purge, condition=condition)
+    asked_before = gone.operation == before
+    if asked_before and gone.phase is Phase.DELETING and not await under_way(services, gone):
         return Response(status_code=204)
-    return await accepted(services, owner, conversation, response, None, 0)
+    return await accepted(services, owner, gone, response, None, 0)
 
 
 async def until_ready(

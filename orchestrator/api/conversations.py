@@ -28,7 +28,7 @@ from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, PageId, SortOrder
 from orchestrator.domain.conditions import Condition
-from orchestrator.domain.conversation import StartRequest
+from orchestrator.domain.conversation import Kind, StartRequest
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.git import check_provider_name, check_repository
 from orchestrator.domain.ids import ConversationId, OperationId, parse_uuid
@@ -149,10 +149,7 @@ async def delete(
 ) -> dict[str, Any] | Response:
     """In every phase. Gone from now on (410), its runtime is removed: 202 until that is done, then 204. Until
     `purge_at` it can be brought back, then nothing is left of it (404). `purge`: at once."""
-    gone = await services.conversations.delete(
-        owner.tenant, owner.user, id_of(conversation), purge=purge, condition=condition
-    )
-    return await removed(services, owner, gone, response)
+    return await removed(services, owner, id_of(conversation), Kind.CONVERSATION, response, condition, purge)
 
 
 @router.post("/conversations/{conversation}/undelete", status_code=202, responses=changes(records.Conversation))

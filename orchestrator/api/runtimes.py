@@ -30,7 +30,7 @@ from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
 from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, RuntimeFilters, SortOrder, alone
 from orchestrator.domain.conditions import Condition
-from orchestrator.domain.conversation import StartRequest
+from orchestrator.domain.conversation import Kind, StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.variables import check_variables
 from orchestrator.services.drafting import Wanted
@@ -116,8 +116,7 @@ async def delete(
 ) -> dict[str, Any] | Response:
     """In every phase. Gone from now on (410) and its name free: 202 until nothing runs of it, then 204. Until
     `purge_at` it can be brought back. `purge`: at once."""
-    gone = await services.runtimes.delete(owner.tenant, owner.user, id_of(runtime), purge=purge, condition=condition)
-    return await removed(services, owner, gone, response)
+    return await removed(services, owner, id_of(runtime), Kind.RUNTIME, response, condition, purge)
 
 
 @router.post("/runtimes/{runtime}/undelete", status_code=202, responses=changes(records.Runtime))

@@ -102,8 +102,8 @@ class WarmPool:
                 with metrics.ticking("pool"):
                     made = await self.tick()
                 pause = _PACE_MS / 1000 if made else pause
-            except NestorError as exc:
-                log.warning("pool.skipped", problem=exc.message)
+            except* NestorError as trouble:  # of its tasks a group comes
+                log.warning("pool.skipped", problem=_first(trouble))
                 pause = _AFTER_TROUBLE_SECONDS
             with anyio.move_on_after(pause):
                 await self._wanted.wait()
@@ -303,3 +303,11 @@ def id_of(name: str) -> RuntimeId:
 
 def _place(name: str) -> bytes:
     return f"spare|{name}".encode()
+
+
+def _first(trouble: BaseExceptionGroup[NestorError]) -> str:
+    """What the first of them says, however deep it is."""
+    one: BaseException = trouble
+    while isinstance(one, BaseExceptionGroup):
+        one = one.exceptions[0]
+    return str(one)

@@ -9,9 +9,10 @@ import pytest
 from redis.asyncio import Redis
 from support.orchestrators import Nestor, nestor_at
 
-from orchestrator.domain.errors import DriverUnavailable, StateLost
+from orchestrator.domain.errors import DriverUnavailable, StateLost, StoreUnavailable
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.drivers.values import Limits, is_spare
+from orchestrator.state.spares import RedisSpares
 
 pytestmark = pytest.mark.anyio
 HIT = "hit: a spare of the warm pool"
@@ -264,3 +265,20 @@ async def test_nothing_of_one_tenant_is_ever_in_the_runtime_of_the_next(data_dir
             assert list(memory.conversations) == [ours["id"]]
             await nestor.call("DELETE", f"/api/v2/conversations/{ours['id']}?purge=true", second)
         assert not engine.doubles
+
+
+async def test_a_state_server_in_trouble_while_spares_are_made_does_not_end_the_pool(
+    data_dir: Path, engine: FakeEngine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    troubles = [StateLost("the state server has lost what it kept"), StoreUnavailable("the state server is away")]
+    reserve = RedisSpares.reserve
+
+    async def troubled(self: RedisSpares, *arguments: Any, **more: Any) -> bool:
+        if troubles:
+            raise troubles.pop()
+        return await reserve(self, *arguments, **more)
+
+    monkeypatch.setattr(RedisSpares, "reserve", troubled)
+    async with over(data_dir, engine) as nestor:
+        await filled(nestor)
+        assert not troubles
