@@ -203,6 +203,7 @@ def stored(site: Site, tenant: str, id: str, runtime: str) -> dict[str, Any]:
 
 _OWN = {
     r"[0-9a-f]{64}": "<hash>",
+    r"00-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}": "<trace>",
     r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}": "<id>",
     r"s1\.1\.[\w-]+": "<sealed>",
     r"\d{4}-\d\d-\d\dT[\d:.]+Z?": "<time>",
