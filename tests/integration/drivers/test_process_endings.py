@@ -220,6 +220,7 @@ async def test_a_cancelled_start_leaves_a_runtime_that_its_claim_names_or_none(p
     handle = await place.created()
     with anyio.move_on_after(0.001):
         await place.driver.start(handle, fence=1, init_key=KEY)
+    await place.driver.find(handle.name)  # waits for the start, which goes on; `inspect` looks into the midst of it
     if (await place.driver.inspect(handle)).condition is not Condition.RUNNING:
         assert place.marked(handle.name) == []
     await place.driver.destroy(handle, fence=1)
