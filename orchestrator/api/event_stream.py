@@ -2,19 +2,21 @@
 
 An event has its sequence as `id:` (SSE) or `sequence` (socket). Where the conversation is (`phase`) comes first and at
 every change; it has no number, since it is not in the log. Keys travel in headers or, on the socket, in the first
-frame; never in the address.
+frame; never in the address. A key that ends ends what it opened: it is looked at again before anything is told.
 """
 
 import json
+import math
 from collections.abc import AsyncGenerator, AsyncIterator
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from typing import Annotated, Any
 
 import anyio
 import anyio.abc
 import structlog
-from fastapi import APIRouter, Header, Query, WebSocket, WebSocketDisconnect
+from fastapi import APIRouter, Header, Query, Request, WebSocket, WebSocketDisconnect
 from fastapi.responses import StreamingResponse
+from starlette.requests import HTTPConnection
 
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, owner_for
@@ -24,28 +26,33 @@ from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.errors import (
     Forbidden,
     InvalidRequest,
+    LimitReached,
     NestorError,
     NotFound,
-    StoreUnavailable,
     Unauthenticated,
 )
 from orchestrator.domain.ids import ConversationId
 from orchestrator.services.event_feed import Update
+from orchestrator.state.event_archive.archive import DamagedEvents
 
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 AUTH_SECONDS = 10.0
+KEY_SECONDS = 0.7  #: for which a key that was good may tell more
 _MOST_DIGITS = 18
-CLOSE_UNAUTHENTICATED, CLOSE_FORBIDDEN, CLOSE_NOT_FOUND = 4001, 4003, 4004
+_REASON_BYTES = 123  #: of a close frame (RFC 6455, 5.5)
+#: api-conventions.md 2; at the end of this replica the server itself says 1012
+CLOSE_UNAUTHENTICATED, CLOSE_FORBIDDEN, CLOSE_NOT_FOUND, CLOSE_LIMIT, CLOSE_RESYNC = 4001, 4003, 4004, 4008, 4010
 CLOSE_INVALID, CLOSE_LATER = 1008, 1013
 
 
 @router.get(
     "/conversations/{conversation}/events/stream",
-    responses=says({}, stream='`event` (`{"sequence", "event"}`), `phase` and `gone`'),
+    responses=says({}, stream='`event` (`{"sequence", "event"}`), `phase`, `resync` (`{"after"}`) and `gone`'),
     response_class=StreamingResponse,
 )
 async def stream(
+    request: Request,
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
@@ -53,13 +60,14 @@ async def stream(
     last_event_id: Annotated[str | None, Header()] = None,
 ) -> StreamingResponse:
     """Server-sent events (`event`, `phase`, `gone`) above `after`, or above the `Last-Event-ID` of a client that comes
-    back. A comment every few seconds keeps the connection."""
+    back. A comment every few seconds keeps the connection. `resync`: what is behind the last one cannot be read; what
+    can is above its `after`."""
     id = id_of(conversation)
     found = await services.conversations.get(owner.tenant, owner.user, id)  # a 404 is an answer, not a stream
     start = max(after, _number(last_event_id)) if last_event_id is not None else after
     await services.feed.probe(found, after=start)  # so is a 503
     return StreamingResponse(
-        _sse(_updates(services, owner, id, start)),
+        _sse(_updates(request, services, owner, id, start), services, owner, id),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
@@ -68,42 +76,71 @@ async def stream(
 @router.websocket("/conversations/{conversation}/events/socket")
 async def socket(websocket: WebSocket, conversation: str, after: str = "0") -> None:
     """The same as JSON frames: `{"type":"event","sequence","event"}` and `{"type":"phase",...}`. Without a key in a
-    header the first frame is `{"type":"auth","key":"..."}`, within ten seconds. What else is sent is ignored."""
+    header the first frame is `{"type":"auth","key":"..."}`, within ten seconds. What else is sent is ignored. Opening
+    one counts as a call."""
     services: Services = websocket.app.state.services
     await websocket.accept()
     try:
-        owner = await owner_for(websocket, services, await _key(websocket))
+        key = await _key(websocket)
+        owner = await owner_for(websocket, services, key)
+        await services.call_rates.take(owner.caller)
         id = id_of(conversation)
         await services.conversations.get(owner.tenant, owner.user, id)
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(_read_to_end, websocket, tasks)
-            async with aclosing(_updates(services, owner, id, _number(after))) as updates:
-                async for update in updates:
-                    if (frame := _frame(update)) is not None:
-                        await websocket.send_json(frame)
+            try:
+                async with aclosing(_updates(websocket, services, owner, id, _number(after), key)) as updates:
+                    async for update in updates:
+                        if (frame := _frame(update)) is not None:
+                            await websocket.send_json(frame)
+            except DamagedEvents:
+                last = await _last(services, owner, id)
+                await websocket.close(CLOSE_RESYNC, f"what is behind cannot be read; go on with after={last}")
+                tasks.cancel_scope.cancel()
     except* (WebSocketDisconnect, RuntimeError):
         pass  # the client is gone
     except* NestorError as group:
-        await websocket.close(*_closing(group.exceptions[0]))
+        code, reason = _closing(group.exceptions[0])
+        await websocket.close(code, reason.encode()[:_REASON_BYTES].decode(errors="ignore"))
 
 
-def _updates(services: Services, owner: Owner, id: ConversationId, after: int) -> AsyncGenerator[Update]:
+def _updates(
+    connection: HTTPConnection, services: Services, owner: Owner, id: ConversationId, after: int, key: str | None = None
+) -> AsyncGenerator[Update]:
+    """What `EventFeed.follow` gives for as long as the key is good. Raises as that and as `owner_for`."""
+    looked = anyio.current_time()
+
     async def load() -> Conversation:
+        nonlocal looked
+        if anyio.current_time() - looked > KEY_SECONDS:
+            await owner_for(connection, services, key)
+            looked = anyio.current_time()
         return await services.conversations.get(owner.tenant, owner.user, id)
 
     return services.feed.follow(id, load, after=after)
 
 
-async def _sse(updates: AsyncGenerator[Update]) -> AsyncIterator[str]:
-    """The updates; `gone` at the end of the conversation."""
+async def _last(services: Services, owner: Owner, id: ConversationId) -> int:
+    """The number of the last event; 0 where that cannot be told now."""
+    with suppress(NestorError):
+        return await services.conversations.event_count(owner.tenant, owner.user, id)
+    return 0
+
+
+async def _sse(
+    updates: AsyncGenerator[Update], services: Services, owner: Owner, id: ConversationId
+) -> AsyncIterator[str]:
+    """The updates; `gone` at the end of the conversation, `resync` before a damaged part."""
     async with aclosing(updates):
         try:
             async for update in updates:
                 yield _block(update)
         except NotFound:
             yield "event: gone\ndata: {}\n\n"
-        except StoreUnavailable as exc:  # it came to a damaged part: whoever comes back is told by a 503
-            log.warning("stream.ended", problem=exc.message)
+        except DamagedEvents:
+            yield f"event: resync\ndata: {json.dumps({'after': await _last(services, owner, id)})}\n\n"
+        except NestorError as exc:  # its key ended, say: whoever comes back is told by the status
+            log.info("stream.ended", problem=exc.message)
 
 
 def _block(update: Update) -> str:
@@ -157,6 +194,8 @@ def _closing(error: BaseException) -> tuple[int, str]:
             return CLOSE_FORBIDDEN, error.message
         case NotFound():
             return CLOSE_NOT_FOUND, "Conversation not found"
+        case LimitReached():
+            return CLOSE_LIMIT, f"{error.message}; come again in {math.ceil(error.retry_after)} s"
         case InvalidRequest():
             return CLOSE_INVALID, error.message
     return CLOSE_LATER, "Try again later"

@@ -178,8 +178,10 @@ async def test_readers_who_come_to_a_damaged_part_are_sent_away(nestor: Nestor, 
     numbers = []
     with anyio.fail_after(10):
         async with nestor.http.stream("GET", url, headers=nestor.as_(key)) as stream:
-            numbers = [int(line[3:]) async for line in stream.aiter_lines() if line.startswith("id:")]
+            lines = [line async for line in stream.aiter_lines() if line]
+        numbers = [int(line[3:]) for line in lines if line.startswith("id:")]
         again = await nestor.http.get(url, headers=nestor.as_(key) | {"Last-Event-ID": str(numbers[-1])})
     assert numbers == list(range(1, len(numbers) + 1)), "whole pages before the damage"
+    assert lines[-2:] == ["event: resync", 'data: {"after": 400}']
     assert 100 <= len(numbers) < first
     assert again.status_code == 503

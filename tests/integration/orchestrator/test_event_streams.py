@@ -175,6 +175,120 @@ async def test_the_socket_says_why_it_closes(
     assert closed.value.rcvd.code == code
 
 
+async def closed_with(websocket: ClientConnection) -> tuple[int, str]:
+    """How the other side closes it."""
+    with pytest.raises(ConnectionClosed) as closed:
+        await drained(websocket)
+    assert closed.value.rcvd is not None
+    return closed.value.rcvd.code, closed.value.rcvd.reason
+
+
+def made(nestor: OrchestratorProcess, **body: Any) -> tuple[str, str]:
+    """A tenant's key and its conversation, ready."""
+    tenant = nestor.call("POST", "/api/v2/tenants", json={"name": "acme"}, status=201)["id"]
+    key = nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json={"name": "k"}, status=201)["key"]
+    nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
+    return key, nestor.call("POST", "/api/v2/conversations?wait=ready", key, json=body, status=200)["id"]
+
+
+def key_of(nestor: OrchestratorProcess, key: str, **body: Any) -> dict[str, Any]:
+    """Another key of the same tenant."""
+    id = f"{key.split('_')[2]}"
+    tenants = nestor.call("GET", "/api/v2/tenants", status=200)["items"]
+    for tenant in tenants:
+        path = f"/api/v2/tenants/{tenant['id']}/api-keys"
+        keys = nestor.call("GET", path, params={"ids": id}, status=200)["items"]
+        if keys != [None]:
+            other = nestor.call("POST", path, json={"name": "another", **body}, status=201)
+            return {**other, "path": f"{path}/{other['id']}"}
+    raise AssertionError("whose key is that?")
+
+
+async def test_a_key_without_the_scope_is_4003(nestor: OrchestratorProcess, key: str, conversation: str) -> None:
+    blind = await anyio.to_thread.run_sync(lambda: key_of(nestor, key, scopes=["write"]))
+    async with connect(socket_url(nestor, conversation), proxy=None) as websocket:
+        await websocket.send(json.dumps({"type": "auth", "key": blind["key"]}))
+        assert await closed_with(websocket) == (4003, "this key lacks the scope read")
+
+
+async def test_a_key_that_is_revoked_is_told_nothing_more(
+    nestor: OrchestratorProcess, key: str, conversation: str
+) -> None:
+    other = await anyio.to_thread.run_sync(lambda: key_of(nestor, key))
+    headers = {"Authorization": f"Bearer {other['key']}"}
+    url = f"{nestor.url}/api/v2/conversations/{conversation}/events/stream?after=100000"
+    async with (
+        httpx.AsyncClient(headers=headers, timeout=30, trust_env=False) as http,
+        http.stream("GET", url) as response,
+        connect(socket_url(nestor, conversation, "?after=100000"), additional_headers=headers, proxy=None) as websocket,
+    ):
+        assert json.loads(await websocket.recv())["type"] == "phase"
+        blocks = sse(response)
+        assert (await anext(blocks))[0] == "phase"
+        await anyio.to_thread.run_sync(lambda: nestor.call("DELETE", other["path"], status=204))
+        await anyio.sleep(1)
+        path = f"/api/v2/conversations/{conversation}/stop"
+        await anyio.to_thread.run_sync(lambda: nestor.call("POST", path, key))
+        with anyio.fail_after(15):
+            assert await closed_with(websocket) == (4001, "Authentication failed")
+            assert [block async for block in blocks] == []
+        assert (await http.get(url)).status_code == 401
+
+
+async def test_a_key_that_opens_too_many_is_4008(tmp_path: Path) -> None:
+    with orchestrator_at(tmp_path / "data", driver="fake", NESTOR_CALLS_PER_SECOND_PER_KEY="1") as nestor:
+        key, id = await anyio.to_thread.run_sync(made, nestor)
+        headers, codes = {"Authorization": f"Bearer {key}"}, []
+        with anyio.fail_after(30):
+            while not codes:
+                async with connect(socket_url(nestor, id), additional_headers=headers, proxy=None) as websocket:
+                    try:
+                        assert json.loads(await websocket.recv())["type"] == "phase"
+                    except ConnectionClosed as closed:
+                        codes.append(closed.rcvd)
+        assert (codes[0].code, codes[0].reason) == (4008, "this key sends more calls than it may; come again in 1 s")
+        url = f"{nestor.url}/api/v2/conversations/{id}/events/stream"
+        async with httpx.AsyncClient(trust_env=False) as http:
+            assert (await http.get(url, headers=headers)).status_code == 429
+
+
+async def test_a_cursor_before_what_is_lost_is_4010_and_says_where_to_go_on(tmp_path: Path) -> None:
+    def spoken() -> tuple[str, str, int]:
+        key, id = made(nestor, initial_message="SAY:399")
+        last = logged(nestor, key, id)[-1]["sequence"]
+        nestor.call("POST", f"/api/v2/conversations/{id}/stop", key)
+        nestor.until(key, id, "stopped")
+        return key, id, last
+
+    def segments() -> list[Path]:
+        return sorted((nestor.data_dir / "events").rglob("0*.events"))
+
+    with orchestrator_at(tmp_path / "data", driver="fake") as nestor:
+        key, id, last = await anyio.to_thread.run_sync(spoken)
+        headers = {"Authorization": f"Bearer {key}"}
+        with anyio.fail_after(20):
+            while not segments():
+                await anyio.sleep(0.05)
+        segments()[-1].unlink()
+        async with connect(socket_url(nestor, id), additional_headers=headers, proxy=None) as websocket:
+            code, reason = await closed_with(websocket)
+        assert (code, reason) == (4010, f"what is behind cannot be read; go on with after={last}")
+        behind = socket_url(nestor, id, f"?after={last}")
+        async with connect(behind, additional_headers=headers, proxy=None) as websocket:
+            assert json.loads(await websocket.recv())["phase"] == "stopped"
+
+
+async def test_an_orchestrator_that_ends_says_1012(tmp_path: Path) -> None:
+    with orchestrator_at(tmp_path / "data", driver="fake") as nestor:
+        key, id = await anyio.to_thread.run_sync(made, nestor)
+        headers = {"Authorization": f"Bearer {key}"}
+        async with connect(socket_url(nestor, id), additional_headers=headers, proxy=None) as websocket:
+            assert json.loads(await websocket.recv())["phase"] == "ready"
+            async with anyio.create_task_group() as tasks:
+                tasks.start_soon(anyio.to_thread.run_sync, nestor.end)
+                assert (await closed_with(websocket))[0] == 1012
+
+
 async def drained(websocket: ClientConnection) -> None:
     """Read until it is closed."""
     with anyio.fail_after(20):
