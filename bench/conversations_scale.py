@@ -186,7 +186,9 @@ class Steps:
         index = TenantKeys(site.big.tenant).conversations
         place = site.redis.zcard(index) // 2
         (entry,) = site.redis.zrange(index, place, place)
-        page = await site.call("GET", f"/api/v2/conversations?page_id={cursor.encode(entry)}", site.big.key)
+        of = ("/api/v2/conversations", "", site.big.tenant, "")
+        mark = site.house.services.page_marks.sign(cursor.encode(entry), of)
+        page = await site.call("GET", f"/api/v2/conversations?page_id={mark}", site.big.key)
         assert len(page["items"]) == 100
 
     async def users_page(self, site: Site) -> None:

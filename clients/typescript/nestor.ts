@@ -1147,17 +1147,17 @@ export interface Written {
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
   "GET /api/v2/audit": {
-    query?: { "page_id"?: string | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
+    query?: { "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: AuditPage;
   };
   "GET /api/v2/audit/count": {
-    query?: { "page_id"?: string | null; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null };
+    query?: { "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
   "GET /api/v2/conversations": {
-    query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: ConversationPage;
   };
@@ -1168,7 +1168,7 @@ export interface Calls {
     answer: Conversation | DryRun;
   };
   "GET /api/v2/conversations/count": {
-    query?: { "page_id"?: string | null; "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    query?: { "title__contains"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
@@ -1216,7 +1216,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/files": {
     path: { "conversation": string };
-    query?: { "path"?: string; "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    query?: { "path"?: string; "archive"?: "tar" | "tar.gz" | "zip" | null; "limit"?: number; "page_id"?: string | null };
     header?: { "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: string | Uint8Array | ArrayBuffer | EntryPage;
   };
@@ -1228,7 +1228,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/files/{path}": {
     path: { "conversation": string; "path": string };
-    query?: { "archive"?: "tar" | "tar.gz" | "zip" | null; "page_id"?: string | null; "limit"?: number };
+    query?: { "archive"?: "tar" | "tar.gz" | "zip" | null; "limit"?: number; "page_id"?: string | null };
     header?: { "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: string | Uint8Array | ArrayBuffer | EntryPage;
   };
@@ -1253,7 +1253,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1314,7 +1314,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SnapshotPage;
   };
@@ -1361,7 +1361,7 @@ export interface Calls {
     answer: Usage;
   };
   "GET /api/v2/git-providers": {
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: GitProviderPage;
   };
@@ -1391,7 +1391,7 @@ export interface Calls {
     answer: Operation;
   };
   "GET /api/v2/runtimes": {
-    query?: { "page_id"?: string | null; "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: RuntimePage;
   };
@@ -1402,7 +1402,7 @@ export interface Calls {
     answer: Runtime | DryRun;
   };
   "GET /api/v2/runtimes/count": {
-    query?: { "page_id"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null };
+    query?: { "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: Count;
   };
@@ -1432,7 +1432,7 @@ export interface Calls {
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1497,7 +1497,7 @@ export interface Calls {
     answer: Usage;
   };
   "GET /api/v2/secrets": {
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SecretPage;
   };
@@ -1535,7 +1535,7 @@ export interface Calls {
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
-    query?: { "page_id"?: string | null; "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    query?: { "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: TenantPage;
   };
@@ -1562,7 +1562,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null };
+    query?: { "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: ApiKeyPage;
   };
@@ -1590,7 +1590,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null };
+    query?: { "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: UserPage;
   };
@@ -1616,7 +1616,7 @@ export interface Calls {
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: WebhookPage;
   };
@@ -1647,7 +1647,7 @@ export interface Calls {
   };
   "GET /api/v2/webhooks/{webhook}/deliveries": {
     path: { "webhook": string };
-    query?: { "page_id"?: string | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: DeliveryPage;
   };

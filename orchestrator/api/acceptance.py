@@ -14,6 +14,7 @@ from fastapi import Query, Response
 from orchestrator.api import rendering
 from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
+from orchestrator.api.paging import Paging
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Elapsed
@@ -137,7 +138,7 @@ async def record_page(
     lists: ConversationLists,
     filters: Filters,
     ids: Sequence[str] | None,
-    page_id: str | None,
+    paging: Paging,
     limit: int,
     *,
     oldest_first: bool,
@@ -152,12 +153,12 @@ async def record_page(
                 owner.tenant,
                 owner.user,
                 filters,
-                cursor=page_id,
+                cursor=paging.after,
                 limit=limit,
                 oldest_first=oldest_first,
                 looked=looked,
             )
-        found, following = list(page.items), page.next_cursor
+        found, following = list(page.items), paging.next(page.next_cursor)
     items = [
         None if one is None else rendering.record_out(one, url=services.runtime_url(one), session_key=None)
         for one in found

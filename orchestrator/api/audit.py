@@ -9,7 +9,8 @@ from orchestrator.api import rendering
 from orchestrator.api.answers import audit, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, owner_of
-from orchestrator.api.lists import MOST, Limit, Moment, PageId, moment
+from orchestrator.api.lists import MOST, Limit, Moment, moment
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.audit import Outcome
 from orchestrator.domain.errors import Forbidden
 from orchestrator.domain.ids import TenantId, UserId, parse_uuid
@@ -73,19 +74,20 @@ AskedOf = Annotated[Asked, Depends(asked)]
 
 
 @router.get("/audit", responses=says({200: audit.AuditPage}))
-async def list_audit(
-    services: ServicesOf, asked: AskedOf, page_id: PageId = None, limit: Limit = MOST
-) -> dict[str, Any]:
+async def list_audit(services: ServicesOf, asked: AskedOf, paging: PagingOf, limit: Limit = MOST) -> dict[str, Any]:
     """Requests that changed something or were refused, newest first: the tenant's; with a user's key (or
     `X-Act-As-User`) those about that user's things. Where a filter finds little a page may be short, or empty, and
     have a next one."""
-    page = await services.auditing.page(asked.whose, asked.wanted, cursor=page_id, limit=limit)
-    return {"items": [rendering.audit_out(entry) for entry in page.items], "next_page_id": page.next_cursor}
+    page = await services.auditing.page(asked.whose, asked.wanted, cursor=paging.after, limit=limit)
+    return {
+        "items": [rendering.audit_out(entry) for entry in page.items],
+        "next_page_id": paging.next(page.next_cursor),
+    }
 
 
 @router.get("/audit/count", responses=says({200: operations.Count}))
-async def count_audit(services: ServicesOf, asked: AskedOf, page_id: PageId = None) -> dict[str, Any]:
+async def count_audit(services: ServicesOf, asked: AskedOf, paging: PagingOf) -> dict[str, Any]:
     """How many the list has under these filters. 2,000 are looked at for one answer: where there are more,
     `next_page_id` says where to go on, and the counts are to be added up."""
-    page = await services.auditing.page(asked.whose, asked.wanted, cursor=page_id, limit=2_000)
-    return {"count": len(page.items), "next_page_id": page.next_cursor}
+    page = await services.auditing.page(asked.whose, asked.wanted, cursor=paging.after, limit=2_000)
+    return {"count": len(page.items), "next_page_id": paging.next(page.next_cursor)}

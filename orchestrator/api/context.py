@@ -7,6 +7,7 @@ from fastapi import Request
 
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation
+from orchestrator.security.page_marks import PageMarks
 from orchestrator.services.admission import Admission
 from orchestrator.services.arrivals import Arrivals
 from orchestrator.services.auditing import Auditing
@@ -62,6 +63,7 @@ class Services:
     runtime_links: Links  #: the same of bare runtimes
     link_url: Callable[[str], str]
     webhooks: Webhooks
+    page_marks: PageMarks
     keys: KeyRing
     sandbox_access: SandboxAccess
     sealer: Sealer

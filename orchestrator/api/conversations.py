@@ -26,7 +26,8 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, PageId, SortOrder
+from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, SortOrder
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Kind, StartRequest
 from orchestrator.domain.errors import InvalidRequest
@@ -75,26 +76,26 @@ async def list_conversations(
     services: ServicesOf,
     filters: ConversationFilters,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
     sort_order: SortOrder = "CREATED_AT_DESC",
 ) -> dict[str, Any]:
     """Newest first. Keys of runtimes are in single reads only. Where filters find little a page may be short, or empty,
     and have a next one: 2,000 conversations are looked at for one page."""
     lists, oldest_first = services.conversations.lists, sort_order == "CREATED_AT"
-    return await record_page(services, owner, lists, filters, ids, page_id, limit, oldest_first=oldest_first)
+    return await record_page(services, owner, lists, filters, ids, paging, limit, oldest_first=oldest_first)
 
 
 @router.get("/conversations/count", responses=says({200: operations.Count}))
 async def count_conversations(
-    owner: OwnerOf, services: ServicesOf, filters: ConversationFilters, page_id: PageId = None
+    owner: OwnerOf, services: ServicesOf, filters: ConversationFilters, paging: PagingOf
 ) -> dict[str, Any]:
     """How many the list has under these filters. 5,000 are looked at for one answer: where there are more,
     `next_page_id` says where to go on, and the counts are to be added up."""
     with walking(services, owner) as looked:
         lists = services.conversations.lists
-        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=page_id, looked=looked)
-    return {"count": count, "next_page_id": following}
+        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=paging.after, looked=looked)
+    return {"count": count, "next_page_id": paging.next(following)}
 
 
 @router.get("/conversations/{conversation}", responses=says({200: records.Conversation}))

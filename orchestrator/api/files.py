@@ -4,6 +4,7 @@ Bytes of any size pass through as they come. What the agent made is answered as 
 that is led here runs nothing of it in this origin.
 """
 
+import json
 import re
 from collections.abc import AsyncIterator, Mapping
 from typing import Annotated, Any, Literal
@@ -12,14 +13,16 @@ import anyio
 import anyio.abc
 import structlog
 from fastapi import APIRouter, Depends, Header, Query, Request
-from fastapi.responses import Response
+from fastapi.responses import JSONResponse, Response
 from starlette.requests import ClientDisconnect
 from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import audited
 from orchestrator.api.answers.contents import EntryPage, Written
-from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
+from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
+from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.api.problems import problem
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.nested.streams import Answer
@@ -27,6 +30,7 @@ from orchestrator.nested.streams import Answer
 router = APIRouter(prefix="/api/v2/conversations/{conversation}/files", tags=["files"])
 
 log = structlog.get_logger(__name__)
+_LISTING_BYTES = 4 * 1024 * 1024
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _ASKED = ("range", "if-range", "if-none-match", "if-match")
 _ANSWERED = (
@@ -74,20 +78,35 @@ async def read(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
+    paging: PagingOf,
     path: str = "",
     archive: Archive = None,
-    page_id: str | None = None,
     limit: Limit = 100,
 ) -> Response:
     """A file, whole or in ranges, with its `ETag`; the entries of a folder; or, with `archive`, the folder whole."""
-    query = {"limit": str(limit)} | ({"page_id": page_id} if page_id is not None else {})
+    page = {"limit": str(limit)} | ({"page_id": paging.after} if paging.after is not None else {})
+    return await passed(request, conversation, owner, services, path=path, archive=archive, page=page, paging=paging)
+
+
+async def passed(
+    request: Request,
+    conversation: str,
+    owner: Owner,
+    services: Services,
+    *,
+    path: str = "",
+    archive: Archive = None,
+    page: Mapping[str, str] | None = None,
+    paging: Paging | None = None,
+) -> Response:
+    """What `read` answers. Without `paging` the entries of a folder are as the runtime tells them, its page ids too."""
     answer = await services.files.ask(
         owner.tenant,
         owner.user,
         id_of(conversation),
         request.method,
         path,
-        query=query if archive is None else {"archive": archive},
+        query=(page or {}) if archive is None else {"archive": archive},
         headers=_of(request.headers, _ASKED),
     )
     if answer.status == 416:
@@ -95,7 +114,11 @@ async def read(
         refused = problem(request, 416, "range_not_satisfiable", "the file has no such part", hint="see Content-Range")
         refused.headers.update(_of(answer.headers, ("content-range",)))
         return refused
-    return _Passed(answer, _name(path, archive) if answer.headers.get("x-entry-kind") != "folder" else None)
+    if answer.headers.get("x-entry-kind") != "folder":
+        return _Passed(answer, _name(path, archive))
+    if paging is None or request.method != "GET":
+        return _Passed(answer, None)
+    return await _listing(answer, paging)
 
 
 @router.put(
@@ -178,6 +201,26 @@ class _Passed(Response):
         async for piece in self._answer.pieces:
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def _listing(answer: Answer, paging: Paging) -> Response:
+    """A page of a folder, read whole to sign where the next begins. Raises `RuntimeUnreachable` for what is none."""
+    text = bytearray()
+    try:
+        async for piece in answer.pieces:
+            text += piece
+            if len(text) > _LISTING_BYTES:
+                raise RuntimeUnreachable("the runtime's listing of a folder is too long")
+    finally:
+        with anyio.CancelScope(shield=True):
+            await answer.close()
+    headers = _of(answer.headers, ("x-entry-kind",)) | _SAFE
+    try:
+        page = json.loads(text)
+        following = paging.next(page["next_page_id"])
+        return JSONResponse({**page, "next_page_id": following}, answer.status, headers=headers)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as exc:
+        raise RuntimeUnreachable("the runtime's listing of a folder cannot be read") from exc
 
 
 async def _watch(receive: Receive, tasks: anyio.abc.TaskGroup) -> None:

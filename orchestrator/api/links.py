@@ -10,7 +10,8 @@ from orchestrator.api import conversations, runtimes
 from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.links import Link, LinkId
@@ -43,11 +44,11 @@ async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: Serv
 
 @router.get("/conversations/{conversation}/links", responses=says({200: contents.LinkPage}))
 async def list_links(
-    conversation: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    conversation: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Those that are good now, the oldest first, without their addresses."""
     found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
-    return _page(found, ids, page_id, limit)
+    return _page(found, ids, paging, limit)
 
 
 @router.get("/conversations/{conversation}/links/count", responses=says({200: operations.Count}))
@@ -76,11 +77,11 @@ async def make_of_runtime(
 
 @router.get("/runtimes/{runtime}/links", responses=says({200: contents.LinkPage}))
 async def list_of_runtime(
-    runtime: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    runtime: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """As of a conversation's runtime."""
     found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
-    return _page(found, ids, page_id, limit)
+    return _page(found, ids, paging, limit)
 
 
 @router.get("/runtimes/{runtime}/links/count", responses=says({200: operations.Count}))
@@ -116,13 +117,13 @@ def _new(link: Link, token: str, path: str, response: Response, url: Callable[[s
     return {**_out(link), "url": url(token)}
 
 
-def _page(found: Sequence[Link], ids: Sequence[str] | None, page_id: str | None, limit: int) -> dict[str, Any]:
+def _page(found: Sequence[Link], ids: Sequence[str] | None, paging: Paging, limit: int) -> dict[str, Any]:
     page, following = whole(
         found,
         lambda one: one.id,
         by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
         ids=uuids(ids),
-        page_id=page_id,
+        paging=paging,
         limit=limit,
     )
     return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}

@@ -1,7 +1,5 @@
 """How the lists of the native API are asked for: pages, batches by id, filters and counts (api-conventions.md 4)."""
 
-import base64
-import binascii
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
@@ -10,6 +8,7 @@ from typing import Annotated, Literal, TypeVar
 from fastapi import Depends, Query, Request
 
 from orchestrator.api.answers.records import Status
+from orchestrator.api.paging import Paging
 from orchestrator.domain.conversation import STATUS_OF, Phase
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.ids import parse_uuid
@@ -20,7 +19,6 @@ T = TypeVar("T")
 MOST = 100
 
 Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most")]
-PageId = Annotated[str | None, Query(description="The `next_page_id` of the page before")]
 SortOrder = Annotated[
     Literal["CREATED_AT", "CREATED_AT_DESC"], Query(description="By the moment of creation; CREATED_AT: oldest first")
 ]
@@ -110,22 +108,21 @@ def whole(
     *,
     by: Callable[[T], str] | None = None,
     ids: Sequence[str] | None,
-    page_id: str | None,
+    paging: Paging,
     limit: int,
 ) -> tuple[list[T | None], str | None]:
     """A page of a list that is read whole, in the order of `by` (else of `key`, its id or name), and the `page_id`
     behind it; or those of `ids`. A page begins right behind the last entry of the page before, whatever was added or
-    removed meanwhile. Raises `InvalidRequest`."""
+    removed meanwhile."""
     if ids is not None:
         there = {key(one): one for one in items}
         return [there.get(id) for id in ids], None
     place = by or key
     ordered = sorted(items, key=place)
-    if page_id is not None:
-        last = _decoded(page_id)
-        ordered = [one for one in ordered if place(one) > last]
-    following = _encoded(place(ordered[limit - 1])) if len(ordered) > limit else None
-    return [*ordered[:limit]], following
+    if paging.after is not None:
+        ordered = [one for one in ordered if place(one) > paging.after]
+    following = place(ordered[limit - 1]) if len(ordered) > limit else None
+    return [*ordered[:limit]], paging.next(following)
 
 
 def uuids(ids: Sequence[str] | None) -> list[str] | None:
@@ -142,16 +139,3 @@ def _labels(sent: Sequence[str]) -> Mapping[str, str]:
         if labels.setdefault(name, value) != value:
             raise InvalidRequest(f"a label has one value: {name[:80]}", field="label", hint="ask for one of them")
     return labels
-
-
-def _encoded(text: str) -> str:
-    return base64.urlsafe_b64encode(text.encode()).rstrip(b"=").decode()
-
-
-def _decoded(page_id: str) -> str:
-    try:
-        return base64.b64decode(page_id + "=" * (-len(page_id) % 4), altchars=b"-_", validate=True).decode()
-    except (binascii.Error, UnicodeError, ValueError):
-        raise InvalidRequest(
-            "page_id is not one that a list answered", field="page_id", hint="start without it"
-        ) from None

@@ -28,7 +28,8 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, RuntimeFilters, SortOrder, alone
+from orchestrator.api.lists import MOST, IdsOf, Limit, RuntimeFilters, SortOrder, alone
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Kind, StartRequest
 from orchestrator.domain.ids import ConversationId, parse_uuid
@@ -68,7 +69,7 @@ async def list_runtimes(
     services: ServicesOf,
     filters: RuntimeFilters,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
     sort_order: SortOrder = "CREATED_AT_DESC",
     name: Annotated[str | None, Query(max_length=200, description="The one that has it; no other filter")] = None,
@@ -80,18 +81,18 @@ async def list_runtimes(
         found = await services.runtimes.named(owner.tenant, owner.user, name)
         ids = [found.id] if found is not None else []
     lists, oldest_first = services.runtimes.lists, sort_order == "CREATED_AT"
-    return await record_page(services, owner, lists, filters, ids, page_id, limit, oldest_first=oldest_first)
+    return await record_page(services, owner, lists, filters, ids, paging, limit, oldest_first=oldest_first)
 
 
 @router.get("/runtimes/count", responses=says({200: operations.Count}))
 async def count_runtimes(
-    owner: OwnerOf, services: ServicesOf, filters: RuntimeFilters, page_id: PageId = None
+    owner: OwnerOf, services: ServicesOf, filters: RuntimeFilters, paging: PagingOf
 ) -> dict[str, Any]:
     """How many the list has under these filters, as for conversations."""
     with walking(services, owner) as looked:
         lists = services.runtimes.lists
-        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=page_id, looked=looked)
-    return {"count": count, "next_page_id": following}
+        count, following = await lists.count(owner.tenant, owner.user, filters, cursor=paging.after, looked=looked)
+    return {"count": count, "next_page_id": paging.next(following)}
 
 
 @router.get("/runtimes/{runtime}", responses=says({200: records.Runtime}))

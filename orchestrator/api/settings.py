@@ -9,7 +9,8 @@ from orchestrator.api.answers import configuration, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, whole
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.git import GitProvider, check_host, check_provider_name
 from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value
@@ -53,11 +54,11 @@ async def patch_settings(
 
 @router.get("/secrets", responses=says({200: configuration.SecretPage}))
 async def list_secrets(
-    owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Names and descriptions, by name. Values are never given. `ids` are names."""
     entries = await services.layers.secrets.entries(owner.tenant, owner.user)
-    page, following = whole(entries, lambda one: one.name, ids=ids, page_id=page_id, limit=limit)
+    page, following = whole(entries, lambda one: one.name, ids=ids, paging=paging, limit=limit)
     return {"items": [one and rendering.secret_out(one) for one in page], "next_page_id": following}
 
 
@@ -101,11 +102,11 @@ async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf, conditi
 
 @router.get("/git-providers", responses=says({200: configuration.GitProviderPage}))
 async def list_providers(
-    owner: OwnerOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Providers with their hosts, by name. Tokens are never given. `ids` are names."""
     entries = await services.layers.providers.entries(owner.tenant, owner.user)
-    page, following = whole(entries, lambda one: one.name, ids=ids, page_id=page_id, limit=limit)
+    page, following = whole(entries, lambda one: one.name, ids=ids, paging=paging, limit=limit)
     return {"items": [one and rendering.provider_out(one) for one in page], "next_page_id": following}
 
 

@@ -9,7 +9,8 @@ from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
 from orchestrator.domain.snapshots import Snapshot, SnapshotId
@@ -34,7 +35,7 @@ async def list_snapshots(
     owner: OwnerOf,
     services: ServicesOf,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The oldest first."""
@@ -44,7 +45,7 @@ async def list_snapshots(
         lambda one: one.id,
         by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
         ids=uuids(ids),
-        page_id=page_id,
+        paging=paging,
         limit=limit,
     )
     return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}

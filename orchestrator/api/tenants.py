@@ -11,7 +11,8 @@ from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, SpanOf, alone, uuids, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, SpanOf, alone, uuids, whole
+from orchestrator.api.paging import PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
 from orchestrator.domain.ids import KeyId, TenantId, UserId, parse_uuid
@@ -52,14 +53,14 @@ async def create_tenant(
 
 @router.get("", responses=says({200: tenancy.TenantPage}))
 async def list_tenants(
-    _: OperatorOf, services: ServicesOf, span: SpanOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    _: OperatorOf, services: ServicesOf, span: SpanOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """Tenants, oldest first."""
     if ids is not None:
         found = await services.tenancy.many_tenants([TenantId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.tenant_out(one) for one in found], "next_page_id": None}
-    page = await services.tenancy.tenants(cursor=page_id, limit=limit, span=span)
-    return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": page.next_cursor}
+    page = await services.tenancy.tenants(cursor=paging.after, limit=limit, span=span)
+    return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
 @router.get("/count", responses=says({200: operations.Count}))
@@ -121,7 +122,7 @@ async def list_users(
     services: ServicesOf,
     span: SpanOf,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
     external_id__eq: Annotated[str | None, Query(description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
@@ -134,8 +135,8 @@ async def list_users(
     if ids is not None:
         found = await services.tenancy.many_users(of, [UserId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.user_out(one) for one in found], "next_page_id": None}
-    page = await services.tenancy.users(of, cursor=page_id, limit=limit, span=span)
-    return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": page.next_cursor}
+    page = await services.tenancy.users(of, cursor=paging.after, limit=limit, span=span)
+    return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
 @router.get("/{tenant}/users/count", responses=says({200: operations.Count}))
@@ -187,7 +188,7 @@ async def list_keys(
     services: ServicesOf,
     user: KeysOfUser,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The keys of a tenant, without their secrets, oldest first."""
@@ -197,7 +198,7 @@ async def list_keys(
         lambda key: key.id,
         by=lambda key: f"{rfc3339(key.created_at)} {key.id}",
         ids=uuids(ids),
-        page_id=page_id,
+        paging=paging,
         limit=limit,
     )
     return {"items": [one and rendering.key_out(one) for one in page], "next_page_id": following}

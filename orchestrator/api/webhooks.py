@@ -16,7 +16,8 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, PageId, uuids, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.paging import PagingOf
 from orchestrator.api.schemas import Body
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden
@@ -77,7 +78,7 @@ async def create(
 
 @router.get("", responses=says({200: answers.WebhookPage}))
 async def list_webhooks(
-    owner: TenantOf, services: ServicesOf, ids: IdsOf, page_id: PageId = None, limit: Limit = MOST
+    owner: TenantOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
     """The oldest first."""
     page, following = whole(
@@ -85,7 +86,7 @@ async def list_webhooks(
         lambda one: one.id,
         by=lambda one: f"{rfc3339(one.created_at)} {one.id}",
         ids=uuids(ids),
-        page_id=page_id,
+        paging=paging,
         limit=limit,
     )
     items = [None if one is None else await webhook_out(services, one) for one in page]
@@ -159,16 +160,16 @@ async def deliveries(
     owner: TenantOf,
     services: ServicesOf,
     ids: IdsOf,
-    page_id: PageId = None,
+    paging: PagingOf,
     limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The last attempts, the latest first."""
     if ids is not None:
         asked = await services.webhooks.many_deliveries(owner.tenant, _id(webhook), ids)
         return {"items": [None if one is None else attempt_out(one) for one in asked], "next_page_id": None}
-    found = await services.webhooks.deliveries(owner.tenant, _id(webhook), before=page_id, limit=limit)
+    found = await services.webhooks.deliveries(owner.tenant, _id(webhook), before=paging.after, limit=limit)
     following = found[-1].id if len(found) == limit else None
-    return {"items": [attempt_out(item) for item in found], "next_page_id": following}
+    return {"items": [attempt_out(item) for item in found], "next_page_id": paging.next(following)}
 
 
 @router.get("/{webhook}/deliveries/count", responses=says({200: operations.Count}))

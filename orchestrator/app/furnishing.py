@@ -34,6 +34,7 @@ from orchestrator.security.envelope import Envelope
 from orchestrator.security.master_keys import MasterKeys
 from orchestrator.security.outbound import Guard
 from orchestrator.security.outbound_http import Outbound
+from orchestrator.security.page_marks import PageMarks
 from orchestrator.security.session_keys import check_operator_key
 from orchestrator.security.tokens import Tokens
 from orchestrator.services.activity import Activity
@@ -348,6 +349,7 @@ async def furnish(ground: Ground) -> House:
         forking=forking,
         snapshots=snapshots,
         webhooks=webhooks,
+        page_marks=PageMarks(ground.master),
         keys=keys,
         sandbox_access=SandboxAccess(store.conversations, layers, overrides),
         sealer=envelope,

@@ -1,7 +1,8 @@
 """The operator's key-encryption keys: one that is current and older ones that still open.
 
 Made by `app.py` from NESTOR_MASTER_KEY or from a key file, used by `envelope.py`. The keys seal nothing but data keys
-and the check value. This module must not know what is kept under them, and never puts a key into a message.
+and the check value; what else needs a key has one derived from them. This module must not know what is kept under them,
+and never puts a key into a message.
 """
 
 import base64
@@ -15,6 +16,8 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from orchestrator.domain.errors import Misconfigured, Sealed, Undecryptable
 
@@ -47,6 +50,7 @@ class MasterKeys:
         if not keys or any(len(key) != KEY_BYTES for key in keys):
             raise ValueError("a master key has 32 bytes, and there is at least one")
         self.current_id = _key_id(keys[0])
+        self._keys = tuple(keys)
         self._ciphers = {_key_id(key): AESGCM(key) for key in keys}
 
     @classmethod
@@ -80,6 +84,11 @@ class MasterKeys:
             return cipher.decrypt(raw[:NONCE_BYTES], raw[NONCE_BYTES:], aad)
         except (InvalidTag, ValueError) as exc:
             raise Undecryptable("a stored key does not open: it was changed or moved") from exc
+
+    def derived(self, purpose: str) -> tuple[bytes, ...]:
+        """A key of 32 bytes for this purpose alone from each master key, the current one's first (HKDF-SHA256)."""
+        info = b"nestor " + purpose.encode()
+        return tuple(HKDF(SHA256(), KEY_BYTES, salt=None, info=info).derive(key) for key in self._keys)
 
     def check_value(self) -> str:
         """A value to store once; `verify` tells by it at each start whether these are the right keys."""

@@ -61,19 +61,19 @@ async def select_file(conversation: str, owner: OwnerOf, services: ServicesOf, f
 @router.get("/zip-directory", response_class=Response)
 async def zip_directory(request: Request, conversation: str, owner: OwnerOf, services: ServicesOf) -> Response:
     """The workspace as a zip archive."""
-    return await native.read(request, v0_id(conversation), owner, services, archive="zip")
+    return await native.passed(request, v0_id(conversation), owner, services, archive="zip")
 
 
 @app_router.get("/file", response_class=Response)
 async def file(request: Request, conversation: str, owner: OwnerOf, services: ServicesOf, file_path: Path) -> Response:
     """The bytes of one file."""
-    return await native.read(request, app_id(conversation), owner, services, path=file_path)
+    return await native.passed(request, app_id(conversation), owner, services, path=file_path)
 
 
 @app_router.get("/download", response_class=Response)
 async def download(request: Request, conversation: str, owner: OwnerOf, services: ServicesOf) -> Response:
     """The workspace as a zip archive."""
-    return await native.read(request, app_id(conversation), owner, services, archive="zip")
+    return await native.passed(request, app_id(conversation), owner, services, archive="zip")
 
 
 async def _page(

@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.orchestrators import Nestor
+from support.orchestrators import MODEL, Nestor
 
 from orchestrator.services import conversation_lists
 
@@ -225,3 +225,52 @@ async def test_a_problem_says_why_a_runtime_is_not_there(nestor: Nestor) -> None
     stopped = await nestor.call("POST", f"{path}/stop", key, status=202)
     await nestor.ended(key, stopped["operation"])
     assert "cause" not in await nestor.call("GET", f"{path}/files", key, status=409)
+
+
+async def test_a_page_id_goes_with_the_call_that_answered_it(nestor: Nestor) -> None:
+    tenant, key = await nestor.tenant()
+    await nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
+    other = await nestor.ready_tenant("globex")
+    await several(nestor, key, 5)
+    first = await nestor.call("GET", PATH, key, params={"limit": 2}, status=200)
+    page_id = first["next_page_id"]
+    rest = await nestor.call("GET", PATH, key, params={"limit": 100, "page_id": page_id}, status=200)
+    assert len(rest["items"]) == 3
+    person = await nestor.call("POST", f"/api/v2/tenants/{tenant}/users", key, json={"name": "u"}, status=201)
+    acting, id = {"X-Act-As-User": person["id"]}, first["items"][0]["id"]
+    refused = [
+        await nestor.call("GET", path, of, params={**query, "page_id": page_id}, headers=headers, status=422)
+        for path, of, query, headers in (
+            (PATH, other, {}, {}),
+            (PATH, key, {}, acting),
+            (PATH, key, {"label": "team:blue"}, {}),
+            (PATH, key, {"deleted": "true"}, {}),
+            (PATH, key, {"sort_order": "CREATED_AT"}, {}),
+            (f"{PATH}/count", key, {}, {}),
+            ("/api/v2/runtimes", key, {}, {}),
+            ("/api/v2/secrets", key, {}, {}),
+            ("/api/v2/audit", key, {}, {}),
+            ("/api/v2/webhooks", key, {}, {}),
+            (f"{PATH}/{id}/links", key, {}, {}),
+            (f"{PATH}/{id}/snapshots", key, {}, {}),
+            (f"/api/v2/tenants/{tenant}/users", key, {}, {}),
+        )
+    ]
+    for problem in refused:
+        assert (problem["code"], problem["field"]) == ("invalid_request", "page_id")
+        assert "repeat the call that answered it" in problem["hint"]
+    for made_up in (page_id[:-4], "MDAwMDAwMDAwMDAwMTp4", "x"):
+        await nestor.call("GET", PATH, key, params={"page_id": made_up}, status=422)
+
+
+async def test_a_page_id_is_good_for_an_id_in_either_form_and_after_a_change(nestor: Nestor) -> None:
+    tenant, _ = await nestor.tenant()
+    paths = [f"/api/v2/tenants/{form}/api-keys" for form in (tenant, tenant.replace("-", ""), tenant.upper())]
+    made = [await nestor.call("POST", paths[0], json={"name": n}, status=201) for n in "abc"]
+    whole = [one["id"] for one in (await nestor.call("GET", paths[0], status=200))["items"]]
+    first = await nestor.call("GET", paths[0], params={"limit": 2}, status=200)
+    await nestor.call("DELETE", f"{paths[0]}/{first['items'][1]['id']}", status=204)
+    for path in paths:
+        rest = await nestor.call("GET", path, params={"page_id": first["next_page_id"]}, status=200)
+        assert [one["id"] for one in rest["items"]] == whole[2:]
+    assert {one["id"] for one in made} <= set(whole)
