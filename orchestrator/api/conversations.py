@@ -15,6 +15,7 @@ from orchestrator.api.acceptance import (
     Wait,
     WaitSeconds,
     accepted,
+    asked_last,
     record_page,
     removed,
     rendered,
@@ -159,8 +160,9 @@ async def undelete(
 ) -> dict[str, Any]:
     """Bring a deleted conversation back: stopped, with its workspace as it was. Not deleted: 200, and nothing is done.
     404 when nothing is left of it."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, back, response, None, 0, done=KEPT)
+    return await accepted(services, owner, back, response, None, 0, done=KEPT, before=before)
 
 
 @router.post("/conversations/{conversation}/start", status_code=202, responses=starts(records.Conversation))
@@ -177,10 +179,11 @@ async def start(
     """Bring a stopped or failed conversation back. Starting already: nothing is done; ready already: 200."""
     if dry_run:
         return await _tried(services, owner, conversation, response, condition)
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     started = await services.conversations.start(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, started, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, started, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/conversations/{conversation}/pause", status_code=202, responses=changes(records.Conversation))
@@ -188,8 +191,9 @@ async def pause(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox. Paused already: 200."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, paused, response, None, 0, done=PAUSED)
+    return await accepted(services, owner, paused, response, None, 0, done=PAUSED, before=before)
 
 
 @router.post("/conversations/{conversation}/resume", status_code=202, responses=starts(records.Conversation))
@@ -206,10 +210,11 @@ async def resume(
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
         return await _tried(services, owner, conversation, response, condition)
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     resumed = await services.conversations.resume(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/conversations/{conversation}/stop", status_code=202, responses=changes(records.Conversation))
@@ -217,8 +222,9 @@ async def stop(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start. Stopped or failed already: 200."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, stopped, response, None, 0, done=ENDED)
+    return await accepted(services, owner, stopped, response, None, 0, done=ENDED, before=before)
 
 
 @router.post("/conversations/{conversation}/upgrade", responses=says({200: records.Conversation}))
