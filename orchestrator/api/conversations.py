@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Request, Response
 
 from orchestrator.api import rendering, schemas
 from orchestrator.api.acceptance import (
@@ -27,7 +27,7 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, SortOrder
+from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, Number, PageNumber, SortOrder, place_of
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Kind, StartRequest
@@ -276,15 +276,18 @@ async def fork(
 
 @router.get("/conversations/{conversation}/events", responses=says({200: contents.EventPage}))
 async def events(
+    request: Request,
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
     ids: IdsOf,
-    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    after: Number = 0,
+    page_id: PageNumber = None,
+    limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there.
     `ids` are `sequence`s."""
+    after = place_of(request, after, page_id)
     if ids is not None:
         numbers = [sequence_of(one) for one in ids]
         asked = await services.conversations.events_of(owner.tenant, owner.user, id_of(conversation), numbers)
