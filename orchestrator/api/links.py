@@ -1,4 +1,4 @@
-"""Links that open one port of a runtime, or one path of a conversation's workspace, without any key."""
+"""Links that open one port of a runtime, or one path of its workspace, without any key."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -75,7 +75,7 @@ async def take_back(conversation: str, link: str, owner: OwnerOf, services: Serv
 async def make_of_runtime(
     body: LinkBody, runtime: str, owner: OwnerOf, services: ServicesOf, response: Response
 ) -> Any:
-    """As of a conversation's runtime, to a `port` of a bare one; a `path` is 422."""
+    """As of a conversation's runtime; a `path` is relative to the workspace in which its commands begin."""
     id = runtimes.id_of(runtime)
     made = await services.runtime_links.make(owner.tenant, owner.user, id, body.opening())
     return _new(*made, f"/api/v2/runtimes/{id}/links", response, services.link_url)
