@@ -32,6 +32,7 @@ HookEvent = Literal[
     "message.delivered",
     "message.accepted",
     "quota.exceeded",
+    "budget.threshold_reached",
     "endpoint.disabled",
 ]
 
@@ -212,6 +213,31 @@ class BareRuntimeBody(TypedDict):
     labels: NotRequired[dict[str, str]]
 
 
+class Budget(TypedDict):
+    """What may be used of models in a calendar month of UTC; null: no limit."""
+
+    monthly_usd: float | None
+    #: Of prompts and answers together
+    monthly_tokens: int | None
+    #: By each user
+    monthly_usd_per_user: float | None
+    monthly_tokens_per_user: int | None
+    #: Percents that webhooks are told of when they are reached
+    thresholds: list[int]
+
+
+class BudgetBody(TypedDict):
+    """What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of
+    prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each
+    of the `thresholds`, in percent, that is reached."""
+
+    monthly_usd: NotRequired[float | None]
+    monthly_tokens: NotRequired[int | None]
+    monthly_usd_per_user: NotRequired[float | None]
+    monthly_tokens_per_user: NotRequired[int | None]
+    thresholds: NotRequired[list[int]]
+
+
 class ConfigurationDrift(TypedDict):
     """The last change of its configuration that somebody made in the runtime."""
 
@@ -257,6 +283,15 @@ class Configuration(TypedDict):
     drifted: list[Literal["settings", "git_providers", "secrets"]]
     drift: ConfigurationDrift | None
     trouble: ConfigurationTrouble | None
+
+
+class Cost(TypedDict):
+    """What was used of models, as the runtimes told it."""
+
+    #: US dollars, in steps of a millionth
+    usd: float
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class ForkOf(TypedDict):
@@ -402,6 +437,8 @@ class Conversation(TypedDict):
     #: Null: it does not wait
     queue: Queued | None
     stuck: list[StuckUndo]
+    #: In all its life; a fork's begins with nothing
+    cost: Cost
 
 
 class ConversationSettingsBody(TypedDict):
@@ -558,8 +595,11 @@ class LimitStanding(TypedDict):
 
     #: Such as tenant.runtimes
     rule: str
-    limit: int
-    current: int
+    #: Dollars where the rule is of dollars, else a whole number
+    limit: float
+    current: float
+    #: Of budgets: within this one, such as 2026-03
+    month: NotRequired[str]
     #: Of starts: within so many seconds
     window_seconds: NotRequired[int]
 
@@ -571,8 +611,8 @@ class DryRun(TypedDict):
     when_full: Policy
     #: The limit that refuses it, or would
     rule: str | None
-    limit: int | None
-    current: int | None
+    limit: float | None
+    current: float | None
     #: Seconds until there may be room, if known
     retry_after: float | None
     #: In the queue, from 1
@@ -903,8 +943,11 @@ class Problem(TypedDict):
     errors: NotRequired[list[ProblemErrors]]
     #: Which limit is reached, such as tenant.runtimes
     rule: NotRequired[str]
-    limit: NotRequired[int]
-    current: NotRequired[int]
+    #: Dollars where the rule is of dollars, else a whole number
+    limit: NotRequired[float]
+    current: NotRequired[float]
+    #: When what was spent of a budget counts from 0
+    resets_at: NotRequired[str]
     conversation: NotRequired[str]
     operation: NotRequired[str]
     #: Why there is no runtime, of one that failed: as its record has it
@@ -1110,6 +1153,19 @@ class SnapshotPage(TypedDict):
     next_page_id: str | None
 
 
+class Spent(TypedDict):
+    """What was used of models in a calendar month, by all conversations, also those that are gone."""
+
+    #: US dollars, in steps of a millionth
+    usd: float
+    prompt_tokens: int
+    completion_tokens: int
+    #: Such as 2026-03
+    month: str
+    #: The first moment of the next month, in UTC
+    ends_at: str
+
+
 class Tenant(TypedDict):
     """A customer: owns users, keys, limits."""
 
@@ -1121,6 +1177,8 @@ class Tenant(TypedDict):
     sizes: list[int]
     #: Null: as all
     images: list[GrantedImage] | None
+    #: Null: none
+    budget: Budget | None
     #: Grows with each change
     version: int
     created_at: str
@@ -1141,16 +1199,18 @@ class TenantPatchBody(TypedDict):
     """What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that
     name none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it
     stands for now; the first is for requests that name none, unless the installation's own is among them; null: as
-    all."""
+    all. A `budget` takes the place of the one before; null: none."""
 
     limits: NotRequired[AllowanceBody]
     sizes: NotRequired[list[int] | None]
     images: NotRequired[list[str] | None]
+    budget: NotRequired[BudgetBody | None]
 
 
 class TenantUsage(TypedDict):
     """What a tenant, or the user that is asked for, has now."""
 
+    spent: Spent
     #: Conversations and bare runtimes that run or are about to; none paused
     runtimes: int
     #: Starts in the tenant's queue

@@ -19,7 +19,7 @@ export type Desired = "running" | "paused" | "stopped" | "deleted";
 export type Hold = "starting" | "queued" | "in_use" | "agent_running" | "messages_waiting";
 
 /** What an endpoint can be told of. The list is public. */
-export type HookEvent = "conversation.created" | "conversation.status_changed" | "runtime.created" | "runtime.status_changed" | "runtime.ready" | "runtime.failed" | "message.delivered" | "message.accepted" | "quota.exceeded" | "endpoint.disabled";
+export type HookEvent = "conversation.created" | "conversation.status_changed" | "runtime.created" | "runtime.status_changed" | "runtime.ready" | "runtime.failed" | "message.delivered" | "message.accepted" | "quota.exceeded" | "budget.threshold_reached" | "endpoint.disabled";
 
 /** Who a key speaks for. The text is the second part of the key itself: `nst_<kind>_<id>_<secret>`. */
 export type KeyKind = "op" | "tenant" | "user";
@@ -157,6 +157,27 @@ export interface BareRuntimeBody {
   labels?: { [name: string]: string };
 }
 
+/** What may be used of models in a calendar month of UTC; null: no limit. */
+export interface Budget {
+  monthly_usd: number | null;
+  /** Of prompts and answers together */
+  monthly_tokens: number | null;
+  /** By each user */
+  monthly_usd_per_user: number | null;
+  monthly_tokens_per_user: number | null;
+  /** Percents that webhooks are told of when they are reached */
+  thresholds: number[];
+}
+
+/** What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each of the `thresholds`, in percent, that is reached. */
+export interface BudgetBody {
+  monthly_usd?: number | null;
+  monthly_tokens?: number | null;
+  monthly_usd_per_user?: number | null;
+  monthly_tokens_per_user?: number | null;
+  thresholds?: number[];
+}
+
 /** The last change of its configuration that somebody made in the runtime. */
 export interface ConfigurationDrift {
   parts: ("settings" | "git_providers" | "secrets")[];
@@ -198,6 +219,14 @@ export interface Configuration {
   drifted: ("settings" | "git_providers" | "secrets")[];
   drift: ConfigurationDrift | null;
   trouble: ConfigurationTrouble | null;
+}
+
+/** What was used of models, as the runtimes told it. */
+export interface Cost {
+  /** US dollars, in steps of a millionth */
+  usd: number;
+  prompt_tokens: number;
+  completion_tokens: number;
 }
 
 /** What it goes on from. */
@@ -334,6 +363,8 @@ export interface Conversation {
   /** Null: it does not wait */
   queue: Queued | null;
   stuck: StuckUndo[];
+  /** In all its life; a fork's begins with nothing */
+  cost: Cost;
 }
 
 export interface ConversationSettingsBody {
@@ -478,8 +509,11 @@ export interface DescriptionBody {
 export interface LimitStanding {
   /** Such as tenant.runtimes */
   rule: string;
+  /** Dollars where the rule is of dollars, else a whole number */
   limit: number;
   current: number;
+  /** Of budgets: within this one, such as 2026-03 */
+  month?: string;
   /** Of starts: within so many seconds */
   window_seconds?: number;
 }
@@ -800,8 +834,11 @@ export interface Problem {
   errors?: ProblemErrors[];
   /** Which limit is reached, such as tenant.runtimes */
   rule?: string;
+  /** Dollars where the rule is of dollars, else a whole number */
   limit?: number;
   current?: number;
+  /** When what was spent of a budget counts from 0 */
+  resets_at?: string;
   conversation?: string;
   operation?: string;
   /** Why there is no runtime, of one that failed: as its record has it */
@@ -1000,6 +1037,18 @@ export interface SnapshotPage {
   next_page_id: string | null;
 }
 
+/** What was used of models in a calendar month, by all conversations, also those that are gone. */
+export interface Spent {
+  /** US dollars, in steps of a millionth */
+  usd: number;
+  prompt_tokens: number;
+  completion_tokens: number;
+  /** Such as 2026-03 */
+  month: string;
+  /** The first moment of the next month, in UTC */
+  ends_at: string;
+}
+
 /** A customer: owns users, keys, limits. */
 export interface Tenant {
   id: string;
@@ -1010,6 +1059,8 @@ export interface Tenant {
   sizes: number[];
   /** Null: as all */
   images: GrantedImage[] | null;
+  /** Null: none */
+  budget: Budget | null;
   /** Grows with each change */
   version: number;
   created_at: string;
@@ -1026,15 +1077,17 @@ export interface TenantPage {
   next_page_id: string | null;
 }
 
-/** What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it stands for now; the first is for requests that name none, unless the installation's own is among them; null: as all. */
+/** What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it stands for now; the first is for requests that name none, unless the installation's own is among them; null: as all. A `budget` takes the place of the one before; null: none. */
 export interface TenantPatchBody {
   limits?: AllowanceBody;
   sizes?: number[] | null;
   images?: string[] | null;
+  budget?: BudgetBody | null;
 }
 
 /** What a tenant, or the user that is asked for, has now. */
 export interface TenantUsage {
+  spent: Spent;
   /** Conversations and bare runtimes that run or are about to; none paused */
   runtimes: number;
   /** Starts in the tenant's queue */
@@ -1147,7 +1200,7 @@ export interface Written {
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
   "GET /api/v2/audit": {
-    query?: { "ids"?: string[] | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: AuditPage;
   };
@@ -1199,7 +1252,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
-    query?: { "after"?: number; "page_id"?: number | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: EventPage;
   };
@@ -1253,7 +1306,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1281,7 +1334,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
-    query?: { "after"?: number; "page_id"?: number | null; "limit"?: number; "ids"?: string[] | null };
+    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: MessagePage;
   };
@@ -1314,7 +1367,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SnapshotPage;
   };
@@ -1432,7 +1485,7 @@ export interface Calls {
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1535,7 +1588,7 @@ export interface Calls {
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: TenantPage;
   };
@@ -1562,7 +1615,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "user__eq"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: ApiKeyPage;
   };
@@ -1590,7 +1643,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: UserPage;
   };
@@ -1612,11 +1665,12 @@ export interface Calls {
     answer: User;
   };
   "GET /api/v2/usage": {
+    query?: { "month"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: WebhookPage;
   };

@@ -73,8 +73,9 @@ PROBLEM: Mapping[str, Any] = {
             },
         },
         "rule": {**_TEXT, "description": "Which limit is reached, such as tenant.runtimes"},
-        "limit": _NUMBER,
-        "current": _NUMBER,
+        "limit": {"type": "number", "description": "Dollars where the rule is of dollars, else a whole number"},
+        "current": {"type": "number"},
+        "resets_at": {**_TEXT, "format": "date-time", "description": "When what was spent of a budget counts from 0"},
         "conversation": _TEXT,
         "operation": _TEXT,
         "cause": {

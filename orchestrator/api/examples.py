@@ -16,7 +16,11 @@ _MORNING, _LATER = "2026-03-02T09:00:00.000Z", "2026-03-02T09:00:04.200Z"
 
 REQUESTS: Mapping[str, Example] = {
     "TenantBody": {"name": "Acme"},
-    "TenantPatchBody": {"limits": {"max_runtimes": 50, "starts_per_minute": None}, "sizes": [1]},
+    "TenantPatchBody": {
+        "limits": {"max_runtimes": 50, "starts_per_minute": None},
+        "sizes": [1],
+        "budget": {"monthly_usd": 500.0, "monthly_usd_per_user": 50.0},
+    },
     "UserBody": {"name": "Ann", "external_id": "crm-4711"},
     "KeyBody": {"name": "backend", "scopes": ["read", "write"], "expires_at": "2090-01-01T00:00:00Z"},
     "SettingsBody": {
@@ -53,6 +57,13 @@ _tenant = {
     "limits": {"max_runtimes": 50},
     "sizes": [1],
     "images": None,
+    "budget": {
+        "monthly_usd": 500.0,
+        "monthly_tokens": None,
+        "monthly_usd_per_user": 50.0,
+        "monthly_tokens_per_user": None,
+        "thresholds": [50, 80, 100],
+    },
     "version": 2,
     "created_at": _MORNING,
 }
@@ -175,6 +186,14 @@ _snapshot = {
     "user": _USER,
     "created_at": _LATER,
 }
+_cost = {"usd": 0.41827, "prompt_tokens": 61_204, "completion_tokens": 3_911}
+_spent = {
+    "month": "2026-03",
+    "ends_at": "2026-04-01T00:00:00.000Z",
+    "usd": 412.07551,
+    "prompt_tokens": 58_311_920,
+    "completion_tokens": 2_204_118,
+}
 _limit = {"rule": "tenant.runtimes", "limit": 50, "current": 3}
 _audit = {
     "id": "e1d2c3b4-a596-4877-8695-a4b3c2d1e0f9",
@@ -211,7 +230,7 @@ ANSWERS: Mapping[str, Example] = {
     "SecretPage": _page(_secret),
     "GitProvider": _provider,
     "GitProviderPage": _page(_provider),
-    "Conversation": _conversation | _details,
+    "Conversation": _conversation | _details | {"cost": _cost},
     "ConversationPage": _page(_conversation, following="MTc3MjQ0MjAwMDAwMDo5ZjhlN2Q2Yw"),
     "Runtime": _runtime | _details,
     "RuntimePage": _page(_runtime),
@@ -241,7 +260,7 @@ ANSWERS: Mapping[str, Example] = {
         "created_at": _MORNING,
         "updated_at": _LATER,
     },
-    "TenantUsage": {"runtimes": 3, "waiting": 0, "when_full": "reject", "limits": [_limit]},
+    "TenantUsage": {"spent": _spent, "runtimes": 3, "waiting": 0, "when_full": "reject", "limits": [_limit]},
     "Webhook": _webhook,
     "NewWebhook": _webhook | {"secret": "whsec_shown-this-once"},
     "WebhookPage": _page(_webhook),

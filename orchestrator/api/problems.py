@@ -42,7 +42,7 @@ STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
 )
 _WINDOWS = {"starts": ";w=60", "calls": ";w=1"}  #: of limits that are rates, as `RateLimit-Policy` has them
 _NATIVE = "/api/v2/"
-_SHOWN_DETAILS = frozenset({"limit", "current", "rule", "conversation", "operation", "cause"})
+_SHOWN_DETAILS = frozenset({"limit", "current", "rule", "resets_at", "conversation", "operation", "cause"})
 
 
 def problem(
@@ -86,7 +86,7 @@ def problem(
 def _rate_limit(details: Mapping[str, Any], retry_after: float | None) -> dict[str, str]:
     """The headers of a limit that is reached: the draft's `RateLimit`, and the older form."""
     rule, limit = details.get("rule"), details.get("limit")
-    if rule is None or limit is None:
+    if rule is None or limit is None or "resets_at" in details:  # a budget is no rate, and may be of dollars
         return {}
     seconds, window = max(1, round(retry_after or 1)), _WINDOWS.get(rule.rpartition(".")[2], "")
     return {

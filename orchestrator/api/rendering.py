@@ -5,7 +5,7 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestrator.domain.admission import Decision, Meter, Report, Standing, Use, Verdict
+from orchestrator.domain.admission import Decision, Meter, Report, Standing, Use, Verdict, shown
 from orchestrator.domain.audit import AuditEntry
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.conversation import STATUS_OF, Conversation, Kind, Phase, Why
@@ -13,6 +13,7 @@ from orchestrator.domain.drift import Drift
 from orchestrator.domain.operation import Operation
 from orchestrator.domain.retention import Act, Planned
 from orchestrator.domain.secrets import SecretText, deep_redact
+from orchestrator.domain.spending import Budget, Month, Spent, Unit, amount
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.services.holding import Outlook
 from orchestrator.services.idleness import Rest
@@ -30,8 +31,22 @@ def tenant_out(tenant: Tenant) -> dict[str, Any]:
         "limits": dict(tenant.limits),
         "sizes": list(tenant.sizes),
         "images": None if tenant.images is None else [{"name": name, "id": id} for name, id in tenant.images.items()],
+        "budget": None if tenant.budget is None else _budget(tenant.budget),
         "version": tenant.version,
         "created_at": rfc3339(tenant.created_at),
+    }
+
+
+def _budget(budget: Budget) -> dict[str, Any]:
+    def dollars(micros: int) -> float | None:
+        return amount(Unit.USD, micros) if micros else None
+
+    return {
+        "monthly_usd": dollars(budget.usd),
+        "monthly_tokens": budget.tokens or None,
+        "monthly_usd_per_user": dollars(budget.usd_per_user),
+        "monthly_tokens_per_user": budget.tokens_per_user or None,
+        "thresholds": list(budget.thresholds),
     }
 
 
@@ -217,8 +232,8 @@ def report_out(report: Report) -> dict[str, Any]:
         "decision": report.decision,
         "when_full": report.policy,
         "rule": stands.rule or None,
-        "limit": stands.limit if stands.rule else None,
-        "current": stands.current if stands.rule else None,
+        "limit": shown(stands.rule, stands.limit) if stands.rule else None,
+        "current": shown(stands.rule, stands.current) if stands.rule else None,
         "retry_after": _retry_after(report),
         "place": stands.place or None,
         "would_pause": list(report.would_pause),
@@ -227,14 +242,25 @@ def report_out(report: Report) -> dict[str, Any]:
     }
 
 
-def use_out(use: Use) -> dict[str, Any]:
-    """What somebody has now."""
+def use_out(use: Use, spent: Spent, month: Month) -> dict[str, Any]:
+    """What somebody has now, and spent in that month."""
     return {
+        "spent": spent_out(spent, month),
         "runtimes": use.runtimes,
         "waiting": use.waiting,
         "when_full": use.policy,
         "limits": [_meter(meter) for meter in use.meters],
     }
+
+
+def cost_out(spent: Spent) -> dict[str, Any]:
+    """What was used of models."""
+    return {"usd": spent.usd, "prompt_tokens": spent.prompt_tokens, "completion_tokens": spent.completion_tokens}
+
+
+def spent_out(spent: Spent, month: Month) -> dict[str, Any]:
+    """The same, in a month."""
+    return {"month": month.name, "ends_at": rfc3339(month.ends), **cost_out(spent)}
 
 
 def _retry_after(report: Report) -> float | None:
@@ -248,7 +274,9 @@ def _retry_after(report: Report) -> float | None:
 def _meter(meter: Meter) -> dict[str, Any]:
     rule = meter.rule
     window = {"window_seconds": rule.window_ms // 1000} if rule.window_ms else {}
-    return {"rule": rule.name, "limit": rule.limit, "current": meter.current, **window}
+    month = {"month": rule.month} if rule.unit is not None else {}
+    numbers = {"limit": shown(rule.name, rule.limit), "current": shown(rule.name, meter.current)}
+    return {"rule": rule.name, **numbers, **window, **month}
 
 
 def why_out(why: Why) -> dict[str, Any]:

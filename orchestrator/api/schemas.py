@@ -10,6 +10,7 @@ from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Policy
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.restarts import RestartPolicy
+from orchestrator.domain.spending import MICROS, MOST, THRESHOLDS, Budget
 from orchestrator.domain.tenancy import Scope
 
 Name = Annotated[
@@ -142,17 +143,50 @@ class AllowanceBody(Body):
     starts_per_minute_per_key: Number | None = None
 
 
+Dollars = Annotated[float, Field(ge=0.000001, le=MOST / MICROS, allow_inf_nan=False)]
+Tokens = Annotated[int, Field(ge=1, le=MOST)]
+Percent = Annotated[int, Field(ge=1, le=1000)]
+
+
+class BudgetBody(Body):
+    """What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of
+    prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each
+    of the `thresholds`, in percent, that is reached."""
+
+    monthly_usd: Dollars | None = None
+    monthly_tokens: Tokens | None = None
+    monthly_usd_per_user: Dollars | None = None
+    monthly_tokens_per_user: Tokens | None = None
+    thresholds: Annotated[list[Percent], Field(min_length=1, max_length=10)] = Field(default=list(THRESHOLDS))
+
+    def budget(self) -> Budget:
+        """Raises `InvalidRequest` for one that limits nothing."""
+        found = Budget(
+            usd=round((self.monthly_usd or 0) * MICROS),
+            tokens=self.monthly_tokens or 0,
+            usd_per_user=round((self.monthly_usd_per_user or 0) * MICROS),
+            tokens_per_user=self.monthly_tokens_per_user or 0,
+            thresholds=tuple(sorted(set(self.thresholds))),
+        )
+        if not (found.usd or found.tokens or found.usd_per_user or found.tokens_per_user):
+            hint = "give monthly_usd, monthly_tokens or one of them per user, or null for no budget"
+            raise InvalidRequest("the budget limits nothing", field="budget", hint=hint)
+        return found
+
+
 ImageName = Annotated[str, StringConstraints(min_length=1, max_length=500, pattern=r"^[A-Za-z0-9][A-Za-z0-9_.:/@-]*$")]
 
 
 class TenantPatchBody(Body):
     """What is left out stays. `sizes` are those that the tenant's conversations may have, the first for those that name
     none; null, or none: as all. `images` are those that its new conversations may use, each kept with what it stands
-    for now; the first is for requests that name none, unless the installation's own is among them; null: as all."""
+    for now; the first is for requests that name none, unless the installation's own is among them; null: as all. A
+    `budget` takes the place of the one before; null: none."""
 
     limits: AllowanceBody = Field(default_factory=AllowanceBody)
     sizes: Annotated[list[int], Field(max_length=10)] | None = None
     images: Annotated[list[ImageName], Field(min_length=1, max_length=100)] | None = None
+    budget: BudgetBody | None = None
 
 
 class UpgradeBody(Body):

@@ -11,7 +11,7 @@ from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, SpanOf, alone, uuids, whole
+from orchestrator.api.lists import MOST, IdsOf, Limit, SpanOf, alone, uuids, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
@@ -53,20 +53,13 @@ async def create_tenant(
 
 @router.get("", responses=says({200: tenancy.TenantPage}))
 async def list_tenants(
-    _: OperatorOf,
-    services: ServicesOf,
-    span: SpanOf,
-    ids: IdsOf,
-    paging: PagingOf,
-    limit: Limit = MOST,
-    sort_order: SortOrder = OLDEST_FIRST,
+    _: OperatorOf, services: ServicesOf, span: SpanOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
 ) -> dict[str, Any]:
-    """Tenants, the oldest first unless `sort_order` says otherwise."""
+    """Tenants, oldest first."""
     if ids is not None:
         found = await services.tenancy.many_tenants([TenantId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.tenant_out(one) for one in found], "next_page_id": None}
-    oldest_first = sort_order == OLDEST_FIRST
-    page = await services.tenancy.tenants(cursor=paging.after, limit=limit, span=span, oldest_first=oldest_first)
+    page = await services.tenancy.tenants(cursor=paging.after, limit=limit, span=span)
     return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
@@ -93,8 +86,8 @@ async def change_tenant(
     response: Response,
     condition: ConditionOf,
 ) -> dict[str, Any]:
-    """Give one tenant other limits than all have, other sizes of runtimes, or other images. The tenant itself may go
-    below its limits, never above."""
+    """Give one tenant other limits than all have, other sizes of runtimes, other images, or a budget for models. The
+    tenant itself may go below its limits, never above."""
     granted = None
     if "images" in body.model_fields_set and services.images is None:
         raise InvalidRequest(NO_IMAGES, field="images", hint="leave images out")
@@ -105,6 +98,8 @@ async def change_tenant(
         sizes=(body.sizes or []) if "sizes" in body.model_fields_set else None,
         images=granted,
         with_images="images" in body.model_fields_set,
+        budget=None if body.budget is None else body.budget.budget(),
+        with_budget="budget" in body.model_fields_set,
     )
     id = TenantId(parse_uuid(tenant, "tenant"))
     changed = await services.tenancy.change_tenant(id, wanted, condition=condition)
@@ -131,10 +126,9 @@ async def list_users(
     ids: IdsOf,
     paging: PagingOf,
     limit: Limit = MOST,
-    sort_order: SortOrder = OLDEST_FIRST,
     external_id__eq: Annotated[str | None, Query(description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
-    """Users of a tenant, the oldest first unless `sort_order` says otherwise."""
+    """Users of a tenant, oldest first."""
     of = _of_tenant(caller, tenant)
     if external_id__eq is not None:
         alone(request, "external_id__eq")
@@ -143,8 +137,7 @@ async def list_users(
     if ids is not None:
         found = await services.tenancy.many_users(of, [UserId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.user_out(one) for one in found], "next_page_id": None}
-    oldest_first = sort_order == OLDEST_FIRST
-    page = await services.tenancy.users(of, cursor=paging.after, limit=limit, span=span, oldest_first=oldest_first)
+    page = await services.tenancy.users(of, cursor=paging.after, limit=limit, span=span)
     return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
@@ -199,9 +192,8 @@ async def list_keys(
     ids: IdsOf,
     paging: PagingOf,
     limit: Limit = MOST,
-    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """The keys of a tenant, without their secrets, the oldest first unless `sort_order` says otherwise."""
+    """The keys of a tenant, without their secrets, oldest first."""
     keys = await services.tenancy.keys(_of_tenant(caller, tenant))
     page, following = whole(
         [key for key in keys if user in (None, key.user)],
@@ -210,7 +202,6 @@ async def list_keys(
         ids=uuids(ids),
         paging=paging,
         limit=limit,
-        sort_order=sort_order,
     )
     return {"items": [one and rendering.key_out(one) for one in page], "next_page_id": following}
 

@@ -243,7 +243,7 @@ async def furnish(ground: Ground) -> House:
         clock,
         settings.spans,
     )
-    admission = Admission(store, layers.settings, idleness, settings.limits)
+    admission = Admission(store, layers.settings, idleness, settings.limits, clock)
     deaths = Deaths(surroundings, store.operations, store.saga, admission, settings.restarts)
     tending = Tending(surroundings, store.inbox, events, deaths, drift_seconds=settings.drift_seconds)
     suspension = Suspension(surroundings, store, deaths, events, idleness, admission)
@@ -383,7 +383,7 @@ async def furnish(ground: Ground) -> House:
         feed=feed,
         hooks=hooks,
         facing=ground.facing,
-        intake=Intake(store.conversations, events, keys, activity.touch),
+        intake=Intake(store.conversations, events, store.spending, keys, clock, activity.touch),
         disk_watch=DiskWatch(installation, driver, shares, limit_bytes=settings.runtime_disk_megabytes * 1_000_000),
         watch=EngineWatch(installation, driver, store.conversations, store.spares, workers.wake, shares),
         installation=installation,

@@ -4,7 +4,7 @@ from collections.abc import Awaitable, Callable
 
 import anyio
 
-from orchestrator.domain.admission import Standing
+from orchestrator.domain.admission import Standing, shown
 from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
@@ -80,8 +80,9 @@ class Routes:
         stands = await waits_for(record)
         if stands is None:
             return found
-        numbers = {"limit": stands.limit, "current": stands.current} if stands.limit else {}
-        of = f" ({stands.current} of {stands.limit})" if stands.limit else ""
+        limit, current = (shown(stands.rule, number) for number in (stands.limit, stands.current))
+        numbers = {"limit": limit, "current": current} if limit else {}
+        of = f" ({current} of {limit})" if limit else ""
         message = f"it waits for a place, as number {stands.place} of the queue: {stands.rule} is full{of}"
         details = {"rule": stands.rule, "place": stands.place, **numbers}
         return Unavailable(message, retry_after=_seconds(stands), details=details)
@@ -127,9 +128,8 @@ class Routes:
 
 
 def _links(record: Conversation) -> tuple[LinkRoute, ...]:
-    files = "/api/workspace/files" if record.kind is Kind.RUNTIME else f"/api/conversations/{record.id}/files"
     return tuple(
-        LinkRoute(link.digest, link.generation, link.expires_at.timestamp(), link.port, link.path, files)
+        LinkRoute(link.digest, link.generation, link.expires_at.timestamp(), link.port, link.path)
         for link in record.links
     )
 

@@ -8,9 +8,11 @@ that the counts hold in a burst, is the store's business (`state/slots.py`).
 import enum
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 from orchestrator.domain.ids import ConversationId, KeyId, UserId
+from orchestrator.domain.spending import MICROS, Budget, Unit, month_of
 
 MINUTE_MS = 60_000
 _COME_AGAIN_SECONDS = 5.0  # nobody knows when a runtime ends
@@ -40,15 +42,26 @@ QUEUE_LENGTH = "tenant.queue"
 
 @dataclass(frozen=True)
 class Rule:
-    """At most `limit` runtimes at once (`window_ms` 0), or starts within a window."""
+    """At most `limit` runtimes at once, or starts within a window (`window_ms` above 0), or less than `limit` of a unit
+    spent in a month (`unit` given; dollars in `micros`)."""
 
     scope: Scope
     limit: int
     window_ms: int = 0
+    unit: Unit | None = None
+    month: str = ""  #: its name
+    ends_ms: int = 0  #: of the month
 
     @property
     def name(self) -> str:
+        if self.unit is not None:
+            return f"{self.scope}.monthly_{self.unit}"
         return f"{self.scope}.{'starts' if self.window_ms else 'runtimes'}"
+
+    @property
+    def of_runtimes(self) -> bool:
+        """Whether runtimes count that run at once: those that wait come first then."""
+        return not self.window_ms and self.unit is None
 
 
 @dataclass(frozen=True)
@@ -82,6 +95,34 @@ class Allowance:
             Rule(Scope.KEY, self.starts_per_minute_per_key if key is not None else 0, MINUTE_MS),
         )
         return tuple(rule for rule in found if rule.limit)
+
+
+def budget_rules(budget: Budget | None, *, user: UserId | None, now: datetime) -> tuple[Rule, ...]:
+    """Those that a start of this user has to pass in the month of `now`."""
+    if budget is None:
+        return ()
+    month = month_of(now)
+    ends_ms = int(month.ends.timestamp() * 1000)
+    return tuple(
+        Rule(scope, limit, unit=unit, month=month.name, ends_ms=ends_ms)
+        for scope in (Scope.TENANT, *((Scope.USER,) if user is not None else ()))
+        for unit in Unit
+        if (limit := budget.limit(unit, of_user=scope is Scope.USER))
+    )
+
+
+#: Of rules by their names: those of money are counted in `MICROS`.
+_OF_MONEY = f".monthly_{Unit.USD}"
+
+
+def is_budget(rule: str) -> bool:
+    """Whether a rule of this name is one of a budget: no runtime that ends makes room under it."""
+    return ".monthly_" in rule
+
+
+def shown(rule: str, number: int) -> float:
+    """A rule's limit, or how much of it is used, as people see it: dollars where it is of money."""
+    return number / MICROS if rule.endswith(_OF_MONEY) else number
 
 
 @dataclass(frozen=True)
@@ -148,6 +189,7 @@ class Standing:
     limit: int = 0
     current: int = 0
     retry_after_ms: int = 0  #: when a place may come free, as far as that is known
+    ends_ms: int = 0  #: when the month of a budget ends
 
     @property
     def retry_after(self) -> float:
@@ -161,7 +203,7 @@ class Meter:
 
     rule: Rule
     current: int
-    reset_ms: int = 0  #: until the oldest start in the window is forgotten
+    reset_ms: int = 0  #: until the oldest start in the window is forgotten, or the month ends
 
     @property
     def full(self) -> bool:

@@ -14,6 +14,7 @@
     │   ├── PreconditionFailed 412
     │   ├── TooLarge           413
     │   ├── LimitReached       429
+    │   │   └── BudgetReached  429   what may be spent on models this month is spent
     │   ├── NotOffered         501   nothing here does it
     │   └── Elapsed            408
     ├── TransientError         a later try may work; says when
@@ -151,6 +152,12 @@ class LimitReached(CallerError):
     def retry_after(self) -> float:
         """Seconds until a place may be free."""
         return float(self.details.get("retry_after", 5.0))
+
+
+class BudgetReached(LimitReached):
+    """What may be spent on models this month is spent: wait for `resets_at`, or have the operator raise the budget."""
+
+    code = "budget_reached"
 
 
 class Elapsed(CallerError):

@@ -21,6 +21,7 @@ VERSION = 1  #: of the body's form; raised when a field changes its meaning or g
 TENANT_LANE = "-"  #: of what belongs to no conversation
 ENDPOINTS_MAXIMUM = 20
 ATTEMPTS_KEPT = 200
+_UUID_LENGTH = 36
 
 
 class HookEvent(enum.StrEnum):
@@ -35,6 +36,7 @@ class HookEvent(enum.StrEnum):
     MESSAGE_DELIVERED = "message.delivered"  #: it is on the runtime's disk
     MESSAGE_ACCEPTED = "message.accepted"  #: it is in the event log
     QUOTA_EXCEEDED = "quota.exceeded"
+    BUDGET_REACHED = "budget.threshold_reached"
     ENDPOINT_DISABLED = "endpoint.disabled"
 
 
@@ -102,6 +104,14 @@ def draft(type: str, tenant: TenantId, at: datetime, data: Mapping[str, Any]) ->
     if trace := tracing.text():
         body["trace"] = trace  # for the headers of what is sent, and taken out of its body
     return Draft(type, json.dumps(body, separators=(",", ":")))
+
+
+def threshold_frame(tenant: TenantId, at: datetime) -> tuple[str, str, str]:
+    """A `budget.threshold_reached` around its id and its data, which the store fills in: only the step that counts
+    knows whether and what there is to tell."""
+    head, _, rest = draft(HookEvent.BUDGET_REACHED, tenant, at, {}).text.partition("evt_")
+    neck, _, tail = rest[_UUID_LENGTH:].partition("{}")
+    return head, neck, tail
 
 
 def drafts_text(drafts: Sequence[Draft]) -> str:

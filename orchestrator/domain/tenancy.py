@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
+from orchestrator.domain.spending import Budget
 
 
 class KeyKind(enum.StrEnum):
@@ -40,6 +41,7 @@ class Tenant:
     sizes: tuple[int, ...] = ()
     #: The images that its new conversations may use, ids by name; None: those that all may.
     images: Mapping[str, str] | None = None
+    budget: Budget | None = None  #: what it may spend in a month; None: as much as it likes
     version: int = 1  #: grows with each change
 
 

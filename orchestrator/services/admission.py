@@ -9,7 +9,6 @@ confirmed.
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from typing import TypeVar
 
 import anyio
@@ -29,13 +28,17 @@ from orchestrator.domain.admission import (
     Standing,
     Use,
     Verdict,
+    budget_rules,
     first_full,
+    is_budget,
     policy_of,
 )
+from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Desired, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, StoreUnavailable
 from orchestrator.domain.hooks import TENANT_LANE, HookEvent, draft
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
+from orchestrator.domain.spending import Budget
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.layers import SettingsLayer
 from orchestrator.state.base import Lease, Store
@@ -64,8 +67,11 @@ class Starter:
 class Admission:
     """One for all tenants. `look_again` is called when a slot may have come free or somebody waits."""
 
-    def __init__(self, store: Store, settings: SettingsLayer, idleness: Idleness, limits: OperatorLimits) -> None:
+    def __init__(
+        self, store: Store, settings: SettingsLayer, idleness: Idleness, limits: OperatorLimits, clock: Clock
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._slots = store.slots
         self._settings = settings
         self._idleness = idleness
@@ -76,32 +82,40 @@ class Admission:
         """Have `look_again` called from now on."""
         self._look_again = look_again
 
-    async def terms(self, tenant: TenantId) -> tuple[Allowance, Policy]:
-        """The operator's limits for all or for this tenant, as the tenant lowered them, and what the tenant wants when
-        one is reached."""
+    async def terms(self, tenant: TenantId) -> tuple[Allowance, Policy, Budget | None]:
+        """The operator's limits for all or for this tenant, as the tenant lowered them, what the tenant wants when one
+        is reached, and its budget."""
         own = (await self._settings.read(tenant, None))[0].get("limits")
         own = own if isinstance(own, dict) else {}
         record = await self._store.tenants.tenant(tenant)
         allowance = self._limits.allowance.granted(record.limits if record is not None else {})
-        return allowance.lowered(own), policy_of(own, self._limits.when_full)
+        budget = record.budget if record is not None else None
+        return allowance.lowered(own), policy_of(own, self._limits.when_full), budget
 
     async def ask(self, who: Starter) -> tuple[Ask, Policy]:
         """What a start has to pass, without a place in the queue."""
-        allowance, policy = await self.terms(who.tenant)
-        return Ask(who.user, who.key, allowance.rules(user=who.user, key=who.key)), policy
+        allowance, policy, budget = await self.terms(who.tenant)
+        rules = budget_rules(budget, user=who.user, now=self._clock.now())
+        return Ask(who.user, who.key, rules + allowance.rules(user=who.user, key=who.key)), policy
 
     async def queue_terms(self, tenant: TenantId) -> tuple[Ask, Policy]:
         """The rules of all scopes, for the queue: each that waits has its own user and key."""
-        allowance, policy = await self.terms(tenant)
-        return Ask(rules=allowance.rules(user=UserId("each"), key=KeyId("each"))), policy
+        allowance, policy, budget = await self.terms(tenant)
+        each = UserId("each")
+        rules = budget_rules(budget, user=each, now=self._clock.now())
+        return Ask(rules=rules + allowance.rules(user=each, key=KeyId("each"))), policy
 
     async def admit(self, who: Starter, reserve: Callable[[Ask], Awaitable[T]], *, wait_ms: int | None = None) -> T:
         """`reserve` writes what is asked for together with its slot or place in the queue, and raises `LimitReached`.
-        With `wait_ms` it waits for its turn whatever the tenant's policy. Raises `LimitReached`, `CapacityReached`."""
+        With `wait_ms` it waits for its turn whatever the tenant's policy; without, a budget that is reached refuses it
+        whatever the policy: no runtime that ends would make room. Raises `LimitReached`, `CapacityReached`."""
         ask, policy = await self.ask(who)
         waiting = self._waiting(ask, wait_ms)
         full = await self._hold_host(who)
         try:
+            if wait_ms is None:
+                budgets = tuple(rule for rule in ask.rules if is_budget(rule.name))
+                await self._refuse_early(who.tenant, replace(ask, rules=budgets))
             if policy is Policy.QUEUE or (wait_ms is not None and policy is Policy.REJECT):
                 return await reserve(replace(waiting, behind=full is not None))
             if full is None:
@@ -124,7 +138,7 @@ class Admission:
         metrics.REFUSED.labels(rule).inc()
         of_tenant = {name: refusal.details.get(name) for name in ("limit", "current")}
         data = {"rule": rule, "conversation_id": who.id, "user_id": who.user, **of_tenant}
-        told = draft(HookEvent.QUOTA_EXCEEDED, who.tenant, datetime.now(UTC), data)
+        told = draft(HookEvent.QUOTA_EXCEEDED, who.tenant, self._clock.now(), data)
         with suppress(StoreUnavailable):  # the refusal itself is what the caller has to hear
             await self._store.hooks.publish(who.tenant, TENANT_LANE, [told], once=f"quota:{rule}", once_ms=MINUTE_MS)
 
@@ -199,7 +213,7 @@ class Admission:
         meters, waiting = await self._slots.meters(who.tenant, ask)
         queued = waiting if policy is not Policy.QUEUE else 0
         counted = [
-            replace(m, current=m.current + queued) if m.rule.scope is Scope.TENANT and not m.rule.window_ms else m
+            replace(m, current=m.current + queued) if m.rule.scope is Scope.TENANT and m.rule.of_runtimes else m
             for m in meters
         ]
         full = first_full(counted)
@@ -213,8 +227,11 @@ class Admission:
                 limit=full.rule.limit,
                 current=full.current,
                 retry_after_ms=full.reset_ms,
-                place=waiting + 1 if policy is Policy.QUEUE else 0,
+                ends_ms=full.rule.ends_ms,
+                place=waiting + 1 if policy is Policy.QUEUE and not is_budget(full.rule.name) else 0,
             )
+        if is_budget(stands.rule):
+            return Report(Decision.REJECT, policy, stands, meters=tuple(meters), waiting=waiting)
         if policy is Policy.QUEUE:
             if waiting < self._limits.queue_length:
                 return Report(Decision.QUEUE, policy, stands, meters=tuple(meters), waiting=waiting)
@@ -306,6 +323,7 @@ class Admission:
                     limit=full.rule.limit,
                     current=full.current,
                     retry_after_ms=full.reset_ms,
+                    ends_ms=full.rule.ends_ms,
                 )
             )
 

@@ -18,6 +18,7 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.ids import ConversationId
+from orchestrator.domain.spending import reported
 from orchestrator.nested.client import EventPage, RuntimeClient, RuntimeClients, is_event_id
 from orchestrator.nested.refusals import Refused
 from orchestrator.services.event_archiving import EventArchiving
@@ -79,10 +80,7 @@ class EventLog:
         `StoreUnavailable`, `RuntimeUnreachable` for what is no event."""
         if not all(is_event_id(item.get("id")) for item in events):
             raise RuntimeUnreachable("the runtime sent something that is no event")
-        batch = [
-            StoredEvent(sequence, str(item["id"]), _payload(item), _is_message(item))
-            for sequence, item in enumerate(events, start=first)
-        ]
+        batch = [_stored(conversation, sequence, item) for sequence, item in enumerate(events, start=first)]
         last = await self._append(conversation, batch)
         await self._archiving.settled(conversation)
         whole = last >= first + len(events) - 1
@@ -166,7 +164,7 @@ class EventLog:
                 if item["id"] not in known:
                     known.add(item["id"])
                     sequence += 1
-                    batch.append(StoredEvent(sequence, item["id"], _payload(item), _is_message(item)))
+                    batch.append(_stored(conversation, sequence, item))
             if batch:
                 await self._append(conversation, batch)
             if page.next_page_id is None or left == 1:
@@ -187,7 +185,17 @@ class EventLog:
 
     async def _append(self, conversation: Conversation, batch: Sequence[StoredEvent]) -> int:
         await self._archiving.make_room(conversation)
-        return await self._events.append(conversation.tenant, conversation.id, batch)
+        return await self._events.append(conversation.tenant, conversation.id, batch, at=self._clock.now())
+
+
+def _stored(conversation: Conversation, sequence: int, item: Mapping[str, Any]) -> StoredEvent:
+    """What the log of a fork has from its source says what that one used: it is not the fork's, whose counts from
+    nothing."""
+    fork = conversation.request.fork_of
+    own = fork is None or sequence > fork.events
+    return StoredEvent(
+        sequence, str(item["id"]), _payload(item), _is_message(item), spent=reported(item) if own else None
+    )
 
 
 def _is_message(item: Mapping[str, Any]) -> bool:

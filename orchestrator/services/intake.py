@@ -8,18 +8,21 @@ the runtime instead. Answering without an error means that the batch is durable:
 import hmac
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from typing import Any
 
 import anyio
 
+from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation
 from orchestrator.domain.errors import InvalidRequest, RuntimeUnreachable, TransientError, Unauthenticated
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.spending import NOTHING, Spent, reported
 from orchestrator.nested.refusals import Refused
 from orchestrator.services.events import EventLog
 from orchestrator.services.keys import KeyRing
-from orchestrator.state.base import Conversations
+from orchestrator.state.base import Conversations, Spending
 from orchestrator.telemetry import metrics
 
 AT_ONCE = 2  #: posts of one runtime that are served at a time
@@ -48,11 +51,15 @@ class Intake:
         self,
         conversations: Conversations,
         events: EventLog,
+        spending: Spending,
         keys: KeyRing,
+        clock: Clock,
         used: Callable[[TenantId, ConversationId], None],
     ) -> None:
         self._conversations = conversations
         self._events = events
+        self._spending = spending
+        self._clock = clock
         self._keys = keys
         self._used = used
         self._busy: dict[RuntimeId, int] = {}
@@ -84,6 +91,8 @@ class Intake:
             if gap is not None and not batch:
                 await self._events.lost(conversation, gap.first, gap.last)
                 return
+            # What is in the log is counted with it. A server that does not number tells its use beside its log.
+            await self._count(conversation, batch if numbers is None else [event for event in batch if _is_live(event)])
             if numbers is None:
                 if stored:  # of a server that does not number: its log is read
                     await self._pull(conversation)
@@ -104,6 +113,13 @@ class Intake:
             await anyio.sleep(_ON_THEIR_WAY_SECONDS)
             if await self._events.length(conversation) < log_events:
                 await self._pull(conversation)
+
+    async def _count(self, conversation: Conversation, told: Sequence[Mapping[str, Any]]) -> None:
+        """The use that these events say the conversation has had so far."""
+        found = [spent for event in told if (spent := reported(event)) is not None]
+        highest = reduce(Spent.up_to, found, NOTHING)
+        if highest != NOTHING:
+            await self._spending.report(conversation.tenant, conversation.id, highest, at=self._clock.now())
 
     async def _pull(self, conversation: Conversation) -> None:
         try:

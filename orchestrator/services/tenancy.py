@@ -10,6 +10,7 @@ from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.errors import Conflict, InvalidRequest, NotApart, NotFound, Unauthenticated
 from orchestrator.domain.ids import REPEATABLE_FOR, KeyId, TenantId, UserId, new_uuid
 from orchestrator.domain.secrets import SecretText
+from orchestrator.domain.spending import Budget
 from orchestrator.domain.tenancy import ALL_SCOPES, ApiKey, Caller, KeyKind, Scope, Tenant, User
 from orchestrator.security import session_keys
 from orchestrator.security.tokens import is_token
@@ -22,12 +23,14 @@ _TRIES = 8
 @dataclass(frozen=True)
 class TenantChange:
     """What the operator gives a tenant in the place of what all have. A limit of None, no sizes, and images of None:
-    as all. What is left out stays."""
+    as all; a budget of None: none. What is left out stays."""
 
     limits: Mapping[str, int | None] = field(default_factory=dict)
     sizes: Sequence[int] | None = None  #: None: they stay
     images: Mapping[str, str] | None = None  #: ids by name
     with_images: bool = False  #: else they stay
+    budget: Budget | None = None
+    with_budget: bool = False  #: else it stays
 
     def of(self, present: Tenant) -> Tenant:
         merged = {**present.limits, **self.limits}
@@ -36,6 +39,7 @@ class TenantChange:
             limits={name: limit for name, limit in merged.items() if limit is not None},
             sizes=present.sizes if self.sizes is None else tuple(dict.fromkeys(self.sizes)),
             images=self.images if self.with_images else present.images,
+            budget=self.budget if self.with_budget else present.budget,
         )
 
 
@@ -105,14 +109,12 @@ class Tenancy:
             if changed == present:
                 return present
             changed = replace(changed, version=present.version + 1)
-            if await self._store.change_tenant(changed, expected_version=present.version):
+            if await self._store.change_tenant(changed, expected_version=present.version, at=self._clock.now()):
                 return changed
         raise Conflict("the tenant is being changed by somebody else", hint="try again")
 
-    async def tenants(
-        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[Tenant]:
-        return await self._store.list_tenants(cursor=cursor, limit=limit, span=span, oldest_first=oldest_first)
+    async def tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        return await self._store.list_tenants(cursor=cursor, limit=limit, span=span)
 
     async def many_tenants(self, ids: Sequence[TenantId]) -> list[Tenant | None]:
         """In that order; None for one that is not there."""
@@ -143,11 +145,9 @@ class Tenancy:
         await self.tenant(tenant)
         return await self._store.external_user(tenant, external_id)
 
-    async def users(
-        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[User]:
+    async def users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
         await self.tenant(tenant)
-        return await self._store.list_users(tenant, cursor=cursor, limit=limit, span=span, oldest_first=oldest_first)
+        return await self._store.list_users(tenant, cursor=cursor, limit=limit, span=span)
 
     async def many_users(self, tenant: TenantId, ids: Sequence[UserId]) -> list[User | None]:
         """In that order; None for one that is not there."""

@@ -15,6 +15,7 @@ from orchestrator.domain.conversation import Why
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.domain.rates import Rate, Taken
+from orchestrator.domain.spending import Month, Spent
 from orchestrator.state.audit import Telling
 from orchestrator.state.conversations_base import Conversations
 from orchestrator.state.hooks_base import Hooks
@@ -170,8 +171,12 @@ class Events(Protocol):
         archive before somebody forgets it."""
         ...
 
-    async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
-        """Append those that come next, drop those already there, stop at a gap. Answers the last sequence kept.
+    async def append(
+        self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent], *, at: datetime | None = None
+    ) -> int:
+        """Append those that come next, drop those already there, stop at a gap. Answers the last sequence kept. What
+        those that are kept say of the conversation's use is spent in the month of `at` (None: now), as by
+        `Spending.report`.
         Raises `NotFound` when there is no such conversation: a late batch leaves nothing behind."""
         ...
 
@@ -192,6 +197,25 @@ class Events(Protocol):
     async def trim(self, tenant: TenantId, id: ConversationId, *, archived: int, events: int, size: int) -> None:
         """The archive reaches to `archived`: let go of what it has, but for the last event and as many before it as are
         within both bounds; with `events` 0 of all that it has. Raises `NotFound`."""
+        ...
+
+
+class Spending(Protocol):
+    """What conversations used of models, and what their tenants and users spent by that, in each month
+    (`domain/spending.py`). Counted in the step in which it is told (`Events.append`, `report`), once."""
+
+    async def report(self, tenant: TenantId, id: ConversationId, spent: Spent, *, at: datetime) -> None:
+        """The conversation has used so much in all, as its runtime says beside its log. Less than is known changes
+        nothing; more is spent in the month of `at`, and thresholds that it reaches are told to webhooks in the same
+        step. Raises `NotFound`."""
+        ...
+
+    async def of_conversation(self, tenant: TenantId, id: ConversationId) -> Spent:
+        """In all its life; nothing, where there is none."""
+        ...
+
+    async def of(self, tenant: TenantId, user: UserId | None, month: Month) -> Spent:
+        """By all of the tenant's conversations, or that user's, also those that are gone."""
         ...
 
 
@@ -264,10 +288,6 @@ class AuditLog(Protocol):
         """Newest first; `since` included, `until` not. A page may hold fewer than there are members in it."""
         ...
 
-    async def many(self, tenant: TenantId | None, ids: Sequence[str]) -> Mapping[str, AuditEntry]:
-        """Those of `ids` that are kept, by their ids."""
-        ...
-
 
 class Store(Protocol):
     """All of it, as `app.py` makes it once."""
@@ -296,6 +316,8 @@ class Store(Protocol):
     def inbox(self) -> Inbox: ...
     @property
     def events(self) -> Events: ...
+    @property
+    def spending(self) -> Spending: ...
     @property
     def hooks(self) -> Hooks: ...
     @property

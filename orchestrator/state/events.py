@@ -15,6 +15,7 @@ from orchestrator.state.funnel import Call, Funnel, command, run
 from orchestrator.state.hooks import outbox_due
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.refusals import no_conversation
+from orchestrator.state.spending import at_text, growing, used_text
 
 _AT_ONCE = 200  # bounds how long one script keeps the server
 
@@ -27,18 +28,31 @@ class RedisEvents:
     def confirmed(self) -> bool:
         return not self._funnel.waits_for_archive
 
-    async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
-        t = TenantKeys(tenant)
-        last = -1
+    async def append(
+        self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent], *, at: datetime | None = None
+    ) -> int:
+        t, at = TenantKeys(tenant), at or datetime.now(UTC)
+        last, events = -1, list(growing(events))
         clients = await self._clients(t.inbox(id), [event.id for event in events if event.is_message])
         for start in range(0, max(1, len(events)), _AT_ONCE):
+            some = events[start : start + _AT_ONCE]
             fields = [
                 field
-                for event in events[start : start + _AT_ONCE]
-                for field in (event.sequence, event.id, event.payload, _told(tenant, id, event, clients), event.first)
+                for event in some
+                for field in (
+                    event.sequence,
+                    event.id,
+                    event.payload,
+                    _told(tenant, id, event, clients),
+                    event.first,
+                    used_text(event.spent),
+                )
             ]
-            keys = (t.conversation(id), t.events(id), t.inbox(id), t.hooks_wanted, t.hook_prefix)
-            call = run("events_append", keys, id, *fields)
+            keys = (t.conversation(id), t.events(id), t.inbox(id), t.hooks_wanted, t.hook_prefix, t.tenant, t.ledgers)
+            if any(event.spent is not None for event in some):
+                call = run("events_append", keys, id, at_text(tenant, at), *fields, journal=t.journal)
+            else:  # nothing for the journal: it is neither looked at nor waited for
+                call = run("events_append", (*keys, t.journal.stream), id, "", *fields, "")
             last = (await self._funnel.batch(call, told(id), outbox_due(tenant), durable=True))[0]
             if last < 0:
                 raise no_conversation()

@@ -109,6 +109,7 @@ class TenantKeys:
         self.starts = (
             f"{self._prefix}:starts"  #: sorted set of starts in the last minute -> ms; by user and key below it
         )
+        self.ledgers = f"{self.slots}:spent:"  #: the beginning of the keys that `ledger` names, for scripts
         self.queue = f"{self._prefix}:queue"  #: sorted set of conversations that wait for a slot, in order
         self.evictions = f"{self._prefix}:evictions"  #: sorted set: conversation that is to make room -> until ms
         self.conversations = f"{self._prefix}:conversations"  #: sorted set, all scores 0: <creation ms>:<conversation>
@@ -130,6 +131,10 @@ class TenantKeys:
     def user_runtimes(self, user: UserId) -> str:
         """Sorted set, as `runtimes`."""
         return f"{self.user_prefix}{user}:runtimes"
+
+    def ledger(self, month: str, user: UserId | None) -> str:
+        """Hash with an expiry: what was spent in that month by the tenant, or one of its users (`spending.lua`)."""
+        return f"{self.ledgers}{month}" if user is None else f"{self.ledgers}{month}:user:{user}"
 
     def settings(self, user: UserId | None) -> str:
         """Hash: sealed, version."""

@@ -28,6 +28,7 @@ from orchestrator.state.reviews import RedisReviews
 from orchestrator.state.saga_log import RedisSagaLog
 from orchestrator.state.slots import RedisSlots
 from orchestrator.state.spares import RedisSpares
+from orchestrator.state.spending import RedisSpending
 from orchestrator.state.tenants import RedisTenants
 
 #: As the state server lists the connections (`CLIENT LIST`) that proxied requests cost it something on.
@@ -65,6 +66,7 @@ class RedisStore:
         self.operations = RedisOperations(self._funnel)
         self.inbox = RedisInbox(self._funnel)
         self.events = RedisEvents(self._funnel)
+        self.spending = RedisSpending(self._funnel)
         self.hooks = RedisHooks(self._funnel)
         self.changes = RedisChanges(self._funnel)
         self.idempotency = RedisIdempotency(self._funnel)

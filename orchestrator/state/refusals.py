@@ -1,7 +1,26 @@
 """What the stores say no with, in the same words whichever store it is."""
 
-from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, QUEUE_LENGTH, Standing
-from orchestrator.domain.errors import CapacityReached, Conflict, LeaseLost, LimitReached, NotFound, PreconditionFailed
+from datetime import UTC, datetime
+
+from orchestrator.domain.admission import (
+    HOST_RUNTIMES,
+    HOST_STARTS,
+    QUEUE_LENGTH,
+    Scope,
+    Standing,
+    is_budget,
+    shown,
+)
+from orchestrator.domain.clock import rfc3339
+from orchestrator.domain.errors import (
+    BudgetReached,
+    CapacityReached,
+    Conflict,
+    LeaseLost,
+    LimitReached,
+    NotFound,
+    PreconditionFailed,
+)
 from orchestrator.state.lease import Lease
 
 #: rule -> what is counted, what to do
@@ -18,6 +37,8 @@ _RULES = {
 
 def limit_reached(standing: Standing) -> LimitReached:
     """The refusal of a start by a rule of its tenant."""
+    if is_budget(standing.rule):
+        return _budget_reached(standing)
     what, hint = _RULES[standing.rule]
     return LimitReached(
         f"{standing.current} {what}, of {standing.limit} allowed",
@@ -26,6 +47,23 @@ def limit_reached(standing: Standing) -> LimitReached:
         current=standing.current,
         rule=standing.rule,
         retry_after=standing.retry_after,
+    )
+
+
+def _budget_reached(standing: Standing) -> BudgetReached:
+    limit, current = (shown(standing.rule, number) for number in (standing.limit, standing.current))
+    who = "this user has" if standing.rule.startswith(Scope.USER) else "the tenant has"
+    of_money = isinstance(limit, float)
+    spent, budget = (f"${current:,.2f}", f"${limit:,.2f}") if of_money else (f"{current:,} tokens", f"{limit:,}")
+    resets_at = rfc3339(datetime.fromtimestamp(standing.ends_ms / 1000, UTC))
+    return BudgetReached(
+        f"{who} spent {spent} of this month's budget of {budget}",
+        hint=f"it counts from nothing again at {resets_at}; until then only a higher budget lets something start",
+        limit=limit,
+        current=current,
+        rule=standing.rule,
+        retry_after=standing.retry_after,
+        resets_at=resets_at,
     )
 
 

@@ -4,7 +4,7 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from orchestrator.domain.admission import Ask, Meter, Standing, Verdict
+from orchestrator.domain.admission import Ask, Meter, Rule, Standing, Verdict
 from orchestrator.domain.errors import LimitReached
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state import due, keys
@@ -19,11 +19,15 @@ _LOOKED_AT = 200  # of a queue in one step; those behind have to wait until one 
 
 def ask_text(ask: Ask) -> str:
     """As the scripts read it."""
-    rules = [
-        {"name": rule.name, "scope": rule.scope, "limit": rule.limit, "window_ms": rule.window_ms} for rule in ask.rules
-    ]
+    rules = [_rule(rule) for rule in ask.rules]
     asked = {"user": ask.user or "", "key": ask.key or "", "rules": rules, "queue": ask.queue, "wait_ms": ask.wait_ms}
     return json.dumps({**asked, "behind": ask.behind}, separators=(",", ":"))
+
+
+def _rule(rule: Rule) -> dict[str, Any]:
+    found = {"name": rule.name, "scope": rule.scope, "limit": rule.limit, "window_ms": rule.window_ms}
+    month = {"unit": rule.unit, "month": rule.month, "ends_ms": rule.ends_ms}
+    return found if rule.unit is None else found | month
 
 
 def standing_from(answer: Sequence[Any]) -> Standing:
@@ -33,7 +37,12 @@ def standing_from(answer: Sequence[Any]) -> Standing:
         return Standing(Verdict.QUEUED, place=int(rest[0]), until_ms=int(rest[1]), left_ms=int(rest[2]))
     if verdict == Verdict.REFUSED:
         return Standing(
-            Verdict.REFUSED, rule=rest[0], limit=int(rest[1]), current=int(rest[2]), retry_after_ms=int(rest[3])
+            Verdict.REFUSED,
+            rule=rest[0],
+            limit=int(rest[1]),
+            current=int(rest[2]),
+            retry_after_ms=int(rest[3]),
+            ends_ms=int(rest[5]) if len(rest) > 5 else 0,
         )
     return Standing(Verdict(verdict))
 

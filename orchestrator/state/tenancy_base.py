@@ -1,6 +1,7 @@
 """What the stores promise of tenants, users and API keys, and of what each layer is configured with."""
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
@@ -15,15 +16,15 @@ class Tenants(Protocol):
         """Idempotent by id: a tenant that is there is answered instead."""
         ...
 
-    async def change_tenant(self, tenant: Tenant, *, expected_version: int) -> bool:
-        """Replace the stored one, if it has that version; False when it has another, or there is none of this id."""
+    async def change_tenant(self, tenant: Tenant, *, expected_version: int, at: datetime | None = None) -> bool:
+        """Replace the stored one, if it has that version; False when it has another, or there is none of this id.
+        Thresholds of its budget that what it spent in the month of `at` (None: now) has reached are told in the same
+        step."""
         ...
 
     async def tenant(self, id: TenantId) -> Tenant | None: ...
-    async def list_tenants(
-        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[Tenant]:
-        """In the order of creation."""
+    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        """Oldest first."""
         ...
 
     async def count_tenants(self, span: Span = EVER) -> int:
@@ -36,10 +37,8 @@ class Tenants(Protocol):
 
     async def user(self, tenant: TenantId, id: UserId) -> User | None: ...
     async def external_user(self, tenant: TenantId, external_id: str) -> User | None: ...
-    async def list_users(
-        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[User]:
-        """In the order of creation."""
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+        """Oldest first."""
         ...
 
     async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:

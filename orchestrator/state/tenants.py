@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
@@ -9,8 +10,10 @@ from orchestrator.state import cursor as cursors
 from orchestrator.state import keys, records
 from orchestrator.state.base import EVER, Page, Span
 from orchestrator.state.funnel import Funnel, command, run
+from orchestrator.state.hooks import outbox_due
 from orchestrator.state.journal.stream import house_note
 from orchestrator.state.keys import TenantKeys
+from orchestrator.state.spending import at_text
 
 
 class RedisTenants:
@@ -30,19 +33,19 @@ class RedisTenants:
             await self._funnel.one(command("ZREM", keys.TENANTS, entry))
         return stored
 
-    async def change_tenant(self, tenant: Tenant, *, expected_version: int) -> bool:
+    async def change_tenant(self, tenant: Tenant, *, expected_version: int, at: datetime | None = None) -> bool:
         t, text = TenantKeys(tenant.id), records.tenant_text(tenant)
-        call = run("tenant_change", (t.tenant,), tenant.id, text, expected_version, journal=t.journal)
-        return bool(await self._funnel.one(call, durable=True))
+        keys = (t.tenant, t.ledgers, t.hooks_wanted, t.hook_prefix)
+        now = at_text(tenant.id, at or datetime.now(UTC))
+        call = run("tenant_change", keys, tenant.id, text, expected_version, now, journal=t.journal)
+        return bool((await self._funnel.batch(call, outbox_due(tenant.id), durable=True))[0])
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         text = await self._funnel.one(command("GET", TenantKeys(id).tenant))
         return None if text is None else records.tenant_from(text)
 
-    async def list_tenants(
-        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[Tenant]:
-        entries, following = await self._entries(keys.TENANTS, cursor, limit, span, oldest_first=oldest_first)
+    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        entries, following = await self._entries(keys.TENANTS, cursor, limit, span)
         ids = [TenantId(cursors.member_id(entry)) for entry in entries]
         texts = await self._funnel.batch(*(command("GET", TenantKeys(id).tenant) for id in ids)) if ids else []
         return Page(records.readable(records.tenant_from, (text for text in texts if text is not None)), following)
@@ -74,11 +77,9 @@ class RedisTenants:
         id = await self._funnel.one(command("HGET", TenantKeys(tenant).external_ids, external_id))
         return None if id is None else await self.user(tenant, UserId(id))
 
-    async def list_users(
-        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[User]:
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
         t = TenantKeys(tenant)
-        entries, following = await self._entries(t.user_index, cursor, limit, span, oldest_first=oldest_first)
+        entries, following = await self._entries(t.user_index, cursor, limit, span)
         ids = [cursors.member_id(entry) for entry in entries]
         texts = await self._funnel.one(command("HMGET", t.users, *ids)) if ids else []
         return Page(records.readable(records.user_from, (text for text in texts if text is not None)), following)
@@ -133,12 +134,9 @@ class RedisTenants:
     async def _count(self, index: str, span: Span) -> int:
         return int(await self._funnel.one(command("ZLEXCOUNT", index, *cursors.bounds(None, span.since, span.until))))
 
-    async def _entries(
-        self, index: str, cursor: str | None, limit: int, span: Span, *, oldest_first: bool
-    ) -> tuple[list[str], str | None]:
-        low, high = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
-        ordered = ("ZRANGEBYLEX", index, low, high) if oldest_first else ("ZREVRANGEBYLEX", index, high, low)
-        entries = await self._funnel.one(command(*ordered, "LIMIT", 0, limit + 1))
+    async def _entries(self, index: str, cursor: str | None, limit: int, span: Span) -> tuple[list[str], str | None]:
+        bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
+        entries = await self._funnel.one(command("ZRANGEBYLEX", index, *bounds, "LIMIT", 0, limit + 1))
         return entries[:limit], cursors.encode(entries[limit - 1]) if len(entries) > limit else None
 
 

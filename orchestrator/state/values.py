@@ -6,6 +6,7 @@ from datetime import datetime
 from typing import Generic, TypeVar
 
 from orchestrator.domain.conversation import Desired, Phase
+from orchestrator.domain.spending import Spent
 
 T = TypeVar("T")
 Sealed = str  #: text of `security/envelope.py`, never a value in the clear
@@ -82,6 +83,8 @@ class StoredEvent:
     id: str
     payload: str
     is_message: bool = field(default=False, compare=False)  #: of the user; said when it is appended, and not kept
+    #: what it says that the conversation has used so far, as `is_message`
+    spent: Spent | None = field(default=None, compare=False)
     first: int = 0  #: filled in
 
     def __post_init__(self) -> None:

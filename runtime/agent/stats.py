@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 #: entries kept of each list: totals are exact, lists only show the latest, so that a state frame stays small
 _KEPT = 200
@@ -84,6 +84,18 @@ class Stats(Record):
         metrics.response_latencies = [*metrics.response_latencies, latest][-_KEPT:]
         metrics.token_usages = [*metrics.token_usages, usage][-_KEPT:]
 
+    def learn(self, told: Any) -> None:
+        """Catch up with sums that were told (`compact`), where they are higher. Lists stay as they are."""
+        try:
+            found = Stats.model_validate(told).usage_to_metrics
+        except ValidationError:  # of another server that wrote this log
+            return
+        for usage_id, metrics in found.items():
+            own = self.begin(usage_id, metrics.model_name)
+            if metrics.accumulated_cost >= own.accumulated_cost and _tokens(metrics) >= _tokens(own):
+                own.accumulated_cost = metrics.accumulated_cost
+                own.accumulated_token_usage = metrics.accumulated_token_usage
+
     @property
     def cost(self) -> float:
         """What all of it has cost, in US dollars."""
@@ -94,3 +106,8 @@ class Stats(Record):
         lists = {"costs", "response_latencies", "token_usages"}
         shown = {name: metrics.model_dump(exclude=lists) for name, metrics in self.usage_to_metrics.items()}
         return {"usage_to_metrics": shown}
+
+
+def _tokens(metrics: Metrics) -> int:
+    usage = metrics.accumulated_token_usage
+    return 0 if usage is None else usage.prompt_tokens + usage.completion_tokens

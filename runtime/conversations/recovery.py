@@ -80,7 +80,11 @@ def _catch_up(conversation: Conversation) -> bool:
     known = record.log_events if record.log_events <= len(events) else 0
     for start in range(known, len(events), _BLOCK):
         for line in events.lines(start, start + _BLOCK):
-            _learn(conversation, parse(line))
+            event = parse(line)
+            _learn(conversation, event)
+            # Of a log that was taken in whole the record knows nothing yet: what that one used is not this one's.
+            if known and isinstance(event, ConversationStateUpdateEvent) and event.key == "stats":
+                record.stats.learn(event.value)
     behind = known < len(events)
     record.log_events, record.log_bytes = len(events), events.index.end
     return behind

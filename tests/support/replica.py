@@ -131,7 +131,7 @@ class Replica:
             source=self._given,
         )
         idleness = Idleness(store.conversations, effective, activity, clients, keys, clock, policy.spans)
-        admission = Admission(store, layers.settings, idleness, policy.limits)
+        admission = Admission(store, layers.settings, idleness, policy.limits, clock)
         deaths = Deaths(self.house, store.operations, store.saga, admission, policy.restarts)
         self.lifecycle = Lifecycle(
             self.house,

@@ -49,8 +49,9 @@ class LimitStanding(Answer):
     """One limit as it stands."""
 
     rule: Annotated[str, Field(description="Such as tenant.runtimes")]
-    limit: int
-    current: int
+    limit: Annotated[float, Field(description="Dollars where the rule is of dollars, else a whole number")]
+    current: float
+    month: NotRequired[Annotated[str, Field(description="Of budgets: within this one, such as 2026-03")]]
     window_seconds: NotRequired[Annotated[int, Field(description="Of starts: within so many seconds")]]
 
 
@@ -60,8 +61,8 @@ class DryRun(Answer):
     decision: Decision
     when_full: Policy
     rule: Annotated[str | None, Field(description="The limit that refuses it, or would")]
-    limit: int | None
-    current: int | None
+    limit: float | None
+    current: float | None
     retry_after: Annotated[float | None, Field(description="Seconds until there may be room, if known")]
     place: Annotated[int | None, Field(description="In the queue, from 1")]
     would_pause: Annotated[list[str], Field(description="Conversations that would be paused for it")]
@@ -81,9 +82,25 @@ class Count(Answer):
     ]
 
 
+class Cost(Answer):
+    """What was used of models, as the runtimes told it."""
+
+    usd: Annotated[float, Field(description="US dollars, in steps of a millionth")]
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class Spent(Cost):
+    """What was used of models in a calendar month, by all conversations, also those that are gone."""
+
+    month: Annotated[str, Field(description="Such as 2026-03")]
+    ends_at: Annotated[Moment, Field(description="The first moment of the next month, in UTC")]
+
+
 class TenantUsage(Answer):
     """What a tenant, or the user that is asked for, has now."""
 
+    spent: Spent
     runtimes: Annotated[int, Field(description="Conversations and bare runtimes that run or are about to; none paused")]
     waiting: Annotated[int, Field(description="Starts in the tenant's queue")]
     when_full: Policy

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from orchestrator.api.answers.base import MISSING, Answer, Moment, NextPage, Version
-from orchestrator.api.answers.operations import Why
+from orchestrator.api.answers.operations import Cost, Why
 from orchestrator.domain.conversation import Desired, Phase, Reason
 from orchestrator.domain.retention import Act
 from orchestrator.services.holding import Hold
@@ -180,6 +180,8 @@ class _Details(Answer):
 
 class Conversation(ConversationSummary, _Details):
     """A conversation: the durable thing a user asks for, with all that is known of it."""
+
+    cost: Annotated[Cost, Field(description="In all its life; a fork's begins with nothing")]
 
 
 class Runtime(RuntimeSummary, _Details):

@@ -15,6 +15,16 @@ class GrantedImage(Answer):
     id: Annotated[str, Field(description="The engine's own, a digest of all that is in it")]
 
 
+class Budget(Answer):
+    """What may be used of models in a calendar month of UTC; null: no limit."""
+
+    monthly_usd: float | None
+    monthly_tokens: Annotated[int | None, Field(description="Of prompts and answers together")]
+    monthly_usd_per_user: Annotated[float | None, Field(description="By each user")]
+    monthly_tokens_per_user: int | None
+    thresholds: Annotated[list[int], Field(description="Percents that webhooks are told of when they are reached")]
+
+
 class Tenant(Answer):
     """A customer: owns users, keys, limits."""
 
@@ -25,6 +35,7 @@ class Tenant(Answer):
     ]
     sizes: Annotated[list[int], Field(description="The first is for requests that name none; empty: as all")]
     images: Annotated[list[GrantedImage] | None, Field(description="Null: as all")]
+    budget: Annotated[Budget | None, Field(description="Null: none")]
     version: Version
     created_at: Moment
 

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 
 from orchestrator.domain.ids import ConversationId, TenantId, UserId
 from orchestrator.state import cursor as cursors
-from orchestrator.state import keys, records
+from orchestrator.state import keys, records, spending
 from orchestrator.state.funnel import Call, Funnel, command, noted
 from orchestrator.state.journal.entry import Entry
 from orchestrator.state.journal.stream import house_note
@@ -59,6 +59,9 @@ async def _of_tenant(funnel: Funnel, t: TenantKeys) -> AsyncIterator[Entry]:
         sealed, version = await funnel.one(command("HMGET", t.settings(user), "sealed", "version"))
         if sealed is not None:
             yield Entry("settings", layer, f"{version}:{sealed}")
+        for month in spending.months_kept():
+            if ledger := await _all(funnel, t.ledger(month, user)):
+                yield Entry("spent", f"{layer}|{month}", spending.ledger_body(ledger))
         for kind, home in (("secret", t.secrets(user)), ("provider", t.providers(user))):
             for name, value in (await _all(funnel, home)).items():
                 if name != "#":
@@ -73,6 +76,8 @@ async def _of_conversation(funnel: Funnel, t: TenantKeys, id: ConversationId) ->
     if parts[0] is None:
         return
     yield Entry("conversation", id, json.dumps(parts))
+    if (used := spending.used_body(await funnel.one(spending.used_fields(t, id)))) is not None:
+        yield Entry("used", id, used)
     inbox = await _all(funnel, t.inbox(id))
     waiting = set(await funnel.one(command("ZRANGE", t.waiting(id), 0, -1)))
     for name, content in inbox.items():

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Iterator
 
 from orchestrator.state.journal.entry import Entry
 
-#: Kinds whose ids begin with `<conversation>|`: they go when it goes.
-_BELONGING = frozenset({"message", "delivered"})
+#: Kinds whose ids begin with `<conversation>|`, or are the conversation's: they go when it goes.
+_BELONGING = frozenset({"message", "delivered", "used"})
 
 
 class Folded:

@@ -28,6 +28,7 @@ from orchestrator.state.journal.folded import Folded
 from orchestrator.state.journal.stream import Streams, journal_of
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.spares import rebound
+from orchestrator.state.spending import ledger_calls, ledgers_of, used_call
 
 log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
@@ -175,12 +176,14 @@ class Restoring:
         calls += self._configuration(t, known.folded)
         calls += self._hooks(t, known.folded)
         calls += self._audit(t, known.folded)
+        calls += self._spent(t, known.folded)
         live = {conversation.id for conversation in conversations}
         raw = {id: body for id, body in known.folded.of("conversation") if id not in live}
         for conversation in conversations:
             calls += self._conversation(t, conversation)
         for id, body in raw.items():
             calls += self._unreadable(t, ConversationId(id), json.loads(body))
+        calls += [used_call(t, ConversationId(id), body) for id, body in known.folded.of("used")]
         calls += self._inboxes(t, known.folded)
         calls += self._operations(t, known.folded)
         for conversation, name in unwound:
@@ -224,7 +227,7 @@ class Restoring:
         fixed = (t.users, t.user_index, t.external_ids, t.api_keys, t.data_keys, t.due, t.conversations, t.generations)
         admission = (t.slots, t.starts, t.queue, t.evictions)
         layer = (t.settings(None), t.secrets(None), t.providers(None), t.phases, t.runtimes, t.names)
-        told = (t.journal.stream, t.audit, t.audit_index)
+        told = (t.journal.stream, t.audit, t.audit_index, *ledgers_of(t, None))
         await self._send([*calls, command("UNLINK", t.tenant, *told, *fixed, *admission, *layer)])
 
     def _who(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
@@ -236,6 +239,7 @@ class Restoring:
             user = UserId(id)
             layer = (t.settings(user), t.secrets(user), t.providers(user), t.user_conversations(user))
             yield command("UNLINK", *layer, t.user_runtimes(user), f"{t.slots}:user:{id}", f"{t.starts}:user:{id}")
+            yield command("UNLINK", *ledgers_of(t, user))
             yield command("HSET", t.users, id, text)
             users = records.readable(records.user_from, [text])
             yield command("ZADD", t.user_index, 0, cursors.member(users[0].created_at if users else _BEGINNING, id))
@@ -281,6 +285,11 @@ class Restoring:
             for entry in written_in([text]):
                 yield command("HSET", t.audit, id, text)
                 yield command("ZADD", t.audit_index, 0, cursors.member(entry.at, id))
+
+    def _spent(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        for id, body in folded.of("spent"):
+            user, _, month = id.partition("|")
+            yield from ledger_calls(t, month, _user(user), body)
 
     def _conversation(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
         member = cursors.member(conversation.created_at, conversation.id)

@@ -25,6 +25,7 @@ from orchestrator.state.memory.saga_log import MemorySagaLog
 from orchestrator.state.memory.shelf import Shelf
 from orchestrator.state.memory.slots import MemorySlots
 from orchestrator.state.memory.spares import MemorySpares
+from orchestrator.state.memory.spending import MemorySpending
 from orchestrator.state.memory.tenants import MemoryTenants
 
 
@@ -47,6 +48,7 @@ class MemoryStore:
         self.operations = MemoryOperations(self._shelf)
         self.inbox = MemoryInbox(self._shelf)
         self.events = MemoryEvents(self._shelf)
+        self.spending = MemorySpending(self._shelf)
         self.hooks = MemoryHooks(self._shelf)
         self.changes = MemoryChanges(self._shelf)
         self.idempotency = MemoryIdempotency(self._shelf)

@@ -1,11 +1,14 @@
 """The end of a conversation's event log in memory. See `base.Events`."""
 
 from collections.abc import Sequence
+from datetime import datetime
 
 from orchestrator.domain.hooks import accepted
 from orchestrator.domain.ids import ConversationId, TenantId, message_event_id
+from orchestrator.domain.spending import NOTHING
 from orchestrator.state.base import HeldEvents, StoredEvent
 from orchestrator.state.memory.shelf import Place, Shelf
+from orchestrator.state.memory.spending import charge
 
 
 class MemoryEvents:
@@ -14,9 +17,11 @@ class MemoryEvents:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
 
-    async def append(self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent]) -> int:
+    async def append(
+        self, tenant: TenantId, id: ConversationId, events: Sequence[StoredEvent], *, at: datetime | None = None
+    ) -> int:
         place = self._shelf.place(tenant, id)
-        log, last = place.events, _last(place)
+        log, last, highest = place.events, _last(place), NOTHING
         for event in events:
             if event.first == last + 1:
                 log.append(event)
@@ -25,9 +30,12 @@ class MemoryEvents:
                     at, client = self._shelf.now(), ids.get(event.id)
                     told = accepted(tenant, id, event.sequence, event.id, at, client_id=client)
                     self._shelf.publish(tenant, id, [told])
+                if event.spent is not None:
+                    highest = highest.up_to(event.spent)
                 last = event.sequence
             elif event.first > last:
                 break
+        charge(self._shelf, tenant, id, highest, at or self._shelf.now())
         self._shelf.tell(id)
         return last
 

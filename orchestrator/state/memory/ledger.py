@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.domain.admission import QUEUE_LENGTH, Ask, Meter, Rule, Scope, Standing, Verdict
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
+from orchestrator.domain.spending import used
 
 if TYPE_CHECKING:
     from orchestrator.state.memory.shelf import Place, Shelf
@@ -55,10 +56,15 @@ def refusal(shelf: "Shelf", tenant: TenantId, ask: Ask, waiting: int = 0) -> Sta
     """The first rule that says no. `waiting` others come first."""
     for rule in ask.rules:
         meter = _measure(shelf, tenant, rule, ask)
-        current = meter.current + (waiting if rule.scope is Scope.TENANT and not rule.window_ms else 0)
+        current = meter.current + (waiting if rule.scope is Scope.TENANT and rule.of_runtimes else 0)
         if current >= rule.limit:
             return Standing(
-                Verdict.REFUSED, rule=rule.name, limit=rule.limit, current=current, retry_after_ms=meter.reset_ms
+                Verdict.REFUSED,
+                rule=rule.name,
+                limit=rule.limit,
+                current=current,
+                retry_after_ms=meter.reset_ms,
+                ends_ms=rule.ends_ms,
             )
     return None
 
@@ -105,6 +111,10 @@ def _measure(shelf: "Shelf", tenant: TenantId, rule: Rule, ask: Ask) -> Meter:
     def same(user: UserId | None, key: KeyId | None) -> bool:
         return {Scope.TENANT: True, Scope.USER: user == ask.user, Scope.KEY: key == ask.key}[rule.scope]
 
+    if rule.unit is not None:
+        ledger = shelf.ledgers.get((tenant, ask.user if rule.scope is Scope.USER else None, rule.month))
+        spent = 0 if ledger is None else used(ledger.spent, rule.unit)
+        return Meter(rule, spent, 0 if spent < rule.limit else max(0, rule.ends_ms - shelf.now_ms()))
     if not rule.window_ms:
         held = [p.slot for (owner, _), p in shelf.places.items() if owner == tenant and p.slot.used_ms is not None]
         return Meter(rule, sum(same(slot.user, slot.key) for slot in held))

@@ -15,15 +15,18 @@ from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.hooks import Draft
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId
 from orchestrator.domain.operation import Operation, OperationState
+from orchestrator.domain.spending import NOTHING, Spent
+from orchestrator.domain.tenancy import Tenant
 from orchestrator.state import records
 from orchestrator.state.audit import Telling, carried_to, current
 from orchestrator.state.base import OPERATION_TTL_MS, Lease, Message, Replay, StoredEvent
 from orchestrator.state.journal.entry import Entry
 from orchestrator.state.memory.ledger import Slot, Start
 from orchestrator.state.memory.outbox import Outbox
+from orchestrator.state.memory.spending import Ledger
 from orchestrator.state.refusals import lease_lost, no_conversation
 
-_UNTOLD = frozenset({"operation", "data_key", "delivered"})  #: as in `journal.lua`
+_UNTOLD = frozenset({"operation", "data_key", "delivered", "used", "spent"})  #: as in `journal.lua`
 
 
 @dataclass
@@ -42,6 +45,7 @@ class Place:
     events: list[StoredEvent] = field(default_factory=list)
     archived: int | None = None  #: up to where the archive of events reaches
     running_operations: set[OperationId] = field(default_factory=set)
+    used: Spent = NOTHING  #: what its runtimes say that it has used
 
     def holds(self, lease: Lease) -> bool:
         return self.owner == lease.owner and self.conversation.fence == lease.fence
@@ -70,6 +74,9 @@ class Shelf:
         #: Entries by their members of the index.
         self.audits: dict[TenantId | None, dict[str, str]] = {}
         self.outboxes: dict[TenantId, Outbox] = {}
+        self.tenants: dict[TenantId, Tenant] = {}
+        #: By tenant, user (None: all of the tenant's) and name of the month.
+        self.ledgers: dict[tuple[TenantId, UserId | None, str], Ledger] = {}
         self.listeners: set[MemoryObjectSendStream[ConversationId]] = set()
 
     def tell(self, id: ConversationId) -> None:

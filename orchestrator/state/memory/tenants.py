@@ -2,13 +2,16 @@
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
+from datetime import datetime
 from typing import TypeVar
 
 from orchestrator.domain.ids import KeyId, TenantId, UserId
+from orchestrator.domain.spending import month_of
 from orchestrator.domain.tenancy import ApiKey, Tenant, User
 from orchestrator.state import cursor as cursors
 from orchestrator.state import records
 from orchestrator.state.base import EVER, Page, Span
+from orchestrator.state.memory import spending
 from orchestrator.state.memory.shelf import Shelf
 
 T = TypeVar("T", Tenant, User)
@@ -17,7 +20,7 @@ T = TypeVar("T", Tenant, User)
 class MemoryTenants:
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf
-        self._tenants: dict[TenantId, Tenant] = {}
+        self._tenants = shelf.tenants
         self._users: dict[TenantId, dict[UserId, User]] = {}
         self._keys: dict[KeyId, ApiKey] = {}
 
@@ -28,20 +31,21 @@ class MemoryTenants:
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
         return tenant
 
-    async def change_tenant(self, tenant: Tenant, *, expected_version: int) -> bool:
+    async def change_tenant(self, tenant: Tenant, *, expected_version: int, at: datetime | None = None) -> bool:
         if tenant.id not in self._tenants or self._tenants[tenant.id].version != expected_version:
             return False
         self._tenants[tenant.id] = tenant
         self._shelf.note(tenant.id, "tenant", tenant.id, records.tenant_text(tenant))
+        at = at or self._shelf.now()
+        if spending.tell_reached(self._shelf, tenant.id, None, at):
+            spending.note(self._shelf, tenant.id, None, month_of(at))
         return True
 
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)
 
-    async def list_tenants(
-        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[Tenant]:
-        return _page(self._tenants.values(), cursor, limit, span, oldest_first=oldest_first)
+    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
+        return _page(self._tenants.values(), cursor, limit, span)
 
     async def count_tenants(self, span: Span = EVER) -> int:
         return len(_page(self._tenants.values(), None, len(self._tenants), span).items)
@@ -62,10 +66,8 @@ class MemoryTenants:
         users = self._users.get(tenant, {}).values()
         return next((one for one in users if one.external_id == external_id), None)
 
-    async def list_users(
-        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
-    ) -> Page[User]:
-        return _page(self._users.get(tenant, {}).values(), cursor, limit, span, oldest_first=oldest_first)
+    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+        return _page(self._users.get(tenant, {}).values(), cursor, limit, span)
 
     async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:
         users = self._users.get(tenant, {}).values()
@@ -100,8 +102,8 @@ class MemoryTenants:
             self._shelf.note(key.tenant, "key", key.id, records.api_key_text(key))
 
 
-def _page(found: Collection[T], cursor: str | None, limit: int, span: Span, *, oldest_first: bool = True) -> Page[T]:
+def _page(found: Collection[T], cursor: str | None, limit: int, span: Span) -> Page[T]:
     entries = {cursors.member(one.created_at, one.id): one for one in found}
-    bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
-    names, following = cursors.page(entries, bounds, limit, oldest_first=oldest_first)
+    bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
+    names, following = cursors.page(entries, bounds, limit, oldest_first=True)
     return Page([entries[name] for name in names], following)

@@ -5,7 +5,8 @@
 -- Counted by user and API key as well: the keys `<slots>:user:<id>` (sets) and `<starts>:user:<id>` (sorted sets).
 -- In the conversation's hash: slot_user and slot_key (who it is counted for), asked (a caller's start that no worker has
 -- taken up: a release that belongs to the time before must not take its slot away), queue_until_ms.
--- `ask` is JSON: user, key, rules {name, scope, limit, window_ms}, queue, wait_ms, behind.
+-- `ask` is JSON: user, key, rules {name, scope, limit, window_ms, unit, month, ends_ms}, queue, wait_ms, behind. A rule with
+-- a unit (usd, tokens) is of what was spent in that month: `<slots>:spent:<month>`, as spending.lua writes it.
 
 local function scoped(prefix, scope, user, key)
   if scope == 'tenant' then
@@ -20,6 +21,15 @@ end
 
 -- How one rule stands: current, ms until the start is forgotten that is one too many (0 while there is room).
 local function measure(k, rule, user, key, now)
+  if rule.unit then
+    local ledger = scoped(k.slots .. ':spent:' .. rule.month, rule.scope, user, key)
+    local spent = redis.call('HMGET', ledger, 'micros', 'prompt', 'completion')
+    local current = tonumber(spent[1] or 0)
+    if rule.unit == 'tokens' then
+      current = tonumber(spent[2] or 0) + tonumber(spent[3] or 0)
+    end
+    return current, current < rule.limit and 0 or math.max(0, rule.ends_ms - now)
+  end
   if rule.window_ms == 0 then
     if rule.scope == 'tenant' then
       return redis.call('ZCARD', k.slots), 0
@@ -36,15 +46,16 @@ local function measure(k, rule, user, key, now)
   return current, tonumber(blocking[2]) + rule.window_ms - now
 end
 
--- {'refused', name, limit, current, retry ms, scope} of the first rule that says no, or nil. `waiting` others come first.
+-- {'refused', name, limit, current, retry ms, scope, ms at which its month ends or 0} of the first rule that says no, or
+-- nil. `waiting` others come first.
 local function refusal(k, ask, now, waiting)
   for _, rule in ipairs(ask.rules) do
     local current, retry = measure(k, rule, ask.user, ask.key, now)
-    if rule.window_ms == 0 and rule.scope == 'tenant' then
+    if rule.window_ms == 0 and rule.scope == 'tenant' and not rule.unit then
       current = current + waiting
     end
     if current >= rule.limit then
-      return {'refused', rule.name, rule.limit, current, whole(retry), rule.scope}
+      return {'refused', rule.name, whole(rule.limit), whole(current), whole(retry), rule.scope, whole(rule.ends_ms or 0)}
     end
   end
   return nil

@@ -7,7 +7,7 @@
 
 local AUDIT = table.remove(ARGV)
 -- What a request changes on its way, and not what it asked for.
-local UNTOLD = {operation = true, data_key = true, delivered = true}
+local UNTOLD = {operation = true, data_key = true, delivered = true, used = true, spent = true}
 
 local function audit_change(kind, id)
   if AUDIT and AUDIT ~= '' and not UNTOLD[kind] then

@@ -7,7 +7,7 @@ local k, ask, now = {slots = KEYS[1], starts = KEYS[2]}, cjson.decode(ARGV[1]), 
 local answer = {redis.call('ZCARD', KEYS[3])}
 for _, rule in ipairs(ask.rules) do
   local current, retry = measure(k, rule, ask.user, ask.key, now)
-  table.insert(answer, current)
+  table.insert(answer, whole(current))
   table.insert(answer, whole(retry))
 end
 return answer

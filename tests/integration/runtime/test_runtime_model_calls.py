@@ -166,3 +166,30 @@ async def test_half_a_character_breaks_no_run(tmp_path: Path) -> None:
         assert place.read_text() == "a\ufffdb", "the second call, whose half was no escape"
         answered = (await runtime.http.get(f"/api/conversations/{id}/agent_final_response")).json()
         assert answered == {"response": "done \ufffd"}
+
+
+async def test_what_the_log_says_of_costs_is_known_again(tmp_path: Path, model: ScriptedModel) -> None:
+    prices = {"input_cost_per_token": 0.5, "output_cost_per_token": 2.0}
+
+    async def metrics(runtime: Runtime, id: str) -> dict[str, Any]:
+        info = (await runtime.http.get(f"/api/conversations/{id}")).json()
+        found: dict[str, Any] = info["stats"]["usage_to_metrics"]["mine"]
+        return {name: found[name] for name in ("accumulated_cost", "accumulated_token_usage")}
+
+    async with runtime_at(tmp_path, model.base_url) as runtime:
+        id = await runtime.start([{"text": "one"}], llm={**prices, "usage_id": "mine"})
+        await finish(runtime, id)
+        first = await metrics(runtime, id)
+    (record,) = tmp_path.rglob(f"{id.replace('-', '')}/*.json")
+    as_it_was = record.read_bytes()
+    async with runtime_at(tmp_path, model.base_url) as runtime:
+        await runtime.say(id, [terminal("echo x"), {"text": "two"}])
+        await finish(runtime, id)
+        second = await metrics(runtime, id)
+    record.write_bytes(as_it_was)  # of a runtime that was killed before its record was on the disk again
+    async with runtime_at(tmp_path, model.base_url) as runtime:
+        assert await metrics(runtime, id) == second
+        assert second["accumulated_cost"] > first["accumulated_cost"]
+        await runtime.say(id, [{"text": "three"}])
+        await finish(runtime, id)
+        assert (await metrics(runtime, id))["accumulated_cost"] > second["accumulated_cost"]
