@@ -144,11 +144,13 @@ def _routed() -> FastAPI:
     for module in KEYED:
         # Straight into the application: every router around another one looks through all routes once more.
         app.include_router(module.router, prefix="/api", dependencies=[Depends(require_session_key)])
+    keyed, of_one = [Depends(require_session_key)], "/api/conversations/{conversation_id}"
+    scoped_to = [*keyed, Depends(place.conversation)]
     for machine in (bash, files, git):
-        app.include_router(machine.router, prefix="/api", dependencies=[Depends(require_session_key)])
-        scoped_to = [Depends(require_session_key), Depends(place.conversation)]
-        app.include_router(machine.router, prefix="/api/conversations/{conversation_id}", dependencies=scoped_to)
-    app.include_router(workspace_files.router, prefix="/api", dependencies=[Depends(require_session_key)])
+        app.include_router(machine.router, prefix="/api", dependencies=keyed)
+        app.include_router(machine.router, prefix=of_one, dependencies=scoped_to)
+    app.include_router(workspace_files.router, prefix="/api/workspace/files", dependencies=keyed)
+    app.include_router(workspace_files.router, prefix=f"{of_one}/files", dependencies=scoped_to)
     app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
     app.include_router(workspace.router, prefix="/api")
     app.include_router(ports.router, prefix="/api")

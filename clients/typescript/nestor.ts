@@ -1200,7 +1200,7 @@ export interface Written {
 /** Every call: what is in its path and its query, its body, and what it answers. */
 export interface Calls {
   "GET /api/v2/audit": {
-    query?: { "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
+    query?: { "ids"?: string[] | null; "limit"?: number; "tenant"?: string | null; "at__gte"?: string | null; "at__lt"?: string | null; "user__eq"?: string | null; "key__eq"?: string | null; "verb__eq"?: string | null; "outcome__eq"?: "accepted" | "refused" | "failed" | null; "object_id__eq"?: string | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: AuditPage;
   };
@@ -1252,7 +1252,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/events": {
     path: { "conversation": string };
-    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
+    query?: { "after"?: number; "page_id"?: number | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: EventPage;
   };
@@ -1306,7 +1306,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/links": {
     path: { "conversation": string };
-    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1334,7 +1334,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/messages": {
     path: { "conversation": string };
-    query?: { "after"?: number; "limit"?: number; "ids"?: string[] | null };
+    query?: { "after"?: number; "page_id"?: number | null; "limit"?: number; "ids"?: string[] | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: MessagePage;
   };
@@ -1367,7 +1367,7 @@ export interface Calls {
   };
   "GET /api/v2/conversations/{conversation}/snapshots": {
     path: { "conversation": string };
-    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: SnapshotPage;
   };
@@ -1485,7 +1485,7 @@ export interface Calls {
   };
   "GET /api/v2/runtimes/{runtime}/links": {
     path: { "runtime": string };
-    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: LinkPage;
   };
@@ -1588,7 +1588,7 @@ export interface Calls {
     answer: EffectiveSettings;
   };
   "GET /api/v2/tenants": {
-    query?: { "limit"?: number; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: TenantPage;
   };
@@ -1615,7 +1615,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/api-keys": {
     path: { "tenant": string };
-    query?: { "limit"?: number; "user__eq"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "user__eq"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: ApiKeyPage;
   };
@@ -1643,7 +1643,7 @@ export interface Calls {
   };
   "GET /api/v2/tenants/{tenant}/users": {
     path: { "tenant": string };
-    query?: { "limit"?: number; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "external_id__eq"?: string | null; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string };
     answer: UserPage;
   };
@@ -1670,7 +1670,7 @@ export interface Calls {
     answer: TenantUsage;
   };
   "GET /api/v2/webhooks": {
-    query?: { "limit"?: number; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: WebhookPage;
   };

@@ -18,7 +18,7 @@ from orchestrator.api.paging import Paging
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Conversation, Kind, Phase
 from orchestrator.domain.errors import Elapsed
-from orchestrator.domain.ids import ConversationId, TenantId, UserId, parse_uuid
+from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId, parse_uuid
 from orchestrator.domain.operation import OperationState
 from orchestrator.domain.tenancy import Scope
 from orchestrator.services.conversation_lists import ConversationLists, Filters
@@ -50,10 +50,13 @@ async def accepted(
     timeout: float,
     *,
     done: Collection[Phase] = (),
+    before: OperationId | None = None,
 ) -> dict[str, Any]:
-    """202 with the operation's address; or, when asked to, wait until it is ready or failed and answer 200. At once 200
-    where it is in one of the phases `done`, and nothing that was asked for is under way: it was so before."""
-    if conversation.phase in done and not await under_way(services, conversation):
+    """202 with the operation's address, however soon that is over; or, when asked to, wait until it is ready or failed
+    and answer 200. At once 200 where this call made no work: the operation is the one that `asked_last` told before it,
+    that is over, and the phase is one of `done`."""
+    made = conversation.operation != before
+    if conversation.phase in done and not made and not await under_way(services, conversation):
         response.status_code = 200
     elif conversation.operation is not None:
         response.headers["location"] = f"/api/v2/operations/{conversation.operation}"
@@ -62,6 +65,12 @@ async def accepted(
         conversation = await until_ready(services, owner.tenant, owner.user, conversation, timeout)
         response.status_code = 200
     return await rendered(services, owner, conversation)
+
+
+async def asked_last(services: Services, owner: Owner, id: ConversationId, kind: Kind) -> OperationId | None:
+    """The operation that was asked for last; looked at before a call, since whether that made one of its own must not
+    hang on whether the worker or the answer was quicker. Raises `NotFound`."""
+    return (await service_of(services, kind).get(owner.tenant, owner.user, id, deleted=True)).operation
 
 
 async def under_way(services: Services, conversation: Conversation) -> bool:
@@ -84,7 +93,7 @@ async def removed(
     """Delete it: 202 with the record for who asked for it first, however soon it is done, and while what runs is being
     removed; then 204."""
     service = service_of(services, kind)
-    before = (await service.get(owner.tenant, owner.user, id, deleted=True)).operation
+    before = await asked_last(services, owner, id, kind)
     gone = await service.delete(owner.tenant, owner.user, id, purge=purge, condition=condition)
     asked_before = gone.operation == before
     if asked_before and gone.phase is Phase.DELETING and not await under_way(services, gone):

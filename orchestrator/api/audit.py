@@ -9,7 +9,7 @@ from orchestrator.api import rendering
 from orchestrator.api.answers import audit, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, owner_of
-from orchestrator.api.lists import MOST, Limit, Moment, moment
+from orchestrator.api.lists import MOST, BatchOf, Limit, Moment, alone, moment
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.audit import Outcome
 from orchestrator.domain.errors import Forbidden
@@ -74,10 +74,16 @@ AskedOf = Annotated[Asked, Depends(asked)]
 
 
 @router.get("/audit", responses=says({200: audit.AuditPage}))
-async def list_audit(services: ServicesOf, asked: AskedOf, paging: PagingOf, limit: Limit = MOST) -> dict[str, Any]:
+async def list_audit(
+    request: Request, services: ServicesOf, asked: AskedOf, paging: PagingOf, ids: BatchOf = None, limit: Limit = MOST
+) -> dict[str, Any]:
     """Requests that changed something or were refused, newest first: the tenant's; with a user's key (or
     `X-Act-As-User`) those about that user's things. Where a filter finds little a page may be short, or empty, and
     have a next one."""
+    if ids is not None:
+        alone(request, "ids", "tenant")
+        batch = await services.auditing.many(asked.whose, asked.wanted.user, [parse_uuid(id, "ids") for id in ids])
+        return {"items": [one and rendering.audit_out(one) for one in batch], "next_page_id": None}
     page = await services.auditing.page(asked.whose, asked.wanted, cursor=paging.after, limit=limit)
     return {
         "items": [rendering.audit_out(entry) for entry in page.items],

@@ -2,9 +2,9 @@
 
 import json
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Any
 
-from fastapi import APIRouter, Query, Response
+from fastapi import APIRouter, Request, Response
 
 from orchestrator.api import rendering, schemas
 from orchestrator.api.acceptance import (
@@ -15,6 +15,7 @@ from orchestrator.api.acceptance import (
     Wait,
     WaitSeconds,
     accepted,
+    asked_last,
     record_page,
     removed,
     rendered,
@@ -26,7 +27,7 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, SortOrder
+from orchestrator.api.lists import MOST, ConversationFilters, IdsOf, Limit, Number, PageNumber, SortOrder, place_of
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.conditions import Condition
 from orchestrator.domain.conversation import Kind, StartRequest
@@ -159,8 +160,9 @@ async def undelete(
 ) -> dict[str, Any]:
     """Bring a deleted conversation back: stopped, with its workspace as it was. Not deleted: 200, and nothing is done.
     404 when nothing is left of it."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     back = await services.conversations.undelete(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, back, response, None, 0, done=KEPT)
+    return await accepted(services, owner, back, response, None, 0, done=KEPT, before=before)
 
 
 @router.post("/conversations/{conversation}/start", status_code=202, responses=starts(records.Conversation))
@@ -177,10 +179,11 @@ async def start(
     """Bring a stopped or failed conversation back. Starting already: nothing is done; ready already: 200."""
     if dry_run:
         return await _tried(services, owner, conversation, response, condition)
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     started = await services.conversations.start(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, started, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, started, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/conversations/{conversation}/pause", status_code=202, responses=changes(records.Conversation))
@@ -188,8 +191,9 @@ async def pause(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Freeze the runtime in place until it is resumed; messages wait in the inbox. Paused already: 200."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     paused = await services.conversations.pause(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, paused, response, None, 0, done=PAUSED)
+    return await accepted(services, owner, paused, response, None, 0, done=PAUSED, before=before)
 
 
 @router.post("/conversations/{conversation}/resume", status_code=202, responses=starts(records.Conversation))
@@ -206,10 +210,11 @@ async def resume(
     """Bring a paused conversation back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
         return await _tried(services, owner, conversation, response, condition)
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     resumed = await services.conversations.resume(
         owner.tenant, owner.user, id_of(conversation), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/conversations/{conversation}/stop", status_code=202, responses=changes(records.Conversation))
@@ -217,8 +222,9 @@ async def stop(
     conversation: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Remove the runtime; workspace and log are kept for a later start. Stopped or failed already: 200."""
+    before = await asked_last(services, owner, id_of(conversation), Kind.CONVERSATION)
     stopped = await services.conversations.stop(owner.tenant, owner.user, id_of(conversation), condition=condition)
-    return await accepted(services, owner, stopped, response, None, 0, done=ENDED)
+    return await accepted(services, owner, stopped, response, None, 0, done=ENDED, before=before)
 
 
 @router.post("/conversations/{conversation}/upgrade", responses=says({200: records.Conversation}))
@@ -270,15 +276,18 @@ async def fork(
 
 @router.get("/conversations/{conversation}/events", responses=says({200: contents.EventPage}))
 async def events(
+    request: Request,
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
     ids: IdsOf,
-    after: Annotated[int, Query(ge=0, lt=2**63)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    after: Number = 0,
+    page_id: PageNumber = None,
+    limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The event log above `after`. `next_page_id` is the `after` of the next page, null at the end of what is there.
     `ids` are `sequence`s."""
+    after = place_of(request, after, page_id)
     if ids is not None:
         numbers = [sequence_of(one) for one in ids]
         asked = await services.conversations.events_of(owner.tenant, owner.user, id_of(conversation), numbers)

@@ -22,6 +22,7 @@ from orchestrator.api.answers.contents import EntryPage, Written
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
+from orchestrator.api.lists import MOST, Limit
 from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.api.problems import problem
 from orchestrator.domain.errors import RuntimeUnreachable
@@ -49,7 +50,6 @@ _SAFE = {
     "cross-origin-resource-policy": "same-origin",
 }
 Archive = Annotated[Literal["tar", "tar.gz", "zip"] | None, Query()]
-Limit = Annotated[int, Query(ge=1, le=1000)]
 _BYTES: dict[str, Any] = {"schema": {"type": "string", "format": "binary"}}
 _READ: dict[int | str, dict[str, Any]] = {
     200: {"model": EntryPage, "content": {"*/*": _BYTES}, "description": "A file, a listing or an archive"},
@@ -81,7 +81,7 @@ async def read(
     paging: PagingOf,
     path: str = "",
     archive: Archive = None,
-    limit: Limit = 100,
+    limit: Limit = MOST,
 ) -> Response:
     """A file, whole or in ranges, with its `ETag`; the entries of a folder; or, with `archive`, the folder whole."""
     page = {"limit": str(limit)} | ({"page_id": paging.after} if paging.after is not None else {})

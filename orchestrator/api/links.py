@@ -1,4 +1,4 @@
-"""Links that open one port of a runtime, or one path of a conversation's workspace, without any key."""
+"""Links that open one port of a runtime, or one path of its workspace, without any key."""
 
 from collections.abc import Callable, Sequence
 from typing import Annotated, Any
@@ -10,7 +10,7 @@ from orchestrator.api import conversations, runtimes
 from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, uuids, whole
 from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
@@ -44,11 +44,17 @@ async def make(body: LinkBody, conversation: str, owner: OwnerOf, services: Serv
 
 @router.get("/conversations/{conversation}/links", responses=says({200: contents.LinkPage}))
 async def list_links(
-    conversation: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
+    conversation: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    ids: IdsOf,
+    paging: PagingOf,
+    limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """Those that are good now, the oldest first, without their addresses."""
+    """Those that are good now, without their addresses, the oldest first unless `sort_order` says otherwise."""
     found = await services.links.list(owner.tenant, owner.user, conversations.id_of(conversation))
-    return _page(found, ids, paging, limit)
+    return _page(found, ids, paging, limit, sort_order)
 
 
 @router.get("/conversations/{conversation}/links/count", responses=says({200: operations.Count}))
@@ -69,7 +75,7 @@ async def take_back(conversation: str, link: str, owner: OwnerOf, services: Serv
 async def make_of_runtime(
     body: LinkBody, runtime: str, owner: OwnerOf, services: ServicesOf, response: Response
 ) -> Any:
-    """As of a conversation's runtime, to a `port` of a bare one; a `path` is 422."""
+    """As of a conversation's runtime; a `path` is relative to the workspace in which its commands begin."""
     id = runtimes.id_of(runtime)
     made = await services.runtime_links.make(owner.tenant, owner.user, id, body.opening())
     return _new(*made, f"/api/v2/runtimes/{id}/links", response, services.link_url)
@@ -77,11 +83,17 @@ async def make_of_runtime(
 
 @router.get("/runtimes/{runtime}/links", responses=says({200: contents.LinkPage}))
 async def list_of_runtime(
-    runtime: str, owner: OwnerOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    ids: IdsOf,
+    paging: PagingOf,
+    limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
     """As of a conversation's runtime."""
     found = await services.runtime_links.list(owner.tenant, owner.user, runtimes.id_of(runtime))
-    return _page(found, ids, paging, limit)
+    return _page(found, ids, paging, limit, sort_order)
 
 
 @router.get("/runtimes/{runtime}/links/count", responses=says({200: operations.Count}))
@@ -117,7 +129,9 @@ def _new(link: Link, token: str, path: str, response: Response, url: Callable[[s
     return {**_out(link), "url": url(token)}
 
 
-def _page(found: Sequence[Link], ids: Sequence[str] | None, paging: Paging, limit: int) -> dict[str, Any]:
+def _page(
+    found: Sequence[Link], ids: Sequence[str] | None, paging: Paging, limit: int, sort_order: str
+) -> dict[str, Any]:
     page, following = whole(
         found,
         lambda one: one.id,
@@ -125,6 +139,7 @@ def _page(found: Sequence[Link], ids: Sequence[str] | None, paging: Paging, limi
         ids=uuids(ids),
         paging=paging,
         limit=limit,
+        sort_order=sort_order,
     )
     return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}
 

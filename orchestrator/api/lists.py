@@ -3,7 +3,7 @@
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Final, Literal, TypeVar
 
 from fastapi import Depends, Query, Request
 
@@ -17,21 +17,25 @@ from orchestrator.state.base import Span
 
 T = TypeVar("T")
 MOST = 100
+OLDEST_FIRST: Final = "CREATED_AT"
 
 Limit = Annotated[int, Query(ge=1, le=MOST, description="How many at most")]
 SortOrder = Annotated[
     Literal["CREATED_AT", "CREATED_AT_DESC"], Query(description="By the moment of creation; CREATED_AT: oldest first")
 ]
+#: of lists that go by number: as many as every store can hold
+Number = Annotated[int, Query(ge=0, lt=2**53)]
+PageNumber = Annotated[int | None, Query(ge=0, lt=2**53, description="The `next_page_id` of the page before")]
 Moment = Annotated[datetime | None, Query(description="A moment without a zone is meant in UTC")]
 
 
-def asked_ids(
-    request: Request,
-    ids: Annotated[
-        list[str] | None,
-        Query(max_length=MOST, description="These, in this order, with null for what is not there; no other filter"),
-    ] = None,
-) -> Sequence[str] | None:
+BatchOf = Annotated[
+    list[str] | None,
+    Query(max_length=MOST, description="These, in this order, with null for what is not there; no other filter"),
+]
+
+
+def asked_ids(request: Request, ids: BatchOf = None) -> Sequence[str] | None:
     """Those that are asked for one by one. Raises `InvalidRequest` where something else is asked for as well."""
     if ids is not None:
         alone(request, "ids", "deleted")
@@ -44,6 +48,14 @@ def alone(request: Request, *names: str) -> None:
         raise InvalidRequest(
             f"{names[0]} goes with no {others[0][:80]}", field=others[0][:80], hint="leave one of the two out"
         )
+
+
+def place_of(request: Request, after: int, page_id: int | None) -> int:
+    """Where a list that goes by number begins: a `next_page_id` is a number there, and good as either. Raises
+    `InvalidRequest` for both at once."""
+    if page_id is not None and "after" in request.query_params:
+        raise InvalidRequest("page_id goes with no after", field="page_id", hint="leave one of the two out")
+    return after if page_id is None else page_id
 
 
 def span_of(created_at__gte: Moment = None, created_at__lt: Moment = None) -> Span:
@@ -110,6 +122,7 @@ def whole(
     ids: Sequence[str] | None,
     paging: Paging,
     limit: int,
+    sort_order: str = OLDEST_FIRST,
 ) -> tuple[list[T | None], str | None]:
     """A page of a list that is read whole, in the order of `by` (else of `key`, its id or name), and the `page_id`
     behind it; or those of `ids`. A page begins right behind the last entry of the page before, whatever was added or
@@ -118,9 +131,10 @@ def whole(
         there = {key(one): one for one in items}
         return [there.get(id) for id in ids], None
     place = by or key
-    ordered = sorted(items, key=place)
-    if paging.after is not None:
-        ordered = [one for one in ordered if place(one) > paging.after]
+    oldest_first = sort_order == OLDEST_FIRST
+    ordered = sorted(items, key=place, reverse=not oldest_first)
+    if (last := paging.after) is not None:
+        ordered = [one for one in ordered if (place(one) > last if oldest_first else place(one) < last)]
     following = place(ordered[limit - 1]) if len(ordered) > limit else None
     return [*ordered[:limit]], paging.next(following)
 

@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, Literal
 
-from fastapi import APIRouter, Query
+from fastapi import APIRouter, Request
 from pydantic import Field, StringConstraints
 
 from orchestrator.api.answers import contents, operations
@@ -10,7 +10,7 @@ from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import IdsOf
+from orchestrator.api.lists import MOST, IdsOf, Limit, Number, PageNumber, place_of
 from orchestrator.api.schemas import Body
 from orchestrator.state.base import Message
 
@@ -51,15 +51,18 @@ async def post_message(
 
 @router.get("/conversations/{conversation}/messages", responses=says({200: contents.MessagePage}))
 async def list_messages(
+    request: Request,
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
     ids: IdsOf,
-    after: Annotated[int, Query(ge=0, lt=2**53)] = 0,
-    limit: Annotated[int, Query(ge=1, le=100)] = 100,
+    after: Number = 0,
+    page_id: PageNumber = None,
+    limit: Limit = MOST,
 ) -> dict[str, Any]:
     """The receipts above `after`, in the order of the inbox. `next_page_id` is the `after` of the next page. `ids` are
     `client_id`s."""
+    after = place_of(request, after, page_id)
     if ids is not None:
         asked = await services.messages.many(owner.tenant, owner.user, id_of(conversation), ids)
         return {"items": [None if one is None else receipt(one) for one in asked], "next_page_id": None}

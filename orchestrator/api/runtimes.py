@@ -17,6 +17,7 @@ from orchestrator.api.acceptance import (
     Wait,
     WaitSeconds,
     accepted,
+    asked_last,
     record_page,
     removed,
     rendered,
@@ -126,8 +127,9 @@ async def undelete(
 ) -> dict[str, Any]:
     """Bring a deleted one back: stopped, with its files as they were. 404 when it is gone; 409 when another one has its
     name by now."""
+    before = await asked_last(services, owner, id_of(runtime), Kind.RUNTIME)
     back = await services.runtimes.undelete(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, back, response, None, 0, done=KEPT)
+    return await accepted(services, owner, back, response, None, 0, done=KEPT, before=before)
 
 
 @router.post("/runtimes/{runtime}/start", status_code=202, responses=starts(records.Runtime))
@@ -144,10 +146,11 @@ async def start(
     """Bring a stopped or failed one back. Running or starting already: nothing is done."""
     if dry_run:
         return await _tried(services, owner, runtime, response, condition)
+    before = await asked_last(services, owner, id_of(runtime), Kind.RUNTIME)
     started = await services.runtimes.start(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, started, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, started, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/runtimes/{runtime}/pause", status_code=202, responses=changes(records.Runtime))
@@ -155,8 +158,9 @@ async def pause(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Freeze it in place until it is resumed; address and session key stay."""
+    before = await asked_last(services, owner, id_of(runtime), Kind.RUNTIME)
     paused = await services.runtimes.pause(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, paused, response, None, 0, done=PAUSED)
+    return await accepted(services, owner, paused, response, None, 0, done=PAUSED, before=before)
 
 
 @router.post("/runtimes/{runtime}/resume", status_code=202, responses=starts(records.Runtime))
@@ -173,10 +177,11 @@ async def resume(
     """Bring a paused one back, under the same address and session key. Stopped or failed: as `start`."""
     if dry_run:
         return await _tried(services, owner, runtime, response, condition)
+    before = await asked_last(services, owner, id_of(runtime), Kind.RUNTIME)
     resumed = await services.runtimes.resume(
         owner.tenant, owner.user, id_of(runtime), key=owner.caller.key, condition=condition
     )
-    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS)
+    return await accepted(services, owner, resumed, response, wait, timeout, done=RUNS, before=before)
 
 
 @router.post("/runtimes/{runtime}/stop", status_code=202, responses=changes(records.Runtime))
@@ -184,8 +189,9 @@ async def stop(
     runtime: str, owner: OwnerOf, services: ServicesOf, response: Response, condition: ConditionOf
 ) -> dict[str, Any]:
     """Remove what runs; its files are kept for a later start."""
+    before = await asked_last(services, owner, id_of(runtime), Kind.RUNTIME)
     stopped = await services.runtimes.stop(owner.tenant, owner.user, id_of(runtime), condition=condition)
-    return await accepted(services, owner, stopped, response, None, 0, done=ENDED)
+    return await accepted(services, owner, stopped, response, None, 0, done=ENDED, before=before)
 
 
 @router.post("/runtimes/{runtime}/upgrade", responses=says({200: records.Runtime}))

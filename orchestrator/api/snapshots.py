@@ -9,7 +9,7 @@ from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
 from orchestrator.api.conversations import id_of
-from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, uuids, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.ids import parse_uuid
@@ -37,8 +37,9 @@ async def list_snapshots(
     ids: IdsOf,
     paging: PagingOf,
     limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """The oldest first."""
+    """The oldest first unless `sort_order` says otherwise."""
     found = await services.snapshots.list(owner.tenant, owner.user, id_of(conversation))
     page, following = whole(
         found,
@@ -47,6 +48,7 @@ async def list_snapshots(
         ids=uuids(ids),
         paging=paging,
         limit=limit,
+        sort_order=sort_order,
     )
     return {"items": [None if one is None else _out(one) for one in page], "next_page_id": following}
 

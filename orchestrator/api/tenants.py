@@ -11,7 +11,7 @@ from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import CallerOf, ServicesOf, operator
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, SpanOf, alone, uuids, whole
+from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, SpanOf, alone, uuids, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound
@@ -53,13 +53,20 @@ async def create_tenant(
 
 @router.get("", responses=says({200: tenancy.TenantPage}))
 async def list_tenants(
-    _: OperatorOf, services: ServicesOf, span: SpanOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
+    _: OperatorOf,
+    services: ServicesOf,
+    span: SpanOf,
+    ids: IdsOf,
+    paging: PagingOf,
+    limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """Tenants, oldest first."""
+    """Tenants, the oldest first unless `sort_order` says otherwise."""
     if ids is not None:
         found = await services.tenancy.many_tenants([TenantId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.tenant_out(one) for one in found], "next_page_id": None}
-    page = await services.tenancy.tenants(cursor=paging.after, limit=limit, span=span)
+    oldest_first = sort_order == OLDEST_FIRST
+    page = await services.tenancy.tenants(cursor=paging.after, limit=limit, span=span, oldest_first=oldest_first)
     return {"items": [rendering.tenant_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
@@ -126,9 +133,10 @@ async def list_users(
     ids: IdsOf,
     paging: PagingOf,
     limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
     external_id__eq: Annotated[str | None, Query(description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
-    """Users of a tenant, oldest first."""
+    """Users of a tenant, the oldest first unless `sort_order` says otherwise."""
     of = _of_tenant(caller, tenant)
     if external_id__eq is not None:
         alone(request, "external_id__eq")
@@ -137,7 +145,8 @@ async def list_users(
     if ids is not None:
         found = await services.tenancy.many_users(of, [UserId(parse_uuid(id, "ids")) for id in ids])
         return {"items": [one and rendering.user_out(one) for one in found], "next_page_id": None}
-    page = await services.tenancy.users(of, cursor=paging.after, limit=limit, span=span)
+    oldest_first = sort_order == OLDEST_FIRST
+    page = await services.tenancy.users(of, cursor=paging.after, limit=limit, span=span, oldest_first=oldest_first)
     return {"items": [rendering.user_out(item) for item in page.items], "next_page_id": paging.next(page.next_cursor)}
 
 
@@ -192,8 +201,9 @@ async def list_keys(
     ids: IdsOf,
     paging: PagingOf,
     limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """The keys of a tenant, without their secrets, oldest first."""
+    """The keys of a tenant, without their secrets, the oldest first unless `sort_order` says otherwise."""
     keys = await services.tenancy.keys(_of_tenant(caller, tenant))
     page, following = whole(
         [key for key in keys if user in (None, key.user)],
@@ -202,6 +212,7 @@ async def list_keys(
         ids=uuids(ids),
         paging=paging,
         limit=limit,
+        sort_order=sort_order,
     )
     return {"items": [one and rendering.key_out(one) for one in page], "next_page_id": following}
 

@@ -16,7 +16,7 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
-from orchestrator.api.lists import MOST, IdsOf, Limit, uuids, whole
+from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, uuids, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.api.schemas import Body
 from orchestrator.domain.clock import rfc3339
@@ -78,9 +78,14 @@ async def create(
 
 @router.get("", responses=says({200: answers.WebhookPage}))
 async def list_webhooks(
-    owner: TenantOf, services: ServicesOf, ids: IdsOf, paging: PagingOf, limit: Limit = MOST
+    owner: TenantOf,
+    services: ServicesOf,
+    ids: IdsOf,
+    paging: PagingOf,
+    limit: Limit = MOST,
+    sort_order: SortOrder = OLDEST_FIRST,
 ) -> dict[str, Any]:
-    """The oldest first."""
+    """The oldest first unless `sort_order` says otherwise."""
     page, following = whole(
         await services.webhooks.list(owner.tenant),
         lambda one: one.id,
@@ -88,6 +93,7 @@ async def list_webhooks(
         ids=uuids(ids),
         paging=paging,
         limit=limit,
+        sort_order=sort_order,
     )
     items = [None if one is None else await webhook_out(services, one) for one in page]
     return {"items": items, "next_page_id": following}

@@ -128,8 +128,9 @@ class Routes:
 
 
 def _links(record: Conversation) -> tuple[LinkRoute, ...]:
+    files = "/api/workspace/files" if record.kind is Kind.RUNTIME else f"/api/conversations/{record.id}/files"
     return tuple(
-        LinkRoute(link.digest, link.generation, link.expires_at.timestamp(), link.port, link.path)
+        LinkRoute(link.digest, link.generation, link.expires_at.timestamp(), link.port, link.path, files)
         for link in record.links
     )
 

@@ -37,7 +37,7 @@ async def reach_by_link(
     link = opened(context, route, destination, address)
     if link.generation != route.generation or (link.port is None and method not in (b"GET", b"HEAD")):
         raise Refused(answers.NOT_FOUND)
-    return replace(route, link=link.digest), target(route, link, destination.target)
+    return replace(route, link=link.digest), target(link, destination.target)
 
 
 def opened(context: FrontContext, found: Route | Unavailable, destination: Destination, address: str) -> LinkRoute:
@@ -52,7 +52,7 @@ def opened(context: FrontContext, found: Route | Unavailable, destination: Desti
     return right
 
 
-def target(route: Route, link: LinkRoute, asked: bytes) -> bytes:
+def target(link: LinkRoute, asked: bytes) -> bytes:
     """Where it leads inside. What was asked for is kept byte for byte, behind what the link names."""
     if link.port is not None:
         return b"/api/ports/%d" % link.port + asked
@@ -60,4 +60,4 @@ def target(route: Route, link: LinkRoute, asked: bytes) -> bytes:
     named = quote((link.path or "").rstrip("/"), safe="/").encode()
     below = path.strip(b"/")
     inner = b"/".join(part for part in (named, below) if part)
-    return b"/api/conversations/%b/files/%b" % (route.conversation.encode(), inner) + mark + query
+    return b"%b/%b" % (link.files.encode(), inner) + mark + query

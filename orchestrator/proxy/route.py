@@ -10,13 +10,15 @@ from orchestrator.domain.secrets import SecretText
 
 @dataclass(frozen=True)
 class LinkRoute:
-    """What one link opens. `expires_at` in seconds since 1970."""
+    """What one link opens. `expires_at` in seconds since 1970; `files`: where in the runtime those are that `path` is
+    one of."""
 
     digest: str
     generation: int
     expires_at: float
     port: int | None
     path: str | None
+    files: str
 
 
 @dataclass(frozen=True)

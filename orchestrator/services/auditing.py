@@ -1,5 +1,6 @@
 """The audit log: what is told of each request that may change something, and reading it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -84,6 +85,12 @@ class Auditing:
         except StoreUnavailable:
             entry = told.entry
             log.warning("audit.not_written", verb=entry.verb, resource=entry.resource, outcome=entry.outcome)
+
+    async def many(self, tenant: TenantId | None, user: UserId | None, ids: Sequence[str]) -> list[AuditEntry | None]:
+        """In that order; None for what is not kept, or not about `user`'s things where that is given."""
+        found, since = await self._store.many(tenant, ids), self._clock.now() - self._keep.age
+        shown = {id: one for id, one in found.items() if one.at >= since and user in (None, one.actor.user)}
+        return [shown.get(id) for id in ids]
 
     async def page(
         self, tenant: TenantId | None, wanted: Wanted, *, cursor: str | None, limit: int

@@ -1,4 +1,4 @@
-"""Links to a port of a runtime, or a path of a conversation's workspace: made, listed, taken back.
+"""Links to a port of a runtime, or a path of its workspace: made, listed, taken back.
 
 They are part of what callers own of a record, so they are journaled with it, go with it, and reach every
 replica's proxy with its route. The proxy decides about requests (`proxy/links.py`).
@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 
 from orchestrator.domain.clock import Clock
-from orchestrator.domain.conversation import Conversation, Kind, Phase
+from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
 from orchestrator.domain.links import MOST_LINKS, SECRET_BYTES, Link, LinkId, digest_of, token_of
@@ -65,9 +65,6 @@ class Links:
 
         def change(present: Conversation) -> Conversation:
             runtime = present.runtime
-            if opening.path is not None and present.kind is Kind.RUNTIME:
-                hint = "give a port; files of a bare runtime are read at its own address, with its session key"
-                raise InvalidRequest("links to files are of conversations", field="path", hint=hint)
             if runtime is None or not runtime.generation or present.phase not in _REACHABLE:
                 raise no_runtime(present, ", and there is nothing to link to", hint=_START)
             kept = self._live(present)

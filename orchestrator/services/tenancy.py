@@ -113,8 +113,10 @@ class Tenancy:
                 return changed
         raise Conflict("the tenant is being changed by somebody else", hint="try again")
 
-    async def tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
-        return await self._store.list_tenants(cursor=cursor, limit=limit, span=span)
+    async def tenants(
+        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[Tenant]:
+        return await self._store.list_tenants(cursor=cursor, limit=limit, span=span, oldest_first=oldest_first)
 
     async def many_tenants(self, ids: Sequence[TenantId]) -> list[Tenant | None]:
         """In that order; None for one that is not there."""
@@ -145,9 +147,11 @@ class Tenancy:
         await self.tenant(tenant)
         return await self._store.external_user(tenant, external_id)
 
-    async def users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+    async def users(
+        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[User]:
         await self.tenant(tenant)
-        return await self._store.list_users(tenant, cursor=cursor, limit=limit, span=span)
+        return await self._store.list_users(tenant, cursor=cursor, limit=limit, span=span, oldest_first=oldest_first)
 
     async def many_users(self, tenant: TenantId, ids: Sequence[UserId]) -> list[User | None]:
         """In that order; None for one that is not there."""

@@ -1,5 +1,6 @@
 """The audit log in Redis. See `base.AuditLog`."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from orchestrator.domain.audit import AuditEntry, tail_of
@@ -40,3 +41,8 @@ class RedisAuditLog:
         ids = [cursors.member_id(member) for member in members[:limit]]
         texts = await self._funnel.one(command("HMGET", entries, *ids)) if ids else []
         return Page(written_in(texts), cursors.encode(members[limit - 1]) if len(members) > limit else None)
+
+    async def many(self, tenant: TenantId | None, ids: Sequence[str]) -> Mapping[str, AuditEntry]:
+        entries, _, _ = places(tenant)
+        texts = await self._funnel.one(command("HMGET", entries, *ids)) if ids else []
+        return {entry.id: entry for entry in written_in(texts)}

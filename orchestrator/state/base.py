@@ -288,6 +288,10 @@ class AuditLog(Protocol):
         """Newest first; `since` included, `until` not. A page may hold fewer than there are members in it."""
         ...
 
+    async def many(self, tenant: TenantId | None, ids: Sequence[str]) -> Mapping[str, AuditEntry]:
+        """Those of `ids` that are kept, by their ids."""
+        ...
+
 
 class Store(Protocol):
     """All of it, as `app.py` makes it once."""

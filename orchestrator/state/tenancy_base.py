@@ -23,8 +23,10 @@ class Tenants(Protocol):
         ...
 
     async def tenant(self, id: TenantId) -> Tenant | None: ...
-    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
-        """Oldest first."""
+    async def list_tenants(
+        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[Tenant]:
+        """In the order of creation."""
         ...
 
     async def count_tenants(self, span: Span = EVER) -> int:
@@ -37,8 +39,10 @@ class Tenants(Protocol):
 
     async def user(self, tenant: TenantId, id: UserId) -> User | None: ...
     async def external_user(self, tenant: TenantId, external_id: str) -> User | None: ...
-    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
-        """Oldest first."""
+    async def list_users(
+        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[User]:
+        """In the order of creation."""
         ...
 
     async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:

@@ -44,8 +44,10 @@ class RedisTenants:
         text = await self._funnel.one(command("GET", TenantKeys(id).tenant))
         return None if text is None else records.tenant_from(text)
 
-    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
-        entries, following = await self._entries(keys.TENANTS, cursor, limit, span)
+    async def list_tenants(
+        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[Tenant]:
+        entries, following = await self._entries(keys.TENANTS, cursor, limit, span, oldest_first=oldest_first)
         ids = [TenantId(cursors.member_id(entry)) for entry in entries]
         texts = await self._funnel.batch(*(command("GET", TenantKeys(id).tenant) for id in ids)) if ids else []
         return Page(records.readable(records.tenant_from, (text for text in texts if text is not None)), following)
@@ -77,9 +79,11 @@ class RedisTenants:
         id = await self._funnel.one(command("HGET", TenantKeys(tenant).external_ids, external_id))
         return None if id is None else await self.user(tenant, UserId(id))
 
-    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
+    async def list_users(
+        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[User]:
         t = TenantKeys(tenant)
-        entries, following = await self._entries(t.user_index, cursor, limit, span)
+        entries, following = await self._entries(t.user_index, cursor, limit, span, oldest_first=oldest_first)
         ids = [cursors.member_id(entry) for entry in entries]
         texts = await self._funnel.one(command("HMGET", t.users, *ids)) if ids else []
         return Page(records.readable(records.user_from, (text for text in texts if text is not None)), following)
@@ -134,9 +138,12 @@ class RedisTenants:
     async def _count(self, index: str, span: Span) -> int:
         return int(await self._funnel.one(command("ZLEXCOUNT", index, *cursors.bounds(None, span.since, span.until))))
 
-    async def _entries(self, index: str, cursor: str | None, limit: int, span: Span) -> tuple[list[str], str | None]:
-        bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
-        entries = await self._funnel.one(command("ZRANGEBYLEX", index, *bounds, "LIMIT", 0, limit + 1))
+    async def _entries(
+        self, index: str, cursor: str | None, limit: int, span: Span, *, oldest_first: bool
+    ) -> tuple[list[str], str | None]:
+        low, high = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
+        ordered = ("ZRANGEBYLEX", index, low, high) if oldest_first else ("ZREVRANGEBYLEX", index, high, low)
+        entries = await self._funnel.one(command(*ordered, "LIMIT", 0, limit + 1))
         return entries[:limit], cursors.encode(entries[limit - 1]) if len(entries) > limit else None
 
 

@@ -1,4 +1,5 @@
-"""Files of a conversation's working directory by their paths in it: for the orchestrator's files, and for clients.
+"""Files by their paths in a conversation's working directory, or in the runtime's own workspace: for the orchestrator's
+files and links, and for clients.
 
 Nothing here reaches out of the directory (`runtime.machine.workspace`). Bodies pass through in both directions. Another
 agent server has no such routes.
@@ -10,22 +11,21 @@ import io
 import mimetypes
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Depends, Header, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
 
-from runtime.api.answers import ConversationId, refusals
 from runtime.api.dependencies import StateDependency
 from runtime.api.files import attachment, streamed
 from runtime.api.opened import OpenedResponse
+from runtime.api.place import PlaceDependency
 from runtime.machine import account, archives
 from runtime.machine.archives import Format
 from runtime.machine.files import BadPath, Missing, Opened
 from runtime.machine.workspace import Changed, Clashes, Entry, Workspace, check, parts_of, tag_of
 
-router = APIRouter(prefix="/conversations/{conversation_id}/files", tags=["Workspace"])
+router = APIRouter(tags=["Workspace"])  #: in `app.py` under the paths of both
 
 #: what the agent made may be hostile to a browser
 SAFE = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
@@ -33,10 +33,8 @@ _ENTRY_KIND = {"X-Entry-Kind": "folder"}  # tells the listing from a file that h
 Tag = Annotated[str | None, Header()]
 
 
-def _workspace(state: StateDependency, conversation_id: ConversationId) -> Workspace:
-    with refusals():
-        record = state.conversations.record(conversation_id)
-    return Workspace(Path(record.workspace.working_dir), state.boundaries)
+def _workspace(state: StateDependency, place: PlaceDependency) -> Workspace:
+    return Workspace(place.directory, state.boundaries)
 
 
 WorkspaceDependency = Annotated[Workspace, Depends(_workspace)]

@@ -218,11 +218,25 @@ async def test_a_link_opens_what_it_names_until_it_is_taken_back() -> None:
 
 
 async def of_bare_runtime(c: Client, served: Page) -> None:
-    """To a port, not to files; taken back it is as unknown."""
+    """To a port, and to files where its commands begin; taken back it is as unknown."""
     ready = {"wait": "ready", "timeout": 120}
     box = await c.call("POST", "/runtimes", status=200, params=ready, json={})
     base = f"/runtimes/{box['id']}/links"
-    assert (await c.call("POST", base, status=422, json={"path": "x"}))["field"] == "path"
+    assert (await c.call("POST", base, status=422, json={"path": "../x"}))["field"] == "path"
+    command = {"command": "mkdir site && printf '<script>1</script>' > site/index.html && echo no > other.txt"}
+    done = await c.http.post(
+        "/api/bash/execute_bash_command", headers={"X-Session-API-Key": box["session_key"]}, json=command
+    )
+    assert (done.status_code, done.json()["exit_code"]) == (200, 0), done.text
+    site = await c.call("POST", base, status=201, json={"path": "site"})
+    read = await c.by(site, "/index.html")
+    assert (read.status_code, read.content) == (200, PAGE)
+    assert read.headers["content-security-policy"] == "sandbox"
+    assert [one["name"] for one in (await c.by(site)).json()["items"]] == ["index.html"]
+    assert (await c.by(site, "/%2e%2e/other.txt")).status_code == 400
+    assert (await c.by(site, "/index.html", "DELETE")).status_code == 404
+    await c.call("DELETE", f"{base}/{site['id']}", status=204)
+    await c.until_gone(site)
     link = await c.call("POST", base, status=201, json={"port": served.port})
     answer = await c.by(link)
     assert (answer.status_code, answer.content) == (200, PAGE)

@@ -1,5 +1,6 @@
 """The audit log in memory. See `base.AuditLog`."""
 
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 
 from orchestrator.domain.audit import AuditEntry, tail_of
@@ -31,6 +32,11 @@ class MemoryAuditLog:
         found = sorted((one for one in kept if _within(one, start, end)), reverse=True)
         following = cursors.encode(found[limit - 1]) if len(found) > limit else None
         return Page(written_in([kept[one] for one in found[:limit]]), following)
+
+    async def many(self, tenant: TenantId | None, ids: Sequence[str]) -> Mapping[str, AuditEntry]:
+        kept = self._shelf.audits.get(tenant, {})
+        texts = [kept[one] for one in kept if cursors.member_id(one) in ids]
+        return {entry.id: entry for entry in written_in(texts)}
 
 
 def _within(member: str, start: str, end: str) -> bool:

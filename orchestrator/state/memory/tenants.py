@@ -44,8 +44,10 @@ class MemoryTenants:
     async def tenant(self, id: TenantId) -> Tenant | None:
         return self._tenants.get(id)
 
-    async def list_tenants(self, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[Tenant]:
-        return _page(self._tenants.values(), cursor, limit, span)
+    async def list_tenants(
+        self, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[Tenant]:
+        return _page(self._tenants.values(), cursor, limit, span, oldest_first=oldest_first)
 
     async def count_tenants(self, span: Span = EVER) -> int:
         return len(_page(self._tenants.values(), None, len(self._tenants), span).items)
@@ -66,8 +68,10 @@ class MemoryTenants:
         users = self._users.get(tenant, {}).values()
         return next((one for one in users if one.external_id == external_id), None)
 
-    async def list_users(self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER) -> Page[User]:
-        return _page(self._users.get(tenant, {}).values(), cursor, limit, span)
+    async def list_users(
+        self, tenant: TenantId, *, cursor: str | None, limit: int, span: Span = EVER, oldest_first: bool = True
+    ) -> Page[User]:
+        return _page(self._users.get(tenant, {}).values(), cursor, limit, span, oldest_first=oldest_first)
 
     async def count_users(self, tenant: TenantId, span: Span = EVER) -> int:
         users = self._users.get(tenant, {}).values()
@@ -102,8 +106,8 @@ class MemoryTenants:
             self._shelf.note(key.tenant, "key", key.id, records.api_key_text(key))
 
 
-def _page(found: Collection[T], cursor: str | None, limit: int, span: Span) -> Page[T]:
+def _page(found: Collection[T], cursor: str | None, limit: int, span: Span, *, oldest_first: bool = True) -> Page[T]:
     entries = {cursors.member(one.created_at, one.id): one for one in found}
-    bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=True)
-    names, following = cursors.page(entries, bounds, limit, oldest_first=True)
+    bounds = cursors.bounds(cursor, span.since, span.until, oldest_first=oldest_first)
+    names, following = cursors.page(entries, bounds, limit, oldest_first=oldest_first)
     return Page([entries[name] for name in names], following)

@@ -40,6 +40,9 @@ async def test_tenants_come_back_in_pages_oldest_first(house: House) -> None:
         page = await house.other.tenants.list_tenants(cursor=page.next_cursor, limit=2)
         seen += page.items
     assert seen == made
+    last = await house.other.tenants.list_tenants(cursor=None, limit=2, oldest_first=False)
+    rest = await house.other.tenants.list_tenants(cursor=last.next_cursor, limit=9, oldest_first=False)
+    assert [*last.items, *rest.items] == made[::-1]
 
 
 async def test_a_tenant_is_one_by_its_id(house: House) -> None:
@@ -69,8 +72,11 @@ async def test_tenants_and_users_are_counted_and_found(house: House) -> None:
     assert (await store.count_tenants(), await store.count_tenants(early)) == (3, 1)
     assert (await store.list_tenants(cursor=None, limit=9, span=early)).items == tenants[:1]
     user = await store.add_user(a_user("ext"))
+    newest = await store.list_tenants(cursor=None, limit=1, oldest_first=False)
+    assert newest.items == tenants[-1:]
     assert (await store.count_users(TENANT), await store.count_users(TENANT, Span(user.created_at))) == (1, 1)
     assert await store.count_users(tenants[0].id) == 0
+    assert (await store.list_users(TENANT, cursor=None, limit=9, oldest_first=False)).items == [user]
     assert await store.external_user(TENANT, "ext") == user
     assert await store.external_user(tenants[0].id, "ext") is None
 

@@ -159,6 +159,16 @@ async def test_who_sees_what_and_filters(nestor: Nestor) -> None:
         if page_id is None:
             break
     assert paged == whole
+    asked = {"ids": [whole[3]["id"], ann["id"], whole[0]["id"].replace("-", "")]}
+    batch = await nestor.call("GET", "/api/v2/audit", key, params=asked, status=200)
+    assert batch == {"items": [whole[3], None, whole[0]], "next_page_id": None}
+    about = [one["id"] for one in await entries(nestor, own["key"])]
+    seen = await nestor.call("GET", "/api/v2/audit", own["key"], params={"ids": [whole[-1]["id"], *about]}, status=200)
+    assert [one and one["id"] for one in seen["items"]] == [None, *about]
+    assert (await nestor.call("GET", "/api/v2/audit", other, params=asked, status=200))["items"] == [None] * 3
+    await nestor.call("GET", "/api/v2/audit", key, params={**asked, "verb__eq": "put"}, status=422)
+    operators = await nestor.call("GET", "/api/v2/audit", params={**asked, "tenant": tenant}, status=200)
+    assert operators == batch
     counted = await nestor.call("GET", "/api/v2/audit/count", key, params={"verb__eq": "put"}, status=200)
     assert counted == {"count": 3, "next_page_id": None}
     middle = whole[2]["at"]

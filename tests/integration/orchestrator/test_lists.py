@@ -4,7 +4,7 @@ from typing import Any
 
 import anyio
 import pytest
-from support.orchestrators import MODEL, Nestor
+from support.orchestrators import MODEL, OPERATOR_KEY, Nestor
 
 from orchestrator.services import conversation_lists
 
@@ -274,3 +274,70 @@ async def test_a_page_id_is_good_for_an_id_in_either_form_and_after_a_change(nes
         rest = await nestor.call("GET", path, params={"page_id": first["next_page_id"]}, status=200)
         assert [one["id"] for one in rest["items"]] == whole[2:]
     assert {one["id"] for one in made} <= set(whole)
+
+
+async def test_each_list_that_is_kept_by_creation_is_read_from_either_end(nestor: Nestor) -> None:
+    tenant, key = await nestor.tenant()
+    await nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
+    body = {"initial_message": "hello"}
+    id = (await nestor.call("POST", f"{PATH}?wait=ready&timeout=60", key, json=body, status=200))["id"]
+    made = {
+        "/api/v2/tenants": [{"name": name} for name in "abc"],
+        f"/api/v2/tenants/{tenant}/users": [{"name": name} for name in "abc"],
+        f"/api/v2/tenants/{tenant}/api-keys": [{"name": name} for name in "abc"],
+        f"{PATH}/{id}/links": [{"port": port} for port in (1, 2, 3)],
+    }
+    for path, bodies in made.items():
+        of = key if path.startswith(PATH) else OPERATOR_KEY
+        for body in bodies:
+            await nestor.call("POST", path, of, json=body, status=201)
+        whole = (await nestor.call("GET", path, of, status=200))["items"]
+        assert len(whole) >= len(bodies)
+        for order, wanted in (("CREATED_AT", whole), ("CREATED_AT_DESC", whole[::-1])):
+            found, query = [], {"limit": 2, "sort_order": order}
+            while "page_id" not in query or query["page_id"] is not None:
+                page = await nestor.call("GET", path, of, params=query, status=200)
+                found, query = found + page["items"], {**query, "page_id": page["next_page_id"]}
+            assert found == wanted, path
+        await nestor.call("GET", path, of, params={"sort_order": "NAME"}, status=422)
+    moments = [one["created_at"] for one in whole]
+    assert moments == sorted(moments)
+
+
+async def test_every_list_has_the_same_bounds(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    document = (await nestor.http.get("/openapi.json")).json()["paths"]
+    lists = [
+        path
+        for path, verbs in document.items()
+        if path.startswith("/api/v2/")
+        and "get" in verbs
+        and any(one["name"] == "limit" for one in verbs["get"].get("parameters", ()))
+    ]
+    assert len(lists) > 12
+    for path in lists:
+        place = path.format(tenant=NOBODY, conversation=NOBODY, runtime=NOBODY, webhook=NOBODY, path="")
+        of = OPERATOR_KEY if "tenants" in path else key
+        for limit in ("0", "101", "-1", "x", ""):
+            await nestor.call("GET", place, of, params={"limit": limit}, status=422)
+        if "/files" not in path:
+            assert f"{path}/count" in document, path
+            names = [one["name"] for one in document[path]["get"]["parameters"]]
+            assert "ids" in names, path
+            assert "page_id" in names, path
+
+
+async def test_lists_by_number_go_on_by_either_name(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    body = {"initial_message": "SAY:5"}
+    id = (await nestor.call("POST", f"{PATH}?wait=ready&timeout=60", key, json=body, status=200))["id"]
+    await nestor.call("POST", f"{PATH}/{id}/messages", key, json={"content": "x"}, status=202)
+    for what in ("events", "messages"):
+        whole = (await nestor.call("GET", f"{PATH}/{id}/{what}", key, status=200))["items"]
+        first = await nestor.call("GET", f"{PATH}/{id}/{what}", key, params={"limit": 1}, status=200)
+        rest = {"page_id": first["next_page_id"]}
+        following = (await nestor.call("GET", f"{PATH}/{id}/{what}", key, params=rest, status=200))["items"]
+        numbers = [one["sequence"] for one in [*first["items"], *following]]  # there may be more by now
+        assert numbers[: len(whole)] == [one["sequence"] for one in whole]
+        for wrong in ({**rest, "after": 1}, {"page_id": "x"}, {"page_id": "-1"}):
+            await nestor.call("GET", f"{PATH}/{id}/{what}", key, params=wrong, status=422)

@@ -13,6 +13,7 @@ from orchestrator.domain.ids import ConversationId, OperationId, RuntimeId, Tena
 from orchestrator.domain.operation import Operation, OperationState
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.proxy.route import Route, Unavailable
+from orchestrator.services.conversations import ConversationService
 
 pytestmark = pytest.mark.anyio
 
@@ -68,6 +69,35 @@ async def test_both_can_be_repeated(nestor: Nestor) -> None:
     await nestor.ended(key, third["operation"])
     held = await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=200)
     assert (held["phase"], held["operation"]) == ("stopped", third["operation"])
+
+
+@pytest.mark.parametrize("kind", ["conversations", "runtimes"])
+async def test_the_status_does_not_hang_on_who_is_quicker(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    """Each answer goes out when the work is over: 202 where the call made it, and 200 where nothing was to be done."""
+    key = await nestor.ready_tenant()
+    id = (await nestor.call("POST", f"/api/v2/{kind}?wait=ready&timeout=60", key, json={}, status=200))["id"]
+
+    def late(verb: str) -> None:
+        real = getattr(ConversationService, verb)
+
+        async def answered(service: ConversationService, tenant: Any, user: Any, id: Any, **more: Any) -> Any:
+            made = await real(service, tenant, user, id, **more)
+            await nestor.ended(key, made.operation)
+            return await service.get(tenant, user, id, deleted=True)
+
+        monkeypatch.setattr(ConversationService, verb, answered)
+
+    for verb in ("pause", "stop", "start", "undelete"):
+        late(verb)
+    for verb, phase in (("pause", "paused"), ("resume", "ready"), ("stop", "stopped"), ("start", "ready")):
+        for status in (202, 200):
+            answer = await nestor.call("POST", f"/api/v2/{kind}/{id}/{verb}", key, status=status)
+            assert answer["phase"] == phase
+    await nestor.call("DELETE", f"/api/v2/{kind}/{id}", key, status=202)
+    for status in (202, 200):
+        assert (await nestor.call("POST", f"/api/v2/{kind}/{id}/undelete", key, status=status))["phase"] == "stopped"
 
 
 async def test_what_is_not_ready_cannot_be_paused(nestor: Nestor) -> None:

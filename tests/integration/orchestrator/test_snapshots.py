@@ -56,6 +56,9 @@ async def test_a_fork_has_the_workspace_of_its_event_also_when_its_source_runs_n
         rest = await nestor.call("GET", f"{path}/snapshots", key, params=rest, status=200)
         assert rest == {"items": [late], "next_page_id": None}
         assert (await nestor.call("GET", f"{path}/snapshots/count", key, status=200))["count"] == 2
+        query = {"sort_order": "CREATED_AT_DESC"}
+        newest = await nestor.call("GET", f"{path}/snapshots", key, params=query, status=200)
+        assert newest["items"] == [late, early]
         asked = {"ids": [late["id"], new_uuid(), early["id"]]}
         found = await nestor.call("GET", f"{path}/snapshots", key, params=asked, status=200)
         assert found["items"] == [late, None, early]

@@ -18,7 +18,7 @@ SECRET = bytes(range(SECRET_BYTES))
 
 def linked(rig, route: Route, **changes) -> str:
     """The same route with a link to its port 3000; the link's token."""
-    link = LinkRoute(digest_of(SECRET), route.generation, time.time() + 600, 3000, None)
+    link = LinkRoute(digest_of(SECRET), route.generation, time.time() + 600, 3000, None, "")
     rig.republish(route, links=(replace(link, **changes),))
     return token_of(route.runtime, SECRET)
 

@@ -174,3 +174,20 @@ async def test_the_runtimes_own_state_is_not_given_out(runtime: Runtime, tmp_pat
     assert [name for name in names if name.startswith("persistence")] == []
     assert (await runtime.http.get(f"{base}/persistence")).status_code == 400
     assert (await runtime.http.put(f"{base}/persistence/x", content=b"")).status_code == 400
+
+
+async def test_the_runtimes_own_workspace_has_its_files_by_their_paths_too(runtime: Runtime) -> None:
+    base, folder = "/api/workspace/files", runtime.folder / "project"
+    folder.mkdir(parents=True, exist_ok=True)
+    assert (await runtime.http.put(f"{base}/site/a.txt", content=b"one")).status_code == 201
+    assert (folder / "site" / "a.txt").read_bytes() == b"one"
+    assert (await runtime.http.get(f"{base}/site/a.txt")).content == b"one"
+    listed = (await runtime.http.get(base)).json()["items"]
+    assert "site" in [one["name"] for one in listed]
+    (folder / "out").symlink_to("/etc")
+    for path in ("out/passwd", "../conversations", "%2e%2e/conversations"):
+        assert (await runtime.http.get(f"{base}/{path}")).status_code in (400, 404), path
+    started = await runtime.start()
+    assert (await runtime.http.get(f"/api/conversations/{started}/files/site/a.txt")).status_code == 404
+    without = await runtime.http.get(f"{base}/site/a.txt", headers={"X-Session-API-Key": "wrong"})
+    assert without.status_code == 401
