@@ -1444,7 +1444,7 @@ export interface Calls {
     answer: Operation;
   };
   "GET /api/v2/runtimes": {
-    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
+    query?: { "limit"?: number; "sort_order"?: "CREATED_AT" | "CREATED_AT_DESC"; "name"?: string | null; "name__eq"?: string | null; "updated_at__gte"?: string | null; "updated_at__lt"?: string | null; "phase__eq"?: Phase | null; "phase__in"?: Phase[] | null; "status__eq"?: "starting" | "running" | "paused" | "stopped" | "failed" | null; "status__in"?: ("starting" | "running" | "paused" | "stopped" | "failed")[] | null; "label"?: string[] | null; "deleted"?: boolean; "created_at__gte"?: string | null; "created_at__lt"?: string | null; "ids"?: string[] | null; "page_id"?: string | null };
     header?: { "If-None-Match"?: string; "X-Act-As-Tenant"?: string; "X-Act-As-User"?: string };
     answer: RuntimePage;
   };

@@ -116,7 +116,8 @@ def install(app: FastAPI) -> None:
         hint = "remove the unknown field" if first["type"] == "extra_forbidden" else None
         if first["type"] == "json_invalid" and request.url.path.startswith(_NATIVE):
             return problem(request, 400, "bad_request", "the body is not JSON", hint=f"look at {first['field']}")
-        return problem(request, 422, "invalid_request", detail, hint=hint, errors=fields)
+        field = first["field"] if first["field"] and request.url.path.startswith(_NATIVE) else None
+        return problem(request, 422, "invalid_request", detail, hint=hint, field=field, errors=fields)
 
     @app.exception_handler(HTTPException)
     async def plain(request: Request, exc: HTTPException) -> Response:
@@ -139,7 +140,9 @@ def of_error(request: Request, exc: errors.NestorError) -> Response:
         return problem(request, 500, "internal", "something failed here; the log has it under this request id")
     retry_after = exc.retry_after if isinstance(exc, errors.TransientError | errors.LimitReached) else None
     field = exc.field if isinstance(exc, errors.InvalidRequest) else None
-    details = {name: value for name, value in exc.details.items() if name in _SHOWN_DETAILS}
+    details: dict[str, Any] = {name: value for name, value in exc.details.items() if name in _SHOWN_DETAILS}
+    if field is not None and request.scope.get("path", "").startswith(_NATIVE):
+        details["errors"] = [{"field": field, "message": exc.message, "type": exc.code}]
     return problem(
         request, status, exc.code, exc.message, hint=exc.hint, retry_after=retry_after, field=field, **details
     )

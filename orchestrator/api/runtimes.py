@@ -73,13 +73,14 @@ async def list_runtimes(
     paging: PagingOf,
     limit: Limit = MOST,
     sort_order: SortOrder = "CREATED_AT_DESC",
-    name: Annotated[str | None, Query(max_length=200, description="The one that has it; no other filter")] = None,
+    name: Annotated[str | None, Query(max_length=200, description="As `name__eq`")] = None,
+    name__eq: Annotated[str | None, Query(max_length=200, description="The one that has it; no other filter")] = None,
 ) -> dict[str, Any]:
     """Newest first, without session keys; or the one of this `name`. Those of conversations are not among them. Filters
     as for conversations."""
-    if name is not None:
-        alone(request, "name", "deleted")
-        found = await services.runtimes.named(owner.tenant, owner.user, name)
+    if (wanted := name if name__eq is None else name__eq) is not None:
+        alone(request, "name__eq" if name is None else "name", "deleted")
+        found = await services.runtimes.named(owner.tenant, owner.user, wanted)
         ids = [found.id] if found is not None else []
     lists, oldest_first = services.runtimes.lists, sort_order == "CREATED_AT"
     return await record_page(services, owner, lists, filters, ids, paging, limit, oldest_first=oldest_first)

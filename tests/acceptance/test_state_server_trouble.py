@@ -1,5 +1,6 @@
 """A state server of one's own that is killed, stopped, slow, a replica, full, evicting, emptied: a real one each."""
 
+import json
 import os
 import signal
 import socket
@@ -22,6 +23,8 @@ from redis.exceptions import RedisError
 from support.ports import lasting_port
 from support.processes import OPERATOR_KEY, OrchestratorProcess, wait_for
 from support.relay import Relay, relay
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
 from orchestrator.state.embedded import find_server
 
@@ -200,6 +203,24 @@ def test_silent_it_costs_one_long_wait_and_then_little(here: Place) -> None:
     assert traffic.slowest < 5
     assert here.record["runtime"] == before["runtime"]
     assert here.create().status_code == 202
+
+
+def test_an_event_socket_comes_later_and_an_open_one_goes_on(here: Place) -> None:
+    url = f"{here.nestor.url.replace('http', 'ws')}/api/v2/conversations/{here.id}/events/socket"
+    headers = {"Authorization": f"Bearer {here.key}"}
+    with connect(url, additional_headers=headers, proxy=None) as opened:
+        assert json.loads(opened.recv(10))["phase"] == "ready"
+        here.state.kill()
+        with connect(url, additional_headers=headers, proxy=None) as late, pytest.raises(ConnectionClosed) as closed:
+            late.recv(20)
+        assert closed.value.rcvd is not None
+        assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1013, "Try again later")
+        here.state.start()
+        wait_for(lambda: here.create().status_code == 202, 30)
+        here.nestor.call("POST", f"/api/v2/conversations/{here.id}/pause", here.key, status=202)
+        phases = []
+        while "paused" not in phases:
+            phases.append(json.loads(opened.recv(30)).get("phase"))
 
 
 @pytest.mark.slow

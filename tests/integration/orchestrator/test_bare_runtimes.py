@@ -81,6 +81,10 @@ async def test_a_name_joins_the_one_there_also_when_many_ask_at_once(nestor: Nes
     assert found[-1] not in found[:-1], "names are each tenant's own"
     await until(nestor, key, found[0], "ready")
     named = await nestor.call("GET", f"{PATH}?name=one", key, status=200)
+    assert await nestor.call("GET", f"{PATH}?name__eq=one", key, status=200) == named
+    assert (await nestor.call("GET", f"{PATH}?name__eq=", key, status=200))["items"] == []
+    await nestor.call("GET", f"{PATH}?name__eq=one&limit=1", key, status=422)
+    await nestor.call("GET", f"{PATH}?name__eq=one&name=one", key, status=422)
     assert [item["id"] for item in named["items"]] == [found[0]]
     await nestor.call("GET", f"{PATH}/{found[-1]}", key, status=404)
     assert nestor.engine.doubles == []

@@ -258,6 +258,7 @@ async def test_a_page_id_goes_with_the_call_that_answered_it(nestor: Nestor) -> 
     ]
     for problem in refused:
         assert (problem["code"], problem["field"]) == ("invalid_request", "page_id")
+        assert problem["errors"] == [{"field": "page_id", "message": problem["detail"], "type": "invalid_request"}]
         assert "repeat the call that answered it" in problem["hint"]
     for made_up in (page_id[:-4], "MDAwMDAwMDAwMDAwMTp4", "x"):
         await nestor.call("GET", PATH, key, params={"page_id": made_up}, status=422)
@@ -319,7 +320,8 @@ async def test_every_list_has_the_same_bounds(nestor: Nestor) -> None:
         place = path.format(tenant=NOBODY, conversation=NOBODY, runtime=NOBODY, webhook=NOBODY, path="")
         of = OPERATOR_KEY if "tenants" in path else key
         for limit in ("0", "101", "-1", "x", ""):
-            await nestor.call("GET", place, of, params={"limit": limit}, status=422)
+            problem = await nestor.call("GET", place, of, params={"limit": limit}, status=422)
+            assert problem["field"] == problem["errors"][0]["field"] == "limit"
         if "/files" not in path:
             assert f"{path}/count" in document, path
             names = [one["name"] for one in document[path]["get"]["parameters"]]
