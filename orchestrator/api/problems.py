@@ -14,10 +14,12 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match
 
 from orchestrator.domain import errors
 
 log = structlog.get_logger(__name__)
+_EVERY = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 
 #: The first class that matches, from the special to the general.
 STATUS: tuple[tuple[type[errors.NestorError], int], ...] = (
@@ -122,12 +124,24 @@ def install(app: FastAPI) -> None:
     @app.exception_handler(HTTPException)
     async def plain(request: Request, exc: HTTPException) -> Response:
         code = {404: "not_found", 405: "method_not_allowed", 413: "too_large"}.get(exc.status_code, "bad_request")
-        return problem(request, exc.status_code, code, str(exc.detail))
+        answer = problem(request, exc.status_code, code, str(exc.detail))
+        if exc.status_code == 405:
+            answer.headers["allow"] = ", ".join(sorted(_methods(request)))
+        return answer
 
     @app.exception_handler(Exception)
     async def unknown(request: Request, exc: Exception) -> Response:
         log.error("request.failed", path=request.url.path, exc_info=exc)
         return problem(request, 500, "internal", "something failed here; the log has it under this request id")
+
+
+def _methods(request: Request) -> set[str]:
+    """What can be done at this path: each route knows its own methods alone."""
+    return {
+        method
+        for method in _EVERY
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in request.app.routes)
+    }
 
 
 def of_error(request: Request, exc: errors.NestorError) -> Response:

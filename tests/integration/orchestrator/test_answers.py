@@ -209,3 +209,11 @@ async def phase(nestor: Nestor, key: str, path: str, wanted: str) -> None:
     with anyio.fail_after(60):
         while (await nestor.call("GET", path, key, status=200))["phase"] != wanted:
             await anyio.sleep(0.02)
+
+
+async def test_another_method_is_told_what_there_is(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    for path, allowed in (("/api/v2/conversations", "GET, POST"), ("/api/v2/settings", "GET, PATCH")):
+        answer = await nestor.http.delete(path, headers=nestor.as_(key))
+        assert (answer.status_code, answer.json()["code"]) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == allowed
