@@ -90,6 +90,9 @@ Scope = Literal["read", "write", "secrets:reveal"]
 
 StageState = Literal["waiting", "running", "succeeded", "failed"]
 
+#: What a budget does that is reached, beside refusing starts.
+WhenReached = Literal["refuse_starts", "pause"]
+
 #: What became of a request.
 orchestrator__domain__audit__Outcome = Literal["accepted", "refused", "failed"]
 
@@ -224,18 +227,22 @@ class Budget(TypedDict):
     monthly_tokens_per_user: int | None
     #: Percents that webhooks are told of when they are reached
     thresholds: list[int]
+    #: Whether what runs is paused, beside refusing starts
+    when_reached: WhenReached
 
 
 class BudgetBody(TypedDict):
     """What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of
     prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each
-    of the `thresholds`, in percent, that is reached."""
+    of the `thresholds`, in percent, that is reached. At 100 percent starts are refused; `when_reached` says whether
+    conversations that run are paused as well."""
 
     monthly_usd: NotRequired[float | None]
     monthly_tokens: NotRequired[int | None]
     monthly_usd_per_user: NotRequired[float | None]
     monthly_tokens_per_user: NotRequired[int | None]
     thresholds: NotRequired[list[int]]
+    when_reached: NotRequired[WhenReached]
 
 
 class ConfigurationDrift(TypedDict):

@@ -42,6 +42,9 @@ export type Scope = "read" | "write" | "secrets:reveal";
 
 export type StageState = "waiting" | "running" | "succeeded" | "failed";
 
+/** What a budget does that is reached, beside refusing starts. */
+export type WhenReached = "refuse_starts" | "pause";
+
 /** What became of a request. */
 export type orchestrator__domain__audit__Outcome = "accepted" | "refused" | "failed";
 
@@ -167,15 +170,18 @@ export interface Budget {
   monthly_tokens_per_user: number | null;
   /** Percents that webhooks are told of when they are reached */
   thresholds: number[];
+  /** Whether what runs is paused, beside refusing starts */
+  when_reached: WhenReached;
 }
 
-/** What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each of the `thresholds`, in percent, that is reached. */
+/** What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each of the `thresholds`, in percent, that is reached. At 100 percent starts are refused; `when_reached` says whether conversations that run are paused as well. */
 export interface BudgetBody {
   monthly_usd?: number | null;
   monthly_tokens?: number | null;
   monthly_usd_per_user?: number | null;
   monthly_tokens_per_user?: number | null;
   thresholds?: number[];
+  when_reached?: WhenReached;
 }
 
 /** The last change of its configuration that somebody made in the runtime. */

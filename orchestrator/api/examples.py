@@ -19,7 +19,7 @@ REQUESTS: Mapping[str, Example] = {
     "TenantPatchBody": {
         "limits": {"max_runtimes": 50, "starts_per_minute": None},
         "sizes": [1],
-        "budget": {"monthly_usd": 500.0, "monthly_usd_per_user": 50.0},
+        "budget": {"monthly_usd": 500.0, "monthly_usd_per_user": 50.0, "when_reached": "pause"},
     },
     "UserBody": {"name": "Ann", "external_id": "crm-4711"},
     "KeyBody": {"name": "backend", "scopes": ["read", "write"], "expires_at": "2090-01-01T00:00:00Z"},
@@ -63,6 +63,7 @@ _tenant = {
         "monthly_usd_per_user": 50.0,
         "monthly_tokens_per_user": None,
         "thresholds": [50, 80, 100],
+        "when_reached": "pause",
     },
     "version": 2,
     "created_at": _MORNING,

@@ -47,6 +47,7 @@ def _budget(budget: Budget) -> dict[str, Any]:
         "monthly_usd_per_user": dollars(budget.usd_per_user),
         "monthly_tokens_per_user": budget.tokens_per_user or None,
         "thresholds": list(budget.thresholds),
+        "when_reached": budget.when_reached,
     }
 
 

@@ -10,7 +10,7 @@ from orchestrator.api.json_values import check_json
 from orchestrator.domain.admission import TENANT_ONLY, Policy
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.restarts import RestartPolicy
-from orchestrator.domain.spending import MICROS, MOST, THRESHOLDS, Budget
+from orchestrator.domain.spending import MICROS, MOST, THRESHOLDS, Budget, WhenReached
 from orchestrator.domain.tenancy import Scope
 
 Name = Annotated[
@@ -151,13 +151,15 @@ Percent = Annotated[int, Field(ge=1, le=1000)]
 class BudgetBody(Body):
     """What a tenant, and each of its users, may use of models in a calendar month of UTC: US dollars, and tokens of
     prompts and answers together. Null: as much as it likes; one of the four is to be given. Webhooks are told of each
-    of the `thresholds`, in percent, that is reached."""
+    of the `thresholds`, in percent, that is reached. At 100 percent starts are refused; `when_reached` says whether
+    conversations that run are paused as well."""
 
     monthly_usd: Dollars | None = None
     monthly_tokens: Tokens | None = None
     monthly_usd_per_user: Dollars | None = None
     monthly_tokens_per_user: Tokens | None = None
     thresholds: Annotated[list[Percent], Field(min_length=1, max_length=10)] = Field(default=list(THRESHOLDS))
+    when_reached: WhenReached = WhenReached.REFUSE_STARTS
 
     def budget(self) -> Budget:
         """Raises `InvalidRequest` for one that limits nothing."""
@@ -167,6 +169,7 @@ class BudgetBody(Body):
             usd_per_user=round((self.monthly_usd_per_user or 0) * MICROS),
             tokens_per_user=self.monthly_tokens_per_user or 0,
             thresholds=tuple(sorted(set(self.thresholds))),
+            when_reached=self.when_reached,
         )
         if not (found.usd or found.tokens or found.usd_per_user or found.tokens_per_user):
             hint = "give monthly_usd, monthly_tokens or one of them per user, or null for no budget"

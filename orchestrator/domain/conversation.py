@@ -306,11 +306,15 @@ def noted(conversation: Conversation, why: Why, *, now: datetime, restarted: boo
     return replace(conversation, failures=(*conversation.failures, failure)[-FAILURES_KEPT:])
 
 
+#: Reasons for which policy puts a conversation to rest that nobody uses: who comes in the last moment keeps it.
+UNUSED = frozenset({Reason.IDLE, Reason.EVICTED})
 #: Reasons for which policy puts a conversation to rest; its next use brings it back.
-BY_POLICY = frozenset({Reason.IDLE, Reason.EVICTED})
+BY_POLICY = UNUSED | {Reason.LIMIT}
 
 
 def put_to_rest(conversation: Conversation) -> bool:
     """Whether policy gave the reason that stands in its record, and nobody asked for anything else since."""
     wanted = conversation.desired is Desired.RUNNING and conversation.archived_at is None
+    if conversation.phase is Phase.FAILED:  # a start that a limit kept from its place
+        return False
     return wanted and conversation.why.reason in BY_POLICY

@@ -99,6 +99,13 @@ class Unit(enum.StrEnum):
     TOKENS = "tokens"  #: of prompts and answers together
 
 
+class WhenReached(enum.StrEnum):
+    """What a budget does that is reached, beside refusing starts."""
+
+    REFUSE_STARTS = "refuse_starts"  #: nothing: what runs goes on
+    PAUSE = "pause"  #: conversations that run are paused, their agents with them
+
+
 THRESHOLDS = (50, 80, 100)
 
 
@@ -111,6 +118,7 @@ class Budget:
     usd_per_user: int = 0  #: each of its users
     tokens_per_user: int = 0
     thresholds: tuple[int, ...] = THRESHOLDS  #: percents, growing; each that is reached is told
+    when_reached: WhenReached = WhenReached.REFUSE_STARTS
 
     def limit(self, unit: Unit, *, of_user: bool) -> int:
         if unit is Unit.USD:

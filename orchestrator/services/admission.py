@@ -38,7 +38,7 @@ from orchestrator.domain.conversation import Conversation, Desired, Phase
 from orchestrator.domain.errors import CapacityReached, LimitReached, StoreUnavailable
 from orchestrator.domain.hooks import TENANT_LANE, HookEvent, draft
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
-from orchestrator.domain.spending import Budget
+from orchestrator.domain.spending import Budget, WhenReached
 from orchestrator.services.idleness import Idleness
 from orchestrator.services.layers import SettingsLayer
 from orchestrator.state.base import Lease, Store
@@ -173,6 +173,16 @@ class Admission:
         journal, or by a version that counted nothing."""
         await self._slots.take(lease, Ask(conversation.user, conversation.key))
         await self.confirm(lease.tenant, lease.conversation)
+
+    async def is_over_budget(self, conversation: Conversation) -> bool:
+        """Whether a budget is reached that puts to rest what runs."""
+        record = await self._store.tenants.tenant(conversation.tenant)
+        budget = record.budget if record is not None else None
+        if budget is None or budget.when_reached is not WhenReached.PAUSE:
+            return False
+        rules = budget_rules(budget, user=conversation.user, now=self._clock.now())
+        meters, _ = await self._slots.meters(conversation.tenant, Ask(conversation.user, rules=rules))
+        return first_full(meters) is not None
 
     async def give_back(self, lease: Lease, *, asked: bool = False) -> None:
         """Nothing of it runs any more. A start that a caller asked for meanwhile keeps its slot, unless `asked`."""

@@ -11,6 +11,7 @@ from orchestrator.domain.conversation import (
     LIVE_PHASES,
     Conversation,
     Desired,
+    Kind,
     Phase,
     Why,
     put_to_rest,
@@ -33,6 +34,7 @@ from orchestrator.services.stopping import EXPIRED, Stopping
 from orchestrator.services.suspension import (
     PAUSED_BY_CALLER,
     PAUSED_FOR_ANOTHER,
+    PAUSED_FOR_BUDGET,
     PAUSED_FOR_IDLING,
     SUSPENDED,
     Suspension,
@@ -164,7 +166,10 @@ class Lifecycle:
         return bool(await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1))
 
     async def _tend(self, lease: Lease, conversation: Conversation) -> int | None:
-        """A round; and a pause, when nobody uses the conversation and its settings say so."""
+        """A round; and a pause, when nobody uses the conversation and its settings say so. One that is over a budget is
+        paused before anything else, so that no message costs more."""
+        if conversation.kind is Kind.CONVERSATION and await self._admission.is_over_budget(conversation):
+            return await self._pause(lease, conversation, PAUSED_FOR_BUDGET)
         due_in_ms = await self._tending.tend(lease, conversation)
         if not due_in_ms:
             return due_in_ms

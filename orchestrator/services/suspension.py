@@ -10,7 +10,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.admission import Verdict
-from orchestrator.domain.conversation import BY_POLICY, Conversation, Desired, Phase, Reason, Why, advance
+from orchestrator.domain.conversation import UNUSED, Conversation, Desired, Phase, Reason, Why, advance
 from orchestrator.domain.errors import LimitReached, RuntimeNotFound, StepOverdue
 from orchestrator.domain.operation import OperationState
 from orchestrator.drivers.base import Pausable
@@ -34,6 +34,12 @@ PAUSED_FOR_ANOTHER = Why(
     Reason.EVICTED,
     "it was unused for longest when another one needed its place",
     "use it, and it goes on",
+    retryable=True,
+)
+PAUSED_FOR_BUDGET = Why(
+    Reason.LIMIT,
+    "what may be spent on models this month is spent",
+    "it goes on by its next use when the month has ended, or the operator has raised the budget",
     retryable=True,
 )
 WAITED_IN_VAIN = Why(
@@ -93,7 +99,7 @@ class Suspension:
         if conversation.phase is Phase.READY:
             await last_pull(self._events, conversation, seconds=_PULL_SECONDS)
             conversation = await self._to(lease, conversation, Phase.PAUSING, why)
-            if why.reason in BY_POLICY and self._idleness.is_used(conversation):
+            if why.reason in UNUSED and self._idleness.is_used(conversation):
                 await self._to(lease, conversation, Phase.READY, _IN_USE)
                 await self._admission.keep(conversation)
                 return 0  # somebody came in the last moment; the route was never withdrawn

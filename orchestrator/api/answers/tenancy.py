@@ -5,6 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from orchestrator.api.answers.base import MISSING, Answer, Moment, NextPage, Version
+from orchestrator.domain.spending import WhenReached
 from orchestrator.domain.tenancy import KeyKind, Scope
 
 
@@ -23,6 +24,7 @@ class Budget(Answer):
     monthly_usd_per_user: Annotated[float | None, Field(description="By each user")]
     monthly_tokens_per_user: int | None
     thresholds: Annotated[list[int], Field(description="Percents that webhooks are told of when they are reached")]
+    when_reached: Annotated[WhenReached, Field(description="Whether what runs is paused, beside refusing starts")]
 
 
 class Tenant(Answer):

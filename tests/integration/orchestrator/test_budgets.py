@@ -198,6 +198,29 @@ async def test_a_message_to_a_sleeping_one_is_taken_and_waits_for_the_budget(nes
             await anyio.sleep(0.05)
 
 
+async def test_what_runs_is_paused_where_the_budget_says_so_and_goes_on_when_it_is_raised(nestor: Nestor) -> None:
+    budget = {"monthly_usd_per_user": 1, "when_reached": "pause"}
+    tenant, key = await tenant_with(nestor, budget)
+    ann, bob = await a_user(nestor, tenant, "ann"), await a_user(nestor, tenant, "bob")
+    hers, his = await ready(nestor, key, headers=ann), await ready(nestor, key, headers=bob)
+    await uses(nestor, key, hers, 1.01)
+    path = f"{CONVERSATIONS}/{hers['id']}"
+    told = await nestor.call("POST", f"{path}/messages", key, json={"content": "go on", "client_id": "m"}, status=202)
+    assert told["state"] == "queued"
+    paused = await nestor.until(key, hers["id"], "paused")
+    assert (paused["reason"], paused["desired"], paused["status"]) == ("limit", "running", "paused")
+    assert "spent" in paused["message"]
+    assert "raised the budget" in paused["hint"]
+    assert (await nestor.call("GET", f"{path}/messages/m", key, status=200))["state"] == "queued"
+    assert (await refused(nestor, key, f"{path}/resume"))["rule"] == "user.monthly_usd"
+    assert (await nestor.call("GET", f"{CONVERSATIONS}/{his['id']}", key, status=200))["phase"] == "ready"
+    await change(nestor, tenant, budget | {"monthly_usd_per_user": 2})
+    with anyio.fail_after(20):
+        while (await nestor.call("GET", f"{path}/messages/m", key, status=200))["state"] == "queued":
+            await anyio.sleep(0.05)
+    assert (await nestor.call("GET", path, key, status=200))["phase"] == "ready"
+
+
 async def test_each_threshold_is_told_once_also_over_a_loss_of_state(nestor: Nestor, receiver: WebhookReceiver) -> None:
     _, key = await tenant_with(nestor, {"monthly_usd": 10, "thresholds": [80, 50, 100, 50]})
     await a_hook(nestor, key, receiver.url, "budget.threshold_reached")
@@ -236,6 +259,7 @@ async def test_a_budget_is_the_operators_and_shown_to_its_tenant(nestor: Nestor)
         "monthly_usd_per_user": None,
         "monthly_tokens_per_user": None,
         "thresholds": [10, 90],
+        "when_reached": "refuse_starts",
     }
     found = await nestor.call("GET", f"/api/v2/tenants/{tenant}", key, status=200)
     assert found["budget"] == shown
@@ -257,6 +281,7 @@ async def test_a_budget_is_the_operators_and_shown_to_its_tenant(nestor: Nestor)
         {"monthly_usd": 1, "thresholds": []},
         {"monthly_usd": 1, "thresholds": [0]},
         {"monthly_usd": 1, "yearly_usd": 1},
+        {"monthly_usd": 1, "when_reached": "delete"},
     ):
         problem = await change(nestor, tenant, bad, status=422)
         assert "budget" in json.dumps(problem), problem

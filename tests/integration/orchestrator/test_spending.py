@@ -1,5 +1,6 @@
 """What real runtimes spend on a model with a price is kept, shown and counted once, whatever happens to them."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,25 @@ async def again(nestor: Nestor, key: str, record: dict[str, Any]) -> None:
     whole = next(one for one in reversed(batch) if one.get("key") == "stats")
     live = {**whole, "key": "full_state", "value": {"stats": whole["value"]}}
     assert (await posts.post([live])).status_code == 200
+
+
+async def test_an_agent_at_work_is_paused_when_its_money_is_spent(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        tenant, key = await owner(nestor, model)
+        record = await ready(nestor, key)
+        budget = {"monthly_usd": 0.01, "when_reached": "pause"}
+        await nestor.call("PATCH", f"/api/v2/tenants/{tenant}", json={"budget": budget}, status=200)
+        path = f"/api/v2/conversations/{record['id']}"
+        content = "SCRIPT:" + json.dumps([*[command("sleep 0.3") for _ in range(300)], {"text": "all of it"}])
+        await nestor.call("POST", f"{path}/messages", key, json={"content": content}, status=202)
+        found = await nestor.until(key, record["id"], "paused", "stopped", seconds=60)
+        assert (found["reason"], found["desired"]) == ("limit", "running")
+        assert found["cost"]["usd"] >= 0.01
+        asked = len(model.requests)
+        assert 0 < asked < 300
+        await anyio.sleep(2)
+        assert len(model.requests) == asked, "nothing more is spent"
+        assert await cost(nestor, key, record["id"]) == found["cost"]
 
 
 async def test_each_answer_of_the_model_is_paid_once(nestor: Nestor) -> None:
