@@ -3,6 +3,7 @@
 from dataclasses import replace
 from typing import Annotated
 
+import anyio
 from fastapi import Depends, Request
 from starlette.requests import HTTPConnection
 
@@ -14,6 +15,7 @@ from orchestrator.domain.ids import TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import Caller, KeyKind, Scope
 
 _FOR_TENANT, _NATIVE = "X-Act-As-Tenant", "/api/v2/"
+STANDS_SECONDS = 0.7  #: for which a key that was good may be told more
 KEY_HEADERS = ("x-api-key", "x-access-token", "x-session-api-key")
 
 
@@ -123,5 +125,28 @@ async def owner_as(services: Services, caller: Caller, act_as: str | None, scope
     return owner
 
 
+class Standing:
+    """Whether the key that opened a stream is still good. For streams, which last longer than an answer does: asked
+    before each look for something new, so that a revoked key is told nothing more."""
+
+    def __init__(self, connection: HTTPConnection, services: Services, key: str | None = None) -> None:
+        self._connection = connection
+        self._services = services
+        self._key = key  #: None: it is in a header
+        self._looked = anyio.current_time()
+
+    async def check(self) -> None:
+        """Looks it up where that was not done for a moment. Raises as `owner_for`."""
+        if anyio.current_time() - self._looked > STANDS_SECONDS:
+            await owner_for(self._connection, self._services, self._key)
+            self._looked = anyio.current_time()
+
+
+async def standing_of(request: Request) -> Standing:
+    """Of the key of this request."""
+    return Standing(request, services_of(request))
+
+
 OwnerOf = Annotated[Owner, Depends(owner_of)]
+StandingOf = Annotated[Standing, Depends(standing_of)]
 ServicesOf = Annotated[Services, Depends(services_of)]

@@ -19,7 +19,7 @@ from fastapi.responses import StreamingResponse
 from starlette.requests import HTTPConnection
 
 from orchestrator.api.answers.declared import says
-from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, owner_for
+from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, Standing, owner_for
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import event_out, id_of
 from orchestrator.domain.conversation import Conversation
@@ -38,7 +38,6 @@ from orchestrator.state.event_archive.archive import DamagedEvents
 log = structlog.get_logger(__name__)
 router = APIRouter(prefix="/api/v2", tags=["conversations"])
 AUTH_SECONDS = 10.0
-KEY_SECONDS = 0.7  #: for which a key that was good may tell more
 _MOST_DIGITS = 18
 _REASON_BYTES = 123  #: of a close frame (RFC 6455, 5.5)
 #: api-conventions.md 2; at the end of this replica the server itself says 1012
@@ -108,13 +107,10 @@ def _updates(
     connection: HTTPConnection, services: Services, owner: Owner, id: ConversationId, after: int, key: str | None = None
 ) -> AsyncGenerator[Update]:
     """What `EventFeed.follow` gives for as long as the key is good. Raises as that and as `owner_for`."""
-    looked = anyio.current_time()
+    standing = Standing(connection, services, key)
 
     async def load() -> Conversation:
-        nonlocal looked
-        if anyio.current_time() - looked > KEY_SECONDS:
-            await owner_for(connection, services, key)
-            looked = anyio.current_time()
+        await standing.check()
         return await services.conversations.get(owner.tenant, owner.user, id)
 
     return services.feed.follow(id, load, after=after)

@@ -24,8 +24,9 @@ from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
 from orchestrator.api.lists import MOST, Limit
 from orchestrator.api.paging import Paging, PagingOf
+from orchestrator.api.middleware import Below  # noqa: F401 - what {path:below} means
 from orchestrator.api.problems import problem
-from orchestrator.domain.errors import RuntimeUnreachable
+from orchestrator.domain.errors import CallerError, RuntimeUnreachable
 from orchestrator.nested.streams import Answer
 
 router = APIRouter(prefix="/api/v2/conversations/{conversation}/files", tags=["files"])
@@ -70,9 +71,9 @@ def _on_place(if_match: IfMatch = None, if_none_match: IfNoneMatch = None) -> No
 
 
 @router.head("", include_in_schema=False)
-@router.head("/{path:path}", include_in_schema=False)
+@router.head("/{path:below}", include_in_schema=False)
 @router.get("", responses=_READ, response_class=Response)
-@router.get("/{path:path}", responses=_READ, response_class=Response)
+@router.get("/{path:below}", responses=_READ, response_class=Response)
 async def read(
     request: Request,
     conversation: str,
@@ -122,7 +123,7 @@ async def passed(
 
 
 @router.put(
-    "/{path:path}",
+    "/{path:below}",
     responses={
         200: {"model": Written, "description": "Replaced"},
         201: {"model": Written, "description": "Made"},
@@ -135,6 +136,8 @@ async def passed(
 async def write(request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf) -> Response:
     """The body becomes the file: whole or not at all, its folders made. `If-Match` with an `ETag`: only in place of
     that one; `If-None-Match: *`: only where there is none. A path that ends in `/`, without a body, makes a folder."""
+    if "content-range" in request.headers:  # else the part that it holds would take the place of all of the file
+        raise CallerError("a file is written whole", hint="send all of it, without Content-Range")
     headers = _of(request.headers, ("if-match", "if-none-match", "content-length"))
     await audited.first(services)
     try:
@@ -153,7 +156,7 @@ async def write(request: Request, conversation: str, path: str, owner: OwnerOf, 
     return _Passed(answer, None)
 
 
-@router.delete("/{path:path}", status_code=204, response_class=Response, dependencies=[Depends(_on_file)])
+@router.delete("/{path:below}", status_code=204, response_class=Response, dependencies=[Depends(_on_file)])
 async def remove(
     request: Request, conversation: str, path: str, owner: OwnerOf, services: ServicesOf, recursive: bool = False
 ) -> Response:
@@ -176,7 +179,8 @@ class _Passed(Response):
     """The runtime's answer, piece by piece, in headers of our own. A runtime that breaks off breaks this off too."""
 
     def __init__(self, answer: Answer, filename: str | None) -> None:
-        super().__init__(status_code=answer.status, headers=_of(answer.headers, _ANSWERED) | _SAFE)
+        told = {name: value for name, value in _of(answer.headers, _ANSWERED).items() if value.isascii()}
+        super().__init__(status_code=answer.status, headers=told | _SAFE)
         if filename is not None:
             self.headers["content-disposition"] = f'attachment; filename="{_UNSAFE.sub("_", filename)}"'
         if "content-length" not in answer.headers and "content-length" in self.headers:

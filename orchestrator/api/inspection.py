@@ -13,11 +13,11 @@ from fastapi.responses import StreamingResponse
 from orchestrator.api import runtimes
 from orchestrator.api.answers import contents
 from orchestrator.api.answers.declared import says
-from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.auth import OwnerOf, ServicesOf, StandingOf
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
 from orchestrator.domain.conversation import Conversation
-from orchestrator.domain.errors import Conflict, NotFound, TransientError
+from orchestrator.domain.errors import Conflict, NestorError, NotFound
 from orchestrator.services.log_following import Said
 from orchestrator.services.log_following import follow as following
 
@@ -41,6 +41,7 @@ async def logs(
     conversation: str,
     owner: OwnerOf,
     services: ServicesOf,
+    standing: StandingOf,
     lines: Lines = 100,
     follow: bool = False,
 ) -> Any:
@@ -49,6 +50,7 @@ async def logs(
     where some were missed) as they come, and `end` when this runtime is over."""
 
     async def load() -> Conversation:
+        await standing.check()
         return await services.conversations.get(owner.tenant, owner.user, id_of(conversation))
 
     return await _logs(services, load, lines, follow=follow)
@@ -63,11 +65,17 @@ async def runtime_usage(runtime: str, owner: OwnerOf, services: ServicesOf) -> d
 
 @router.get("/runtimes/{runtime}/logs", tags=["runtimes"], responses=says({200: contents.Logs}, stream=_FOLLOWED))
 async def runtime_logs(
-    runtime: str, owner: OwnerOf, services: ServicesOf, lines: Lines = 100, follow: bool = False
+    runtime: str,
+    owner: OwnerOf,
+    services: ServicesOf,
+    standing: StandingOf,
+    lines: Lines = 100,
+    follow: bool = False,
 ) -> Any:
     """As of a conversation's runtime."""
 
     async def load() -> Conversation:
+        await standing.check()
         return await services.runtimes.get(owner.tenant, owner.user, runtimes.id_of(runtime))
 
     return await _logs(services, load, lines, follow=follow)
@@ -97,7 +105,7 @@ async def _sse(said: AsyncGenerator[Said]) -> AsyncIterator[str]:
                     yield ":\n\n"
         except (NotFound, Conflict):
             pass  # deleted meanwhile, or gone in the moment before the first look
-        except TransientError as exc:
+        except NestorError as exc:  # its key ended, say
             log.warning("logs.not_followed", problem=exc.message)
-            return  # without an end: whoever comes back is told by a 503
+            return  # without an end: whoever comes back is told by the status
         yield "event: end\ndata: {}\n\n"

@@ -1,9 +1,10 @@
-"""What happens to every request of the API before a route sees it: an id and a trace, and a limit for its body. Pure
-ASGI."""
+"""What happens to every request of the API before a route sees it: an id and a trace, a path that means one thing, and
+a limit for its body. Pure ASGI."""
 
 import re
 import uuid
 
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
 from starlette.requests import Request
@@ -41,6 +42,39 @@ class RequestIds:
         trace = tracing.read(headers.getlist("traceparent"), headers.getlist("tracestate"))
         with tracing.tracing(trace or tracing.begun(request_id)):
             await self._app(scope, receive, send_with_id)
+
+
+class Below(Convertor[str]):
+    """`{name:below}` in a route: all that follows, line ends among it, which names of files may hold."""
+
+    regex = "(?s:.*)"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("below", Below())
+
+
+class ExactPaths:
+    """A path that ends in a line end is a 404. The framework's routes are met by it as if it ended before: what is
+    decided by the path in front of them, the audit log among it, would see another one than they."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        path = scope.get("path", "")
+        if path.endswith("\n") and not STREAMED_PATHS.fullmatch(path):
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 4004})
+            else:
+                await problem(Request(scope), 404, "not_found", "Not Found")(scope, receive, send)
+            return
+        await self._app(scope, receive, send)
 
 
 class BodyLimit:

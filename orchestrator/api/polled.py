@@ -12,7 +12,7 @@ OLDER = re.compile(
     r"|/api/v1/app-conversations(/search|/count|/start-tasks)?"
     r"|/api/v1/conversation/[^/]+/events(/search|/count)?"
     r"|/api/v1/sandboxes(/search)?"
-    r"|/sessions/[^/]+|/runtime/[^/]+|/list"
+    r"|/sessions/(?s:.+)|/runtime/[^/]+|/list"
 )
 _NATIVE = re.compile(r"/api/v2/(conversations|runtimes|operations)/(?!count$)[^/]+")
 

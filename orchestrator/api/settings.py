@@ -12,8 +12,8 @@ from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.lists import MOST, IdsOf, Limit, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.domain.errors import InvalidRequest
-from orchestrator.domain.git import GitProvider, check_host, check_provider_name
-from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value
+from orchestrator.domain.git import GitProvider, check_host, check_provider_name, check_token
+from orchestrator.domain.secrets import check_secret_name, check_secret_value
 from orchestrator.domain.settings import wrap_secrets
 
 router = APIRouter(prefix="/api/v2", tags=["configuration"])
@@ -136,7 +136,7 @@ async def put_provider(
     """Make or replace a provider. Without a token the stored one stays."""
     name = check_provider_name(provider)
     host = check_host(body.host, allow_http_hosts=services.http_hosts)
-    token = SecretText(body.token.strip()) if body.token and body.token.strip() else None
+    token = check_token(body.token) if body.token and body.token.strip() else None
     if token is not None and await services.token_check.refused(GitProvider(name, token, host, body.user_id)):
         raise InvalidRequest(f"{name} says that this token is not valid", field="token", hint="make a new token there")
     stored = await services.layers.providers.put(

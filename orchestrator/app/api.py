@@ -70,5 +70,6 @@ def build(services: Services) -> FastAPI:
     app.add_middleware(IdempotencyKeys, services=services)
     app.add_middleware(LastKnown)
     app.add_middleware(middleware.BodyLimit)
+    app.add_middleware(middleware.ExactPaths)
     app.add_middleware(middleware.RequestIds)
     return app

@@ -32,6 +32,7 @@ from orchestrator.app.state_watch import keep_running
 from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Prunable
+from orchestrator.proxy import links
 from orchestrator.proxy.behind import behind_protocol
 from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.context import FrontContext
@@ -167,6 +168,7 @@ async def _serve(
                 tasks.start_soon(house.facing.serve, runtime_facing.build(house.intake))
             tasks.start_soon(house.health.run)
             tasks.start_soon(claims.watch, front.upstreams.all_open)
+            tasks.start_soon(links.watch, front.upstreams.all_open)
             if house.state_server is not None:
                 tasks.start_soon(keep_running, house.state_server)
             if plan is None or nginx is None:

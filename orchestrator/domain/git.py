@@ -12,7 +12,10 @@ PUBLIC_HOSTS = {
     "gitlab": "gitlab.com",
     "bitbucket": "bitbucket.org",
     "azure_devops": "dev.azure.com",
+    "forgejo": "codeberg.org",
 }
+#: those without a public host: git gets their tokens only where a `host` is stored with them
+PROVIDERS = (*PUBLIC_HOSTS, "bitbucket_data_center", "enterprise_sso")
 _HOST = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,252}[A-Za-z0-9])?(:[0-9]{1,5})?")
 _REPOSITORY = re.compile(r"(https?://[^\s/]+/)?[A-Za-z0-9_][\w.-]*(/[A-Za-z0-9_][\w.-]*)+/?")
 _BRANCH = re.compile(r"[^\s~^:?*\[\\-][^\s~^:?*\[\\]*")
@@ -29,14 +32,31 @@ class GitProvider:
     host: str | None = None
     user_id: str | None = None
 
+    @property
+    def has_host(self) -> bool:
+        """Whether there are repositories that it could be asked for."""
+        return self.host is not None or self.name in PUBLIC_HOSTS
+
 
 def check_provider_name(name: str) -> str:
     """`name` if it is a known provider; raises `InvalidRequest` that lists them."""
-    if name not in PUBLIC_HOSTS:
+    if name not in PROVIDERS:
         raise InvalidRequest(
-            f"{name[:40]!r} is no git provider", field="provider", hint=f"one of {', '.join(PUBLIC_HOSTS)}"
+            f"{name[:40]!r} is no git provider", field="provider", hint=f"one of {', '.join(PROVIDERS)}"
         )
     return name
+
+
+def check_token(text: str) -> SecretText:
+    """`text` without blanks around it. Raises `InvalidRequest` for one that no git could be given."""
+    token = text.strip()
+    if not (token.isascii() and token.isprintable()):
+        raise InvalidRequest(
+            "the token has line ends, or other characters that no token has",
+            field="token",
+            hint="send the token alone, as the provider shows it",
+        )
+    return SecretText(token)
 
 
 def check_repository(repository: str | None, branch: str | None) -> None:

@@ -50,6 +50,8 @@ def token_read(token: str) -> tuple[RuntimeId, bytes] | None:
         secret = base64.b32decode(token[26:].upper())
     except ValueError:
         return None
+    if _text(runtime) + _text(secret) != token.lower():
+        return None  # the last letter of each part has bits to spare: one link, one spelling
     return RuntimeId(str(uuid.UUID(bytes=runtime))), secret
 
 

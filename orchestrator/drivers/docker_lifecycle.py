@@ -36,6 +36,7 @@ from orchestrator.drivers.docker_spec import (
 )
 from orchestrator.drivers.docker_volumes import Volumes
 from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StartRefused
+from orchestrator.drivers.printed import last_lines
 from orchestrator.drivers.stock_start import key_lines
 from orchestrator.drivers.values import (
     Condition,
@@ -50,7 +51,6 @@ from orchestrator.drivers.values import (
     Usage,
 )
 
-_LINE_CHARACTERS = 2000
 _GONE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
 _CONDITIONS: Mapping[str, Condition] = {
@@ -164,7 +164,7 @@ class Lifecycle:
             )
         except (Missing, Occupied, Refused):
             return ()
-        return [line[:_LINE_CHARACTERS] for line in tail.decode(errors="replace").splitlines()[-lines:]]
+        return last_lines(tail, lines, is_whole=True)
 
     def stop(self, handle: Handle, fence: int, grace: float) -> None:
         """Ask it to end, and after `grace` seconds kill it with all that is in it."""

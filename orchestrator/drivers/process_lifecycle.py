@@ -17,6 +17,7 @@ from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.errors import ClaimTaken, StartRefused
 from orchestrator.drivers.namespaces import WORKSPACE, PrivateFolders
+from orchestrator.drivers.printed import last_lines
 from orchestrator.drivers.process_birth import LOOPBACK, MARK, Birth, Born, Recipe
 from orchestrator.drivers.process_claims import Claim, Claims, Ending, TornClaim, digest
 from orchestrator.drivers.process_files import private_directory, read_regular, remove_tree
@@ -44,7 +45,6 @@ from orchestrator.drivers.values import Condition, Endpoint, ExitCause, Observed
 _KILL_SECONDS = 10.0
 _LOOK_SECONDS = 0.05
 _LOG_TAIL_BYTES = 64 * 1024
-_LINE_CHARACTERS = 2000
 
 
 class Lifecycle:
@@ -100,10 +100,10 @@ class Lifecycle:
         """The last lines that the runtime printed, each cut to a readable length."""
         try:
             path = self._claims.folder_of(name) / "runtime.log"
-            tail = read_regular(path, limit_bytes=_LOG_TAIL_BYTES, tail=True).decode(errors="replace")
+            tail = read_regular(path, limit_bytes=_LOG_TAIL_BYTES, tail=True)
         except FileNotFoundError:
             return ()
-        return [line[:_LINE_CHARACTERS] for line in tail.splitlines()[-lines:]] if lines > 0 else ()
+        return last_lines(tail, lines, is_whole=len(tail) < _LOG_TAIL_BYTES)
 
     def stop(self, name: str, fence: int, grace: float) -> None:
         """Ask the server to end, and after `grace` seconds kill it; everything that it started ends in either case."""

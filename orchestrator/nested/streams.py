@@ -61,8 +61,14 @@ class Streams:
             own = self._transport or Transport(verify=TRUSTS_NOBODY)
             client = httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False, timeout=_TIMES)
             http = await stack.enter_async_context(client)
+            sent = {"Accept-Encoding": "identity", **headers, **guards}
             request = http.build_request(
-                method, origin + target, headers={"Accept-Encoding": "identity", **headers, **guards}, content=body
+                method,
+                origin + target,
+                headers=[
+                    (name.encode(), value.encode("latin-1")) for name, value in sent.items()
+                ],  # as a head may have them
+                content=body,
             )
             try:
                 response = await http.send(request, stream=True)

@@ -64,7 +64,7 @@ class Exchange:
         """Send the request on its way, at once if nothing has to be waited for."""
         head, context, destination = self._head, self._context, self._destination
         runtime, by_link = destination.runtime, destination.link is not None
-        if runtime is None or leads_to_init(destination.target):
+        if runtime is None or (not by_link and leads_to_init(destination.target)):
             self.refuse(answers.NOT_FOUND)
             return
         if head.origin is not None and not by_link and is_preflight(head):
@@ -207,6 +207,7 @@ class Exchange:
         self._task = None
         self._route = route
         self._connection = connection
+        connection.route = route  # it may have been opened by another key or link: whose end would not be this one's
         with_key = self._access is WITH_KEY
         if with_key:
             self._context.touch(route)

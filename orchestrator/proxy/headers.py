@@ -56,6 +56,8 @@ _REPLACED_BY_PATH = frozenset(
 )  # fmt: skip
 #: The page of an agent shares its origin with the console when it is reached by path: it gets an origin of its own.
 _CONFINED = (b"content-security-policy: sandbox", b"x-content-type-options: nosniff")
+_NOT_BY_LINK = (b"referrer-policy:", b"refresh:", b"cache-control:", b"cdn-cache-control:", b"surrogate-control:")
+_FOR_SHARED_CACHES = (b"public", b"private", b"s-maxage", b"proxy-revalidate")
 _ANSWER = re.compile(
     rb"HTTP/1\.([01]) ([1-5][0-9][0-9])(?: [^\r\n\0]*)?(?:\r\n[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[^\r\n\0]*)*", re.DOTALL
 )
@@ -174,9 +176,13 @@ def read_answer(block: bytes) -> Answer:
 
 
 def unreferred(lines: list[bytes]) -> list[bytes]:
-    """The lines of an answer that was reached by a link: the address, which is the credential, is told to nobody."""
-    kept = [line for line in lines if not line.lower().startswith((b"referrer-policy:", b"refresh:"))]
-    return [*kept, b"referrer-policy: no-referrer"]
+    """The lines of an answer that was reached by a link: the address, which is the credential, is told to nobody, and
+    no cache that others share answers at it after the link has ended."""
+    kept = [line for line in lines if not line.lower().startswith(_NOT_BY_LINK)]
+    said = b",".join(line.partition(b":")[2] for line in lines if line.lower().startswith(b"cache-control:"))
+    directives = [one.strip() for one in said.split(b",")]
+    own = [one for one in directives if one and not one.lower().startswith(_FOR_SHARED_CACHES)]
+    return [*kept, b"cache-control: " + b", ".join([b"private", *own]), b"referrer-policy: no-referrer"]
 
 
 def confine(lines: list[bytes], prefix: bytes, confined: Sequence[bytes] = _CONFINED) -> list[bytes]:

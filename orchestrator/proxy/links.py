@@ -7,15 +7,19 @@ runtime is.
 
 import hmac
 import time
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from urllib.parse import quote
+
+import anyio
 
 from orchestrator.domain.links import digest_of
 from orchestrator.proxy import answers
 from orchestrator.proxy.admission import Refused, look_up, wake
 from orchestrator.proxy.context import FrontContext
+from orchestrator.proxy.pool import RouteUser
 from orchestrator.proxy.route import LinkRoute, Route, Unavailable
-from orchestrator.proxy.target import Destination
+from orchestrator.proxy.target import Destination, leads_to_init
 
 #: An opaque origin, from which nothing of the main origin can be read; the page of a port may run its scripts in it.
 PORT_PAGE = (
@@ -37,7 +41,10 @@ async def reach_by_link(
     link = opened(context, route, destination, address)
     if link.generation != route.generation or (link.port is None and method not in (b"GET", b"HEAD")):
         raise Refused(answers.NOT_FOUND)
-    return replace(route, link=link.digest), target(link, destination.target)
+    inner = target(link, destination.target)
+    if leads_to_init(inner):  # of what is behind the link, an `/api/init` of its own is nothing special
+        raise Refused(answers.NOT_FOUND)
+    return replace(route, link=link.digest), inner
 
 
 def opened(context: FrontContext, found: Route | Unavailable, destination: Destination, address: str) -> LinkRoute:
@@ -50,6 +57,22 @@ def opened(context: FrontContext, found: Route | Unavailable, destination: Desti
         context.missed(address)
         raise Refused(answers.NOT_FOUND)
     return right
+
+
+async def watch(users: Callable[[], Iterable[RouteUser]], *, seconds: float = 0.7) -> None:
+    """Until cancelled: end what came by a link that expired meanwhile. `users` is all that is open now."""
+    while True:
+        await anyio.sleep(seconds)
+        end_expired(users())
+
+
+def end_expired(users: Iterable[RouteUser]) -> None:
+    """One round."""
+    now = time.time()
+    for user in list(users):
+        by = user.route.link
+        if by is not None and any(link.digest == by and link.expires_at <= now for link in user.route.links):
+            user.revoke()
 
 
 def target(link: LinkRoute, asked: bytes) -> bytes:

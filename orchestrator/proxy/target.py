@@ -98,7 +98,7 @@ def _leads_to_init(target: bytes) -> bool:
         if part == b"..":
             del parts[-1:]
         elif part not in (b"", b"."):
-            parts.append(part.lower())
+            parts.append(part.lower().strip())  # some servers pass over a line end
     return parts[:2] == [b"api", b"init"]
 
 

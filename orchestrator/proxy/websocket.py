@@ -149,11 +149,11 @@ class SocketOpening:
             self._end(frames.RUNTIME_LOST, "The socket could not be opened", answers.FAILED)
 
     async def _open(self) -> None:
-        if leads_to_init(self._destination.path):
-            raise Refused(answers.NOT_FOUND)
         if self._destination.link is not None:
             await self._open_by_link()
             return
+        if leads_to_init(self._destination.path):
+            raise Refused(answers.NOT_FOUND)
         limits = self._context.limits
         if not origin_allowed(self._head.origin, self._head.host, limits.allowed_origins, local=limits.local_origins):
             raise Refused(answers.SOCKET_REFUSED)

@@ -18,6 +18,7 @@ from urllib.parse import quote, quote_plus
 from orchestrator.domain.secrets import REDACTED, SecretText
 
 MINIMUM_LENGTH = 6  #: shorter values would blank out ordinary words
+_LONG_LINE = 16  #: of a value of several lines: shorter ones are words
 _DEEPEST = 12
 
 _TOKENS = re.compile(
@@ -71,9 +72,11 @@ class Redactor:
                 elif self._held.pop(plain, 0):
                     self._rebuild()
 
-    def text(self, text: str) -> str:
-        """`text` with the mark in place of every known value and everything that has the shape of a token."""
-        return _TOKENS.sub(REDACTED, self._without_known(text))
+    def text(self, text: str, *, is_cut: bool = False) -> str:
+        """`text` with the mark in place of every known value and everything that has the shape of a token. `is_cut`: it
+        went on, and its end may be the beginning of a value."""
+        known = self._without_known(text)
+        return _TOKENS.sub(REDACTED, self._without_beginning(known) if is_cut else known)
 
     def value(self, value: Any, *, depth: int = 0) -> Any:
         """A copy of JSON-like `value` without secrets; anything else becomes its `repr`, redacted."""
@@ -116,6 +119,14 @@ class Redactor:
                 position += 1
         return "".join((*kept, text[start:]))
 
+    def _without_beginning(self, text: str) -> str:
+        longest = max((len(form) for forms in self._forms.values() for form in forms), default=0)
+        for position in range(max(0, len(text) - longest), len(text) - MINIMUM_LENGTH + 1):
+            rest = text[position:]
+            if any(form.startswith(rest) for form in self._forms.get(rest[:MINIMUM_LENGTH], ())):
+                return text[:position] + REDACTED
+        return text
+
     def _file(self, form: str) -> None:
         filed = {*self._forms.get(form[:MINIMUM_LENGTH], ()), form}
         self._forms[form[:MINIMUM_LENGTH]] = tuple(sorted(filed, key=len, reverse=True))  # the longest match wins
@@ -132,6 +143,8 @@ def _forms(plain: str) -> set[str]:
     forms = {plain, repr(plain)[1:-1], repr(raw)[2:-1], quote(plain, safe=""), quote(plain), quote_plus(plain)}
     forms |= {json.dumps(plain, ensure_ascii=ascii_only)[1:-1] for ascii_only in (True, False)}
     forms |= set(_base64_forms(raw))
+    if "\n" in plain.strip():  # such as a private key: what prints it is looked at line by line
+        forms |= {line.strip() for line in plain.splitlines() if len(line.strip()) >= _LONG_LINE}
     return {form for form in forms if len(form) >= MINIMUM_LENGTH}
 
 

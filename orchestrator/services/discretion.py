@@ -10,6 +10,7 @@ from orchestrator.domain.conversation import Conversation, Why
 from orchestrator.domain.errors import StoreUnavailable, Undecryptable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.settings import wrap_secrets
+from orchestrator.drivers.printed import CUT, LINE_CHARACTERS
 from orchestrator.security.redaction import Redactor
 from orchestrator.services.effective import Effective
 from orchestrator.services.keys import KeyRing
@@ -22,7 +23,7 @@ async def discreet(why: Why, conversation: Conversation, effective: Effective, k
     if redactor is None:
         return replace(why, message=Redactor().text(why.message), log_tail=())
     return replace(
-        why, message=redactor.text(why.message), log_tail=tuple(redactor.text(line) for line in why.log_tail)
+        why, message=redactor.text(why.message), log_tail=tuple(_line(redactor, line) for line in why.log_tail)
     )
 
 
@@ -31,7 +32,13 @@ async def discreet_lines(
 ) -> Sequence[str]:
     """As `discreet`, of lines alone."""
     redactor = await _knowing(conversation, effective, keys)
-    return [] if redactor is None else [redactor.text(line) for line in lines]
+    return [] if redactor is None else [_line(redactor, line) for line in lines]
+
+
+def _line(redactor: Redactor, line: str) -> str:
+    if len(line) < LINE_CHARACTERS or not line.endswith(CUT):
+        return redactor.text(line)
+    return redactor.text(line.removesuffix(CUT), is_cut=True) + CUT
 
 
 async def _knowing(conversation: Conversation, effective: Effective, keys: KeyRing) -> Redactor | None:

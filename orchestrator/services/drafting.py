@@ -120,7 +120,7 @@ class Drafts:
             )
         if request.fork_of is not None:
             return  # what was cloned comes with the workspace
-        names = [provider.name for provider in bundle.providers]
+        names = [provider.name for provider in bundle.providers if provider.has_host]
         if request.git_provider is not None and request.git_provider not in names:
             raise InvalidRequest(f"no token is stored for {request.git_provider}", field="git_provider")
         if request.repository is not None and request.git_provider is None and len(names) > 1:

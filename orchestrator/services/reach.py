@@ -78,7 +78,8 @@ def _gits(bundle: Bundle, repository: str | None) -> Iterator[str]:
         yield from _of_url(repository)
     for provider in bundle.providers:
         if provider.host is None:
-            yield f"{PUBLIC_HOSTS[provider.name]}:443"
+            if provider.name in PUBLIC_HOSTS:
+                yield f"{PUBLIC_HOSTS[provider.name]}:443"
             yield from (f"{host}:443" for host in _BESIDE.get(provider.name, ()))
         elif "://" in provider.host:
             yield from _of_url(provider.host)

@@ -13,7 +13,7 @@ import structlog
 
 from orchestrator.domain.conversation import Conversation, Desired, Phase
 from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
-from orchestrator.domain.git import PUBLIC_HOSTS
+from orchestrator.domain.git import PROVIDERS
 from orchestrator.domain.ids import RuntimeId, UserId
 from orchestrator.domain.secrets import SecretText, check_secret_name
 from orchestrator.security.session_keys import hash_key, runtime_of
@@ -24,7 +24,7 @@ from orchestrator.state.base import Conversations
 log = structlog.get_logger(__name__)
 _NO_HASH = "0" * 64
 #: Under these names clients ask for the token of a git provider.
-TOKENS: Mapping[str, str] = {f"{provider}_token": provider for provider in PUBLIC_HOSTS}
+TOKENS: Mapping[str, str] = {f"{provider}_token": provider for provider in PROVIDERS}
 
 
 class SandboxAccess:

@@ -39,11 +39,11 @@ TOO_LARGE = "Request body is too large: the limit of this route is {limit} bytes
 #: passed on to the disk as it comes: the disk is the limit
 UPLOAD_LIMIT = 1 << 40
 #: reads of workspace files, which a browser may do with a ticket: the route looks at it
-_TICKETED = re.compile(r"/api/conversations/[^/]+/workspace(/.*)?")
+_TICKETED = re.compile(r"(?s)/api/conversations/[^/]+/workspace(/.*)?")
 #: what listens there has limits of its own
 PORTS = "/api/ports/"
 #: a file of the workspace by its path in it, and a conversation whole
-_FILE = re.compile(r"/api/conversations/[^/]+/(files/.*|copy/archive)")
+_FILE = re.compile(r"(?s)/api/conversations/[^/]+/(files/.*|copy/archive)")
 #: WebSocket close code "try again later"
 TRY_AGAIN_LATER = 1013
 
@@ -79,6 +79,8 @@ class Gate:
         asked = headers.get(GENERATION_HEADER)
         if asked is not None and generation is not None and asked.strip() != str(generation):
             return JSONResponse({"detail": "generation mismatch: this runtime is of another generation"}, 409)
+        if path.endswith("\n") and not _may_end_in_line_end(path):
+            return JSONResponse({"detail": "Not Found"}, 404)  # a route would be met as if it ended before
         compatible = path.startswith(COMPATIBLE_PATHS)
         guarded = compatible or (path.startswith("/api/") and path != "/api/init")
         if self._state.stage is not Stage.READY and (guarded or scope["type"] == "websocket"):
@@ -149,6 +151,10 @@ def _believe_proxy(scope: Scope) -> None:
     outside = Headers(scope=scope).get("x-forwarded-proto", "").partition(",")[0].strip().lower()
     if outside in {"http", "https"}:
         scope["scheme"] = outside if scope["type"] == "http" else outside.replace("http", "ws")
+
+
+def _may_end_in_line_end(path: str) -> bool:
+    return any(shape.fullmatch(path) for shape in (_TICKETED, _FILE)) or path.startswith(PORTS)
 
 
 def _limit(path: str) -> int:

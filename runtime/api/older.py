@@ -13,7 +13,7 @@ from runtime.api.bodies import Body, check_json
 from runtime.api.dependencies import StateDependency
 from runtime.configuration.older import FlatFields, translated
 from runtime.secrets.names import check_name, check_value
-from runtime.secrets.providers import PUBLIC_HOSTS, GitProvider, check_host
+from runtime.secrets.providers import PROVIDERS, GitProvider, check_host
 from runtime.secrets.store import NameTaken, SecretNotFound
 from runtime.store.exposure import OptionalSecret
 
@@ -76,9 +76,9 @@ class ProvidersBody(Body):
             raise ValueError("give at least one provider; POST /api/unset-provider-tokens removes all of them")
         if len(self.named) != len(self.providers or self.named):
             raise ValueError("each provider type may be given once")
-        unknown = self.named.keys() - PUBLIC_HOSTS.keys()
+        unknown = self.named.keys() - set(PROVIDERS)
         if unknown:
-            raise ValueError(f"unknown git provider; known are {', '.join(PUBLIC_HOSTS)}")
+            raise ValueError(f"unknown git provider; known are {', '.join(PROVIDERS)}")
         return self
 
 

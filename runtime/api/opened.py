@@ -5,12 +5,26 @@ A path that was checked can mean another file when it is opened, and the server 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 
 from fastapi.responses import FileResponse
 from starlette.types import Receive, Scope, Send
 
 from runtime.machine.files import Opened
+
+_SPAN = re.compile(rb"(\d{1,18})\s*-\s*(\d{1,18})|\d{1,18}\s*-|-\s*\d{1,18}")
+
+
+def _are_ranges(value: bytes) -> bool:
+    """What is in another unit, or is no list of ranges, is passed over and the file told whole (RFC 9110 14.2)."""
+    unit, _, listed = value.partition(b"=")
+    spans = [_SPAN.fullmatch(one.strip()) for one in listed.split(b",") if one.strip()]
+    return (
+        unit.strip().lower() == b"bytes"
+        and bool(spans)
+        and all(span is not None and int(span[1] or 0) <= int(span[2] or span[1] or 0) for span in spans)
+    )
 
 
 class OpenedResponse(FileResponse):
@@ -25,7 +39,8 @@ class OpenedResponse(FileResponse):
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        headers = [(name, value) for name, value in scope["headers"] if name != b"range" or _are_ranges(value)]
         try:
-            await super().__call__(scope, receive, send)
+            await super().__call__({**scope, "headers": headers}, receive, send)
         finally:
             self._file.close()

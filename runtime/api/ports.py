@@ -19,6 +19,7 @@ from fastapi.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key, runtime_state
+from runtime.api.paths import Below  # noqa: F401 - what {path:below} means
 from runtime.state import RuntimeState
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ _CLOSE_REFUSED, _CLOSE_LATER = 1008, 1013
 
 @router.api_route("/{port}", methods=_METHODS, include_in_schema=False, dependencies=[Depends(require_session_key)])
 @router.api_route(
-    "/{port}/{path:path}", methods=_METHODS, include_in_schema=False, dependencies=[Depends(require_session_key)]
+    "/{port}/{path:below}", methods=_METHODS, include_in_schema=False, dependencies=[Depends(require_session_key)]
 )
 async def forward(request: Request, state: StateDependency, port: Port) -> Response:
     """The request as it is, and its answer, in both directions as it comes."""
@@ -58,7 +59,7 @@ async def forward(request: Request, state: StateDependency, port: Port) -> Respo
         asked = httpx.Request(
             request.method,
             httpx.URL(scheme="http", host=_LOOPBACK, port=port, raw_path=_target(request.scope, port)),
-            headers=[*_passed(request.headers.items(), _NOT_FOR_PORTS), ("host", f"localhost:{port}")],
+            headers=[*_passed(request.headers.raw, _NOT_FOR_PORTS), (b"host", b"localhost:%d" % port)],
             content=_body(request) if has_body else None,
         )
         try:
@@ -68,10 +69,10 @@ async def forward(request: Request, state: StateDependency, port: Port) -> Respo
         except httpx.HTTPError as error:
             raise HTTPException(502, f"Port {port} did not answer in HTTP ({type(error).__name__})") from None
         stack.push_async_callback(answer.aclose)
-        return _Forwarded(answer, stack.pop_all())
+        return _Forwarded(answer, stack.pop_all(), port)
 
 
-@router.websocket("/{port}/{path:path}")
+@router.websocket("/{port}/{path:below}")
 async def forward_socket(socket: WebSocket, port: int, state: Annotated[RuntimeState, Depends(runtime_state)]) -> None:
     """A WebSocket, frame by frame. The key comes in the header."""
     from websockets.asyncio.client import connect
@@ -132,11 +133,11 @@ async def _outward(inner: Any, socket: WebSocket) -> None:
 class _Forwarded(Response):
     """An answer that came, passed on; its connection ends with it, or with the caller."""
 
-    def __init__(self, answer: httpx.Response, stack: AsyncExitStack) -> None:
+    def __init__(self, answer: httpx.Response, stack: AsyncExitStack, port: int) -> None:
         super().__init__(status_code=answer.status_code)
         self.raw_headers = [
-            (name.lower().encode("latin-1"), value.encode("latin-1"))
-            for name, value in _passed(answer.headers.multi_items(), _HOP_BY_HOP)
+            (name.lower(), _relative(value, port) if name.lower() == b"location" else value)
+            for name, value in _passed(answer.headers.raw, _HOP_BY_HOP)
         ]
         self._answer, self._stack = answer, stack
 
@@ -190,8 +191,17 @@ def _target(scope: Scope, port: int) -> bytes:
     return rest + (b"?" + query if query else b"")
 
 
-def _passed(headers: Iterable[tuple[str, str]], dropped: frozenset[str]) -> list[tuple[str, str]]:
-    return [(name, value) for name, value in headers if name.lower() not in dropped]
+def _passed(headers: Iterable[tuple[bytes, bytes]], dropped: frozenset[str]) -> list[tuple[bytes, bytes]]:
+    return [(name, value) for name, value in headers if name.decode("latin-1").lower() not in dropped]
+
+
+def _relative(location: bytes, port: int) -> bytes:
+    """A redirect to the address that the server there was asked by, which nobody outside can reach, as a path."""
+    for host in (b"localhost", b"127.0.0.1"):
+        own = b"http://%b:%d/" % (host, port)
+        if location.lower().startswith(own) and location[len(own) : len(own) + 1] != b"/":  # `//` is another host
+            return location[len(own) - 1 :]
+    return location
 
 
 def _is_own(state: RuntimeState, port: int) -> bool:

@@ -17,6 +17,7 @@ from fastapi.responses import Response
 from runtime.api.answers import NOT_FOUND, ConversationId, refusals
 from runtime.api.dependencies import KEY_HEADER, StateDependency, require_session_key
 from runtime.api.opened import OpenedResponse
+from runtime.api.paths import Below  # noqa: F401 - what {file_path:below} means
 from runtime.machine import account, files
 from runtime.machine.files import BadPath, Missing
 
@@ -40,7 +41,7 @@ async def close_session(request: Request, state: StateDependency) -> Response:
 
 
 @router.get("/conversations/{conversation_id}/workspace")
-@router.get("/conversations/{conversation_id}/workspace/{file_path:path}")
+@router.get("/conversations/{conversation_id}/workspace/{file_path:below}")
 async def read(
     request: Request,
     state: StateDependency,

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import mimetypes
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import UTC, datetime
 from typing import Annotated
 
@@ -20,15 +20,20 @@ from runtime.api.dependencies import StateDependency
 from runtime.api.files import attachment, streamed
 from runtime.api.opened import OpenedResponse
 from runtime.api.place import PlaceDependency
+from runtime.api.paths import Below  # noqa: F401 - what {path:below} means
 from runtime.machine import account, archives
 from runtime.machine.archives import Format
 from runtime.machine.files import BadPath, Missing, Opened
-from runtime.machine.workspace import Changed, Clashes, Entry, Workspace, check, parts_of, tag_of
+from runtime.machine.workspace import CHANGED, Changed, Clashes, Entry, Workspace, check, matches, parts_of, tag_of
 
 router = APIRouter(tags=["Workspace"])  #: in `app.py` under the paths of both
 
 #: what the agent made may be hostile to a browser
-SAFE = {"Content-Security-Policy": "sandbox", "X-Content-Type-Options": "nosniff", "Cache-Control": "no-cache"}
+SAFE = {
+    "Content-Security-Policy": "sandbox",
+    "X-Content-Type-Options": "nosniff",
+    "Cache-Control": "private, no-cache",
+}
 _ENTRY_KIND = {"X-Entry-Kind": "folder"}  # tells the listing from a file that holds JSON
 Tag = Annotated[str | None, Header()]
 
@@ -47,35 +52,36 @@ def told(error: BadPath) -> HTTPException:
 
 
 @router.head("", include_in_schema=False)
-@router.head("/{path:path}", include_in_schema=False)
+@router.head("/{path:below}", include_in_schema=False)
 @router.get("")
-@router.get("/{path:path}")
+@router.get("/{path:below}")
 async def read(
+    request: Request,
     workspace: WorkspaceDependency,
     state: StateDependency,
     path: str = "",
     archive: Format | None = None,
     page_id: str = "",
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
+    if_match: Tag = None,
     if_none_match: Tag = None,
 ) -> Response:
     """A file's bytes, also in ranges; the entries of a folder, in pages; or, with `archive`, a folder whole."""
     try:
         parts = parts_of(path)
         if archive is not None:
-            return await _archived(workspace, state, parts, archive)
+            return await _archived(workspace, state, parts, archive, head_only=request.method == "HEAD")
         if await account.in_thread(workspace.kind, parts) == "folder":
-            found = await account.in_thread(workspace.entries, parts, after=page_id, limit=limit + 1)
-            following = found[limit - 1].name if len(found) > limit else None
-            items = [_shown(entry) for entry in found[:limit]]
+            found, following = await account.in_thread(workspace.entries, parts, after=page_id, limit=limit)
+            items = [_shown(entry) for entry in found]
             return JSONResponse({"items": items, "next_page_id": following}, headers=_ENTRY_KIND | SAFE)
         file = await account.in_thread(workspace.opened, parts)
     except BadPath as error:
         raise told(error) from None
-    return _file(file, parts[-1], if_none_match)
+    return _file(file, parts[-1], if_match, if_none_match)
 
 
-@router.put("/{path:path}")
+@router.put("/{path:below}")
 async def write(
     request: Request,
     workspace: WorkspaceDependency,
@@ -84,6 +90,8 @@ async def write(
     if_none_match: Tag = None,
 ) -> Response:
     """The body becomes the file: whole, or not at all. A path that ends in `/` makes a folder."""
+    if "content-range" in request.headers:  # else the part that it holds would take the place of all of the file
+        raise HTTPException(400, "A file is written whole: send all of it, without Content-Range")
     try:
         parts = parts_of(path)
         if path.endswith("/"):
@@ -105,7 +113,7 @@ async def write(
         raise told(error) from None
 
 
-@router.delete("/{path:path}", status_code=204)
+@router.delete("/{path:below}", status_code=204)
 async def remove(workspace: WorkspaceDependency, path: str, recursive: bool = False, if_match: Tag = None) -> Response:
     """A file, a link, or a folder; one that is not empty only with `recursive`."""
     try:
@@ -115,17 +123,22 @@ async def remove(workspace: WorkspaceDependency, path: str, recursive: bool = Fa
     return Response(status_code=204)
 
 
-def _file(file: Opened, name: str, if_none_match: str | None) -> Response:
+def _file(file: Opened, name: str, if_match: str | None, if_none_match: str | None) -> Response:
     tag = tag_of(file.state)
     headers = {**SAFE, "ETag": tag, "X-Entry-Kind": "file"}
-    if if_none_match is not None and tag in (one.strip().removeprefix("W/") for one in if_none_match.split(",")):
+    if if_match is not None and not matches(if_match, tag):
+        file.close()
+        raise HTTPException(412, CHANGED)
+    if if_none_match is not None and matches(if_none_match, tag, weakly=True):
         file.close()
         return Response(status_code=304, headers=headers)
     kind = mimetypes.guess_type(name)[0] or "application/octet-stream"
     return OpenedResponse(file, media_type=kind, filename=name, headers=headers)
 
 
-async def _archived(workspace: Workspace, state: StateDependency, parts: Sequence[str], format: Format) -> Response:
+async def _archived(
+    workspace: Workspace, state: StateDependency, parts: Sequence[str], format: Format, *, head_only: bool
+) -> Response:
     await account.in_thread(workspace.entries, parts, after="", limit=1)  # what is wrong is said before the first byte
 
     def work(pipe: io.BufferedWriter) -> None:
@@ -133,7 +146,16 @@ async def _archived(workspace: Workspace, state: StateDependency, parts: Sequenc
             archives.write(pipe, folder, state.boundaries, format)
 
     name = f"{parts[-1] if parts else 'workspace'}.{format}"
-    return attachment(streamed(work), archives.MEDIA_TYPES[format], name)
+    answer = attachment(nothing() if head_only else streamed(work), archives.MEDIA_TYPES[format], name)
+    answer.headers.update(SAFE)
+    return answer
+
+
+async def nothing() -> AsyncIterator[bytes]:
+    """A body for a HEAD: what nobody reads is not made."""
+    pieces: tuple[bytes, ...] = ()
+    for piece in pieces:
+        yield piece
 
 
 async def _no_body(request: Request) -> None:

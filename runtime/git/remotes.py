@@ -76,9 +76,10 @@ def remote_for(
 def _choose(chosen: str | None, providers: Mapping[str, GitProvider]) -> GitProvider:
     if chosen is not None:
         return providers.get(chosen) or GitProvider(chosen, None, None, None)
-    if len(providers) > 1:
-        raise AmbiguousProvider(list(providers))
-    return next(iter(providers.values()), GitProvider("github", None, None, None))
+    asked = {name: provider for name, provider in providers.items() if provider.has_host}
+    if len(asked) > 1:
+        raise AmbiguousProvider(list(asked))
+    return next(iter(asked.values()), GitProvider("github", None, None, None))
 
 
 def _remote_of_url(url: str, http_hosts: Sequence[str]) -> Remote:

@@ -23,6 +23,7 @@ from typing import Literal
 from runtime.machine import account
 from runtime.machine.files import BadPath, Boundaries, Missing, Opened, possible
 
+CHANGED = "The file changed since it was read"
 Kind = Literal["file", "folder", "link", "other"]
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 #: who replaces a file looks at it once more just before; two such callers go one after the other
@@ -51,6 +52,15 @@ class Entry:
 def tag_of(found: os.stat_result) -> str:
     """Another one after every change that the disk notices: for `ETag`."""
     return f'"{found.st_ino:x}-{found.st_size:x}-{found.st_mtime_ns:x}"'
+
+
+def matches(condition: str, tag: str, *, weakly: bool = False) -> bool:
+    """Whether the value of an `If-Match` names the file of that tag: `*`, or a list that it is in. `weakly` as
+    `If-None-Match` compares (RFC 9110 8.8.3.2)."""
+    if condition.strip() == "*":
+        return True
+    listed = (one.strip() for one in condition.split(","))
+    return tag in ((one.removeprefix("W/") if weakly else one) for one in listed)
 
 
 def parts_of(text: str) -> tuple[str, ...]:
@@ -98,9 +108,10 @@ class Workspace:
             os.close(descriptor)
             raise
 
-    def entries(self, parts: Sequence[str], *, after: str, limit: int) -> list[Entry]:
-        """The first `limit` entries of a folder whose names come after `after`, in order. Memory grows with `limit`,
-        not with the folder. Raises Missing, Clashes, BadPath."""
+    def entries(self, parts: Sequence[str], *, after: str, limit: int) -> tuple[list[Entry], str | None]:
+        """The first `limit` entries of a folder whose names come after `after`, in order, and the name after which
+        there are more. Without those whose names are no text: no JSON and no path of a request could hold them. Memory
+        grows with `limit`, not with the folder. Raises Missing, Clashes, BadPath."""
         with self.folder(parts) as folder:
             try:
                 listed = os.open(".", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC, dir_fd=folder)
@@ -108,8 +119,10 @@ class Workspace:
                 raise _told(error, "read") from None
             try:
                 with os.scandir(listed) as scanned:
-                    names = heapq.nsmallest(limit, (one.name for one in scanned if one.name > after))
-                return [entry for name in names if (entry := _entry(listed, name)) is not None]
+                    later = (one.name for one in scanned if one.name > after and _is_text(one.name))
+                    names = heapq.nsmallest(limit + 1, later)
+                following = names[limit - 1] if len(names) > limit else None
+                return [entry for name in names[:limit] if (entry := _entry(listed, name)) is not None], following
             finally:
                 os.close(listed)
 
@@ -126,8 +139,8 @@ class Workspace:
         with self.folder(parts[:-1]) as folder, _REPLACING:
             name, found = parts[-1], _looked(folder, parts[-1])
             self._check_owned(folder, name)
-            if seen is not None and seen != tag_of(found):
-                raise Changed("The file changed since it was read")
+            if seen is not None and not matches(seen, tag_of(found)):
+                raise Changed(CHANGED)
             try:
                 if not stat.S_ISDIR(found.st_mode):
                     os.unlink(name, dir_fd=folder)
@@ -257,8 +270,8 @@ def check(present: os.stat_result | None, *, seen: str | None, new: bool) -> Non
     """Whether what is there is what the caller expects. Raises Changed."""
     if new and present is not None:
         raise Changed("The file exists already")
-    if seen is not None and (present is None or seen not in ("*", tag_of(present))):
-        raise Changed("The file changed since it was read")
+    if seen is not None and (present is None or not matches(seen, tag_of(present))):
+        raise Changed(CHANGED)
 
 
 def _below(folder: int, name: str, *, make: bool) -> int:
@@ -286,12 +299,19 @@ def _looked(folder: int, name: str) -> os.stat_result:
         raise _told(error, "read") from None
 
 
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
 def _entry(folder: int, name: str) -> Entry | None:
     """None: it is gone by now."""
     try:
-        os.fsencode(name).decode()  # else no JSON can hold it, and no path of a request can name it
         found = os.stat(name, dir_fd=folder, follow_symlinks=False)
-    except (OSError, UnicodeDecodeError):
+    except OSError:
         return None
     kind = _kind(found.st_mode)
     is_file = kind == "file"

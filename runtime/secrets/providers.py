@@ -20,8 +20,16 @@ from runtime.store.sealed import SealedRecord
 
 #: provider name -> its public host, which a provider without a host means
 PUBLIC_HOSTS: Final[Mapping[str, str]] = MappingProxyType(
-    {"github": "github.com", "gitlab": "gitlab.com", "bitbucket": "bitbucket.org", "azure_devops": "dev.azure.com"}
+    {
+        "github": "github.com",
+        "gitlab": "gitlab.com",
+        "bitbucket": "bitbucket.org",
+        "azure_devops": "dev.azure.com",
+        "forgejo": "codeberg.org",
+    }
 )
+#: those without a public host: without one of their own they have no repositories
+PROVIDERS: Final = (*PUBLIC_HOSTS, "bitbucket_data_center", "enterprise_sso")
 _HOST = re.compile(r"([A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?|\[[0-9A-Fa-f:.]+\])(:[0-9]{1,5})?")
 
 
@@ -58,6 +66,11 @@ class GitProvider:
     host: str | None
     user_id: str | None
     repositories: tuple[str, ...] = ()
+
+    @property
+    def has_host(self) -> bool:
+        """Whether there are repositories that it could be asked for."""
+        return self.host is not None or self.name in PUBLIC_HOSTS
 
 
 class StoredProvider(BaseModel):

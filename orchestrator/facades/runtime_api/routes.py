@@ -8,7 +8,7 @@ from fastapi import APIRouter, Query
 from orchestrator.api.acceptance import service_of
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
-from orchestrator.domain.conversation import Conversation, Desired, Phase, StartRequest
+from orchestrator.domain.conversation import Conversation, Desired, StartRequest
 from orchestrator.domain.errors import InvalidRequest, NotFound, NotOffered
 from orchestrator.domain.ids import ConversationId, parse_uuid
 from orchestrator.domain.variables import check_variables, configures_server
@@ -16,6 +16,7 @@ from orchestrator.facades import runtimes
 from orchestrator.facades.answers import V1Route
 from orchestrator.facades.runtime_api.bodies import RuntimeBody, StartBody
 from orchestrator.facades.runtime_api.shown import runtime_out
+from orchestrator.facades.statuses import statuses_of
 from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
 from orchestrator.services.resting import at_rest
@@ -26,6 +27,7 @@ HOLD_SECONDS = 240.0  #: its address has to be in the answer, and is known when 
 MOST_IDS = 100
 _PAGE = 100
 _MOST_LISTED = 1_000
+_OVER = frozenset({"stopped", "error"})
 
 
 @router.post("/start")
@@ -71,7 +73,7 @@ async def batch(
     return [await runtime_out(services, owner, record) for record in found if record is not None]
 
 
-@router.get("/sessions/{session}")
+@router.get("/sessions/{session:path}")
 async def session(session: str, owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     """404 for one that was never seen, or is deleted."""
     record = await _of_session(services, owner, session)
@@ -93,7 +95,7 @@ async def list_live(owner: OwnerOf, services: ServicesOf) -> dict[str, Any]:
     cursor: str | None = None
     while len(shown) < _MOST_LISTED:
         page = await services.runtimes.list(owner.tenant, owner.user, cursor=cursor, limit=_PAGE)
-        live = [item for item in page.items if item.phase not in (Phase.STOPPING, Phase.STOPPED, Phase.FAILED)]
+        live = [item for item in page.items if statuses_of(item).runtime not in _OVER]
         shown += [await runtime_out(services, owner, record) for record in live]
         cursor = page.next_cursor
         if cursor is None:

@@ -13,6 +13,7 @@ from orchestrator.api import audited
 from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.domain.errors import Forbidden
 from orchestrator.domain.secrets import deep_redact
+from orchestrator.domain.tenancy import Scope
 from orchestrator.facades.answers import V1Route
 from orchestrator.facades.flat import Show, flat_settings
 from orchestrator.facades.sandboxes.secrets import presented
@@ -27,11 +28,15 @@ _SSE = frozenset({"sse"})
 @router.get("/me")
 async def me(request: Request, owner: OwnerOf, services: ServicesOf, expose_secrets: bool = False) -> dict[str, Any]:
     """Whoever acts for a user sees that user's settings over the tenant's. A session key that is sent has to be that of
-    a running sandbox (401), and of the caller's own (403); with `expose_secrets` one has to be sent."""
+    a running sandbox (401), and of the caller's own (403); with `expose_secrets` one has to be sent. Values are told
+    to a key with the scope `secrets:reveal` alone: with `expose_secrets` it is needed (403), else marks are told."""
     in_sandbox = expose_secrets or bool(request.headers.get("x-session-api-key", "").strip())
     if in_sandbox:
         audited.asked()
         await _sandboxs_own(services.sandbox_access, presented(request), owner)
+        if expose_secrets:
+            owner.require(Scope.REVEAL)
+        in_sandbox = Scope.REVEAL in owner.caller.scopes
     show = reveal if expose_secrets else deep_redact
     if in_sandbox:
         await audited.first(services)

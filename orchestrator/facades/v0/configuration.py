@@ -14,9 +14,10 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.json_values import check_json
 from orchestrator.domain.errors import InvalidRequest, NotFound
-from orchestrator.domain.git import GitProvider, check_host, check_provider_name
+from orchestrator.domain.git import GitProvider, check_host, check_provider_name, check_token
 from orchestrator.domain.secrets import SecretText, check_secret_name, check_secret_value, deep_redact
 from orchestrator.domain.settings import wrap_secrets
+from orchestrator.facades.answers import V1Route
 from orchestrator.facades.flat import flat_settings
 from orchestrator.facades.v0.configuration_bodies import (
     BulkSecrets,
@@ -27,7 +28,7 @@ from orchestrator.facades.v0.configuration_bodies import (
     provider_items,
 )
 
-router = APIRouter(prefix="/api", tags=["older configuration calls"])
+router = APIRouter(prefix="/api", tags=["older configuration calls"], route_class=V1Route)
 
 
 @router.post("/settings")
@@ -42,7 +43,7 @@ async def get_settings(owner: OwnerOf, services: ServicesOf) -> JSONResponse:
     """The flat record, keys hidden; 404 before the first POST."""
     document, version = await services.layers.settings.read(owner.tenant, owner.user)
     if version == 0:
-        return JSONResponse({"error": "Settings not found"}, 404)
+        return _refused("Settings not found", 404)
     providers = await services.layers.providers.entries(owner.tenant, owner.user)
     return JSONResponse(_flat(document) | {"provider_tokens_set": {item.name: item.host for item in providers}})
 
@@ -57,7 +58,7 @@ async def add_git_providers(request: Request, owner: OwnerOf, services: Services
             continue
         provider = GitProvider(name, token, _host(item, services), item.user_id)
         if await services.token_check.refused(provider):
-            return JSONResponse({"error": f"Invalid token. Please make sure it is a valid {name} token."}, 401)
+            return _refused(f"Invalid token. Please make sure it is a valid {name} token.", 401)
     await _replace_providers(items, owner, services)
     return JSONResponse({"message": "Git providers stored"})
 
@@ -96,7 +97,7 @@ async def rename_secret(name: str, body: SecretRename, owner: OwnerOf, services:
     try:
         value = await secrets.open_one(owner.tenant, owner.user, _possible(name))
     except NotFound:
-        return JSONResponse({"error": f"Secret with ID {name} not found"}, 404)
+        return _refused(f"Secret with ID {name} not found", 404)
     new = check_secret_name(body.name)
     if new == name:
         await secrets.put(owner.tenant, owner.user, name, value, body.description)
@@ -113,7 +114,7 @@ async def delete_secret(name: str, owner: OwnerOf, services: ServicesOf) -> JSON
     try:
         await services.layers.secrets.delete(owner.tenant, owner.user, _possible(name))
     except NotFound:
-        return JSONResponse({"error": f"Secret with ID {name} not found"}, 404)
+        return _refused(f"Secret with ID {name} not found", 404)
     return JSONResponse({"message": "Secret deleted successfully"})
 
 
@@ -144,7 +145,7 @@ async def _replace_providers(items: Mapping[str, ProviderItem], owner: Owner, se
 
 
 def _token(item: ProviderItem) -> SecretText | None:
-    return SecretText(item.token.strip()) if item.token and item.token.strip() else None
+    return check_token(item.token) if item.token and item.token.strip() else None
 
 
 def _host(item: ProviderItem, services: Services) -> str | None:
@@ -160,7 +161,12 @@ def _possible(name: str) -> str:
 
 
 def _taken(name: str) -> JSONResponse:
-    return JSONResponse({"message": f"Secret {name} already exists"}, 400)
+    return _refused(f"Secret {name} already exists", 400)
+
+
+def _refused(words: str, status: int) -> JSONResponse:
+    """Under each of the names by which scripts of that generation look for it."""
+    return JSONResponse({"error": words, "message": words, "detail": words}, status)
 
 
 async def _json(request: Request) -> dict[str, Any]:

@@ -46,9 +46,11 @@ def _source(event: Event) -> str:
 
 
 def _message(event: Event) -> dict[str, Any]:
-    sent = event.get("llm_message") or {}
-    content = text_of(sent.get("content"))
-    images = [url for part in _parts(sent.get("content")) for url in part.get("image_urls") or ()]
+    sent = event.get("llm_message")
+    said = sent.get("content") if isinstance(sent, Mapping) else None
+    content = text_of(said)
+    listed = [part.get("image_urls") for part in _parts(said)]
+    images = [url for urls in listed if isinstance(urls, list) for url in urls if isinstance(url, str)]
     waits = event.get("source") == "agent"
     return _action("message", content, content=content, image_urls=images, file_urls=[], wait_for_response=waits)
 

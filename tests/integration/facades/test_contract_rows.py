@@ -143,9 +143,30 @@ def dense(first: int, *, more: bool, count: int) -> Callable[[Any], bool]:
 V0 = "/api/conversations"
 V0_ROWS = [
     Row("GET", "/api/settings", is_=lambda a: a["llm_api_key"] is None and a["llm_api_key_set"] is True),
-    Row("POST", "/api/settings", body={"condenser_max_size": 19}, status=422),
+    Row("POST", "/api/settings", body={"condenser_max_size": 19}, status=422, is_=refused_fields("condenser_max_size")),
     Row("POST", "/api/settings", body={"language": "en", "unheard_of": 1}, is_=equals({"message": "Settings stored"})),
-    Row("POST", "/api/add-git-providers", body={"provider_tokens": {"nowhere": {"token": "t"}}}, status=422),
+    Row(
+        "POST", "/api/add-git-providers", body={"provider_tokens": {"nowhere": {"token": "t"}}}, status=422, is_=says()
+    ),
+    Row(
+        "POST",
+        "/api/add-git-providers",
+        body={"provider_tokens": {"github": {"token": "two\nlines"}}},
+        status=422,
+        is_=says(field="token"),
+    ),
+    Row(
+        "POST",
+        "/api/add-git-providers",
+        body={
+            "provider_tokens": {
+                "forgejo": {"token": "t-0", "host": "git.example.org"},
+                "bitbucket_data_center": {"token": "t-1", "host": "bitbucket.example.org"},
+                "enterprise_sso": {"token": "t-2"},
+            }
+        },
+        is_=equals({"message": "Git providers stored"}),
+    ),
     Row(
         "POST",
         "/api/add-git-providers",
@@ -160,12 +181,12 @@ V0_ROWS = [
         "/api/secrets",
         body={"name": "KEPT", "value": "v"},
         status=400,
-        is_=lambda a: "already exists" in a["message"],
+        is_=says(message="Secret KEPT already exists"),
     ),
     Row("PUT", "/api/secrets/RENAMED", body={"name": "RENAMED_2", "description": "d"}),
-    Row("PUT", "/api/secrets/NOT_THERE", body={"name": "X", "description": None}, status=404),
+    Row("PUT", "/api/secrets/NOT_THERE", body={"name": "X", "description": None}, status=404, is_=says()),
     Row("DELETE", "/api/secrets/DROPPED"),
-    Row("DELETE", "/api/secrets/NOT_THERE", status=404, is_=lambda a: isinstance(a["error"], str)),
+    Row("DELETE", "/api/secrets/NOT_THERE", status=404, is_=says(error="Secret with ID NOT_THERE not found")),
     Row("POST", V0, body={}, is_=has(STARTED, status="ok", message=None, conversation_status="STARTING")),
     Row(
         "POST",

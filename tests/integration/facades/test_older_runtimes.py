@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import anyio
 import pytest
@@ -211,6 +212,35 @@ async def test_me_shows_keys_to_whoever_holds_a_sandbox_and_marks_to_others(nest
     await nestor.call("GET", exposed, key, headers=session("nonsense"), status=401)
     await nestor.call("GET", exposed, key, headers=session(foreign["session_api_key"]), status=403)
     assert (await nestor.http.get(exposed, headers=held)).status_code == 401  # no key of the API
+
+
+async def test_values_are_told_to_a_key_that_may_reveal_and_only_with_an_entry_in_the_audit_log(nestor: Nestor) -> None:
+    tenant, key = await nestor.tenant()
+    await nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
+    held = session((await running_sandbox(nestor, key))["session_api_key"])
+    body = {"name": "no reveal", "scopes": ["read", "write"]}
+    lesser = (await nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json=body, status=201))["key"]
+    refused = await nestor.call("GET", "/api/v1/users/me?expose_secrets=true", lesser, headers=held, status=403)
+    assert "secrets:reveal" in refused["detail"]
+    inside = await nestor.call("GET", "/api/v1/users/me", lesser, headers=held, status=200)
+    assert inside["llm_api_key"] == REDACTED
+
+    before = len((await nestor.call("GET", "/api/v2/audit", key, status=200))["items"])
+    told = await nestor.http.get("/api/v1/users/me%0A?expose_secrets=true", headers=nestor.as_(key) | held)
+    assert told.status_code == 404
+    assert MODEL_KEY not in told.text
+    await nestor.call("GET", "/api/v1/users/me?expose_secrets=true", key, headers=held, status=200)
+    assert len((await nestor.call("GET", "/api/v2/audit", key, status=200))["items"]) == before + 1
+
+
+async def test_every_session_id_that_is_taken_can_be_asked_for(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    for refused in ("batch", "a\nb", "a\x07", "", "x" * 201):
+        await nestor.call("POST", "/start", key, json={"session_id": refused}, status=422)
+    for taken in ("a/b c?d#e%", "é日本"):
+        made = await nestor.call("POST", "/start", key, json={"session_id": taken}, status=200)
+        found = await nestor.call("GET", f"/sessions/{quote(taken, safe='')}", key, status=200)
+        assert (found["session_id"], found["runtime_id"]) == (taken, made["runtime_id"])
 
 
 async def test_a_session_of_the_runtime_api_is_one_runtime_for_all_who_ask(nestor: Nestor) -> None:

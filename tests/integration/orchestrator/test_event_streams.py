@@ -1,8 +1,10 @@
 """Reading along: server-sent events and the socket tell the same numbers as `GET .../events`, and nothing twice."""
 
 import json
+import time
 import uuid
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +25,12 @@ def nestor(tmp_path_factory) -> Any:
 
 
 @pytest.fixture
-def key(nestor: OrchestratorProcess) -> str:
-    tenant = nestor.call("POST", "/api/v2/tenants", json={"name": "acme"}, status=201)["id"]
+def tenant(nestor: OrchestratorProcess) -> str:
+    return str(nestor.call("POST", "/api/v2/tenants", json={"name": "acme"}, status=201)["id"])
+
+
+@pytest.fixture
+def key(nestor: OrchestratorProcess, tenant: str) -> str:
     key: str = nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json={"name": "k"}, status=201)["key"]
     nestor.call("PATCH", "/api/v2/settings", key, json=MODEL, status=200)
     return key
@@ -309,6 +315,50 @@ async def test_a_reader_notices_the_next_phase(nestor: OrchestratorProcess, key:
                         path = f"/api/v2/conversations/{conversation}/stop"
                         await anyio.to_thread.run_sync(nestor.call, "POST", path, key)
     assert phases[0] == "ready"
+
+
+async def frames(socket: ClientConnection) -> AsyncIterator[Any]:
+    """Until it is closed, however that is."""
+    with suppress(ConnectionClosed):
+        while True:
+            yield await socket.recv()
+
+
+@pytest.mark.parametrize("kind", ["events", "socket", "logs"])
+async def test_a_stream_tells_nothing_more_once_its_key_is_revoked(
+    nestor: OrchestratorProcess, tenant: str, key: str, conversation: str, kind: str
+) -> None:
+    body = {"name": "of the stream"}
+    made = nestor.call("POST", f"/api/v2/tenants/{tenant}/api-keys", json=body, status=201)
+    at = f"/api/v2/conversations/{conversation}"
+    headers = {"Authorization": f"Bearer {made['key']}"}
+
+    def revoke_and_speak() -> None:
+        nestor.call("DELETE", f"/api/v2/tenants/{tenant}/api-keys/{made['id']}", status=204)
+        time.sleep(1)  # what is promised
+        nestor.call("POST", f"{at}/messages", key, json={"content": "said after that"}, status=202)
+
+    with anyio.fail_after(60):
+        if kind == "socket":
+            url = nestor.url.replace("http", "ws", 1)
+            async with connect(f"{url}{at}/events/socket", additional_headers=headers) as socket:
+                await socket.recv()
+                await anyio.to_thread.run_sync(revoke_and_speak)
+                told = "".join([str(frame) async for frame in frames(socket)])
+                assert socket.close_code == 4001
+        else:
+            path = "/events/stream" if kind == "events" else "/logs?follow=true"
+            async with (
+                httpx.AsyncClient(base_url=nestor.url, headers=headers, timeout=60, trust_env=False) as http,
+                http.stream("GET", f"{at}{path}") as answer,
+            ):
+                pieces = answer.aiter_text()
+                await anext(pieces)
+                await anyio.to_thread.run_sync(revoke_and_speak)
+                told = "".join([piece async for piece in pieces])
+            assert "event: gone" not in told
+            assert "event: end" not in told
+        assert "said after that" not in told
 
 
 def test_the_place_of_the_listener_is_remembered(tmp_path: Path) -> None:

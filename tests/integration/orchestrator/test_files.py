@@ -128,3 +128,29 @@ async def test_an_agent_server_without_such_routes_is_told_from_a_missing_file(
             assert "/api/file/download" in refused["hint"]
         engine.script.fail("DELETE", path.replace("/v2/", "/"), 503, times=None)
         assert (await nestor.call("DELETE", path, key, status=503))["retryable"] is True
+
+
+async def test_what_heads_and_names_may_hold_is_no_failure_of_ours(nestor: Nestor) -> None:
+    key = await nestor.ready_tenant()
+    files = f"/api/v2/conversations/{await conversation(nestor, key)}/files"
+
+    async def ask(method: str, path: str, headers: dict[str, bytes] | None = None, **more: Any) -> Any:
+        sent = {"Authorization": f"Bearer {key}".encode(), **(headers or {})}
+        return await nestor.http.request(method, f"{files}{path}", headers=sent, timeout=60, **more)
+
+    assert (await ask("PUT", "/a", content=b"0123456789")).status_code == 201
+    for name, status in ((b"If-None-Match", 200), (b"If-Match", 412), (b"If-Range", 200)):
+        read = await ask("GET", "/a", {name.decode(): b'"\xe9\xff"'})
+        assert read.status_code == status, read.text
+    assert (await ask("DELETE", "/a", {"If-Match": b'"\xe9"'})).status_code == 412
+    for value in (b"lines=0-1", b"bytes=3-1", b"bytes=a-b"):
+        assert (await ask("GET", "/a", {"Range": value})).content == b"0123456789"
+    part = await ask("PUT", "/a", {"Content-Range": b"bytes 0-1/10"}, content=b"xy")
+    assert (part.status_code, part.json()["code"]) == (400, "bad_request")
+    assert (await ask("GET", "/a")).content == b"0123456789"
+
+    for path in ("/a%0A", "/a%0Ab"):
+        assert (await ask("DELETE", path)).json()["detail"] == "there is no such file"
+        assert (await ask("PUT", path, content=b"other")).status_code == 201
+        assert (await ask("GET", path)).content == b"other"
+    assert (await ask("GET", "/a")).content == b"0123456789"

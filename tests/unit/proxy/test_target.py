@@ -101,6 +101,8 @@ def test_a_port_is_wholly_its_runtimes() -> None:
         b"/api/%69%6e%69%74",
         b"/api/init%3Fx",
         b"/api/init%23x",
+        b"/api/init%0a",
+        b"/api%09/init%0D%0A",
     ],
 )
 def test_every_spelling_of_init_is_known(path: bytes) -> None:

@@ -190,3 +190,23 @@ def test_logs_for_a_person_are_redacted_as_well(redactor: Redactor, logged: io.S
         structlog.get_logger("nestor.test").exception("failed", note=VALUE)
     assert "failed" in logged.getvalue()
     assert "ss+w" not in logged.getvalue()
+
+
+def test_the_beginning_of_a_value_at_the_end_of_a_text_that_was_cut_is_taken_out() -> None:
+    redactor = Redactor()
+    redactor.add([SecretText("first-secret-value"), SecretText("x" * 4000)])
+    assert redactor.text("said first-secr", is_cut=True) == f"said {REDACTED}"
+    assert redactor.text("said first-secret-value and first-", is_cut=True) == f"said {REDACTED} and {REDACTED}"
+    assert redactor.text("said " + "x" * 1000, is_cut=True) == f"said {REDACTED}"
+    assert redactor.text("said firs", is_cut=True) == "said firs"  # shorter than what is looked for
+    assert redactor.text("said first-secr") == "said first-secr"  # it ends there
+
+
+def test_a_value_of_several_lines_is_found_line_by_line() -> None:
+    key = "-----BEGIN PRIVATE KEY-----\nMIIEvQIBADANBgkqhkiG9w0BAQEFAASC\nBKcwggSjAgEAAoIBAQDL\nshort\n"
+    redactor = Redactor()
+    redactor.add([SecretText(key)])
+    shown = [redactor.text(f"> {line}") for line in key.splitlines()]
+    assert shown == [f"> {REDACTED}"] * 3 + ["> short"]
+    redactor.remove([SecretText(key)])
+    assert redactor.text(key) == key

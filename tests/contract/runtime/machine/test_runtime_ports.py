@@ -39,3 +39,38 @@ async def test_only_the_key_opens_a_port_and_never_the_servers_own(tmp_path: Pat
                 await websockets.connect(
                     f"{runtime.url.replace('http', 'ws', 1)}/api/ports/{at}/", additional_headers=headers, proxy=None
                 )
+
+
+async def test_heads_pass_as_they_are_and_redirects_to_the_port_itself_as_paths(tmp_path: Path) -> None:
+    seen: list[bytes] = []
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        seen.append(head)
+        target = head.split(b" ")[1]
+        to = b"http://localhost:%d" % port if b"own" in target else b"http://elsewhere.example"
+        writer.write(
+            b"HTTP/1.1 302 Found\r\nconnection: close\r\nlocation: %b/next?a=b\r\nx-name: \xe6\x97\xa5 \xff\r\n"
+            b"content-length: 0\r\n\r\n" % to
+        )
+        await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    async with runtime_at(tmp_path) as runtime, server:
+        own = await runtime.http.get(f"/api/ports/{port}/own%0Aline", headers=[(b"X-Name", b"\xc3\xa9 \xff")])
+        assert (own.status_code, own.headers["location"]) == (302, "/next?a=b")
+        assert (b"x-name", b"\xe6\x97\xa5 \xff") in [(name.lower(), value) for name, value in own.headers.raw]
+        assert seen[0].startswith(b"GET /own%0Aline HTTP/1.1\r\n")
+        assert b"\xc3\xa9 \xff" in seen[0]
+        other = await runtime.http.get(f"/api/ports/{port}/other")
+        assert other.headers["location"] == "http://elsewhere.example/next?a=b"
+
+
+async def test_a_path_that_ends_in_a_line_end_is_no_route(tmp_path: Path) -> None:
+    async with runtime_at(tmp_path) as runtime:
+        for path in ("/api/init%0A", "/api/settings%0A", "/health%0A", "/server_info%0a"):
+            for method in ("GET", "POST"):
+                answer = await runtime.http.request(method, path, json={})
+                assert (answer.status_code, answer.json()) == (404, {"detail": "Not Found"}), (method, path)

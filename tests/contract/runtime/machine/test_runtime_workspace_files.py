@@ -191,3 +191,73 @@ async def test_the_runtimes_own_workspace_has_its_files_by_their_paths_too(runti
     assert (await runtime.http.get(f"/api/conversations/{started}/files/site/a.txt")).status_code == 404
     without = await runtime.http.get(f"{base}/site/a.txt", headers={"X-Session-API-Key": "wrong"})
     assert without.status_code == 401
+
+
+async def test_a_name_with_a_line_end_is_that_file_and_no_other(runtime: Runtime, base: str, work: Path) -> None:
+    (work / "a").write_text("another")
+    for name, path in (("a\n", "a%0A"), ("a\nb", "a%0Ab"), ("\n", "%0A")):
+        assert (await runtime.http.get(f"{base}/{path}")).status_code == 404
+        assert (await runtime.http.delete(f"{base}/{path}")).status_code == 404
+        assert (await runtime.http.put(f"{base}/{path}", content=b"this one")).status_code == 201
+        assert (work / name).read_bytes() == b"this one"
+        assert (await runtime.http.get(f"{base}/{path}")).content == b"this one"
+        assert (await runtime.http.delete(f"{base}/{path}")).status_code == 204
+    assert (work / "a").read_text() == "another"
+
+
+async def test_names_that_are_no_text_do_not_end_a_list_before_its_end(runtime: Runtime, base: str, work: Path) -> None:
+    for name in (b"a", b"b\xff", b"b\xff\xfe", b"c", b"d", b"e\xff"):
+        (Path(os.fsdecode(bytes(work) + b"/" + name))).touch()
+    found: list[str] = []
+    page_id = ""
+    for _ in range(10):
+        page = (await runtime.http.get(base, params={"limit": 1, "page_id": page_id})).json()
+        found += [item["name"] for item in page["items"]]
+        page_id = page["next_page_id"]
+        if page_id is None:
+            break
+    assert found == ["a", "c", "d"]
+
+
+@pytest.mark.parametrize("value", ["lines=0-1", "bytes=3-1", "bytes=a-b", "bytes=", "bytes=-", "0-1"])
+async def test_ranges_that_are_none_are_passed_over(runtime: Runtime, base: str, work: Path, value: str) -> None:
+    (work / "a").write_text("0123456789")
+    whole = await runtime.http.get(f"{base}/a", headers={"Range": value})
+    assert (whole.status_code, whole.text) == (200, "0123456789")
+
+
+async def test_conditions_are_of_lists_and_of_reads_too(runtime: Runtime, base: str, work: Path) -> None:
+    (work / "a").write_text("0123456789")
+    tag = (await runtime.http.get(f"{base}/a")).headers["etag"]
+    for value, status in ((tag, 200), (f'"x", {tag}', 200), ("*", 200), ('"x"', 412), (f"W/{tag}", 412)):
+        assert (await runtime.http.get(f"{base}/a", headers={"If-Match": value})).status_code == status, value
+        put = await runtime.http.put(f"{base}/b", content=b"x")
+        tag_b = put.headers["etag"]
+        value_b = value.replace(tag, tag_b)
+        written = await runtime.http.put(f"{base}/b", content=b"y", headers={"If-Match": value_b})
+        assert written.status_code == status, value
+    for value, status in (("*", 304), (f'"x", W/{tag}', 304), ('"x"', 200)):
+        assert (await runtime.http.get(f"{base}/a", headers={"If-None-Match": value})).status_code == status, value
+
+
+async def test_a_part_never_takes_the_place_of_the_whole(runtime: Runtime, base: str, work: Path) -> None:
+    (work / "a").write_text("0123456789")
+    part = await runtime.http.put(f"{base}/a", content=b"xy", headers={"Content-Range": "bytes 2-3/10"})
+    assert part.status_code == 400
+    assert (work / "a").read_text() == "0123456789"
+
+
+async def test_the_head_of_an_archive_costs_no_archive_and_both_are_safe(
+    runtime: Runtime, base: str, work: Path
+) -> None:
+    with open(work / "sparse", "wb") as sparse:
+        sparse.truncate(1 << 42)
+    with anyio.fail_after(10):
+        head = await runtime.http.head(base, params={"archive": "tar"})
+    (work / "sparse").unlink()
+    whole = await runtime.http.get(base, params={"archive": "tar"})
+    for name in ("content-type", "content-disposition", "content-security-policy", "cache-control"):
+        assert head.headers[name] == whole.headers[name]
+    assert (head.status_code, head.content) == (200, b"")
+    assert whole.headers["content-security-policy"] == "sandbox"
+    assert whole.headers["cache-control"] == "private, no-cache"
