@@ -23,8 +23,8 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
 from orchestrator.api.lists import MOST, Limit
-from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.api.middleware import Below  # noqa: F401 - what {path:below} means
+from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.api.problems import problem
 from orchestrator.domain.errors import CallerError, RuntimeUnreachable
 from orchestrator.nested.streams import Answer

@@ -43,7 +43,7 @@ _TICKETED = re.compile(r"(?s)/api/conversations/[^/]+/workspace(/.*)?")
 #: what listens there has limits of its own
 PORTS = "/api/ports/"
 #: a file of the workspace by its path in it, and a conversation whole
-_FILE = re.compile(r"(?s)/api/conversations/[^/]+/(files/.*|copy/archive)")
+_FILE = re.compile(r"(?s)/api/(workspace/files/.*|conversations/[^/]+/(files/.*|copy/archive))")
 #: WebSocket close code "try again later"
 TRY_AGAIN_LATER = 1013
 

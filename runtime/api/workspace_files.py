@@ -19,8 +19,8 @@ from fastapi.responses import JSONResponse, Response
 from runtime.api.dependencies import StateDependency
 from runtime.api.files import attachment, streamed
 from runtime.api.opened import OpenedResponse
-from runtime.api.place import PlaceDependency
 from runtime.api.paths import Below  # noqa: F401 - what {path:below} means
+from runtime.api.place import PlaceDependency
 from runtime.machine import account, archives
 from runtime.machine.archives import Format
 from runtime.machine.files import BadPath, Missing, Opened
