@@ -66,14 +66,21 @@ async def pause(services: Services, owner: Owner, record: Conversation) -> Conve
 async def resume(services: Services, owner: Owner, record: Conversation) -> Conversation:
     """Running again, or on its way there, under the same address and session key. Running already: nothing is done. One
     that is being stopped is stopped first."""
+    await stopped_first(services, owner, record)
+    service = service_of(services, record.kind)
+    return await service.resume(owner.tenant, owner.user, record.id, key=owner.caller.key)
+
+
+async def stopped_first(services: Services, owner: Owner, record: Conversation) -> None:
+    """Wait for the end of a stop that is under way. These clients are told at once that it is over, and start it anew by
+    what they were told. Raises as `get`."""
     service = service_of(services, record.kind)
     with anyio.move_on_after(_STOPPING_SECONDS), services.arrivals.of(record.id) as news:
         while record.phase is Phase.STOPPING or (
-            record.desired is Desired.STOPPED and record.phase is not Phase.STOPPED
+            record.desired is Desired.STOPPED and record.phase not in (Phase.STOPPED, Phase.FAILED)
         ):
             await news.wait(_LOOK_SECONDS)
             record = await service.get(owner.tenant, owner.user, record.id)
-    return await service.resume(owner.tenant, owner.user, record.id, key=owner.caller.key)
 
 
 async def session_key_of(services: Services, owner: Owner, record: Conversation) -> str | None:

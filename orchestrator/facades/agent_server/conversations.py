@@ -25,6 +25,7 @@ from orchestrator.facades import record
 from orchestrator.facades.agent_server.info import info_of
 from orchestrator.facades.answers import V1Route, older
 from orchestrator.facades.dialect import AgentServerRoute
+from orchestrator.facades.runtimes import stopped_first
 from orchestrator.nested.refusals import Refused
 from orchestrator.services.drafting import Wanted
 from orchestrator.services.overrides import Overrides
@@ -66,7 +67,8 @@ async def start(request: Request, owner: OwnerOf, services: ServicesOf) -> Respo
     key = owner.caller.key
     made = await services.conversations.create(owner.tenant, owner.user, wanted, key=key)
     was_there = made.was_ready
-    if at_rest(made):
+    if at_rest(made) or made.phase is Phase.STOPPING:
+        await stopped_first(services, owner, made)
         made = await services.conversations.start(owner.tenant, owner.user, id, key=key)
     made = await until_ready(services, owner.tenant, owner.user, made, START_SECONDS)
     if made.phase is not Phase.READY:

@@ -18,6 +18,7 @@ from orchestrator.facades.answers import V1Route
 from orchestrator.facades.app_conversations import start_tasks
 from orchestrator.facades.app_conversations.bodies import MessageBody, PatchBody, StartBody, app_id, app_ids
 from orchestrator.facades.app_conversations.record import app_conversation_out, sandbox_id_of
+from orchestrator.facades.runtimes import stopped_first
 from orchestrator.services.resting import may_wake
 
 router = APIRouter(prefix="/api/v1/app-conversations", tags=["V1 app-conversations"], route_class=V1Route)
@@ -196,6 +197,7 @@ async def _begun(services: Services, owner: Owner, body: StartBody) -> Conversat
         if first is None or wanted.request.initial_message is not None:
             return begun
     else:
+        await stopped_first(services, owner, present)
         begun = await services.conversations.start(owner.tenant, owner.user, present.id, key=owner.caller.key)
         if first is None:
             return begun

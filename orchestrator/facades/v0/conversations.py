@@ -18,6 +18,7 @@ from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import CallerError, Conflict, InvalidRequest, NestorError, NotFound
 from orchestrator.facades import record
 from orchestrator.facades.answers import V0Route, older, refused
+from orchestrator.facades.runtimes import stopped_first
 from orchestrator.facades.statuses import Statuses
 from orchestrator.facades.v0 import events as log
 from orchestrator.facades.v0.bodies import (
@@ -110,8 +111,9 @@ async def start_again(
     conversation: str, owner: OwnerOf, services: ServicesOf, body: StartAgainBody | None = None
 ) -> dict[str, Any]:
     """Bring a stopped one back. Running or starting already: nothing is done."""
-    id = v0_id(conversation)
-    started = await services.conversations.start(owner.tenant, owner.user, id, key=owner.caller.key)
+    present = await _found(services, owner, conversation)
+    await stopped_first(services, owner, present)
+    started = await services.conversations.start(owner.tenant, owner.user, present.id, key=owner.caller.key)
     return _accepted(started, await record.told_of(services, started))
 
 

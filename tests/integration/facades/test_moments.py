@@ -14,6 +14,7 @@ import pytest
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.drivers.values import Handle
 
 pytestmark = pytest.mark.anyio
 APPS = "/api/v1/app-conversations"
@@ -102,6 +103,43 @@ async def test_the_id_of_a_stopped_one_brings_it_back_in_the_same_sandbox(nestor
     with anyio.fail_after(30):
         while await nestor.call("GET", f"/api/v1/conversation/{id}/events/count", key, status=200) < 4:
             await anyio.sleep(0.02)
+
+
+@pytest.mark.parametrize("surface", ["app", "v0", "agent server"])
+async def test_one_that_is_being_stopped_is_brought_back_by_whoever_was_told_that_it_is_gone(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch, surface: str
+) -> None:
+    key = await nestor.ready_tenant()
+    made = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={}, status=200)
+    id, may_end = made["id"], anyio.Event()
+    destroy = nestor.house.driver.destroy
+
+    async def late(handle: Handle, *, fence: int) -> None:
+        await may_end.wait()
+        await destroy(handle, fence=fence)
+
+    async def ask() -> None:
+        match surface:
+            case "app":
+                await nestor.call("POST", APPS, key, json={"conversation_id": id}, status=200)
+            case "v0":
+                await nestor.call("POST", f"/api/conversations/{id}/start", key, json={}, status=200)
+            case _:
+                body = {"conversation_id": id, "agent_settings": {}, "workspace": {"working_dir": "/workspace"}}
+                await nestor.call("POST", "/api/conversations", key, json=body, status=200)
+
+    monkeypatch.setattr(nestor.house.driver, "destroy", late)
+    await nestor.call("POST", f"/api/v2/conversations/{id}/stop", key, status=202)
+    await nestor.until(key, id, "stopping")
+    (told,) = await nestor.call("GET", f"{APPS}?ids={id}", key, status=200)
+    assert told["sandbox_status"] == "MISSING"
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(ask)
+        await anyio.sleep(0.3)
+        may_end.set()
+    again = await nestor.until(key, id, "ready", "failed", seconds=30)
+    assert again["phase"] == "ready"
+    assert again["runtime"]["id"] == made["runtime"]["id"]
 
 
 async def test_a_first_message_with_an_image_is_one_message_and_the_agent_is_said_to_be_at_work(nestor: Nestor) -> None:
