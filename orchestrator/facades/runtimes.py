@@ -72,8 +72,8 @@ async def resume(services: Services, owner: Owner, record: Conversation) -> Conv
 
 
 async def stopped_first(services: Services, owner: Owner, record: Conversation) -> None:
-    """Wait for the end of a stop that is under way. These clients are told at once that it is over, and start it anew by
-    what they were told. Raises as `get`."""
+    """Wait for the end of a stop that is under way: these clients are told at once that it is over, and start it anew
+    by what they were told. Raises as `get`."""
     service = service_of(services, record.kind)
     with anyio.move_on_after(_STOPPING_SECONDS), services.arrivals.of(record.id) as news:
         while record.phase is Phase.STOPPING or (

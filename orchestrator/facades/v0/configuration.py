@@ -4,6 +4,7 @@ A thin translation over the same layers as the native API; shapes and words are 
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -141,7 +142,8 @@ async def _replace_providers(items: Mapping[str, ProviderItem], owner: Owner, se
         if token is not None or name in present:
             await providers.put(owner.tenant, owner.user, name, token=token, host=hosts[name], user_id=item.user_id)
     for name in present - set(items):
-        await providers.delete(owner.tenant, owner.user, name)
+        with suppress(NotFound):  # another call, that sends another map, removed it first
+            await providers.delete(owner.tenant, owner.user, name)
 
 
 def _token(item: ProviderItem) -> SecretText | None:

@@ -13,6 +13,7 @@ import anyio
 import pytest
 from support.orchestrators import Nestor, nestor_at
 
+from orchestrator.domain.ids import TenantId, UserId
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.drivers.values import Handle
 
@@ -170,6 +171,30 @@ async def test_each_token_of_a_call_is_judged_by_itself_and_one_that_is_refused_
         (bad,) = [name for name, token in tokens.items() if token == "expired"]
         assert f"valid {bad} token" in told["error"]
         assert (await nestor.call("GET", "/api/v2/git-providers", key, status=200))["items"] == []
+
+
+async def test_a_map_of_git_providers_is_taken_also_when_another_call_removes_the_same(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = await nestor.ready_tenant()
+    await nestor.call("POST", "/api/add-git-providers", key, json=tokens("github"), status=200)
+    providers = nestor.house.services.layers.providers
+    entries = providers.entries
+
+    async def seen_before_another_call(tenant: TenantId, user: UserId | None) -> Any:
+        found = await entries(tenant, user)
+        monkeypatch.setattr(providers, "entries", entries)
+        await nestor.call("DELETE", "/api/v2/git-providers/github", key, status=204)
+        return found
+
+    monkeypatch.setattr(providers, "entries", seen_before_another_call)
+    await nestor.call("POST", "/api/add-git-providers", key, json=tokens("gitlab"), status=200)
+    kept = (await nestor.call("GET", "/api/settings", key, status=200))["provider_tokens_set"]
+    assert kept == {"gitlab": None}
+
+
+def tokens(provider: str) -> dict[str, Any]:
+    return {"provider_tokens": {provider: {"token": "token-of-the-tests"}}}
 
 
 async def test_a_conversation_with_nothing_to_do_waits_for_its_user(nestor: Nestor) -> None:
