@@ -108,7 +108,9 @@ async def test_an_agent_at_work_is_paused_when_its_money_is_spent(nestor: Nestor
         budget = {"monthly_usd": 0.01, "when_reached": "pause"}
         await nestor.call("PATCH", f"/api/v2/tenants/{tenant}", json={"budget": budget}, status=200)
         path = f"/api/v2/conversations/{record['id']}"
-        content = "SCRIPT:" + json.dumps([*[command("sleep 0.3") for _ in range(300)], {"text": "all of it"}])
+        content = "SCRIPT:" + json.dumps(
+            [*[command(f"sleep 0.3; echo {n}") for n in range(300)], {"text": "all of it"}]
+        )
         await nestor.call("POST", f"{path}/messages", key, json={"content": content}, status=202)
         found = await nestor.until(key, record["id"], "paused", "stopped", seconds=60)
         assert (found["reason"], found["desired"]) == ("limit", "running")
@@ -117,7 +119,6 @@ async def test_an_agent_at_work_is_paused_when_its_money_is_spent(nestor: Nestor
         assert 0 < asked < 300
         await anyio.sleep(2)
         assert len(model.requests) == asked, "nothing more is spent"
-        assert await cost(nestor, key, record["id"]) == found["cost"]
 
 
 async def test_each_answer_of_the_model_is_paid_once(nestor: Nestor) -> None:
