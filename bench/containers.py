@@ -6,7 +6,8 @@ All of it goes through one orchestrator with the docker driver as it comes (its 
 warm pool), and is compared within this run:
 
     cold     POST to ready, with settings, a git token and a secret, beside `create`, `start` and the first byte of the
-             same image (`engine_floor.py`); in turns
+             same image in the same network, with volumes that exist (ours are made within); and, without a limit,
+             beside those on the engine's own bridge without any (`engine_floor.py`); in turns
     stock    the same beside a conversation with the stock agent server's image
     burst    32 at once: none may fail; starts a second beside the engine's best, and how far they are apart
     cycles   conversations made and deleted; what is left of containers, networks, volumes, rules and files
@@ -17,6 +18,7 @@ A ratio above its limit is a MISS, and so the program ends with status 1. It nee
 """
 
 import argparse
+import math
 import os
 import signal
 import statistics
@@ -112,23 +114,39 @@ def each(items: Iterable[T], work: Callable[[T], R], *, at_once: int) -> list[R]
 
 
 def cold(place: Place) -> Iterator[Row]:
-    found: dict[str, list[float]] = {"peer": [], "ours": []}
+    keeper = place.start()[1]  # so that there is a network
+    shown = inspect("container", container(keeper["id"]) or "")
+    network = next(iter(shown["NetworkSettings"]["Networks"]))
+    joined = place.floor.joined(
+        network, [mount["Destination"] for mount in shown["Mounts"] if mount["Type"] == "volume"]
+    )
+    found: dict[str, list[float]] = {"joined": [], "alone": [], "ours": []}
     stages: dict[str, list[float]] = {}
     for turn in range(place.rounds + 1):
-        least = place.floor.start()
-        place.floor.remove(least.reference)
-        time.sleep(SETTLE_SECONDS)
+        answered = {name: least(floor) for name, floor in (("joined", joined), ("alone", place.floor))}
         took, record = place.start()
         told = place.stages(record)
         place.delete(record["id"])
         time.sleep(SETTLE_SECONDS)
         if turn:  # the first one is the warm-up
-            found["peer"].append(least.answered * 1000)
-            found["ours"].append(took * 1000)
+            for name, seconds in (answered | {"ours": took}).items():
+                found[name].append(seconds * 1000)
             for name, seconds in told.items():
                 stages.setdefault(name, []).append(seconds * 1000)
+    place.delete(keeper["id"])
     note = " ".join(f"{name} {statistics.median(ms):.0f}" for name, ms in stages.items())
-    yield pair("cold start beside the engine alone", found, "ms", 1.10, 1.05, note=note)
+    beside = {"peer": found["joined"], "ours": found["ours"]}
+    yield pair("cold start beside the engine alone", beside, "ms", 1.10, 1.05, note=note)
+    beside["peer"] = found["alone"]
+    yield pair("the same beside its own bridge, no volume", beside, "ms", math.inf, math.inf)
+
+
+def least(floor: Floor) -> float:
+    """Seconds of the least start."""
+    made = floor.start()
+    floor.remove(made.reference)
+    time.sleep(SETTLE_SECONDS)
+    return made.answered
 
 
 def stock(place: Place) -> Iterator[Row]:

@@ -63,14 +63,15 @@ SPARE_AFTER_SECONDS = 1.0
 #: an application without a state, made ahead of time; see `prepare`
 _prepared: list[FastAPI] = []
 
-#: below /api and behind the key. A route is looked for in this order, and what parses the requests of a router is made
-#: when that is first done (`parsers`). What a start asks for comes first, because somebody waits for it; what is asked
-#: most has a way of its own (`HotRoutes`).
+#: what a start asks for, below /api and behind the key. A route is looked for in the order of the routers, and what
+#: parses the requests of all routes of a router is made when the first of them is looked at (`parsers`): some
+#: milliseconds for each ten, for which somebody would wait here. What is asked most has a way of its own (`HotRoutes`).
+STARTING = (older.starting, digests.router, conversations.starting)
+#: the rest of those
 KEYED = (
     older,
     settings,
     secrets,
-    digests,
     conversations,
     events,
     control,
@@ -139,11 +140,11 @@ def _routed() -> FastAPI:
     """All routes, which know nothing of settings: they ask the state that the application has by then."""
     app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
     app.router.routes.insert(0, events.MessageRoute("/api"))
-    app.include_router(health.router)
     app.include_router(init.router, prefix="/api")
-    for module in KEYED:
+    for router in (*STARTING, *(module.router for module in KEYED)):
         # Straight into the application: every router around another one looks through all routes once more.
-        app.include_router(module.router, prefix="/api", dependencies=[Depends(require_session_key)])
+        app.include_router(router, prefix="/api", dependencies=[Depends(require_session_key)])
+    app.include_router(health.router)
     keyed, of_one = [Depends(require_session_key)], "/api/conversations/{conversation_id}"
     scoped_to = [*keyed, Depends(place.conversation)]
     for machine in (bash, files, git):

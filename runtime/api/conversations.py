@@ -33,12 +33,14 @@ from runtime.state import RuntimeState
 from runtime.store.exposure import Opening
 
 router = APIRouter(prefix="/conversations", tags=["Conversations"])
+#: what every start asks for (`app.STARTING`)
+starting = APIRouter(prefix="/conversations", tags=["Conversations"])
 
 LONGEST_PAGE = 100
 _NEWER_KEYS = frozenset({"agent", "agent_settings", "agent_profile_id", "workspace"})
 
 
-@router.post("")
+@starting.post("")
 async def start(request: Request, state: StateDependency, include_skills: bool = False) -> JSONResponse:
     """Make a conversation; its first message, when there is one, is run."""
     body = await json_object(request)

@@ -18,6 +18,8 @@ from runtime.secrets.store import NameTaken, SecretNotFound
 from runtime.store.exposure import OptionalSecret
 
 router = APIRouter(tags=["Older configuration"])
+#: what every start asks for (`app.STARTING`)
+starting = APIRouter(tags=["Older configuration"])
 
 
 class FlatSettings(FlatFields):
@@ -30,7 +32,7 @@ class FlatSettings(FlatFields):
         return value
 
 
-@router.post("/settings")
+@starting.post("/settings")
 def store_settings(state: StateDependency, body: FlatSettings) -> JSONResponse:
     state.settings_store.change(lambda record: translated(record, body))
     return JSONResponse({"message": "Settings stored"})
@@ -82,7 +84,7 @@ class ProvidersBody(Body):
         return self
 
 
-@router.post("/add-git-providers")
+@starting.post("/add-git-providers")
 def add_git_providers(state: StateDependency, body: ProvidersBody) -> JSONResponse:
     state.git_providers.replace(
         [
@@ -138,7 +140,7 @@ class NewSecrets(Body):
         return self
 
 
-@router.post("/secrets")
+@starting.post("/secrets")
 def create_secrets(state: StateDependency, body: NewSecrets) -> JSONResponse:
     try:
         if body.name is not None and body.value is not None:
