@@ -19,14 +19,14 @@ from starlette.types import Receive, Scope, Send
 
 from orchestrator.api import audited
 from orchestrator.api.answers.contents import EntryPage, Written
-from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
+from orchestrator.api.auth import Owner, OwnerOf, ServicesOf, Standing
 from orchestrator.api.context import Services
 from orchestrator.api.conversations import id_of
 from orchestrator.api.lists import MOST, Limit
 from orchestrator.api.middleware import Below  # noqa: F401 - what {path:below} means
 from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.api.problems import problem
-from orchestrator.domain.errors import CallerError, RuntimeUnreachable
+from orchestrator.domain.errors import CallerError, NestorError, RuntimeUnreachable
 from orchestrator.nested.streams import Answer
 
 router = APIRouter(prefix="/api/v2/conversations/{conversation}/files", tags=["files"])
@@ -116,9 +116,9 @@ async def passed(
         refused.headers.update(_of(answer.headers, ("content-range",)))
         return refused
     if answer.headers.get("x-entry-kind") != "folder":
-        return _Passed(answer, _name(path, archive))
+        return _Passed(answer, _name(path, archive), Standing(request, services))
     if paging is None or request.method != "GET":
-        return _Passed(answer, None)
+        return _Passed(answer, None, Standing(request, services))
     return await _listing(answer, paging)
 
 
@@ -153,7 +153,7 @@ async def write(request: Request, conversation: str, path: str, owner: OwnerOf, 
         )
     except ClientDisconnect:
         return Response(status_code=400)  # nobody is there to be answered
-    return _Passed(answer, None)
+    return _Passed(answer, None, Standing(request, services))
 
 
 @router.delete("/{path:below}", status_code=204, response_class=Response, dependencies=[Depends(_on_file)])
@@ -176,9 +176,10 @@ async def remove(
 
 
 class _Passed(Response):
-    """The runtime's answer, piece by piece, in headers of our own. A runtime that breaks off breaks this off too."""
+    """The runtime's answer, piece by piece, in headers of our own. A runtime that breaks off breaks this off too, and
+    so does the end of the caller's key."""
 
-    def __init__(self, answer: Answer, filename: str | None) -> None:
+    def __init__(self, answer: Answer, filename: str | None, standing: Standing) -> None:
         told = {name: value for name, value in _of(answer.headers, _ANSWERED).items() if value.isascii()}
         super().__init__(status_code=answer.status, headers=told | _SAFE)
         if filename is not None:
@@ -186,6 +187,7 @@ class _Passed(Response):
         if "content-length" not in answer.headers and "content-length" in self.headers:
             del self.headers["content-length"]
         self._answer = answer
+        self._standing = standing
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -193,7 +195,7 @@ class _Passed(Response):
                 tasks.start_soon(_watch, receive, tasks)
                 try:
                     await self._pass(send)
-                except RuntimeUnreachable as exc:  # the end is missing, and the server closes the connection for that
+                except NestorError as exc:  # the end is missing, and the server closes the connection for that
                     log.warning("files.broken_off", problem=exc.message)
                 tasks.cancel_scope.cancel()
         finally:
@@ -203,6 +205,7 @@ class _Passed(Response):
     async def _pass(self, send: Send) -> None:
         await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
         async for piece in self._answer.pieces:
+            await self._standing.check()
             await send({"type": "http.response.body", "body": piece, "more_body": True})
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 

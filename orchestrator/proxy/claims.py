@@ -1,7 +1,7 @@
 """Routes of claims: what the holder of an API key may reach as an agent server, looked up and kept for a moment.
 
 Stands before the cache of routes, with the same calls. A claim that was found to hold is believed for less than a
-second, so that a revoked key is refused within one; sockets that are open by a claim are looked at as often (`watch`).
+second, so that a revoked key is refused within one; what is open by a claim is looked at as often (`watch`).
 """
 
 import time
@@ -18,6 +18,7 @@ from orchestrator.proxy.pool import RouteUser
 from orchestrator.proxy.route import Found, Invalidate, Known, Resolve, Route, Unavailable, Wake
 from orchestrator.proxy.single_origin import Claim
 from orchestrator.proxy.tunnel import Tunnel
+from orchestrator.proxy.upstream import UpstreamConnection
 
 #: The runtime of a claim; `Unavailable` while there is none that could be asked; None: nothing of the caller's. Raises
 #: `Refused` for who may not ask.
@@ -123,7 +124,7 @@ class ClaimRoutes:
             self._invalidate(entry.runtime)
 
     async def watch(self, users: Callable[[], Iterable[RouteUser]]) -> None:
-        """Until cancelled: end sockets whose claim does not hold any more. `users` is all that is open now."""
+        """Until cancelled: end sockets and answers whose claim does not hold any more. `users` is all that is open."""
         while True:
             await anyio.sleep(self._ttl)
             await self.look_again(users())
@@ -132,7 +133,8 @@ class ClaimRoutes:
         """One round. What cannot be looked up now is left."""
         by_claim: dict[Claim, list[RouteUser]] = {}
         for user in users:
-            if isinstance(user, Tunnel) and isinstance(user.route.claim, Claim):
+            carries = isinstance(user, Tunnel) or (isinstance(user, UpstreamConnection) and user.asker is not None)
+            if carries and isinstance(user.route.claim, Claim):
                 by_claim.setdefault(user.route.claim, []).append(user)
         for claim, opened in by_claim.items():
             try:

@@ -13,6 +13,7 @@ from orchestrator.proxy.claims import ClaimRoutes
 from orchestrator.proxy.route import Found, Route, Unavailable
 from orchestrator.proxy.single_origin import Claim, Place
 from orchestrator.proxy.tunnel import Tunnel
+from orchestrator.proxy.upstream import UpstreamConnection
 
 pytestmark = pytest.mark.anyio
 RUNTIME = RuntimeId("r")
@@ -119,7 +120,7 @@ async def test_a_sleeping_one_is_woken_by_the_claim_s_key_and_a_missing_home_is_
     assert house.asked[-1] == "forget r"
 
 
-async def test_sockets_end_when_their_claim_does_and_not_while_nobody_can_be_asked() -> None:
+async def test_sockets_and_answers_end_when_their_claim_does_and_not_while_nobody_can_be_asked() -> None:
     house = House()
     routes = house.routes()
     opened = await routes.resolve(CLAIMED)
@@ -133,11 +134,19 @@ async def test_sockets_end_when_their_claim_does_and_not_while_nobody_can_be_ask
         def revoke(self) -> None:
             ended.append("ended")
 
-    await routes.look_again([Socket()])
+    class Connection(UpstreamConnection):
+        def __init__(self, *, carries: bool) -> None:
+            self.route = opened
+            self.asker = Socket() if carries else None  # type: ignore[assignment]  # whoever it is, it is asked for
+
+        def revoke(self) -> None:
+            ended.append("answer ended")
+
+    await routes.look_again([Socket(), Connection(carries=True)])
     house.holder = StoreUnavailable("away")
-    await routes.look_again([Socket()])
+    await routes.look_again([Socket(), Connection(carries=True)])
     assert ended == []
     house.holder = Refused(answers.UNAUTHORIZED)
-    await routes.look_again([Socket(), Socket()])
-    assert ended == ["ended", "ended"]
+    await routes.look_again([Socket(), Connection(carries=False), Connection(carries=True), Socket()])
+    assert ended == ["ended", "answer ended", "ended"]
     assert routes.known(CLAIMED) is None
