@@ -9,9 +9,8 @@ from dataclasses import replace
 from datetime import timedelta
 from functools import partial
 
-from orchestrator.domain import tracing
 from orchestrator.domain.admission import Ask, Decision, Report
-from orchestrator.domain.clock import Clock, rfc3339
+from orchestrator.domain.clock import Clock
 from orchestrator.domain.conditions import ALWAYS, Condition
 from orchestrator.domain.conversation import (
     Conversation,
@@ -20,28 +19,26 @@ from orchestrator.domain.conversation import (
     Phase,
     RuntimeRecord,
 )
-from orchestrator.domain.errors import Conflict, Gone, InvalidRequest, LimitReached, NotFound
-from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId, new_uuid
-from orchestrator.domain.operation import Operation, OperationState, Stage
+from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, NotFound
+from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId
+from orchestrator.domain.operation import Operation
 from orchestrator.services.admission import Admission, Starter
+from orchestrator.services.changing import TRIES, Changing
 from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.drafting import Drafts, Wanted
 from orchestrator.services.effective import Effective
 from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import OverrideSeal
-from orchestrator.services.resting import at_rest, brought_back, can_return, may_wake, no_runtime, resumed, started
+from orchestrator.services.resting import brought_back, can_return, may_wake, no_runtime, resumed, started
 from orchestrator.state.base import Page, Store, StoredEvent
 
-_TRIES = 8
 MOST_LABELS = 64
-_NEIGHBOURS = 10
 _ROUTE_MS = 2 * 24 * 3600 * 1000  # longer than a start may wait for its turn; its worker makes the route last
-_STARTS = frozenset({"start", "restart", "resume"})
 _PAUSABLE = frozenset({Phase.READY, Phase.PAUSING, Phase.PAUSED, Phase.RESUMING})
 
 
-class ConversationService:
+class ConversationService(Changing):
     """Every method works on the conversations of one tenant, and of one user where the caller is a user; or on its bare
     runtimes (`kind`). To each of the two the other's ids are unknown."""
 
@@ -62,15 +59,12 @@ class ConversationService:
         stages: Callable[[], Sequence[str]],
         kind: Kind = Kind.CONVERSATION,
     ) -> None:
-        self._kind = kind
+        super().__init__(store, clock, kind, wake=wake)
         self._start_stages = stages
-        self._store = store
         self.lists = ConversationLists(store.conversations, kind)
         self._drafts = Drafts(store.tenants, effective, overrides, images, clock, sizes=sizes, kind=kind)
         self._events = events
         self._admission = admission
-        self._clock = clock
-        self._wake = wake
         self._gone = gone
         self._undelete_seconds = undelete_seconds
         self._images = images
@@ -195,23 +189,6 @@ class ConversationService:
     async def _withdraw(self, conversation: Conversation, runtime: RuntimeRecord) -> None:
         await self._store.conversations.drop_route(runtime.id)
         await self._forget(conversation)
-
-    async def _forget(self, conversation: Conversation) -> None:
-        if conversation.operation is not None:
-            await self._store.operations.forget(conversation.tenant, conversation.operation)
-
-    async def get(
-        self, tenant: TenantId, user: UserId | None, id: ConversationId, *, deleted: bool = False
-    ) -> Conversation:
-        """Raises `NotFound`, in the same words for another user's; `Gone` for one that is deleted and can be brought
-        back, unless `deleted`."""
-        found = await self._store.conversations.get(tenant, id)
-        if found is None:
-            raise self._unknown()
-        visible = self._visible(found, user)
-        if visible.desired is Desired.DELETED and not deleted:
-            raise self._deleted(visible) if can_return(visible, self._clock.now()) else self._unknown()
-        return visible
 
     async def list(
         self, tenant: TenantId, user: UserId | None, *, cursor: str | None, limit: int, deleted: bool = False
@@ -350,7 +327,7 @@ class ConversationService:
         """Give it another title (None: it stays, `untitled`: none), or further labels, in every phase; a label of None
         is removed, and with `relabel` each that is not given. Nothing else changes: a start that goes on goes on.
         Raises `NotFound`, `Conflict`, `PreconditionFailed`, `InvalidRequest` for too many labels."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             present = await self.get(tenant, user, id)
             self._check(condition, present)
             merged = {**({} if relabel else present.labels), **(labels or {})}
@@ -377,7 +354,7 @@ class ConversationService:
         """Put one that rests on another image, for its next starts: on the named one, or on what a new conversation
         would get. On it already: nothing changes. Raises `Conflict` where it does not rest, `ImageRefused`,
         `InvalidRequest` where runtimes have no images, `ImageUnavailable`, `DriverUnavailable`."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             present = await self.get(tenant, user, id)
             self._check(condition, present)
             if self._images is None:
@@ -399,7 +376,7 @@ class ConversationService:
     ) -> Conversation:
         """Compare-and-set a change of what callers own of it, which asks for no work. Raises what `change` raises,
         `NotFound`, `Conflict`."""
-        for _ in range(_TRIES):
+        for _ in range(TRIES):
             present = await self.get(tenant, user, id)
             changed = change(present)
             if await self._store.conversations.request(changed, expected_version=present.version):
@@ -417,20 +394,11 @@ class ConversationService:
     ) -> Sequence[StoredEvent | None]:
         """The events of these numbers, in that order; None for what the log has not. The runtime is asked for new ones
         once."""
-        present = await self.get(tenant, user, id)
-        await self._events.freshen(present)
-        found: dict[int, StoredEvent] = {}
-        for sequence in sorted(set(sequences)):
-            if sequence not in found and sequence > 0:  # those behind it are often asked for as well
-                for one in await self._events.read(present, after=sequence - 1, limit=_NEIGHBOURS, ask=False):
-                    found[one.sequence] = one
-        return [found.get(sequence) for sequence in sequences]
+        return await self._events.numbered(await self.get(tenant, user, id), sequences)
 
     async def event_count(self, tenant: TenantId, user: UserId | None, id: ConversationId) -> int:
         """How many the log has now, which is the number of the last one."""
-        present = await self.get(tenant, user, id)
-        await self._events.freshen(present)
-        return await self._events.length(present)
+        return await self._events.count(await self.get(tenant, user, id))
 
     async def operation(self, tenant: TenantId, user: UserId | None, id: OperationId) -> Operation:
         """Of either kind. Raises `NotFound`."""
@@ -443,99 +411,7 @@ class ConversationService:
                 raise NotFound(f"there is no such {of.kind}")
         return found
 
-    async def _change(
-        self,
-        tenant: TenantId,
-        user: UserId | None,
-        id: ConversationId,
-        change: Callable[[Conversation], Conversation | None],
-        kind: str,
-        stages: Sequence[str],
-        ask: Ask | None = None,
-        key: KeyId | None = None,
-        *,
-        deleted: bool = False,
-        condition: Condition = ALWAYS,
-    ) -> Conversation:
-        """Compare-and-set a caller's change; `change` answers None where there is nothing to do. A start brings the
-        `ask` for its slot, and the key that it counts for. Raises `LimitReached`; then nothing changed."""
-        for _ in range(_TRIES):
-            present = await self.get(tenant, user, id, deleted=deleted)
-            self._check(condition, present)
-            changed = change(present)
-            if changed is None:
-                return present
-            operation = OperationId(new_uuid())
-            changed = replace(changed, key=key or present.key, operation=operation, trace=tracing.text())
-            await self._begin(changed, kind, stages)
-            if await self._request(changed, present, ask):
-                self._wake()
-                return await self._after(changed)
-        raise Conflict(f"the {self._kind} is changing quickly", hint="try again")
-
-    async def _request(self, changed: Conversation, present: Conversation, ask: Ask | None) -> bool:
-        stored = False
-        try:
-            stored = await self._store.conversations.request(
-                changed, expected_version=present.version, ask=ask, replaces=present.operation
-            )
-        except LimitReached:
-            await self._forget(changed)
-            raise
-        if not stored:
-            await self._forget(changed)
-        return stored
-
-    async def _joins(self, present: Conversation) -> bool:
-        """Whether a start of it has nothing to do: it runs, or is on its way."""
-        runs = not at_rest(present) and present.phase is not Phase.STOPPING
-        return await self.is_starting(present) or (runs and present.desired is Desired.RUNNING)
-
-    async def is_starting(self, present: Conversation) -> bool:
-        """Whether a start or resume was asked for that has not ended, also one that no worker has begun."""
-        if present.operation is None or present.desired is not Desired.RUNNING:
-            return False
-        operation = await self._store.operations.get(present.tenant, present.operation)
-        return operation is not None and operation.kind in _STARTS and operation.state is OperationState.RUNNING
-
-    async def _after(self, changed: Conversation) -> Conversation:
-        return (await self._store.conversations.get(changed.tenant, changed.id)) or changed
-
-    async def _begin(self, conversation: Conversation, kind: str, stages: Sequence[str]) -> None:
-        if conversation.operation is None:
-            return
-        now = self._clock.now()
-        await self._store.operations.create(
-            Operation(
-                conversation.operation,
-                conversation.tenant,
-                conversation.id,
-                kind,
-                OperationState.RUNNING,
-                tuple(Stage(name) for name in stages),
-                now,
-                now,
-                subject=conversation.kind,
-            )
-        )
-
-    def _visible(self, conversation: Conversation, user: UserId | None) -> Conversation:
-        if conversation.kind is not self._kind or (user is not None and conversation.user != user):
-            raise self._unknown()
-        return conversation
-
-    def _check(self, condition: Condition, present: Conversation | None) -> None:
-        condition.check(present.version if present is not None else 0, f"the {self._kind}")
-
     def _other(self) -> Conflict:
         return Conflict(
             f"a {self._kind} has this id that was asked for with something else", hint="use another id, or GET this one"
         )
-
-    def _deleted(self, present: Conversation) -> Gone:
-        until = f" until {rfc3339(present.purge_at)}" if present.purge_at is not None else ""
-        hint = f"POST /api/v2/{self._kind}s/{present.id}/undelete brings it back{until}"
-        return Gone(f"the {self._kind} is deleted", hint=hint)
-
-    def _unknown(self) -> NotFound:
-        return NotFound(f"there is no such {self._kind}")

@@ -38,6 +38,7 @@ _PUSHES_FOR_SECONDS = 30.0
 _KNOWN_PUSHES = 10_000
 _NO_SUCH_PAGE = frozenset({400, 404, 422})
 _MERGE_PAGE = 1000
+_NEIGHBOURS = 10  # read with one that is asked for by its number
 _PAGES_A_PULL = 200  # 20,000 events: what is left comes with the next pull
 
 
@@ -73,6 +74,22 @@ class EventLog:
                 await self.pull(conversation)
         except NOT_PULLED as exc:
             log.warning("events.pull_failed", conversation=conversation.id, problem=exc.message)
+
+    async def numbered(self, conversation: Conversation, sequences: Sequence[int]) -> Sequence[StoredEvent | None]:
+        """The events of these numbers, in that order; None for what the log has not. The runtime is asked for new ones
+        once."""
+        await self.freshen(conversation)
+        found: dict[int, StoredEvent] = {}
+        for sequence in sorted(set(sequences)):
+            if sequence not in found and sequence > 0:  # those behind it are often asked for as well
+                for one in await self.read(conversation, after=sequence - 1, limit=_NEIGHBOURS, ask=False):
+                    found[one.sequence] = one
+        return [found.get(sequence) for sequence in sequences]
+
+    async def count(self, conversation: Conversation) -> int:
+        """How many the log has now, which is the number of the last one."""
+        await self.freshen(conversation)
+        return await self.length(conversation)
 
     async def take(self, conversation: Conversation, first: int, events: Sequence[Mapping[str, Any]]) -> bool:
         """Keep what the runtime sent by itself, numbered as in its own log; what is there already is dropped. False
