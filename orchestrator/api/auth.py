@@ -1,5 +1,6 @@
 """Who sent this request. The credential is looked for in the order of outer-api.md 1 and makes a `Caller`, once."""
 
+from contextlib import suppress
 from dataclasses import replace
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from starlette.requests import HTTPConnection
 from orchestrator.api import audited
 from orchestrator.api.context import Services, services_of
 from orchestrator.api.polled import is_polled
-from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, Unauthenticated
+from orchestrator.domain.errors import Forbidden, InvalidRequest, NotFound, StoreUnavailable, Unauthenticated
 from orchestrator.domain.ids import TenantId, UserId, parse_uuid
 from orchestrator.domain.tenancy import Caller, KeyKind, Scope
 
@@ -136,9 +137,11 @@ class Standing:
         self._looked = anyio.current_time()
 
     async def check(self) -> None:
-        """Looks it up where that was not done for a moment. Raises as `owner_for`."""
+        """Looks it up where that was not done for a moment. Raises as `owner_for`, but nothing while the state server
+        is away: nobody can revoke a key then either."""
         if anyio.current_time() - self._looked > STANDS_SECONDS:
-            await owner_for(self._connection, self._services, self._key)
+            with suppress(StoreUnavailable):
+                await owner_for(self._connection, self._services, self._key)
             self._looked = anyio.current_time()
 
 

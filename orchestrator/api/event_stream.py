@@ -117,10 +117,8 @@ def _updates(
 
 
 async def _last(services: Services, owner: Owner, id: ConversationId) -> int:
-    """The number of the last event; 0 where that cannot be told now."""
-    with suppress(NestorError):
-        return await services.conversations.event_count(owner.tenant, owner.user, id)
-    return 0
+    """The number of the last event. Raises as `ConversationService.event_count`."""
+    return await services.conversations.event_count(owner.tenant, owner.user, id)
 
 
 async def _sse(
@@ -134,7 +132,9 @@ async def _sse(
         except NotFound:
             yield "event: gone\ndata: {}\n\n"
         except DamagedEvents:
-            yield f"event: resync\ndata: {json.dumps({'after': await _last(services, owner, id)})}\n\n"
+            with suppress(NestorError):  # else it ends without a word: whoever comes back is told by the status
+                last = await _last(services, owner, id)
+                yield f"event: resync\ndata: {json.dumps({'after': last})}\n\n"
         except NestorError as exc:  # its key ended, say: whoever comes back is told by the status
             log.info("stream.ended", problem=exc.message)
 

@@ -130,7 +130,7 @@ class ClaimRoutes:
             await self.look_again(users())
 
     async def look_again(self, users: Iterable[RouteUser]) -> None:
-        """One round. What cannot be looked up now is left."""
+        """One round, which ends where nobody can be asked: the next one asks again."""
         by_claim: dict[Claim, list[RouteUser]] = {}
         for user in users:
             carries = isinstance(user, Tunnel) or (isinstance(user, UpstreamConnection) and user.asker is not None)
@@ -142,11 +142,12 @@ class ClaimRoutes:
             except Refused:
                 found = None
             except (TransientError, TimeoutError):
-                continue
+                return
             if found is None:
                 self._entries.pop(claim, None)
                 for user in opened:
-                    user.revoke()
+                    if user.route.claim == claim:  # a connection may carry somebody else's request by now
+                        user.revoke()
 
     def _keep(self, claim: Claim, runtime: RuntimeId) -> _Entry:
         present = self._entries.pop(claim, None)  # so that it becomes the youngest

@@ -39,7 +39,8 @@ class OpenedResponse(FileResponse):
         self._file = file
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = [(name, value) for name, value in scope["headers"] if name != b"range" or _are_ranges(value)]
+        ranged = scope["method"] == "GET"  # a range of anything else means nothing (RFC 9110 14.2)
+        headers = [one for one in scope["headers"] if one[0] != b"range" or (ranged and _are_ranges(one[1]))]
         try:
             await super().__call__({**scope, "headers": headers}, receive, send)
         finally:

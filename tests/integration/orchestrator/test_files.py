@@ -2,15 +2,20 @@
 
 import io
 import os
+import signal
 import tarfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
+from starlette.requests import HTTPConnection
 from support.answers import watched
 from support.orchestrators import MODEL, Nestor, nestor_at
 
+from orchestrator.api.auth import STANDS_SECONDS, Standing
+from orchestrator.domain.errors import Unauthenticated
 from orchestrator.drivers.fake_engine import FakeEngine
 
 pytestmark = pytest.mark.anyio
@@ -69,6 +74,7 @@ async def test_files_of_a_workspace(nestor: Nestor) -> None:
     listed = (await ask("GET", "/src", params={"limit": 1})).json()
     assert [item["name"] for item in listed["items"]] == ["data.bin"]
     assert listed["items"][0]["etag"] == made.headers["etag"]
+    assert "content-length" not in (await ask("HEAD", "/src", params={"limit": 1})).headers, "that of GET is longer"
     rest = (await ask("GET", "/src", params={"page_id": listed["next_page_id"]})).json()
     assert [(item["name"], item["kind"]) for item in rest["items"]] == [("empty", "folder")]
     packed = await ask("GET", "", params={"archive": "tar.gz"})
@@ -154,3 +160,25 @@ async def test_what_heads_and_names_may_hold_is_no_failure_of_ours(nestor: Nesto
         assert (await ask("PUT", path, content=b"other")).status_code == 201
         assert (await ask("GET", path)).content == b"other"
     assert (await ask("GET", "/a")).content == b"0123456789"
+
+
+async def test_a_key_stands_while_the_state_server_is_away_and_falls_when_it_is_back(nestor: Nestor) -> None:
+    """What a download asks before each piece: else every one of them would break off with a server that hangs."""
+    key = await nestor.ready_tenant()
+    told = HTTPConnection({"type": "http", "headers": [(b"authorization", f"Bearer {key}".encode())]})
+    standing = Standing(told, nestor.house.services)
+    server = nestor.house.state_server
+    assert server is not None
+    assert server.pid is not None
+    os.kill(server.pid, signal.SIGSTOP)
+    try:
+        await anyio.sleep(STANDS_SECONDS + 0.1)
+        await standing.check()
+    finally:
+        os.kill(server.pid, signal.SIGCONT)
+    other = Standing(
+        HTTPConnection({"type": "http", "headers": [(b"authorization", b"Bearer nst_unknown")]}), nestor.house.services
+    )
+    await anyio.sleep(STANDS_SECONDS + 0.1)
+    with pytest.raises(Unauthenticated):
+        await other.check()

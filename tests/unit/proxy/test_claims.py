@@ -1,6 +1,6 @@
 """Claims in front of the routes: believed for a moment, opened by the caller's key, ended when they do not hold."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 
@@ -150,3 +150,44 @@ async def test_sockets_and_answers_end_when_their_claim_does_and_not_while_nobod
     await routes.look_again([Socket(), Connection(carries=False), Connection(carries=True), Socket()])
     assert ended == ["ended", "answer ended", "ended"]
     assert routes.known(CLAIMED) is None
+
+
+async def test_who_took_a_connection_over_while_its_claim_was_looked_up_goes_on() -> None:
+    house = House()
+    routes = house.routes()
+    opened = await routes.resolve(CLAIMED)
+    assert isinstance(opened, Route)
+    others = replace(opened, claim=Claim(b"another key", Place(ConversationId("c"))))
+    ended: list[str] = []
+
+    class Connection(UpstreamConnection):
+        def __init__(self) -> None:
+            self.route, self.asker = opened, house  # type: ignore[assignment]  # whoever it is, it is asked for
+
+        def revoke(self) -> None:
+            ended.append("ended")
+
+    taken_over, same = Connection(), Connection()
+
+    async def look(claim: Claim) -> RuntimeId | Unavailable | None:
+        taken_over.route = others
+        return None
+
+    house.look = look  # type: ignore[method-assign]
+    await house.routes().look_again([taken_over, same])
+    assert ended == ["ended"]
+
+
+async def test_a_round_ends_where_nobody_can_be_asked() -> None:
+    house = House()
+    opened = await house.routes().resolve(CLAIMED)
+    assert isinstance(opened, Route)
+
+    class Socket(Tunnel):
+        def __init__(self, key: bytes) -> None:
+            self.route = replace(opened, claim=Claim(key, Place(ConversationId("c"))))
+
+    house.holder = StoreUnavailable("away")
+    house.asked.clear()
+    await house.routes().look_again([Socket(bytes([number])) for number in range(50)])
+    assert house.asked == ["look"]
