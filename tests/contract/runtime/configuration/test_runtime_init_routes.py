@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from anyio import to_thread
@@ -119,9 +120,11 @@ async def test_init_names_the_orchestrators_receiver(dormant: httpx.AsyncClient,
         assert (await dormant.post("/api/conversations", headers=keyed, json=body)).status_code == 201
         await to_thread.run_sync(lambda: receiver.wait(lambda made: made.states()))
         post = receiver.states()[0]
+        with anyio.fail_after(20):  # how far it came is written down when the receiver has answered
+            while not list(tmp_path.glob("conversations/*/webhook-orchestrator")):
+                await anyio.sleep(0.01)
     assert post.headers["x-session-api-key"] == "inner"
     assert post.headers["x-nestor-generation"] == "4"
-    assert list(tmp_path.glob("conversations/*/webhook-orchestrator"))
 
 
 @pytest.mark.parametrize("headers", [{}, {"X-Init-API-Key": KEY}, {"X-Session-API-Key": KEY}, {"X-Init-Proof": KEY}])
