@@ -167,6 +167,8 @@ class Ask:
     queue: int = 0  #: how many may wait before this one is refused as well; 0: this one does not wait
     wait_ms: int = 0  #: how long it may
     behind: bool = False  #: it waits in any case: a place is being made, or the host is full
+    #: the tenant's budget, for each user: those whom it keeps do not count as waiting for a place. Empty: all count
+    budgets: tuple[Rule, ...] = ()
 
 
 class Verdict(enum.StrEnum):

@@ -35,7 +35,7 @@ from orchestrator.domain.admission import (
 )
 from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import Conversation, Desired, Phase
-from orchestrator.domain.errors import CapacityReached, LimitReached, StoreUnavailable
+from orchestrator.domain.errors import CapacityReached, LimitReached, StoreUnavailable, Unreadable
 from orchestrator.domain.hooks import TENANT_LANE, HookEvent, draft
 from orchestrator.domain.ids import ConversationId, KeyId, TenantId, UserId
 from orchestrator.domain.spending import Budget, WhenReached
@@ -51,6 +51,7 @@ _CONFIRM_MS = 600_000  # a round confirms again; longer than a start, so that on
 _EVICT_MS = 60_000  # a mark that no worker acts on ends by itself
 WAKE_MS = 7 * 24 * 3600 * 1000  # one that sleeps waits as long as its messages do
 _ASK_SECONDS = 2.0
+_EACH = UserId("each")  # rules that are meant for every user
 _LOOKED_AT = 20  # candidates to make room, the longest unused first
 
 
@@ -95,15 +96,15 @@ class Admission:
     async def ask(self, who: Starter) -> tuple[Ask, Policy]:
         """What a start has to pass, without a place in the queue."""
         allowance, policy, budget = await self.terms(who.tenant)
-        rules = budget_rules(budget, user=who.user, now=self._clock.now())
-        return Ask(who.user, who.key, rules + allowance.rules(user=who.user, key=who.key)), policy
+        now = self._clock.now()
+        rules = budget_rules(budget, user=who.user, now=now) + allowance.rules(user=who.user, key=who.key)
+        return Ask(who.user, who.key, rules, budgets=budget_rules(budget, user=_EACH, now=now)), policy
 
     async def queue_terms(self, tenant: TenantId) -> tuple[Ask, Policy]:
         """The rules of all scopes, for the queue: each that waits has its own user and key."""
         allowance, policy, budget = await self.terms(tenant)
-        each = UserId("each")
-        rules = budget_rules(budget, user=each, now=self._clock.now())
-        return Ask(rules=rules + allowance.rules(user=each, key=KeyId("each"))), policy
+        rules = budget_rules(budget, user=_EACH, now=self._clock.now())
+        return Ask(rules=rules + allowance.rules(user=_EACH, key=KeyId("each"))), policy
 
     async def admit(self, who: Starter, reserve: Callable[[Ask], Awaitable[T]], *, wait_ms: int | None = None) -> T:
         """`reserve` writes what is asked for together with its slot or place in the queue, and raises `LimitReached`.
@@ -175,8 +176,11 @@ class Admission:
         await self.confirm(lease.tenant, lease.conversation)
 
     async def is_over_budget(self, conversation: Conversation) -> bool:
-        """Whether a budget is reached that puts to rest what runs."""
-        record = await self._store.tenants.tenant(conversation.tenant)
+        """Whether a budget is reached that puts to rest what runs. One that nobody can read puts nothing to rest."""
+        try:
+            record = await self._store.tenants.tenant(conversation.tenant)
+        except Unreadable:
+            return False
         budget = record.budget if record is not None else None
         if budget is None or budget.when_reached is not WhenReached.PAUSE:
             return False
@@ -207,7 +211,7 @@ class Admission:
         if stands.verdict is not Verdict.QUEUED:
             return None
         ask, _ = await self.ask(Starter(conversation.tenant, None, conversation.user, conversation.key))
-        full = first_full((await self._slots.meters(conversation.tenant, ask))[0])
+        full = first_full((await self._slots.meters(conversation.tenant, replace(ask, budgets=())))[0])
         if full is None:  # the others in the queue come first, or the host has no place
             return replace(stands, rule=QUEUE_LENGTH if stands.place > 1 or not self._limits.of_host else HOST_RUNTIMES)
         rule = full.rule
@@ -257,7 +261,8 @@ class Admission:
         """What the tenant, or its user, has running now, and how each limit stands. Changes nothing."""
         ask, policy = await self.ask(who)
         all_of_them = Rule(Scope.TENANT if who.user is None else Scope.USER, 0)
-        meters, waiting = await self._slots.meters(who.tenant, replace(ask, rules=(all_of_them, *ask.rules)))
+        asked = replace(ask, rules=(all_of_them, *ask.rules), budgets=())  # all that wait, for whatever
+        meters, waiting = await self._slots.meters(who.tenant, asked)
         return Use(meters[0].current, waiting, policy, tuple(meters[1:]))
 
     async def make_room(self, who: Starter, rule: str) -> Conversation | None:
@@ -323,7 +328,7 @@ class Admission:
         """Before anything is written: a flood of starts that are refused costs reads alone."""
         if not ask.rules:
             return
-        meters, _ = await self._slots.meters(tenant, ask)
+        meters, _ = await self._slots.meters(tenant, replace(ask, budgets=()))
         full = first_full(meters)
         if full is not None:
             raise limit_reached(

@@ -12,7 +12,7 @@ import anyio
 import structlog
 from anyio.abc import TaskGroup
 
-from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, Policy, Standing, Verdict
+from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, Policy, Standing, Verdict, is_budget
 from orchestrator.domain.errors import NestorError, StoreUnavailable
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.services.admission import Admission, Starter
@@ -111,6 +111,9 @@ class QueueKeeper:
             self._wake()
             log.info("queue.admitted", tenant=tenant, conversation=found.first, waiting=found.waiting - 1)
             return Served.ONE
+        if stands.verdict is Verdict.REFUSED and is_budget(stands.rule):
+            await self._slots.served(tenant)  # it may wait for a month, and not at the head of the line
+            return Served.NONE
         makes_room = policy is Policy.PAUSE_OLDEST_IDLE and stands.verdict is Verdict.REFUSED
         if makes_room and tenant not in self._making_room:
             self._making_room.add(tenant)

@@ -14,14 +14,15 @@ from orchestrator.state.lease import Lease
 from orchestrator.state.refusals import lease_lost, limit_reached
 from orchestrator.state.slots_base import NOBODY, Next, Place
 
-_LOOKED_AT = 200  # of a queue in one step; those behind have to wait until one of these is gone
+_LOOKED_AT = 200  # of a queue in one step, beside those that a budget keeps; those behind wait until one is gone
 
 
 def ask_text(ask: Ask) -> str:
     """As the scripts read it."""
     rules = [_rule(rule) for rule in ask.rules]
     asked = {"user": ask.user or "", "key": ask.key or "", "rules": rules, "queue": ask.queue, "wait_ms": ask.wait_ms}
-    return json.dumps({**asked, "behind": ask.behind}, separators=(",", ":"))
+    more = {"behind": ask.behind, "budgets": [_rule(rule) for rule in ask.budgets]}
+    return json.dumps({**asked, **more}, separators=(",", ":"))
 
 
 def _rule(rule: Rule) -> dict[str, Any]:
@@ -66,7 +67,8 @@ class RedisSlots:
 
     async def meters(self, tenant: TenantId, ask: Ask) -> tuple[Sequence[Meter], int]:
         t = TenantKeys(tenant)
-        waiting, *rest = await self._funnel.one(run("slot_meters", (t.slots, t.starts, t.queue), ask_text(ask)))
+        call = run("slot_meters", (t.slots, t.starts, t.queue, t.conversation_prefix), ask_text(ask))
+        waiting, *rest = await self._funnel.one(call)
         pairs = zip(ask.rules, rest[::2], rest[1::2], strict=True)
         return [Meter(rule, int(current), int(reset)) for rule, current, reset in pairs], int(waiting)
 

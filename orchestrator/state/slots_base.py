@@ -35,7 +35,7 @@ class Slots(Protocol):
         ...
 
     async def meters(self, tenant: TenantId, ask: Ask) -> tuple[Sequence[Meter], int]:
-        """How the rules of `ask` stand, and how many wait. Changes nothing."""
+        """How the rules of `ask` stand, and how many wait whom its budgets do not keep. Changes nothing."""
         ...
 
     async def take(self, lease: Lease, ask: Ask) -> Standing:
@@ -61,8 +61,8 @@ class Slots(Protocol):
         ...
 
     async def next_waiting(self, tenant: TenantId, ask: Ask) -> Next:
-        """The first of the queue whose rules have room; else the first with what refuses it. The user and key of
-        `ask` are each one's own."""
+        """The first of the queue whose rules have room; else the first that no budget keeps, or else the first, with
+        what refuses it. The user and key of `ask` are each one's own."""
         ...
 
     async def admit(self, tenant: TenantId, id: ConversationId, ask: Ask) -> Standing:

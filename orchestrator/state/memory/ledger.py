@@ -48,6 +48,16 @@ def queue(shelf: "Shelf", tenant: TenantId) -> list[ConversationId]:
     return sorted((id for id, at in waiting.items() if at is not None), key=lambda id: waiting[id] or 0)
 
 
+def waiting(shelf: "Shelf", tenant: TenantId, budgets: Sequence[Rule]) -> int:
+    """How many wait for a place, of those in the queue: one that a budget keeps takes nobody's."""
+
+    def may_spend(user: UserId | None) -> bool:
+        own = [rule for rule in budgets if rule.scope is Scope.TENANT or user is not None]
+        return not any(_measure(shelf, tenant, rule, Ask(user)).full for rule in own)
+
+    return sum(may_spend(shelf.places[tenant, id].slot.user) for id in queue(shelf, tenant))
+
+
 def meters(shelf: "Shelf", tenant: TenantId, ask: Ask) -> Sequence[Meter]:
     return [_measure(shelf, tenant, rule, ask) for rule in ask.rules]
 
@@ -92,15 +102,15 @@ def ask_for(shelf: "Shelf", tenant: TenantId, id: ConversationId, place: "Place"
     now = shelf.now_ms()
     if place.slot.used_ms is not None or place.slot.queued_at is not None:
         return standing(shelf, tenant, id)
-    others = queue(shelf, tenant)
-    no = refusal(shelf, tenant, ask, 0 if ask.queue else len(others))
-    if no is None and not ask.behind and not (others and ask.queue):
+    others, ahead = queue(shelf, tenant), waiting(shelf, tenant, ask.budgets)
+    no = refusal(shelf, tenant, ask, 0 if ask.queue else ahead)
+    if no is None and not ask.behind and not (ahead and ask.queue):
         take(shelf, tenant, id, place, ask)
         return Standing(Verdict.ADMITTED)
     if not ask.queue:
         return no or Standing(Verdict.NONE)
-    if len(others) >= ask.queue:
-        return Standing(Verdict.REFUSED, rule=QUEUE_LENGTH, limit=ask.queue, current=len(others))
+    if ahead >= ask.queue:
+        return Standing(Verdict.REFUSED, rule=QUEUE_LENGTH, limit=ask.queue, current=ahead)
     last = shelf.places[tenant, others[-1]].slot.queued_at if others else None
     place.slot.user, place.slot.key = ask.user, ask.key
     place.slot.queued_at, place.slot.queue_until = max(now, (last or 0) + 1), now + ask.wait_ms

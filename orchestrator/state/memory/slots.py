@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, Ask, Meter, Scope, Standing, Verdict
+from orchestrator.domain.admission import HOST_RUNTIMES, HOST_STARTS, Ask, Meter, Scope, Standing, Verdict, is_budget
 from orchestrator.domain.conversation import Desired, Phase
 from orchestrator.domain.errors import LimitReached
 from orchestrator.domain.ids import ConversationId, TenantId
@@ -26,7 +26,7 @@ class MemorySlots:
         return ledger.standing(self._shelf, tenant, id)
 
     async def meters(self, tenant: TenantId, ask: Ask) -> tuple[Sequence[Meter], int]:
-        return ledger.meters(self._shelf, tenant, ask), len(ledger.queue(self._shelf, tenant))
+        return ledger.meters(self._shelf, tenant, ask), ledger.waiting(self._shelf, tenant, ask.budgets)
 
     async def take(self, lease: Lease, ask: Ask) -> Standing:
         place = self._shelf.held(lease)
@@ -61,7 +61,8 @@ class MemorySlots:
             no = ledger.refusal(self._shelf, tenant, self._own(tenant, id, ask))
             if no is None:
                 return Next(len(queue), id)
-            first = first if first.first else Next(len(queue), id, no)
+            if first.first is None or (is_budget(first.standing.rule) and not is_budget(no.rule)):
+                first = Next(len(queue), id, no)
             if no.rule.startswith(f"{Scope.TENANT}."):
                 break
         return first

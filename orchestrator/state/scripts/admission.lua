@@ -6,7 +6,8 @@
 -- In the conversation's hash: slot_user and slot_key (who it is counted for), asked (a caller's start that no worker has
 -- taken up: a release that belongs to the time before must not take its slot away), queue_until_ms.
 -- `ask` is JSON: user, key, rules {name, scope, limit, window_ms, unit, month, ends_ms}, queue, wait_ms, behind. A rule with
--- a unit (usd, tokens) is of what was spent in that month: `<slots>:spent:<month>`, as spending.lua writes it.
+-- a unit (usd, tokens) is of what was spent in that month: `<slots>:spent:<month>`, as spending.lua writes it. `budgets`:
+-- the rules of that kind for each user, by which those that wait are told from those that wait for a place.
 
 local function scoped(prefix, scope, user, key)
   if scope == 'tenant' then
@@ -44,6 +45,34 @@ local function measure(k, rule, user, key, now)
   end
   local blocking = redis.call('ZRANGEBYSCORE', starts, since, '+inf', 'WITHSCORES', 'LIMIT', current - rule.limit, 1)
   return current, tonumber(blocking[2]) + rule.window_ms - now
+end
+
+-- Whether budgets leave this user something to spend; `known` keeps what was found out within one script.
+local function may_spend(k, budgets, user, now, known)
+  if known[user] == nil then
+    known[user] = true
+    for _, rule in ipairs(budgets) do
+      if (rule.scope == 'tenant' or user ~= '') and measure(k, rule, user, '', now) >= rule.limit then
+        known[user] = false
+      end
+    end
+  end
+  return known[user]
+end
+
+-- How many wait for a place, of those in the queue: one that a budget keeps takes nobody's. `prefix`: the beginning of the
+-- keys of the tenant's conversations.
+local function waiting_for_place(k, prefix, budgets, now)
+  if not budgets or #budgets == 0 then
+    return redis.call('ZCARD', k.queue)
+  end
+  local count, known = 0, {}
+  for _, id in ipairs(redis.call('ZRANGE', k.queue, 0, -1)) do
+    if may_spend(k, budgets, redis.call('HGET', prefix .. id, 'slot_user') or '', now, known) then
+      count = count + 1
+    end
+  end
+  return count
 end
 
 -- {'refused', name, limit, current, retry ms, scope, ms at which its month ends or 0} of the first rule that says no, or
@@ -121,7 +150,7 @@ local function ask_for(k, conversation, id, ask, now)
   if stands[1] ~= 'none' then
     return stands
   end
-  local waiting = redis.call('ZCARD', k.queue)
+  local waiting = waiting_for_place(k, string.sub(conversation, 1, #conversation - #id), ask.budgets, now)
   local no = refusal(k, ask, now, ask.queue == 0 and waiting or 0)
   if not no and not ask.behind and (waiting == 0 or ask.queue == 0) then
     take_slot(k, conversation, id, ask, now)

@@ -7,10 +7,11 @@ from datetime import UTC, datetime, timedelta
 import anyio
 import pytest
 
-from orchestrator.domain.errors import NotFound
+from orchestrator.domain.admission import Ask, Rule, Scope, Verdict
+from orchestrator.domain.errors import LimitReached, NotFound
 from orchestrator.domain.hooks import HookEvent
 from orchestrator.domain.ids import ConversationId, TenantId, UserId, new_uuid
-from orchestrator.domain.spending import MICROS, NOTHING, Budget, Month, Spent, month_of
+from orchestrator.domain.spending import MICROS, NOTHING, Budget, Month, Spent, Unit, month_of
 from orchestrator.domain.tenancy import Tenant
 from orchestrator.state.base import StoredEvent
 
@@ -252,3 +253,58 @@ async def test_what_is_told_of_one_threshold_has_one_id_for_good(house: House) -
         await house.raw.delete(f"t:{{{tenant.id}}}:slots:spent:2026-04")
         await house.store.spending.report(tenant.id, id, spent(300), at=LATER)
         assert [body["id"] for body in await told(house)] == ids[1:]
+
+
+EACH_USER = Rule(Scope.USER, 100, unit=Unit.USD, month=MARCH.name, ends_ms=int(MARCH.ends.timestamp() * 1000))
+
+
+def asking(user: UserId | None, runtimes: int, **more: object) -> Ask:
+    """A start under a limit of runtimes and a budget of each user."""
+    rules = (*((EACH_USER,) if user is not None else ()), Rule(Scope.TENANT, runtimes))
+    return replace(Ask(user, rules=rules, budgets=(EACH_USER,)), **more)  # type: ignore[arg-type]  # by name
+
+
+async def one_who_spent_it(house: House, tenant: TenantId, *, waiting: int) -> UserId:
+    """A user whose budget is spent, and so many of whose conversations wait in the queue."""
+    poor = UserId(new_uuid())
+    await house.store.spending.report(tenant, await conversation_of(house, tenant, poor), spent(100), at=MOMENT)
+    for _ in range(waiting):
+        ask = asking(poor, 1, queue=1, wait_ms=60_000)
+        made = await house.store.conversations.create(a_conversation(tenant, poor), ask=ask)
+        assert (await house.store.slots.standing(tenant, made.id)).verdict is Verdict.QUEUED
+    return poor
+
+
+async def test_whom_a_budget_keeps_takes_nobody_elses_place(house: House) -> None:
+    store, tenant, rich = house.store, TenantId(new_uuid()), UserId(new_uuid())
+    await one_who_spent_it(house, tenant, waiting=3)
+
+    async def start(ask: Ask) -> Verdict:
+        made = await store.conversations.create(a_conversation(tenant, ask.user), ask=ask)
+        return (await store.slots.standing(tenant, made.id)).verdict
+
+    assert await start(asking(rich, 2)) is Verdict.HELD, "one that does not wait"
+    assert await start(asking(None, 2, queue=1, wait_ms=60_000)) is Verdict.HELD, "nor stands behind them"
+    assert await start(asking(rich, 2, queue=1, wait_ms=60_000)) is Verdict.QUEUED
+    with pytest.raises(LimitReached) as refusal:
+        await start(asking(None, 2, queue=1, wait_ms=60_000))
+    assert (refusal.value.details["rule"], refusal.value.details["current"]) == ("tenant.queue", 1)
+    with pytest.raises(LimitReached) as refusal:
+        await start(asking(None, 3))
+    assert (refusal.value.details["rule"], refusal.value.details["current"]) == ("tenant.runtimes", 3)
+    assert (await store.slots.meters(tenant, asking(rich, 2)))[1] == 1, "waits for a place"
+    assert (await store.slots.meters(tenant, Ask()))[1] == 4, "waits"
+
+
+async def test_whom_a_budget_keeps_hides_nobody_who_stands_behind(house: House) -> None:
+    store, tenant, rich = house.store, TenantId(new_uuid()), UserId(new_uuid())
+    poor = await one_who_spent_it(house, tenant, waiting=201)
+    ask = asking(rich, 0, queue=1, wait_ms=60_000)
+    behind = await store.conversations.create(a_conversation(tenant, rich), ask=ask)
+    found = await store.slots.next_waiting(tenant, asking(poor, 0))
+    assert (found.first, found.standing.rule, found.waiting) == (behind.id, "tenant.runtimes", 202), "makes room"
+    found = await store.slots.next_waiting(tenant, asking(poor, 1))
+    assert (found.first, found.standing.verdict) == (behind.id, Verdict.NONE)
+    assert (await store.slots.admit(tenant, behind.id, asking(poor, 1))).verdict is Verdict.ADMITTED
+    found = await store.slots.next_waiting(tenant, asking(poor, 5))
+    assert (found.standing.rule, found.waiting) == ("user.monthly_usd", 201)

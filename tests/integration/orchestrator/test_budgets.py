@@ -16,6 +16,7 @@ from support.receivers import WebhookReceiver, webhook_receiver
 from orchestrator.domain.clock import rfc3339
 from orchestrator.domain.spending import month_of
 from orchestrator.drivers.fake_engine import FakeEngine
+from orchestrator.services import queueing
 
 from .test_empty_state_server import empty, rebuilt
 from .test_event_intake import Told
@@ -196,6 +197,27 @@ async def test_a_message_to_a_sleeping_one_is_taken_and_waits_for_the_budget(nes
     with anyio.fail_after(20):
         while (await nestor.call("GET", f"{path}/messages/m", key, status=200))["state"] == "queued":
             await anyio.sleep(0.05)
+
+
+async def test_a_tenant_that_waits_for_money_keeps_no_other_from_its_turn(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(queueing, "_TENANTS_A_TICK", 1)
+    _, poor = await tenant_with(nestor, {"monthly_usd": 1}, idle_pause_seconds=0.2)
+    record = await ready(nestor, poor)
+    await uses(nestor, poor, record, 2)
+    await nestor.until(poor, record["id"], "paused")
+    path = f"{CONVERSATIONS}/{record['id']}"
+    await nestor.call("POST", f"{path}/messages", poor, json={"content": "go on", "client_id": "m"}, status=202)
+    with anyio.fail_after(20):
+        while (await nestor.call("GET", path, poor, status=200))["queue"] is None:
+            await anyio.sleep(0.02)
+    _, key = await tenant_with(nestor, None, max_runtimes=1, when_full="queue")
+    first = await ready(nestor, key)
+    second = await nestor.call("POST", CONVERSATIONS, key, json={})
+    await nestor.call("POST", f"{CONVERSATIONS}/{first['id']}/stop", key)
+    with anyio.fail_after(15):
+        await nestor.until(key, second["id"], "ready")
 
 
 async def test_what_runs_is_paused_where_the_budget_says_so_and_goes_on_when_it_is_raised(nestor: Nestor) -> None:
