@@ -6,7 +6,7 @@ place on the host is held for a while, then the record and the tenant's slot are
 confirmed.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import TypeVar
@@ -176,13 +176,17 @@ class Admission:
         await self.confirm(lease.tenant, lease.conversation)
 
     async def is_over_budget(self, conversation: Conversation) -> bool:
-        """Whether a budget is reached that puts to rest what runs. One that nobody can read puts nothing to rest."""
+        """Whether a budget is reached that puts to rest what runs."""
+        return await self.has_spent(conversation, of=(WhenReached.PAUSE,))
+
+    async def has_spent(self, conversation: Conversation, *, of: Collection[WhenReached] = tuple(WhenReached)) -> bool:
+        """Whether a budget of one of these kinds is reached. One that nobody can read keeps nobody from anything."""
         try:
             record = await self._store.tenants.tenant(conversation.tenant)
         except Unreadable:
             return False
         budget = record.budget if record is not None else None
-        if budget is None or budget.when_reached is not WhenReached.PAUSE:
+        if budget is None or budget.when_reached not in of:
             return False
         rules = budget_rules(budget, user=conversation.user, now=self._clock.now())
         meters, _ = await self._slots.meters(conversation.tenant, Ask(conversation.user, rules=rules))

@@ -103,8 +103,11 @@ class Starting:
         self._count_image(start.conversation, "ready")
         metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
-        waiting = await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1)
-        return 0 if waiting else FIRST_ROUND_MS
+        return 0 if await self._has_messages(conversation) else FIRST_ROUND_MS
+
+    async def _has_messages(self, conversation: Conversation) -> bool:
+        """Whether some wait to be delivered."""
+        return bool(await self._store.inbox.waiting(conversation.tenant, conversation.id, limit=1))
 
     async def _overdue(self, lease: Lease) -> Why:
         """The start has had its time, between two tries; with what kept it from the next one."""
@@ -135,6 +138,9 @@ class Starting:
                 return None
             if stands.left_ms:
                 return stands.left_ms + 50
+            if await self._admission.has_spent(asked) and await self._has_messages(asked):
+                await self._admission.give_back(start.lease, asked=True)
+                return 1  # they wait until there is money again, and it asks for a place anew
             why = WAITED_IN_VAIN
         metrics.STARTS.labels("failed", why.reason).inc()
         # Its place first: a start that is asked for after the failure was told must not lose the place it got.

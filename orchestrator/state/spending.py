@@ -65,6 +65,12 @@ def ledger_calls(t: TenantKeys, month: str, user: UserId | None, body: str) -> S
     return command("HSET", key, *json.loads(body)), command("PEXPIRE", key, LEDGER_TTL_MS)
 
 
+def used_nothing() -> list[str]:
+    """The fields of a conversation that is counted from now on. One without them was made by a version that counted
+    nothing: what it tells first is of the past."""
+    return [part for name in _USED for part in (name, "0")]
+
+
 def used_call(t: TenantKeys, id: ConversationId, body: str) -> Call:
     """What a conversation used, from its entry of the journal."""
     pairs = [part for pair in zip(_USED, json.loads(body), strict=True) for part in pair]
@@ -77,7 +83,8 @@ def used_fields(t: TenantKeys, id: ConversationId) -> Call:
 
 def used_body(found: Sequence[str | None]) -> str | None:
     """The entry of the journal of what `used_fields` answered; None where nothing was used."""
-    return None if found[0] is None else f"[{','.join(part or '0' for part in found)}]"
+    parts = [part or "0" for part in found]
+    return f"[{','.join(parts)}]" if any(part != "0" for part in parts) else None
 
 
 class RedisSpending:

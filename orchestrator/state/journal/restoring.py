@@ -28,7 +28,7 @@ from orchestrator.state.journal.folded import Folded
 from orchestrator.state.journal.stream import Streams, journal_of
 from orchestrator.state.keys import TenantKeys
 from orchestrator.state.spares import rebound
-from orchestrator.state.spending import ledger_calls, ledgers_of, used_call
+from orchestrator.state.spending import ledger_calls, ledgers_of, months_kept, used_call, used_nothing
 
 log = structlog.get_logger(__name__)
 LOCK_MS = 15_000
@@ -287,16 +287,18 @@ class Restoring:
                 yield command("ZADD", t.audit_index, 0, cursors.member(entry.at, id))
 
     def _spent(self, t: TenantKeys, folded: Folded) -> Iterable[Call]:
+        kept = frozenset(months_kept())
         for id, body in folded.of("spent"):
             user, _, month = id.partition("|")
-            yield from ledger_calls(t, month, _user(user), body)
+            if month in kept:  # who spends nothing more leaves its last one in the journal
+                yield from ledger_calls(t, month, _user(user), body)
 
     def _conversation(self, t: TenantKeys, conversation: Conversation) -> Iterable[Call]:
         member = cursors.member(conversation.created_at, conversation.id)
         fields = records.conversation_parts(conversation)
         key = t.conversation(conversation.id)
         pairs = [part for pair in fields.items() for part in pair]
-        yield command("HSET", key, "member", member, "user", conversation.user or "", *pairs)
+        yield command("HSET", key, "member", member, "user", conversation.user or "", *pairs, *used_nothing())
         yield command("HINCRBY", t.phases, conversation.phase, 1)
         yield command("ZADD", t.conversations, 0, member)
         if conversation.user is not None:

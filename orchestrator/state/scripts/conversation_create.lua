@@ -35,7 +35,8 @@ elseif ARGV[2] ~= '' then
   redis.call('HSET', KEYS[1], 'asked', 1)
 end
 redis.call('HSET', KEYS[1], 'member', ARGV[3], 'user', ARGV[4], 'intent', ARGV[6], 'phase', ARGV[7], 'runtime', ARGV[8],
-  'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11], 'log_archived', 0)
+  'record', ARGV[9], 'version', ARGV[10], 'fence', ARGV[11], 'log_archived', 0,
+  'used_micros', 0, 'used_prompt', 0, 'used_completion', 0)
 count_phase(KEYS[10], ARGV[7], 1)
 if name ~= '' then
   redis.call('HSET', KEYS[1], 'name', name)

@@ -6,7 +6,8 @@
 -- before the id, between id and data, and behind the data).
 -- A ledger <ledgers><month>, of a user <ledgers><month>:user:<id> (hash with an expiry): micros, prompt, completion, and
 -- told:<unit>:<limit>:<percent> for each threshold that was told.
--- In the conversation's hash: used_micros, used_prompt, used_completion.
+-- In the conversation's hash: used_micros, used_prompt, used_completion. One without them was made by a version that
+-- counted nothing: nobody knows in which month it used what it tells first, so that is not spent.
 
 local USED = {'micros', 'prompt', 'completion'}
 
@@ -83,11 +84,14 @@ local function charge(s, conversation, id, totals)
     more[place] = math.max(0, total - before)
     grew = grew or more[place] > 0
   end
-  if not grew then
+  if known[1] and not grew then
     return
   end
   redis.call('HSET', conversation, 'used_micros', present[1], 'used_prompt', present[2], 'used_completion', present[3])
   journal('used', id, '[' .. table.concat(present, ',') .. ']')
+  if not known[1] then
+    return
+  end
   local budget = budget_of(s)
   for _, user in ipairs((known[4] or '') == '' and {''} or {'', known[4]}) do
     local ledger = ledger_of(s, user)

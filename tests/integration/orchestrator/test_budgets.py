@@ -4,19 +4,24 @@ messages wait."""
 import json
 import uuid
 from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import anyio
 import pytest
+from redis.asyncio import Redis
 from support.orchestrators import MODEL, OPERATOR_KEY, Nestor, nestor_at
 from support.receivers import WebhookReceiver, webhook_receiver
 
 from orchestrator.domain.clock import rfc3339
-from orchestrator.domain.spending import month_of
+from orchestrator.domain.conversation import Phase
+from orchestrator.domain.ids import ConversationId, TenantId
+from orchestrator.domain.spending import Spent, month_of
 from orchestrator.drivers.fake_engine import FakeEngine
-from orchestrator.services import queueing
+from orchestrator.services import messages, queueing
+from orchestrator.state.keys import TenantKeys
 
 from .test_empty_state_server import empty, rebuilt
 from .test_event_intake import Told
@@ -80,6 +85,13 @@ async def uses(nestor: Nestor, key: str, record: dict[str, Any], usd: float, tok
     }
     told.log.append(event)
     assert (await told.post(told.log, first=1)).status_code == 200
+
+
+@asynccontextmanager
+async def raw_of(nestor: Nestor) -> AsyncIterator[Redis]:
+    assert nestor.house.state_server is not None
+    async with Redis.from_url(nestor.house.state_server.url, decode_responses=True) as raw:
+        yield raw
 
 
 def ends() -> str:
@@ -322,3 +334,68 @@ async def test_what_a_hostile_runtime_says_of_its_use_harms_nothing(nestor: Nest
         await uses(nestor, key, record, usd, tokens)  # type: ignore[arg-type]  # that is the point
     usage = await nestor.call("GET", "/api/v2/usage", key, status=200)
     assert (usage["spent"]["usd"], usage["spent"]["prompt_tokens"]) == (1e9, 10**15)
+
+
+async def test_what_was_used_before_anybody_counted_is_of_no_month(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, {"monthly_usd": 100})
+    record = await ready(nestor, key)
+    async with raw_of(nestor) as raw:  # as a version left it that did not count
+        kept = TenantKeys(TenantId(tenant)).conversation(ConversationId(record["id"]))
+        assert await raw.hdel(kept, "used_micros", "used_prompt", "used_completion") == 3
+    await uses(nestor, key, record, 400)
+    assert (await nestor.call("GET", "/api/v2/usage", key, status=200))["spent"]["usd"] == 0
+    await uses(nestor, key, record, 402.5)
+    assert (await nestor.call("GET", "/api/v2/usage", key, status=200))["spent"]["usd"] == 2.5
+    found = await nestor.call("GET", f"{CONVERSATIONS}/{record['id']}", key, status=200)
+    assert found["cost"]["usd"] == 402.5
+
+
+async def test_a_message_to_a_stopped_one_waits_for_the_budget_also_when_its_place_is_given_up(
+    nestor: Nestor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(messages, "WAKE_MS", 300)
+    tenant, key = await tenant_with(nestor, {"monthly_usd": 1}, idle_pause_seconds=0.2, stop_paused_seconds=0.3)
+    record = await ready(nestor, key)
+    await uses(nestor, key, record, 2)
+    stopped = await nestor.until(key, record["id"], "stopped")
+    assert stopped["reason"] == "idle"
+    path = f"{CONVERSATIONS}/{record['id']}"
+    await nestor.call("POST", f"{path}/messages", key, json={"content": "go on", "client_id": "m"}, status=202)
+    await anyio.sleep(2)
+    found = await nestor.call("GET", path, key, status=200)
+    assert (found["phase"], found["queue"]["place"]) == ("stopped", 1)
+    assert (await nestor.call("GET", f"{path}/messages/m", key, status=200))["state"] == "queued"
+    await change(nestor, tenant, {"monthly_usd": 3})
+    with anyio.fail_after(20):
+        while (await nestor.call("GET", f"{path}/messages/m", key, status=200))["state"] == "queued":
+            await anyio.sleep(0.05)
+
+
+async def test_a_tenant_that_nobody_can_read_stops_nothing_that_is_done_for_it(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, {"monthly_usd": 1, "when_reached": "pause"}, idle_pause_seconds=2)
+    record = await ready(nestor, key)
+    async with raw_of(nestor) as raw:
+        await raw.set(TenantKeys(TenantId(tenant)).tenant, "{damaged")
+    with anyio.fail_after(20):
+        while True:
+            found = await nestor.house.store.conversations.get(TenantId(tenant), ConversationId(record["id"]))
+            if found is not None and found.phase is Phase.PAUSED:
+                break
+            await anyio.sleep(0.05)
+
+
+async def test_a_ledger_of_long_ago_does_not_come_back_with_the_others(nestor: Nestor) -> None:
+    tenant, key = await tenant_with(nestor, None)
+    record = await ready(nestor, key)
+    place = (TenantId(tenant), ConversationId(record["id"]))
+    await nestor.house.store.spending.report(*place, Spent(5_000_000), at=datetime(2020, 1, 1, tzinfo=UTC))
+    await uses(nestor, key, record, 7)
+    await empty(nestor)
+    await rebuilt(nestor)
+    assert (await nestor.call("GET", "/api/v2/usage", key, status=200))["spent"]["usd"] == 2
+    async with raw_of(nestor) as raw:
+        there = [
+            await raw.exists(TenantKeys(place[0]).ledger(month, None))
+            for month in ("2020-01", month_of(datetime.now(UTC)).name)
+        ]
+    assert there == [0, 1]
