@@ -128,7 +128,9 @@ async def test_a_larger_size_is_larger_in_everything(yard):
 
 async def test_every_flag_is_felt_from_inside(yard):
     handle, _ = await yard.started(limits=Limits(memory_bytes=512 * MEBIBYTE, cpus=1.0, pids=64))
-    assert inside(handle, "ulimit -Sn; ulimit -Hn") == "4096\n8192"
+    # Of the first process: a command that the engine puts in may get the hard limit as its soft one (runc issue 4195).
+    assert inside(handle, "grep -E '^Max open' /proc/1/limits").split()[3:5] == ["4096", "8192"]
+    assert inside(handle, "ulimit -Hn") == "8192"
     status = dict(
         line.split(":\t") for line in inside(handle, "grep -E 'Cap|NoNew|Seccomp:' /proc/self/status").splitlines()
     )
@@ -143,7 +145,7 @@ async def test_every_flag_is_felt_from_inside(yard):
     memory = "cat /sys/fs/cgroup/memory.max 2>/dev/null || cat /sys/fs/cgroup/memory/memory.limit_in_bytes"
     assert int(inside(handle, memory)) == 512 * MEBIBYTE
     assert "temporarily unavailable" in inside(handle, "(for n in $(seq 100); do sleep 3 & done; true) 2>&1 || true")
-    assert inside(handle, "ulimit -c; ulimit -n") == "0\n4096"
+    assert inside(handle, "ulimit -Hc") == "0"
     assert inside(handle, "cat /proc/net/if_inet6 2>/dev/null | grep -v ' lo$' || true") == ""
 
 

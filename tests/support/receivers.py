@@ -98,7 +98,11 @@ class WebhookReceiver:
             self._server = None
 
     def _post(self, request: BaseHTTPRequestHandler) -> None:
-        raw = request.rfile.read(int(request.headers.get("content-length", 0)))
+        length = int(request.headers.get("content-length", 0))
+        raw = request.rfile.read(length)
+        if len(raw) < length:  # whoever sent it was killed in between: no request ever came
+            request.close_connection = True
+            return
         body = json.loads(raw or b"null")
         with self._lock:
             self._open[request.path] = self._open.get(request.path, 0) + 1
