@@ -31,6 +31,7 @@ from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.resting import brought_back, can_return, may_wake, no_runtime, resumed, started
+from orchestrator.services.saga import beside
 from orchestrator.state.base import Page, Store, StoredEvent
 
 MOST_LABELS = 64
@@ -175,8 +176,11 @@ class ConversationService(Changing):
         conversations = self._store.conversations
         if conversation.runtime is None:
             raise ValueError("the record of a conversation names its runtime from the start")
-        await conversations.put_route(conversation.runtime.id, conversation.tenant, conversation.id, ttl_ms=_ROUTE_MS)
-        await self._begin(conversation, "start", self._start_stages())
+        route = partial(conversations.put_route, ttl_ms=_ROUTE_MS)
+        await beside(
+            partial(route, conversation.runtime.id, conversation.tenant, conversation.id),
+            partial(self._begin, conversation, "start", self._start_stages()),
+        )
         try:
             stored = await conversations.create(conversation, ask=ask)
         except LimitReached:

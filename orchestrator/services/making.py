@@ -19,7 +19,7 @@ from orchestrator.services.reach import with_port
 from orchestrator.services.saga import beside
 from orchestrator.services.start import Provisioning, advance_to, client_of, made
 
-_SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
+_SHORTEST_REST, _LONGEST_REST = 0.002, 0.05  # between two questions whether it answers
 _LOOK_SECONDS = 0.2  # between two looks whether it has ended
 
 
@@ -102,13 +102,13 @@ async def wait_alive(start: Provisioning) -> None:
     began = looked = anyio.current_time()
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
-            while not await client.alive():
+            while not (await client.listens() and await client.alive()):
                 now = anyio.current_time()
                 if now - looked >= _LOOK_SECONDS:
                     await _raise_if_ended(start)
                     looked = now
-                # A hundredth of what it took so far is what is lost by having asked a moment too early.
-                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
+                # A four-hundredth of what it took so far is what is lost by having asked a moment too early.
+                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 200)))
             return
     raise StartFailed(
         Why(
@@ -150,10 +150,13 @@ async def bind_runtime(start: Provisioning) -> None:
     if made(start.endpoint).stock:
         await _bind_stock(start, keys)
         return
+    body = await init_body(start, keys)
     async with client_of(start) as client:
-        await client.init(made(start.init_key), await init_body(start, keys))
+        await beside(
+            partial(start.store, advance_to(start, Phase.CONFIGURING)),
+            partial(client.init, made(start.init_key), body),
+        )
     start.init_key = None
-    await start.store(advance_to(start, Phase.CONFIGURING))
 
 
 async def init_body(start: Provisioning, keys: RuntimeKeys) -> Mapping[str, Any]:

@@ -60,11 +60,6 @@ async def publish_route(start: Provisioning) -> None:
     start.house.published(start.conversation)
 
 
-async def withdraw_route(start: Provisioning, _note: str) -> None:
-    """Close the runtime's own listener. The phase in the record is what the proxy goes by."""
-    start.house.withdraw(start.conversation)
-
-
 def _is_warm(start: Provisioning) -> bool:
     return start.warm
 
@@ -72,14 +67,16 @@ def _is_warm(start: Provisioning) -> bool:
 STEPS: Sequence[Step[Provisioning]] = (
     Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
     Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
-    Step("start", start_runtime, needless=_is_warm),  # undone by "create", as everything that lives in the runtime
+    # Undone by "create", as everything that lives in the runtime.
+    Step("start", start_runtime, needless=_is_warm, logged_beside=True),
     Step("alive", come_alive, needless=_is_warm, logged_beside=True),
     Step("init", bind_runtime, needless=_is_warm, logged_beside=True),
     Step("settings", push_settings, logged_beside=True),
     Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged_beside=True),
     Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets, logged_beside=True),
     Step("converse", create_nested_conversation, logged_beside=True),
-    Step("publish", publish_route, undo=withdraw_route),
+    # The record says what an entry would; the listener that it opens is closed by whatever undoes "create" or "claim".
+    Step("publish", publish_route, unlogged=True),
 )
 STAGES = tuple(step.name for step in STEPS)
 

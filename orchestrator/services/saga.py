@@ -1,4 +1,5 @@
-"""A saga: steps with undo, each logged before it runs, or beside it where nothing would be undone by the entry.
+"""A saga: steps with undo, each logged before it runs, or beside it or not at all where nothing would be undone by its
+entry.
 
 `provisioning.py` has the steps, this file runs them.
 
@@ -55,6 +56,8 @@ class Step(Generic[C]):
     #: its entry in the log is written while it runs, not before: nobody undoes by it, and who is asked for something
     #: looks at the fence as well
     logged_beside: bool = False
+    #: it has no entry, and so no undo of its own: what undoes an earlier step undoes it
+    unlogged: bool = False
 
 
 class StepFailed(Exception):
@@ -100,13 +103,12 @@ async def run(
             if step.needless(context):
                 progress.succeeded(step.name)
                 continue
-            entry = partial(saga.started, lease, step.name, note=step.note(context), told=progress.told())
             doing = partial(_done, step, context, seconds[step.name])
-            if step.logged_beside:
-                await beside(entry, doing)
-            else:
-                await entry()
+            if step.unlogged:
                 await doing()
+            else:
+                entry = partial(saga.started, lease, step.name, note=step.note(context), told=progress.told())
+                await _logged(step, entry, doing)
             committed = step is steps[-1]
             progress.succeeded(step.name, step.tell(context))
         await saga.clear(lease, told=progress.told())
@@ -123,6 +125,14 @@ async def run(
         raise
 
 
+async def _logged(step: Step[C], entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
+    if step.logged_beside:
+        await beside(entry, doing)
+    else:
+        await entry()
+        await doing()
+
+
 async def _done(step: Step[C], context: C, seconds: float) -> None:
     await within(step.name, seconds, step.do(context))
 
@@ -130,17 +140,20 @@ async def _done(step: Step[C], context: C, seconds: float) -> None:
 async def beside(entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
     """Both, at the same time. Raises what the first one to fail raises; the other is cancelled then."""
     failures: list[Exception] = []
-    async with anyio.create_task_group() as tasks:
+    try:
+        async with anyio.create_task_group() as tasks:
 
-        async def kept(one: Callable[[], Awaitable[None]]) -> None:
-            try:
-                await one()
-            except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
-                failures.append(exc)
-                tasks.cancel_scope.cancel()
+            async def kept(one: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await one()
+                except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
+                    failures.append(exc)
+                    tasks.cancel_scope.cancel()
 
-        tasks.start_soon(kept, entry)
-        await kept(doing)
+            tasks.start_soon(kept, entry)
+            await kept(doing)
+    except BaseExceptionGroup as group:  # what ends a process is told as it is
+        raise group.exceptions[0] from None
     if failures:
         raise failures[0]
 

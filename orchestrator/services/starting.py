@@ -5,6 +5,7 @@ A try that fails for a while is made again, so often and within the time that th
 
 from contextlib import AsyncExitStack
 from dataclasses import replace
+from functools import partial
 
 import anyio
 import structlog
@@ -62,8 +63,11 @@ class Starting:
         if not await self._clear_way(start):
             return min(saga.STUCK_RETRY_MS, int(left * 1000) + 50)
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
-        await start.store(advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now()))
-        await self._store.conversations.put_route(made(start.conversation.runtime).id, lease.tenant, conversation.id)
+        runtime = made(attempt.runtime).id
+        await saga.beside(
+            partial(self._store.conversations.put_route, runtime, lease.tenant, conversation.id),
+            partial(start.store, advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now())),
+        )
         progress = OperationProgress(
             self._store.operations,
             start.conversation,
