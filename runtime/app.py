@@ -66,7 +66,7 @@ _prepared: list[FastAPI] = []
 #: what a start asks for, below /api and behind the key. A route is looked for in the order of the routers, and what
 #: parses the requests of all routes of a router is made when the first of them is looked at (`parsers`): some
 #: milliseconds for each ten, for which somebody would wait here. What is asked most has a way of its own (`HotRoutes`).
-STARTING = (older.starting, digests.router, conversations.starting)
+STARTING = (older.starting, settings.starting, digests.router, conversations.starting)
 #: the rest of those
 KEYED = (
     older,

@@ -11,6 +11,7 @@ from pydantic import SecretStr, field_validator, model_validator
 
 from runtime.api.bodies import Body, check_json
 from runtime.api.dependencies import StateDependency
+from runtime.api.threads import in_thread
 from runtime.configuration.older import FlatFields, translated
 from runtime.secrets.names import check_name, check_value
 from runtime.secrets.providers import PROVIDERS, GitProvider, check_host
@@ -33,6 +34,7 @@ class FlatSettings(FlatFields):
 
 
 @starting.post("/settings")
+@in_thread
 def store_settings(state: StateDependency, body: FlatSettings) -> JSONResponse:
     state.settings_store.change(lambda record: translated(record, body))
     return JSONResponse({"message": "Settings stored"})
@@ -85,6 +87,7 @@ class ProvidersBody(Body):
 
 
 @starting.post("/add-git-providers")
+@in_thread
 def add_git_providers(state: StateDependency, body: ProvidersBody) -> JSONResponse:
     state.git_providers.replace(
         [
@@ -141,6 +144,7 @@ class NewSecrets(Body):
 
 
 @starting.post("/secrets")
+@in_thread
 def create_secrets(state: StateDependency, body: NewSecrets) -> JSONResponse:
     try:
         if body.name is not None and body.value is not None:

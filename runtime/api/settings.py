@@ -14,6 +14,7 @@ from pydantic import Field
 from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import validated
+from runtime.api.threads import in_thread
 from runtime.configuration.merge import SettingsInvalid, merged, merged_map
 from runtime.configuration.older import flat_fields
 from runtime.configuration.record import SettingsRecord
@@ -23,6 +24,8 @@ from runtime.store.exposure import Exposure, render
 
 log = structlog.get_logger()
 router = APIRouter(tags=["Settings"])
+#: of what every start asks for (`app.STARTING`)
+starting = APIRouter(tags=["Settings"])
 
 ProfileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 McpKey = Annotated[str, Path(min_length=1, max_length=200)]
@@ -89,7 +92,7 @@ def settings_answer(state: RuntimeState, record: SettingsRecord, exposure: Expos
     return JSONResponse(body, headers={"Cache-Control": "no-store"})
 
 
-@router.get("/settings")
+@starting.get("/settings")
 async def get_settings(
     state: StateDependency, x_expose_secrets: Annotated[str | None, Header()] = None
 ) -> JSONResponse:
@@ -99,7 +102,8 @@ async def get_settings(
     return settings_answer(state, state.settings_store.read(), exposure)
 
 
-@router.patch("/settings")
+@starting.patch("/settings")
+@in_thread
 def patch_settings(state: StateDependency, update: SettingsUpdate) -> JSONResponse:
     if update.empty:
         raise HTTPException(400, NOTHING_GIVEN)
