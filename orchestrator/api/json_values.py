@@ -8,9 +8,22 @@ shell, environment or runtime takes it.
 import math
 from typing import Any
 
+from pydantic import BeforeValidator
+from pydantic_core import PydanticCustomError
+
 from orchestrator.domain.errors import InvalidRequest
 
 MAXIMUM_DEPTH = 32
+
+
+def _no_truth(value: Any) -> Any:
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "Input should be a number, not true or false")
+    return value
+
+
+#: The last that is said of a number of a body. To Python `true` is 1: a budget of one dollar that nobody asked for.
+NO_TRUTH = BeforeValidator(_no_truth)
 
 
 def check_json(value: Any) -> Any:

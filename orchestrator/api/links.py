@@ -10,6 +10,7 @@ from orchestrator.api import conversations, runtimes
 from orchestrator.api.answers import contents, operations
 from orchestrator.api.answers.declared import says
 from orchestrator.api.auth import OwnerOf, ServicesOf
+from orchestrator.api.json_values import NO_TRUTH
 from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, uuids, whole
 from orchestrator.api.paging import Paging, PagingOf
 from orchestrator.domain.clock import rfc3339
@@ -25,9 +26,9 @@ class LinkBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    port: Annotated[int, Field(ge=1, le=65535)] | None = None
+    port: Annotated[int, Field(ge=1, le=65535), NO_TRUTH] | None = None
     path: Annotated[str, Field(max_length=4095)] | None = None
-    expires_in: Annotated[int, Field(ge=1, le=LONGEST_SECONDS)] = 3600
+    expires_in: Annotated[int, Field(ge=1, le=LONGEST_SECONDS), NO_TRUTH] = 3600
 
     def opening(self) -> Opening:
         return Opening(self.port, self.path, self.expires_in)

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 from pydantic import AwareDatetime, BaseModel, ConfigDict, Field, RootModel, StringConstraints, model_validator
 
 from orchestrator.api import known_settings
-from orchestrator.api.json_values import check_json
+from orchestrator.api.json_values import NO_TRUTH, check_json
 from orchestrator.domain.admission import TENANT_ONLY, Policy
 from orchestrator.domain.errors import InvalidRequest
 from orchestrator.domain.restarts import RestartPolicy
@@ -61,10 +61,10 @@ class LlmBody(BaseModel):
     model: Annotated[str, StringConstraints(min_length=1, max_length=200)] | None = None
     api_key: str | None = None
     base_url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s@]+$")] | None = None
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    timeout: float | None = Field(default=None, gt=0)
-    num_retries: int | None = Field(default=None, ge=0, le=20)
-    max_output_tokens: int | None = Field(default=None, ge=1)
+    temperature: Annotated[float, Field(ge=0, le=2), NO_TRUTH] | None = None
+    timeout: Annotated[float, Field(gt=0), NO_TRUTH] | None = None
+    num_retries: Annotated[int, Field(ge=0, le=20), NO_TRUTH] | None = None
+    max_output_tokens: Annotated[int, Field(ge=1), NO_TRUTH] | None = None
     stream: bool | None = None
 
 
@@ -89,13 +89,13 @@ class ConversationSettingsBody(BaseModel):
     def _known(cls, value: Any) -> Any:
         return known_settings.only(known_settings.CONVERSATION, value)
 
-    max_iterations: int | None = Field(default=None, ge=1, le=100_000)
+    max_iterations: Annotated[int, Field(ge=1, le=100_000), NO_TRUTH] | None = None
     confirmation_mode: bool | None = None
     security_analyzer: str | None = None
 
 
-Seconds = Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False)]
-Number = Annotated[int, Field(ge=0, le=1_000_000)]
+Seconds = Annotated[float, Field(ge=0, le=315_360_000, allow_inf_nan=False), NO_TRUTH]
+Number = Annotated[int, Field(ge=0, le=1_000_000), NO_TRUTH]
 
 
 class LimitsBody(Body):
@@ -119,8 +119,8 @@ class LimitsBody(Body):
     starts_per_minute_per_key: Number | None = None
     when_full: Policy | None = None
     restart: RestartPolicy | None = None
-    restart_max: int | None = Field(default=None, ge=0, le=10)
-    restart_window_seconds: float | None = Field(default=None, gt=0, le=86_400, allow_inf_nan=False)
+    restart_max: Annotated[int, Field(ge=0, le=10), NO_TRUTH] | None = None
+    restart_window_seconds: Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False), NO_TRUTH] | None = None
 
     def refuse_tenants_own(self, where: str) -> None:
         """Raises `InvalidRequest` for a limit that only the tenant's own settings may have."""
@@ -143,9 +143,9 @@ class AllowanceBody(Body):
     starts_per_minute_per_key: Number | None = None
 
 
-Dollars = Annotated[float, Field(ge=0.000001, le=MOST / MICROS, allow_inf_nan=False)]
-Tokens = Annotated[int, Field(ge=1, le=MOST)]
-Percent = Annotated[int, Field(ge=1, le=1000)]
+Dollars = Annotated[float, Field(ge=0.000001, le=MOST / MICROS, allow_inf_nan=False), NO_TRUTH]
+Tokens = Annotated[int, Field(ge=1, le=MOST), NO_TRUTH]
+Percent = Annotated[int, Field(ge=1, le=1000), NO_TRUTH]
 
 
 class BudgetBody(Body):
@@ -187,7 +187,7 @@ class TenantPatchBody(Body):
     `budget` takes the place of the one before; null: none."""
 
     limits: AllowanceBody = Field(default_factory=AllowanceBody)
-    sizes: Annotated[list[int], Field(max_length=10)] | None = None
+    sizes: Annotated[list[Annotated[int, NO_TRUTH]], Field(max_length=10)] | None = None
     images: Annotated[list[ImageName], Field(min_length=1, max_length=100)] | None = None
     budget: BudgetBody | None = None
 
@@ -231,7 +231,7 @@ class ConversationBody(Body):
     settings: SettingsBody | None = None
     secrets: dict[str, str] | None = None
     image: ImageName | None = None
-    size: int | None = None
+    size: Annotated[int, NO_TRUTH] | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
 
@@ -264,7 +264,7 @@ class ForkBody(Body):
 
     id: str | None = None
     title: Name | None = None
-    at: Annotated[int, Field(ge=0, lt=2**63)] | None = None
+    at: Annotated[int, Field(ge=0, lt=2**63), NO_TRUTH] | None = None
     snapshot: str | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)
 
@@ -275,5 +275,5 @@ class BareRuntimeBody(Body):
     name: Name | None = None
     environment: dict[str, str] | None = None
     image: ImageName | None = None
-    size: int | None = None
+    size: Annotated[int, NO_TRUTH] | None = None
     labels: dict[LabelName, LabelValue] = Field(default_factory=dict, max_length=64)

@@ -16,6 +16,7 @@ from orchestrator.api.auth import Owner, OwnerOf, ServicesOf
 from orchestrator.api.conditions import ConditionOf, tell_version
 from orchestrator.api.context import Services
 from orchestrator.api.idempotency import NaturalIdOf
+from orchestrator.api.json_values import NO_TRUTH
 from orchestrator.api.lists import MOST, OLDEST_FIRST, IdsOf, Limit, SortOrder, uuids, whole
 from orchestrator.api.paging import PagingOf
 from orchestrator.api.schemas import Body
@@ -49,7 +50,7 @@ class WebhookChange(Body):
 
 
 class Rotation(Body):
-    overlap_seconds: Annotated[float, Field(ge=0, le=7 * 24 * 3600)] = 24 * 3600
+    overlap_seconds: Annotated[float, Field(ge=0, le=7 * 24 * 3600), NO_TRUTH] = 24 * 3600
     """For how long the last secret signs beside the new one; 0: not at all."""
 
 

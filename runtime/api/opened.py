@@ -13,18 +13,27 @@ from starlette.types import Receive, Scope, Send
 
 from runtime.machine.files import Opened
 
-_SPAN = re.compile(rb"(\d{1,18})\s*-\s*(\d{1,18})|\d{1,18}\s*-|-\s*\d{1,18}")
+_SPAN = re.compile(rb"(\d{1,18})\s*-\s*(\d{1,18})|(\d{1,18})\s*-|-\s*(\d{1,18})")
 
 
-def _are_ranges(value: bytes) -> bool:
-    """What is in another unit, or is no list of ranges, is passed over and the file told whole (RFC 9110 14.2)."""
+def _ranges(value: bytes, size: int) -> bytes | None:
+    """The list without those that a file of that size has not, unless it has none of them (RFC 9110 14.1.2, 15.5.17).
+    None for what is in another unit, or is no list of ranges: it is passed over and the file told whole (14.2)."""
     unit, _, listed = value.partition(b"=")
-    spans = [_SPAN.fullmatch(one.strip()) for one in listed.split(b",") if one.strip()]
-    return (
-        unit.strip().lower() == b"bytes"
-        and bool(spans)
-        and all(span is not None and int(span[1] or 0) <= int(span[2] or span[1] or 0) for span in spans)
-    )
+    texts = [one.strip() for one in listed.split(b",") if one.strip()]
+    spans = [span for text in texts if (span := _SPAN.fullmatch(text)) is not None]
+    if unit.strip().lower() != b"bytes" or not texts or len(spans) < len(texts):
+        return None
+    if any(int(span[1] or 0) > int(span[2] or span[1] or 0) for span in spans):
+        return None
+    there = [span[0] for span in spans if _is_there(span, size)]
+    return b"bytes=" + b",".join(there or texts)
+
+
+def _is_there(span: re.Match[bytes], size: int) -> bool:
+    if span[4] is not None:  # the last so many
+        return int(span[4]) > 0 and size > 0
+    return int(span[1] or span[3]) < size
 
 
 class OpenedResponse(FileResponse):
@@ -40,7 +49,10 @@ class OpenedResponse(FileResponse):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         ranged = scope["method"] == "GET"  # a range of anything else means nothing (RFC 9110 14.2)
-        headers = [one for one in scope["headers"] if one[0] != b"range" or (ranged and _are_ranges(one[1]))]
+        headers = [one for one in scope["headers"] if one[0] != b"range"]
+        for name, value in scope["headers"]:
+            if name == b"range" and ranged and (asked := _ranges(value, self._file.state.st_size)) is not None:
+                headers.append((name, asked))
         try:
             await super().__call__({**scope, "headers": headers}, receive, send)
         finally:

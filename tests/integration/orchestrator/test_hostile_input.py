@@ -2,11 +2,13 @@
 
 import json
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from support.orchestrators import Nestor
 
 pytestmark = pytest.mark.anyio
+ABSENT = "11111111-1111-4111-8111-111111111111"
 SURROGATE = '"a\\ud800b"'
 
 
@@ -87,6 +89,28 @@ async def test_the_field_that_is_wrong_is_named(nestor: Nestor) -> None:
     assert (
         await nestor.http.post("/api/settings", headers=nestor.as_(key), json={**flat, "llm_base_url": ""})
     ).is_success
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "field"),
+    [
+        ("PATCH", "settings", {"limits": {"max_runtimes": True}}, "limits.max_runtimes"),
+        ("PATCH", "settings", {"limits": {"archive_seconds": False}}, "limits.archive_seconds"),
+        ("PATCH", "settings", {"conversation_settings": {"max_iterations": True}}, "max_iterations"),
+        ("PATCH", "settings", {"agent_settings": {"llm": {"timeout": True}}}, "timeout"),
+        ("POST", "conversations", {"size": True}, "size"),
+        ("POST", "runtimes", {"size": False}, "size"),
+        ("POST", f"conversations/{ABSENT}/links", {"port": True}, "port"),
+        ("POST", f"conversations/{ABSENT}/links", {"port": 80, "expires_in": True}, "expires_in"),
+        ("POST", f"conversations/{ABSENT}/fork", {"at": True}, "at"),
+        ("POST", f"webhooks/{ABSENT}/rotate", {"overlap_seconds": True}, "overlap_seconds"),
+    ],
+)
+async def test_true_is_no_number(nestor: Nestor, method: str, path: str, body: dict[str, Any], field: str) -> None:
+    key = await nestor.ready_tenant()
+    answer = await nestor.call(method, f"/api/v2/{path}", key, json=body, status=422)
+    assert answer["field"].endswith(field)
+    assert "number" in answer["detail"]
 
 
 @pytest.mark.parametrize("moment", ["9999-12-31T23:59:59-23:00", "2999-01-01T00:00:00"])

@@ -228,6 +228,31 @@ async def test_ranges_that_are_none_are_passed_over(runtime: Runtime, base: str,
     assert (head.status_code, head.headers["content-length"]) == (200, "10")
 
 
+@pytest.mark.parametrize(
+    ("value", "status", "told"),
+    [
+        ("bytes=2-3, 20-", 206, "bytes 2-3/10"),
+        ("bytes=20-30,-2", 206, "bytes 8-9/10"),
+        ("bytes=9-,10-10,-0", 206, "bytes 9-9/10"),
+        ("bytes=20-,30-31", 416, "bytes */10"),
+        ("bytes=-0", 416, "bytes */10"),
+    ],
+)
+async def test_of_several_ranges_those_that_are_there_are_served(
+    runtime: Runtime, base: str, work: Path, value: str, status: int, told: str
+) -> None:
+    (work / "a").write_text("0123456789")
+    part = await runtime.http.get(f"{base}/a", headers={"Range": value})
+    assert (part.status_code, part.headers["content-range"]) == (status, told)
+    if status == 206:
+        first, last = told.removeprefix("bytes ").removesuffix("/10").split("-")
+        assert part.text == "0123456789"[int(first) : int(last) + 1]
+    both = await runtime.http.get(f"{base}/a", headers={"Range": "bytes=0-1,7-8,20-"})
+    assert (both.status_code, both.headers["content-type"].partition(";")[0]) == (206, "multipart/byteranges")
+    assert b"bytes 0-1/10" in both.content
+    assert b"bytes 7-8/10" in both.content
+
+
 async def test_conditions_are_of_lists_and_of_reads_too(runtime: Runtime, base: str, work: Path) -> None:
     (work / "a").write_text("0123456789")
     tag = (await runtime.http.get(f"{base}/a")).headers["etag"]
