@@ -62,9 +62,9 @@ async def page() -> AsyncIterator[Page]:
 
 
 @asynccontextmanager
-async def nestor() -> AsyncIterator[RunningOrchestrator]:
+async def nestor(data_plane: str) -> AsyncIterator[RunningOrchestrator]:
     with tempfile.TemporaryDirectory(prefix="nst-") as folder:
-        settings = {"NESTOR_DOMAIN": DOMAIN}
+        settings = {"NESTOR_DOMAIN": DOMAIN, "NESTOR_DATA_PLANE": data_plane}
         async with orchestrator_process(Path(folder), driver="process", settings=settings) as running:
             yield running
 
@@ -108,9 +108,10 @@ def unlike(answer: httpx.Response) -> dict[str, Any]:
     return {name: value for name, value in answer.json().items() if name not in ("request_id", "instance")}
 
 
-async def test_a_link_opens_what_it_names_until_it_is_taken_back() -> None:
+@pytest.mark.parametrize("data_plane", ["embedded", "nginx"])
+async def test_a_link_opens_what_it_names_until_it_is_taken_back(data_plane: str) -> None:
     async with (
-        nestor() as running,
+        nestor(data_plane) as running,
         page() as served,
         serve_sockets(echo, "127.0.0.1", 0) as sockets,
         tenant(running) as c,

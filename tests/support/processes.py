@@ -53,6 +53,7 @@ class OrchestratorProcess:
             "NESTOR_VERIFY_GIT_TOKENS": "0",
             "NESTOR_LEASE_SECONDS": "2",
             "NESTOR_LOG_FORMAT": "json",
+            "NESTOR_DATA_PLANE": os.environ.get("DATA_PLANE", "embedded"),  # what is tried is the same behind either
             "NESTOR_ZYGOTE": "off",  # a zygote takes seconds of a processor; tests that are about it ask for it
             **self._variables,
         }
