@@ -21,7 +21,9 @@ router = APIRouter(prefix="/api/v2/conversations/{conversation}/snapshots", tags
 @router.post("", status_code=201, responses=says({201: contents.Snapshot}))
 async def take(conversation: str, owner: OwnerOf, services: ServicesOf, response: Response) -> Any:
     """Take one now: answered when it is kept, which takes as long as copying the workspace does. The agent must not be
-    at work (409); a runtime that policy put to rest is woken. A fork of it needs no runtime of this conversation."""
+    at work (409). One that policy put to rest is woken; one that somebody paused stays so, and its runtime runs for the
+    length of the copy alone; one that somebody stopped has to be started first (409). A fork of it needs no runtime of
+    this conversation."""
     id = id_of(conversation)
     await audited.first(services)  # the state server knows nothing of snapshots
     made = await services.snapshots.take(owner.tenant, owner.user, id)

@@ -81,6 +81,7 @@ from orchestrator.services.start import Surroundings
 from orchestrator.services.suspension import Suspension
 from orchestrator.services.tenancy import Tenancy
 from orchestrator.services.tending import Tending
+from orchestrator.services.thawing import Thawing
 from orchestrator.services.token_callers import TokenCallers
 from orchestrator.services.transcript import Transcript
 from orchestrator.services.warm_start import stages_of
@@ -266,9 +267,9 @@ async def furnish(ground: Ground) -> House:
         archiving,
         start_timeout=settings.start_timeout,
     )
-    lease_seconds = settings.lease_seconds
+    lease_seconds, replica = settings.lease_seconds, new_uuid()
     keeper = LeaseKeeper(store.leases, clock, lease_seconds=lease_seconds)
-    workers = Workers(store.conversations, lifecycle, keeper, owner=new_uuid(), lease_seconds=lease_seconds)
+    workers = Workers(store.conversations, lifecycle, keeper, owner=replica, lease_seconds=lease_seconds)
     queue = QueueKeeper(store.slots, store.conversations, admission, workers.wake)
     admission.subscribe(queue.look_again)
     sender = Sender(ground.outbound.post, envelope, clock)
@@ -317,6 +318,7 @@ async def furnish(ground: Ground) -> House:
         conversations,
         files,
         copying,
+        Thawing(surroundings, keeper, owner=replica, lease_seconds=lease_seconds, wake=workers.wake),
         ground.archive.snapshots,
         clock,
         most=settings.snapshots,

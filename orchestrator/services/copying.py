@@ -90,7 +90,10 @@ def _told(refused: Refused, *, is_start: bool = False) -> NestorError:
         case 409 if _RUNS in said:
             if is_start:
                 return TransientError("the agent of the conversation that is forked is at work", retry_after=5)
-            return Conflict("the agent of the conversation is at work", hint="wait until it has ended, or pause it")
+            return Conflict(
+                "the agent of the conversation is at work",
+                hint="wait until it rests; one that was paused meanwhile has to be resumed for that",
+            )
         case 404 | 405:
             return Conflict(
                 "the agent server of the conversation gives no copies of it",

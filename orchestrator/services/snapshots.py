@@ -20,6 +20,7 @@ from orchestrator.services.conversations import ConversationService
 from orchestrator.services.copying import Copying, check_source
 from orchestrator.services.event_archiving import log_of
 from orchestrator.services.files import Files
+from orchestrator.services.thawing import Thawing, held_back
 from orchestrator.state.event_archive.places import Missing
 from orchestrator.state.event_archive.snapshots import SnapshotArchive
 
@@ -41,6 +42,7 @@ class Snapshots:
         conversations: ConversationService,
         files: Files,
         copying: Copying,
+        thawing: Thawing,
         archive: SnapshotArchive,
         clock: Clock,
         *,
@@ -50,6 +52,7 @@ class Snapshots:
         self._conversations = conversations
         self._files = files
         self._copying = copying
+        self._thawing = thawing
         self._archive = archive
         self._clock = clock
         self._most = most
@@ -74,6 +77,8 @@ class Snapshots:
             async with self._share(tenant), self._turns:
                 await self._room(source)
                 with anyio.move_on_after(_LEAST_SECONDS + self._limit_bytes / _LEAST_RATE):
+                    if held_back(source):
+                        return await self._thawing.meanwhile(source, lambda there: self._settled(there, user))
                     return await self._settled(await self._files.reached(source), user)
         finally:
             self._taken.discard(home)

@@ -125,9 +125,16 @@ class Suspension:
 
     async def _stay(self, lease: Lease, conversation: Conversation) -> int | None:
         """Paused and to stay so. Who asked for the pause last is what is told."""
-        handle = await self._handle(conversation)
-        if handle is None or (await self._condition(handle)) in (None, Condition.EXITED):
-            return await self._lose(lease, conversation, await how_it_died(self._house.driver, handle))
+        handle, driver = await self._handle(conversation), self._house.driver
+        seen = None if handle is None else await self._condition(handle)
+        if handle is None or seen in (None, Condition.EXITED):
+            return await self._lose(lease, conversation, await how_it_died(driver, handle))
+        if seen is Condition.RUNNING and isinstance(driver, Pausable):  # it was thawed for a moment (`thawing.py`)
+            try:
+                await within("freeze", self._house.step_seconds["freeze"], driver.pause(handle, fence=lease.fence))
+            except (RuntimeNotFound, StepOverdue):
+                return STUCK_RETRY_MS
+            log.warning("runtime.frozen_again", conversation=conversation.id)
         await self._admission.give_back(lease)
         if conversation.desired is Desired.PAUSED:
             if conversation.why.reason is not Reason.REQUESTED:

@@ -10,9 +10,11 @@ from support.answers import watched
 from support.orchestrators import Nestor, nestor_at
 
 from orchestrator.demo.model_server import ScriptedModel
-from orchestrator.domain.ids import new_uuid
+from orchestrator.domain.ids import ConversationId, new_uuid
+from orchestrator.drivers.values import Condition
+from orchestrator.state.event_archive.snapshots import SnapshotArchive
 
-from .test_forks import READY, command, events, file, fork, owner, said
+from .test_forks import READY, command, events, file, fork, has_said, owner, said
 
 pytestmark = pytest.mark.anyio
 
@@ -119,3 +121,103 @@ async def test_what_cannot_be_kept_is_refused_and_leaves_nothing(nestor: Nestor)
                 await anyio.sleep(0.05)
         assert (await nestor.call("GET", f"{path}/snapshots", key, status=200))["items"] == []
         await nestor.call("POST", f"{path}/snapshots", key, status=409)
+
+
+async def paused(nestor: Nestor, key: str, id: str, path: str) -> None:
+    await nestor.call("POST", f"{path}/pause", key, status=202)
+    await nestor.until(key, id, "paused", seconds=60)
+
+
+async def is_frozen(nestor: Nestor) -> bool:
+    driver = nestor.house.driver
+    [handle] = await driver.list(nestor.house.installation)
+    return (await driver.inspect(handle)).condition is Condition.PAUSED
+
+
+async def test_one_that_somebody_paused_is_copied_and_stays_as_it_is(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        key = await owner(nestor, model)
+        id, path = await began(nestor, key)
+        first = await said(nestor, key, id, command("echo one > file"), last="first")
+        await paused(nestor, key, id, path)
+        before = await nestor.call("GET", path, key, status=200)
+        waiting = {"content": 'SCRIPT:[{"text": "second"}]'}
+        await nestor.call("POST", f"{path}/messages", key, json=waiting, status=202)
+        made = await taken(nestor, key, path)
+        assert made["at"] == len(first)
+        assert await is_frozen(nestor)
+        after = await nestor.call("GET", path, key, status=200)
+        same = ("phase", "desired", "reason", "runtime", "operation", "phase_since")
+        assert {name: after[name] for name in same} == {name: before[name] for name in same}
+        assert await events(nestor, key, id) == first, "what waits is not given to the agent"
+        other = await fork(nestor, key, id, snapshot=made["id"])
+        assert await file(nestor, key, other["id"], "file") == "one\n"
+        assert await events(nestor, key, other["id"]) == first
+        await nestor.call("POST", f"{path}/resume", key, params=READY, status=200)
+        with anyio.fail_after(60):
+            while not has_said(await events(nestor, key, id), "second"):
+                await anyio.sleep(0.05)
+
+
+async def test_an_agent_that_was_paused_at_work_is_not_copied_and_is_frozen_again(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        key = await owner(nestor, model)
+        id, path = await began(nestor, key)
+        content = 'SCRIPT:[{"tool": "terminal", "args": {"command": "touch begun; sleep 300"}}, {"text": "never"}]'
+        await nestor.call("POST", f"{path}/messages", key, json={"content": content}, status=202)
+        with anyio.fail_after(60):
+            while await file(nestor, key, id, "begun") is None:
+                await anyio.sleep(0.05)
+        await paused(nestor, key, id, path)
+        refused = await nestor.call("POST", f"{path}/snapshots", key, status=409)
+        assert "at work" in refused["detail"]
+        assert "resumed" in refused["hint"]
+        assert await is_frozen(nestor)
+        assert kept(Path(nestor.house.settings.data_dir), id) == []
+
+
+async def test_a_resume_does_not_wait_for_the_end_of_a_copy(nestor: Nestor, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with ScriptedModel() as model:
+        key = await owner(nestor, model)
+        id, path = await began(nestor, key)
+        await said(nestor, key, id, last="first")
+        await paused(nestor, key, id, path)
+        begun = anyio.Event()
+
+        async def never(*_: Any, **__: Any) -> None:
+            begun.set()
+            await anyio.sleep_forever()
+
+        monkeypatch.setattr(SnapshotArchive, "write", never)
+        async with anyio.create_task_group() as tasks:
+
+            async def take() -> None:
+                refused = await nestor.call("POST", f"{path}/snapshots", key, status=409)
+                assert "something else" in refused["detail"]
+
+            tasks.start_soon(take)
+            with anyio.fail_after(60):
+                await begun.wait()
+            assert not await is_frozen(nestor)
+            await nestor.call("POST", f"{path}/resume", key, params=READY, status=200)
+        assert not await is_frozen(nestor)
+        assert kept(Path(nestor.house.settings.data_dir), id) == []
+
+
+async def test_what_a_replica_that_died_within_a_copy_left_running_is_frozen_again(nestor: Nestor) -> None:
+    async with ScriptedModel() as model:
+        key = await owner(nestor, model)
+        id, path = await began(nestor, key)
+        await paused(nestor, key, id, path)
+        store, driver = nestor.house.store.conversations, nestor.house.driver
+        [handle] = await driver.list(nestor.house.installation)
+        tenant = handle.labels.tenant
+        with anyio.fail_after(60):
+            while (claim := await store.claim(tenant, ConversationId(id), "dead", lease_ms=1500)) is None:
+                await anyio.sleep(0.05)
+        await driver.unpause(handle, fence=claim[0].fence)
+        assert not await is_frozen(nestor)
+        with anyio.fail_after(60):
+            while not await is_frozen(nestor):
+                await anyio.sleep(0.05)
+        assert (await nestor.call("GET", path, key, status=200))["phase"] == "paused"

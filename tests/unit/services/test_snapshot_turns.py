@@ -45,9 +45,8 @@ class Rig:
 
 async def test_slow_runtimes_of_one_tenant_keep_no_other_waiting() -> None:
     rig = Rig()
-    taking = Snapshots(
-        cast(Any, rig), cast(Any, rig), cast(Any, rig), cast(Any, rig), SystemClock(), most=10, limit_bytes=1
-    )
+    there = cast(Any, rig)
+    taking = Snapshots(there, there, there, there, there, SystemClock(), most=10, limit_bytes=1)
 
     async def take(tenant: TenantId) -> None:
         with pytest.raises(Conflict, match="reached"):
