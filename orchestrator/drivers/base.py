@@ -135,7 +135,7 @@ class Measurable(Protocol):
         ...
 
     async def disk(self, handle: Handle) -> DiskUse | None:
-        """None where its size cannot be told. Raises `RuntimeNotFound` when it does not run."""
+        """None where its size cannot be told from here. Raises `RuntimeNotFound` when it does not run."""
         ...
 
     async def end_full(self, handle: Handle) -> None:

@@ -376,6 +376,7 @@ class DockerDriver:
             listener=listener is not None,
             opened=any(door.covers(network.gateway) for door in self._choices.doors),
             size=docker_probe.takes_size(self._engine, image, installation=self._installation),
+            measured=self._volumes.visible(self._info),
         )
         return docker_report.report(seen, self._hardening, Limits(), ground)
 

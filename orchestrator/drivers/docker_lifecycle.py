@@ -32,7 +32,6 @@ from orchestrator.drivers.docker_spec import (
     digest,
     image_of,
     owned,
-    size_of,
     spare_kind,
 )
 from orchestrator.drivers.docker_volumes import Volumes
@@ -184,13 +183,9 @@ class Lifecycle:
     def disk(self, handle: Handle) -> DiskUse | None:
         """What its storage takes. Raises `RuntimeNotFound` when it does not run."""
         container = self._look(handle)
-        state = container["State"]
-        if not state["Running"]:
+        if not container["State"]["Running"]:
             raise RuntimeNotFound(f"runtime {handle.name} does not run")
-        taken = docker_usage.taken_by(self._volumes.folders(handle.labels))
-        if taken is None:
-            return None
-        return DiskUse(taken, docker_usage.seconds_since(state["StartedAt"]), size_of(container["Config"]["Labels"]))
+        return docker_usage.disk_use(container, self._volumes.folders(handle.labels))
 
     def end_full(self, handle: Handle) -> None:
         """Kill it because its storage is too large, and remember why."""

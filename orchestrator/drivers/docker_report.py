@@ -25,11 +25,12 @@ class Ground:
     listener: bool  #: there is one that runtimes must reach
     opened: bool  #: the operator lets runtimes reach all of this machine's address on the bridge
     size: bool  #: the engine bounds what a container writes
+    measured: bool = True  #: what runtimes have in their volumes can be counted from here
 
 
 def report(seen: Seen, hardening: Hardening, limits: Limits, ground: Ground) -> Sequence[Row]:
     """Every row, in the order of the threat: rights, then limits, then what is reached."""
-    return [*_rights(seen, hardening, ground), *_limits(seen, limits, ground), *_reached(seen, ground)]
+    return [*_rights(seen, hardening, ground), *_limits(seen, hardening, limits, ground), *_reached(seen, ground)]
 
 
 def _rights(seen: Seen, hardening: Hardening, ground: Ground) -> Iterator[Row]:
@@ -63,7 +64,7 @@ def _rights(seen: Seen, hardening: Hardening, ground: Ground) -> Iterator[Row]:
     yield Row("user-namespace", mapped, False, "mapped" if mapped else "user ids are the machine's: see userns-remap")
 
 
-def _limits(seen: Seen, limits: Limits, ground: Ground) -> Iterator[Row]:
+def _limits(seen: Seen, hardening: Hardening, limits: Limits, ground: Ground) -> Iterator[Row]:
     yield _at_most(seen, "memory", limits.memory_bytes)
     swap = _number(seen.one("memory and swap"))
     both = {limits.memory_bytes, 0}  # version 1 counts them together, version 2 swap alone
@@ -84,6 +85,18 @@ def _limits(seen: Seen, limits: Limits, ground: Ground) -> Iterator[Row]:
     restart = (seen.shown["HostConfig"].get("RestartPolicy") or {}).get("Name")
     yield Row("restart", restart in ("no", ""), True, f"by the engine: {restart}")
     yield Row("layer-size", ground.size, False, "by the engine" if ground.size else "read-only, so nothing to bound")
+    yield _disk(hardening, ground)
+
+
+def _disk(hardening: Hardening, ground: Ground) -> Row:
+    """Workspace and state, which no engine bounds on most file systems."""
+    if not hardening.file_bytes:
+        return Row("disk", False, False, "no limit: one runtime may fill the disk (NESTOR_RUNTIME_DISK_MEGABYTES)")
+    if not ground.measured:
+        return Row(
+            "disk", False, False, "no limit but of a single file: the engine's volumes cannot be looked into from here"
+        )
+    return Row("disk", True, False, f"{hardening.file_bytes // 1_000_000} MB, looked at every ten seconds")
 
 
 def _reached(seen: Seen, ground: Ground) -> Iterator[Row]:

@@ -1,22 +1,18 @@
 """What a runtime uses, as the engine and the disk tell it: processors, memory, processes, and the size of its storage.
 
-`docker.py` offers it as `Measurable.usage`. The size is asked of `du`, because a volume has no quota on most machines;
-where the engine's folders cannot be read it is unknown. Methods block.
+`docker.py` offers it as `Measurable.usage`. The size is what `storage.py` counts; where the engine's folders cannot be
+read it is unknown. Methods block.
 """
 
-import shutil
-import subprocess
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from orchestrator.domain.errors import RuntimeNotFound
-from orchestrator.drivers import docker_spec
+from orchestrator.drivers import docker_spec, storage
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
-from orchestrator.drivers.values import Handle, Usage
-
-_SIZE_SECONDS = 30
+from orchestrator.drivers.values import DiskUse, Handle, Usage
 
 
 def usage(engine: Engine, handle: Handle, container: Mapping[str, Any], folders: Sequence[Path]) -> Usage:
@@ -29,12 +25,13 @@ def usage(engine: Engine, handle: Handle, container: Mapping[str, Any], folders:
     except (Missing, Occupied) as exc:
         raise RuntimeNotFound(f"there is no runtime {handle.name}") from exc
     memory = found.get("memory_stats") or {}
+    taken = storage.taken_by(folders, process=first_process(container))
     return Usage(
         cpu_seconds=float((found.get("cpu_stats") or {}).get("cpu_usage", {}).get("total_usage", 0)) / 1e9,
         memory_bytes=_held(memory),
         memory_limit_bytes=int(memory.get("limit") or 0),
         processes=int((found.get("pids_stats") or {}).get("current") or 0),
-        disk_bytes=taken_by(folders),
+        disk_bytes=taken.bytes if taken is not None and taken.whole else None,
         **_limits(container),
     )
 
@@ -55,27 +52,21 @@ def _limits(container: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def taken_by(folders: Sequence[Path]) -> int | None:
-    """What they take on the disk together; None when that cannot be told in time."""
-    program = shutil.which("du")
-    if program is None or not folders or not all(folder.is_dir() for folder in folders):
+def disk_use(container: Mapping[str, Any], folders: Sequence[Path]) -> DiskUse | None:
+    """What the storage of one that runs takes; None where that cannot be told."""
+    taken = storage.taken_by(folders, process=first_process(container))
+    if taken is None:
         return None
-    try:
-        done = subprocess.run(
-            [program, "-skx", "--", *map(str, folders)],
-            capture_output=True,
-            text=True,
-            timeout=_SIZE_SECONDS,
-            check=False,
-        )
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    # Files vanish while it looks: what it could see is what counts.
-    sizes = [line.split("\t")[0] for line in done.stdout.splitlines()]
-    return 1024 * sum(int(size) for size in sizes if size.isdigit()) if len(sizes) == len(folders) else None
+    size = docker_spec.size_of(container["Config"]["Labels"])
+    return DiskUse(taken.bytes if taken.whole else None, _seconds_since(container["State"]["StartedAt"]), size)
 
 
-def seconds_since(started: str) -> float:
+def first_process(container: Mapping[str, Any]) -> int | None:
+    """Its number in the machine's own table of processes."""
+    return int(container["State"].get("Pid") or 0) or None
+
+
+def _seconds_since(started: str) -> float:
     """Since a time as the engine writes it; its nanoseconds are cut off."""
     then = datetime.fromisoformat(started[:19]).replace(tzinfo=UTC)
     return (datetime.now(UTC) - then).total_seconds()

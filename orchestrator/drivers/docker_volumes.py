@@ -6,6 +6,7 @@ of a spare belong to nobody, until the first one comes who has a tenant.
 """
 
 import contextlib
+import os
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -51,6 +52,10 @@ class Volumes(Protocol):
 
     def folders(self, labels: OwnerLabels) -> Sequence[Path]:
         """Where they are on this machine, for being measured; empty when that is not known."""
+        ...
+
+    def visible(self, engine: Mapping[str, Any]) -> bool:
+        """Whether `folders` can be looked into; `engine` is what the engine tells of itself."""
         ...
 
     def prune(self, installation: str, *, fence: int) -> None:
@@ -108,6 +113,9 @@ class EngineVolumes:
     def folders(self, labels: OwnerLabels) -> Sequence[Path]:
         found = [self._find(labels, part) for part in _PARTS]
         return [Path(str(volume["Mountpoint"])) for volume in found if volume is not None and volume.get("Mountpoint")]
+
+    def visible(self, engine: Mapping[str, Any]) -> bool:
+        return os.access(Path(str(engine.get("DockerRootDir", ""))) / "volumes", os.R_OK | os.X_OK)
 
     def prune(self, installation: str, *, fence: int) -> None:
         found = self._engine.ask(
@@ -186,6 +194,9 @@ class FolderVolumes:
     def folders(self, labels: OwnerLabels) -> Sequence[Path]:
         volume = self._volumes.volume_of(labels)
         return [] if volume is None else [volume.workspace, volume.state]
+
+    def visible(self, engine: Mapping[str, Any]) -> bool:
+        return True  # they are in the data folder
 
     def prune(self, installation: str, *, fence: int) -> None:
         return  # they lie in the data folder, and go with it

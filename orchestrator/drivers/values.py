@@ -193,7 +193,7 @@ class Usage:
 class DiskUse:
     """What the storage of a runtime that runs takes, and for how long it has been running."""
 
-    bytes: int
+    bytes: int | None  #: None when there was too much to be counted in time
     running_seconds: float
     size: int = 1  #: how many times the smallest runtime it is
 

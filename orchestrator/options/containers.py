@@ -33,10 +33,11 @@ class ContainerSettings(RuntimeSettings):
     """Docker driver: comma list of sizes that a request may ask for besides 1: 2, 4, 8, so many times the memory,
     processors, processes, open files, log and disk. Empty, because a machine is finite. A tenant may be given
     others."""
-    runtime_disk_megabytes: int = Field(default=0, ge=0, le=1_000_000)
+    runtime_disk_megabytes: int = Field(default=20_000, ge=0, le=1_000_000)
     """Docker driver: the most that workspace and state of one runtime may take together, in MB, times its size; 0 for
     no limit. It is looked at every ten seconds: one over it is ended, with the reason `disk_full`. No single file may
-    be larger."""
+    be larger. A file, folder or link counts for 16 KB at least. Not 0, because one runtime would fill the disk of
+    all."""
     oci_runtime: str | None = None
     """Docker driver: the engine's OCI runtime for containers, such as runsc or kata. One that it does not have is
     refused; nothing falls back to another."""

@@ -22,6 +22,7 @@ from orchestrator.demo.place import PORTS
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(900)]
 
 GATEWAY = "10.213.8.1"
+OCI_RUNTIME = "io.containerd.runc.v2"  # every engine has it, by this name beside its own
 
 
 @dataclass(frozen=True)
@@ -96,6 +97,8 @@ def project() -> Iterator[Project]:
         "NESTOR_PORT_2": str(two),
         "NESTOR_RUNTIME_SUBNET": "10.213.8.0/22",
         "NESTOR_RUNTIME_GATEWAY": GATEWAY,
+        "NESTOR_OCI_RUNTIME": OCI_RUNTIME,
+        "NESTOR_RUNTIME_DISK_MEGABYTES": "200",
     }
     project = Project(f"nestor-test-{secrets.token_hex(4)}", f"http://127.0.0.1:{port}", environment)
     try:
@@ -161,7 +164,9 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
         events = await nestor.run(key, id, say("before"))
         events = await settled(nestor, key, id, events)
 
-        container = containers.inspect("container", container_of(id))["Id"]
+        shown = containers.inspect("container", container_of(id))
+        assert shown["HostConfig"]["Runtime"] == OCI_RUNTIME  # what the operator chose is passed on
+        container = shown["Id"]
         project.compose("kill", "orchestrator")  # the other replica goes on, at once
         assert (await nestor.call("GET", f"/api/v2/conversations/{id}", key, status=200))["phase"] == "ready"
         project.compose("start", "orchestrator")
@@ -189,6 +194,14 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
         await nestor.call("POST", f"/api/v2/conversations/{id}/start", key, status=202)
         await nestor.until(key, id, "ready", past="failed")
         assert containers.docker("exec", container_of(id), "cat", "/workspace/said") == "before\n"
+
+        # The orchestrators have no right to read what its owner may not, and see it all the same.
+        fill = "exec 3>one 4>two 5>three; chmod 0 .; for n in 3 4 5; do head -c 120000000 /dev/zero >&$n; done"
+        containers.docker(
+            "exec", container_of(id), "bash", "-c", f"mkdir /workspace/closed; cd /workspace/closed; {fill}"
+        )
+        full = await nestor.until(key, id, "failed", past="ready")
+        assert (full["reason"], full["retryable"]) == ("disk_full", True)
     project.compose("down", "--volumes")
     assert project.left() == []
 

@@ -53,7 +53,11 @@ async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_star
     assert used["processes"] > 1
     assert used["disk_bytes"] > 0
     assert (conversation["size"], used["size"], used["cpu_limit"], used["processes_limit"]) == (1, 1, 2.0, 512)
-    assert (used["open_files_limit"], used["log_limit_bytes"], used["disk_limit_bytes"]) == (4096, 20_000_000, None)
+    assert (used["open_files_limit"], used["log_limit_bytes"], used["disk_limit_bytes"]) == (
+        4096,
+        20_000_000,
+        20_000_000_000,
+    )
     said = await nestor.call("GET", f"/api/v2/conversations/{id}/logs?lines=50", key, status=200)
     assert any("runtime.ready" in line for line in said["lines"])
     await anyio.to_thread.run_sync(act, container_of(id))

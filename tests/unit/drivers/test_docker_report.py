@@ -189,3 +189,17 @@ async def test_with_several_tenants_there_is_no_start_without_it():
 async def test_a_row_that_is_not_there_cannot_be_accepted():
     with pytest.raises(Misconfigured, match="no row secomp"):
         await tenancy(Isolation(walled(MISSING), frozenset({"secomp"})))
+
+
+@pytest.mark.parametrize(
+    ("file_bytes", "measured", "held", "words"),
+    [
+        (30_000_000, True, True, "30 MB"),
+        (0, True, False, "NESTOR_RUNTIME_DISK_MEGABYTES"),
+        (30_000_000, False, False, "cannot be looked into"),
+    ],
+)
+def test_a_disk_that_nobody_bounds_is_told(file_bytes: int, measured: bool, held: bool, words: str):
+    row = judged(Hardening(file_bytes=file_bytes), replace(GROUND, measured=measured))["disk"]
+    assert (row.held, row.required) == (held, False)
+    assert words in row.said
