@@ -1,9 +1,9 @@
 """The life of `nestor up`: open the house, listen, work until a signal, and end in order.
 
-Order of ending: no new connections, and nothing is claimed any more; requests and tunnels end, acts under way get a few
-seconds; those that are not done by then unwind and give their leases back, due now; with `ephemeral` every runtime is
-removed; then the stores. What takes longer than `LAST_SECONDS` is left to whoever finds it, as after a kill. A second
-signal ends the process at once.
+Asked to end before it serves, it removes what it has made until then. Order of ending: no new connections, and nothing
+is claimed any more; requests and tunnels end, acts under way get a few seconds; those that are not done by then unwind
+and give their leases back, due now; with `ephemeral` every runtime is removed; then the stores. What takes longer than
+`LAST_SECONDS` is left to whoever finds it, as after a kill. A second signal ends the process at once.
 """
 
 import asyncio
@@ -12,10 +12,11 @@ import signal
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from types import FrameType
+from typing import Any
 
 import anyio
 import structlog
@@ -262,9 +263,29 @@ async def _remove_runtimes(house: House) -> None:
 
 
 def run(settings: OrchestratorSettings, ready: Ready) -> None:
-    """`serve` on uvloop, from the main thread."""
+    """`serve` on uvloop, from the main thread. A SIGTERM before it serves is no failure either."""
+    asked = asyncio.Event()
     with asyncio.Runner(loop_factory=_loop) as runner:
-        runner.run(serve(settings, ready))
+        try:
+            runner.run(_begun(serve(settings, ready), asked))
+        except asyncio.CancelledError:
+            if not asked.is_set():
+                raise
+
+
+async def _begun(work: Coroutine[Any, Any, None], asked: asyncio.Event) -> None:
+    """`work`, which a SIGTERM breaks off as SIGINT does; the server has handlers of its own once it serves. A second
+    one ends the process at once."""
+    loop, begun = asyncio.get_running_loop(), asyncio.ensure_future(work)
+
+    def break_off(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            os._exit(CUT_SHORT_STATUS)
+        asked.set()
+        loop.call_soon_threadsafe(begun.cancel)
+
+    signal.signal(signal.SIGTERM, break_off)
+    await begun
 
 
 def _loop() -> asyncio.AbstractEventLoop:

@@ -52,6 +52,11 @@ class Calls:
         """How many go on without anybody waiting for them."""
         return len(self._abandoned)
 
+    async def settled(self, seconds: float) -> None:
+        """When no abandoned call is under way any more, or after that time."""
+        if self._abandoned:
+            await asyncio.wait(set(self._abandoned), timeout=seconds)
+
     async def in_thread(self, work: Callable[[], T], *, of: str = "", seconds: float | None = None) -> T:
         """`work` in a thread of its own; see `run`."""
         return await self.run(lambda: _begin_thread(work), of=of, seconds=seconds)

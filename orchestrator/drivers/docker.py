@@ -72,6 +72,7 @@ class Choices:
 NO_CHOICES = Choices()
 
 _LOOK_AROUND_SECONDS = 600.0  # for what tries out a machine by making containers
+_SETTLE_SECONDS = 15.0
 #: An engine starts no more in a second when it is asked for more than a machine's processors at once: they wait in it,
 #: and whatever else is asked of it waits behind them. So they wait here, the first that came first.
 _FEWEST_STARTS = 2
@@ -240,6 +241,7 @@ class DockerDriver:
 
     async def close(self) -> None:
         try:
+            await self._calls.settled(_SETTLE_SECONDS)  # a report that was broken off removes its containers first
             await self._in_thread(self._cells.close)
         except DriverUnavailable:
             pass  # an engine that is away keeps its network; the next start finds and uses it

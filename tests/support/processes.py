@@ -44,6 +44,18 @@ class OrchestratorProcess:
         return self._process.pid
 
     def start(self) -> "OrchestratorProcess":
+        """Begin, and wait until it is ready."""
+        stdout = self.begin().stdout
+        assert stdout is not None
+        ready, _, _ = select.select([stdout], [], [], 90)
+        line = stdout.readline() if ready else b""
+        assert line, f"the orchestrator did not start:\n{self.log.read_text()[-3000:]}"
+        self.url = json.loads(line)["url"]
+        self.port = int(self.url.rsplit(":", 1)[1])
+        return self
+
+    def begin(self) -> "subprocess.Popen[bytes]":
+        """Begin; `end` is for one that was not waited for as well."""
         command = [sys.executable, "-m", "orchestrator", "up", "--json", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), "--driver", self._driver]
         environment = {
@@ -62,13 +74,7 @@ class OrchestratorProcess:
             self._process = subprocess.Popen(
                 command, stdout=subprocess.PIPE, stderr=log, env=environment, preexec_fn=self._limit_descriptors
             )
-        assert self._process.stdout is not None
-        ready, _, _ = select.select([self._process.stdout], [], [], 90)
-        line = self._process.stdout.readline() if ready else b""
-        assert line, f"the orchestrator did not start:\n{self.log.read_text()[-3000:]}"
-        self.url = json.loads(line)["url"]
-        self.port = int(self.url.rsplit(":", 1)[1])
-        return self
+        return self._process
 
     def _limit_descriptors(self) -> None:
         if self._descriptors is not None:
