@@ -5,7 +5,8 @@ The fields are in `options`, a group a file.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Literal
 
 from pydantic import SecretStr, ValidationError
@@ -59,13 +60,20 @@ def load(overrides: Mapping[str, Any]) -> OrchestratorSettings:
     known = {f"NESTOR_{name.upper()}" for name in OrchestratorSettings.model_fields} | FOREIGN
     for name in os.environ:
         if name.startswith("NESTOR_") and name not in known:
-            raise Misconfigured(f"unknown variable {name}", hint=f"known ones: {', '.join(sorted(known - FOREIGN))}")
+            raise Misconfigured(f"unknown variable {name}", hint=_nearest(name, sorted(known - FOREIGN)))
     try:
         return OrchestratorSettings(**{name: value for name, value in overrides.items() if value is not None})
     except ValidationError as exc:
         first = exc.errors(include_input=False, include_url=False)[0]
         name = f"NESTOR_{str(first['loc'][0]).upper()}" if first["loc"] else "the configuration"
         raise Misconfigured(f"{name}: {first['msg']}") from None
+
+
+def _nearest(name: str, known: Sequence[str]) -> str:
+    """What may have been meant."""
+    near = get_close_matches(name, known, n=3, cutoff=0.7)
+    told = "docs/configuration.md has all of them; one that is left from another version is to be unset"
+    return f"did you mean {' or '.join(near)}? {told}" if near else told
 
 
 _INHERITED = ("PATH", "HOME", "LANG", "TZ", "SSL_CERT_FILE", "HTTPS_PROXY", "NO_PROXY", "NESTOR_REDIS_URL")

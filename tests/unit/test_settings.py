@@ -78,6 +78,27 @@ def test_what_can_be_used_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, v
     assert getattr(load({}), name) == value
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [("NESTOR_RUNTIME_IMAG", "NESTOR_RUNTIME_IMAGE"), ("NESTOR_LEASE_SECOND", "NESTOR_LEASE_SECONDS")],
+)
+def test_a_misspelt_variable_is_refused_with_the_one_that_was_meant(
+    monkeypatch: pytest.MonkeyPatch, name: str, meant: str
+) -> None:
+    monkeypatch.setenv(name, "x")
+    with pytest.raises(Misconfigured, match=f"unknown variable {name}$") as refused:
+        load({})
+    assert f"did you mean {meant}" in (refused.value.hint or "")
+    assert len(refused.value.hint or "") < 300
+
+
+def test_a_variable_that_is_like_none_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("NESTOR_XYZZY_QQ", "x")
+    with pytest.raises(Misconfigured, match="unknown variable NESTOR_XYZZY_QQ") as refused:
+        load({})
+    assert "docs/configuration.md" in (refused.value.hint or "")
+
+
 def test_no_group_hides_what_another_one_checks() -> None:
     """Of two validators with one name only the first would be asked."""
     groups = [group for group in OrchestratorSettings.__mro__ if group.__module__.startswith("orchestrator.options.")]
