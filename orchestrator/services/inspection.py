@@ -5,7 +5,7 @@ For the API. It changes nothing, holds no lease, and keeps nothing.
 
 from collections.abc import Sequence
 
-from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.errors import Conflict, DriverUnavailable, RuntimeNotFound
 from orchestrator.drivers.base import Driver, Measurable
 from orchestrator.drivers.values import Condition, Handle, Usage
@@ -36,12 +36,16 @@ class Inspection:
 
     async def logs(self, conversation: Conversation, *, lines: int) -> tuple[Sequence[str], bool]:
         """The last lines that it printed, without any value that it was given, and whether the runtime is there. Where
-        it is gone, they are what was kept of the latest that failed: 20 at most. Raises `Conflict` where nothing was;
+        it is gone, they are what was kept of its end, or of the latest that failed: 20 at most. Raises `Conflict` where
+        nothing was;
         `DriverUnavailable`."""
         try:
             said = await self.printed(conversation, lines=lines)
         except Conflict:
-            kept = next((failure.why.log_tail for failure in reversed(conversation.failures)), ())
+            ends = [failure.why.log_tail for failure in conversation.failures]
+            if conversation.phase in (Phase.STOPPING, Phase.STOPPED) and conversation.why.log_tail:
+                ends.append(conversation.why.log_tail)
+            kept = ends[-1] if ends else ()
             if not kept:
                 raise
             return kept[-lines:], False

@@ -1,12 +1,14 @@
 """Stopping a conversation, for whatever reason: its runtime ends, its workspace and its log stay."""
 
+from dataclasses import replace
+
 import structlog
 
 from orchestrator.domain.conversation import Conversation, Phase, Reason, Why, advance, put_to_rest
 from orchestrator.domain.operation import OperationState
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
-from orchestrator.services.ending import last_pull, remove_runtime
+from orchestrator.services.ending import last_pull, remove_runtime, with_last_words
 from orchestrator.services.events import EventLog
 from orchestrator.services.progress import finish
 from orchestrator.services.start import Provisioning, Surroundings, made
@@ -31,7 +33,10 @@ class Stopping:
         if conversation.phase is Phase.READY:
             await last_pull(self._events, conversation, seconds=_LAST_PULL_SECONDS)
         start = Provisioning(self._house, lease, conversation, generation=made(conversation.runtime).generation)
-        if conversation.phase is not Phase.STOPPING:  # with its reason: whoever goes on after a crash knows no other
+        if conversation.phase is Phase.STOPPING:
+            why = replace(why, log_tail=conversation.why.log_tail)
+        else:  # with its reason: whoever goes on after a crash knows no other
+            why = await with_last_words(self._house, conversation, why) if conversation.was_ready else why
             await start.store(advance(conversation, Phase.STOPPING, why=why, now=self._house.clock.now()))
         if put_to_rest(start.conversation) and made(conversation.runtime).public_port:
             await self._store.conversations.add_sleeper(made(conversation.runtime).id)

@@ -70,6 +70,27 @@ async def test_a_follower_over_http_is_told_the_end(nestor: Nestor, monkeypatch:
         assert answer.text.endswith("event: end\ndata: {}\n\n")
 
 
+async def test_of_one_that_was_stopped_the_end_is_kept_without_what_it_was_told(nestor: Nestor) -> None:
+    _, key = await nestor.tenant()
+    model = {"agent_settings": {"llm": {"model": "openai/x", "api_key": "sk-value-that-is-told"}}}
+    await nestor.call("PATCH", "/api/v2/settings", key, json=model, status=200)
+    made = await nestor.call("POST", "/api/v2/conversations?wait=ready&timeout=60", key, json={}, status=200)
+    [runtime] = nestor.engine.runtimes.values()
+    runtime.log.clear()
+    runtime.log.extend([*map(str, range(30)), "sk-value-that-is-told"])
+    path = f"/api/v2/conversations/{made['id']}"
+    await nestor.call("POST", f"{path}/stop", key, status=202)
+    stopped = await nestor.until(key, made["id"], "stopped", seconds=60)
+    kept = [*map(str, range(11, 30)), "**********"]
+    assert (stopped["reason"], stopped["log_tail"]) == ("requested", kept)
+    assert await nestor.call("GET", f"{path}/logs?lines=2", key, status=200) == {"lines": kept[-2:], "live": False}
+    assert (await nestor.call("GET", f"{path}/logs", key, status=200))["lines"] == kept
+    await nestor.call("POST", f"{path}/start?wait=ready&timeout=60", key, status=200)
+    again = await nestor.call("GET", f"{path}/logs", key, status=200)
+    assert again["live"]
+    assert not set(kept) & set(again["lines"])
+
+
 def test_news_are_what_a_later_look_has_more() -> None:
     assert news([], ["a"]) == (["a"], False)
     assert news(["a", "b"], ["a", "b"]) == ([], False)
