@@ -5,7 +5,6 @@ import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pytest
 from support.orchestrators import nestor_at
@@ -33,15 +32,15 @@ class Case:
 
 
 def lose_the_store(ground: Ground) -> None:
-    """Whenever the last step is noted."""
-    started = ground.store.saga.started
+    """Whenever a record is to say that it is ready."""
+    save = ground.store.conversations.save
 
-    async def failing(lease: Lease, step: str, **more: Any) -> None:
-        if step == "publish":
+    async def failing(lease: Lease, conversation: Conversation, *, expected_version: int) -> Conversation:
+        if conversation.phase is Phase.READY:
             raise StoreUnavailable("the state server did not answer in time")
-        await started(lease, step, **more)
+        return await save(lease, conversation, expected_version=expected_version)
 
-    ground.store.saga.started = failing  # type: ignore[method-assign]
+    ground.store.conversations.save = failing  # type: ignore[method-assign]
 
 
 ENDED = StartRefused("it ended", log_tail=("last words",))
