@@ -49,6 +49,14 @@ for path in / /etc /usr /proc/sys/kernel; do (: >"$path/nestor-probe") 2>/dev/nu
 while read -r _ path kind options _; do
   case "$path" in /tmp | /run | /home/agent) echo "mount: $path,$kind,$options" ;; esac
 done </proc/mounts
+echo "vsock: $(python3 -c '
+import socket
+try:
+    socket.socket(40, socket.SOCK_STREAM)
+    print("open")
+except OSError:
+    print("closed")
+' 2>/dev/null)"
 echo "interfaces: $(cat /proc/net/if_inet6 2>/dev/null | grep -v ' lo$' | wc -l)"
 """
 #: Closed means that nothing came back: a refusal by the other side shows that it was reached.

@@ -94,9 +94,18 @@ async def test_every_flag_is_in_force_as_the_engine_shows_it(yard):
     assert host["ReadonlyRootfs"] is True
     assert set(host["Tmpfs"]) == {"/tmp", "/run", "/home/agent"}
     assert all("nosuid" in options and "nodev" in options for options in host["Tmpfs"].values())
+    sizes = {path: [word for word in options.split(",") if "size=" in word] for path, options in host["Tmpfs"].items()}
+    assert sizes == {"/tmp": ["size=512m"], "/run": ["size=16m"], "/home/agent": ["size=512m"]}
+    assert "noexec" in host["Tmpfs"]["/run"]
+    assert (host["CpuShares"], host["ShmSize"], config["StopTimeout"]) == (512, 128 * MEBIBYTE, 10)
+    version1 = containers.docker("info", "--format", "{{.CgroupVersion}}").strip() == "1"
+    assert host["MemorySwappiness"] == (0 if version1 else None)
     assert (host["Memory"], host["MemorySwap"]) == (2048 * MEBIBYTE, 2048 * MEBIBYTE)
     assert (host["NanoCpus"], host["PidsLimit"], host["OomScoreAdj"]) == (2_000_000_000, 512, 500)
-    assert {(limit["Name"], limit["Soft"]) for limit in host["Ulimits"]} == {("nofile", 4096), ("core", 0)}
+    assert {(limit["Name"], limit["Soft"], limit["Hard"]) for limit in host["Ulimits"]} == {
+        ("nofile", 4096, 8192),
+        ("core", 0, 0),
+    }
     assert (host["Init"], host["IpcMode"], host["PidMode"], host["UTSMode"]) == (True, "private", "", "")
     assert host["RestartPolicy"]["Name"] == "no"
     assert host["AutoRemove"] is False
@@ -105,6 +114,9 @@ async def test_every_flag_is_in_force_as_the_engine_shows_it(yard):
     assert not host["Binds"]
     assert not host["Devices"]
     assert not host["ExtraHosts"]
+    assert not host["VolumesFrom"]
+    assert not host["CgroupParent"]
+    assert host["PublishAllPorts"] is False
     assert {mount["Destination"]: mount["Type"] for mount in shown["Mounts"]} == {
         "/workspace": "volume",
         "/state": "volume",

@@ -25,7 +25,7 @@ INSIDE = {
     "user": "10001:10001", "user map": "0 0 4294967295", "confined": "", "oom score": "500", "init": "docker-init",
     "files": "4096", "core": "0", "interfaces": "0", "memory": str(2 * 1024**3), "memory and swap": str(2 * 1024**3),
     "processes": "512", "processor quota": "200000", "processor period": "100000",
-    "neighbour": "closed", "machine": "closed", "listener": "open",
+    "neighbour": "closed", "machine": "closed", "listener": "open", "vsock": "closed",
 }  # fmt: skip
 MOUNTS = [f"{path},tmpfs,rw,nosuid,nodev,size=16384k" for path in ("/tmp", "/run", "/home/agent")]
 SHOWN = {
@@ -203,3 +203,10 @@ def test_a_disk_that_nobody_bounds_is_told(file_bytes: int, measured: bool, held
     row = judged(Hardening(file_bytes=file_bytes), replace(GROUND, measured=measured))["disk"]
     assert (row.held, row.required) == (held, False)
     assert words in row.said
+
+
+@pytest.mark.parametrize(("said", "held"), [("closed", True), ("open", False), ("", False)])
+def test_sockets_of_virtual_machines_are_told(said: str, held: bool):
+    row = judged(vsock=said)["vsock"]
+    assert (row.held, row.required) == (held, False)
+    assert row.said
