@@ -90,6 +90,7 @@ def private_engine(folder: Path) -> Iterator[PrivateEngine]:
     """For the length of the block, running. Nothing of it is left afterwards."""
     made = PrivateEngine(folder)
     run("mount", "-t", "tmpfs", "-o", "size=2g", "nestor-test", str(folder))
+    run("mount", "--make-shared", str(folder))  # else an engine mounts its own over it, without the volumes' below
     run("ip", "link", "add", made._bridge, "type", "bridge")
     try:
         run("ip", "addr", "add", f"10.215.{secrets.randbelow(255)}.1/24", "dev", made._bridge)
