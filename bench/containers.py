@@ -253,6 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "NESTOR_LEASE_SECONDS": "30",
         }
         nestor = stack.enter_context(orchestrator_at(folder / "data", driver="docker", **told))
+        stack.callback(floor.remove_all)  # before it ends: it keeps a network in which there is somebody else
         key = nestor.tenant("bench", model)
         nestor.call("PUT", "/api/v2/secrets/DEPLOY_KEY", key, json={"value": "a-secret"}, status=200)
         nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "a-token"}, status=200)
