@@ -22,7 +22,7 @@ def test_a_start_that_is_broken_off_while_it_looks_around_leaves_nothing(folder:
     image = f"nestor-test-{secrets.token_hex(4)}"  # by which its containers are known beside those of others
     containers.docker("tag", containers.standin_image(), image)
     process = OrchestratorProcess(folder / "data", driver="docker", NESTOR_EPHEMERAL="1", NESTOR_RUNTIME_IMAGE=image)
-    begun = process.begin()
+    begun = process.spawn()
     try:
         mark = wait_for(lambda: probed(image), 60).replace("-", "")
         network = f"nestor-{mark[:11]}"

@@ -45,7 +45,7 @@ class OrchestratorProcess:
 
     def start(self) -> "OrchestratorProcess":
         """Begin, and wait until it is ready."""
-        stdout = self.begin().stdout
+        stdout = self.spawn().stdout
         assert stdout is not None
         ready, _, _ = select.select([stdout], [], [], 90)
         line = stdout.readline() if ready else b""
@@ -54,7 +54,7 @@ class OrchestratorProcess:
         self.port = int(self.url.rsplit(":", 1)[1])
         return self
 
-    def begin(self) -> "subprocess.Popen[bytes]":
+    def spawn(self) -> "subprocess.Popen[bytes]":
         """Begin; `end` is for one that was not waited for as well."""
         command = [sys.executable, "-m", "orchestrator", "up", "--json", "--port", str(self.port)]
         command += ["--data-dir", str(self.data_dir), "--driver", self._driver]
