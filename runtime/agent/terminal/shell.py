@@ -9,6 +9,7 @@ order. Knows nothing of masking or of what the model is shown.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import secrets
 import shutil
@@ -127,12 +128,14 @@ class Shell:
         self._transcript.take()
 
     async def _begin_keeper(self) -> None:
-        """Cancelled, it waits for what the thread starts all the same: `close` has to end that."""
+        """Cancelled, however often, it waits for what the thread starts all the same: `close` has to end that."""
         spawning = asyncio.ensure_future(asyncio.to_thread(self._spawn))
         try:
             await asyncio.shield(spawning)
         finally:
-            await asyncio.wait({spawning})
+            while not spawning.done():
+                with contextlib.suppress(asyncio.CancelledError):  # once more; the first one is raised below
+                    await asyncio.wait({spawning})
             if not spawning.cancelled() and spawning.exception() is None:
                 self._keeper = spawning.result()
 
