@@ -45,16 +45,11 @@ class Held:
         self._folder = folder
         self.known = read(folder)
 
-    def check(self, fence: int, *, floor: int = 0) -> None:
-        """Raises `StaleFence` when a higher one was here."""
+    def admit(self, fence: int, *, floor: int = 0) -> None:
+        """Remember `fence` before anything is done under it. Raises `StaleFence` when a higher one was here."""
         highest = max(floor, self.known.fence if self.known is not None else 0)
         if fence < highest:
             raise StaleFence(f"{self._folder.name} was touched under fence {highest}, this call has {fence}")
-
-    def admit(self, fence: int, *, floor: int = 0) -> None:
-        """Remember `fence` before what is done under it is done, or while something is made that bears it. Raises
-        `StaleFence` when a higher one was here."""
-        self.check(fence, floor=floor)
         if self.known is None or fence > self.known.fence:
             self._write(replace(self.known or Known(fence), fence=fence))
 

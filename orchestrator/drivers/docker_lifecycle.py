@@ -9,7 +9,6 @@ that changes something holds the name's fence. The engine and the fence files sa
 import socket
 import time
 from collections.abc import Mapping, Sequence
-from functools import partial
 from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, RuntimeNotFound
@@ -38,7 +37,6 @@ from orchestrator.drivers.docker_volumes import Volumes
 from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StartRefused
 from orchestrator.drivers.printed import last_lines
 from orchestrator.drivers.stock_start import key_lines
-from orchestrator.drivers.threads import together
 from orchestrator.drivers.values import (
     Condition,
     Dialect,
@@ -96,12 +94,15 @@ class Lifecycle:
             known = self._by_name(spec.name) if held.known is not None else None
             if known is None:
                 try:
-                    return Handle("docker", spec.name, self._claim(held, spec, fence), spec.labels)
+                    made = self._create(spec, fence)
                 except (Occupied, DriverUnavailable) as exc:
                     # Taken meanwhile; or the engine's answer was lost, but perhaps not its work.
                     known = self._by_name(spec.name)
                     if known is None and isinstance(exc, DriverUnavailable):
                         raise
+                else:
+                    held.admit(fence)
+                    return Handle("docker", spec.name, made, spec.labels)
             if known is None:
                 raise DriverUnavailable(f"runtime {spec.name} was removed while it was made")
             claim = owned(known["Config"]["Labels"])
@@ -245,17 +246,6 @@ class Lifecycle:
                 name = str(container["Names"][0]).lstrip("/")
                 handles.append(Handle("docker", name, str(container["Id"]), claim.labels))
         return handles
-
-    def _claim(self, held: Held, spec: RuntimeSpec, fence: int) -> str:
-        """Make it, and remember the fence meanwhile, which is on its label too: whoever looks waits for this."""
-        held.check(fence)
-        was_known = held.known is not None
-        try:
-            return together(partial(self._create, spec, fence), partial(held.admit, fence))
-        except BaseException:
-            if not was_known:
-                held.forget()  # the name may be another's, or nobody's
-            raise
 
     def _create(self, spec: RuntimeSpec, fence: int) -> str:
         image = self._image_of(spec)

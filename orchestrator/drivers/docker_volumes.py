@@ -8,7 +8,6 @@ of a spare belong to nobody, until the first one comes who has a tenant.
 import contextlib
 import os
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,7 +19,6 @@ from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
 from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
 from orchestrator.drivers.errors import ClaimTaken
-from orchestrator.drivers.threads import each, together
 from orchestrator.drivers.values import OwnerLabels
 
 _PARTS: Mapping[str, str] = {"workspace": WORKSPACE, "state": STATE}
@@ -76,14 +74,12 @@ class EngineVolumes:
 
     def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
         with self._fences.held(_fence_name(labels)) as held:
-            found = each([partial(self._find, labels, part) for part in _PARTS])
+            found = [self._find(labels, part) for part in _PARTS]
             self._check_owner(found, labels, fence)
             held_before = held.known is not None
-            held.check(fence, floor=_floor(found))
+            held.admit(fence, floor=_floor(found))
             # Another machine's tenant may have been faster: then the engine answers with the volume that there is.
-            makes = [partial(self._make, labels, part, fence) for part in _PARTS]
-            made = together(lambda: each(makes), partial(held.admit, fence, floor=_floor(found)))
-            self._check_owner(made, labels, fence)
+            self._check_owner([self._make(labels, part, fence) for part in _PARTS], labels, fence)
             return found[0] is None or (_is_implied(found[0]) and not held_before)
 
     def remove(self, labels: OwnerLabels, *, fence: int) -> None:

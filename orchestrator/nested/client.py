@@ -20,7 +20,7 @@ from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
-from orchestrator.security.connecting import Transport, listens
+from orchestrator.security.connecting import Transport
 from orchestrator.telemetry import metrics
 
 MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
@@ -64,12 +64,6 @@ class RuntimeClient:
     def is_for(self, origin: str, inner_key: SecretText) -> bool:
         """Whether it asks the runtime at this origin, under this key."""
         return self._origin == origin and self._headers["X-Session-API-Key"] == inner_key.open()
-
-    async def listens(self) -> bool:
-        """Whether its address takes connections now: what costs little to ask often, where it is about to."""
-        with anyio.move_on_after(_ALIVE_SECONDS):
-            return await listens(self._origin)
-        return False
 
     async def alive(self) -> bool:
         """Whether `/alive` answers 200 now."""

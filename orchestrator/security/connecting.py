@@ -1,12 +1,8 @@
-"""How the orchestrator connects to runtimes. A connection that ends as it is made is a `ConnectError`, on every loop.
+"""How httpx connects for the orchestrator: a connection that ends as it is made is a `ConnectError`, on every loop.
 
 Under uvloop a socket that the other side has reset is None already when httpx's lower layers ask it for its peer, and
 they let the `AttributeError` of that through. Taken for what it says, it ended a loop or told a user nonsense.
 """
-
-import asyncio
-import socket
-from urllib.parse import urlsplit
 
 import httpx
 
@@ -21,20 +17,6 @@ class Transport(httpx.AsyncHTTPTransport):
             if not is_lost_connection(exc):
                 raise
             raise httpx.ConnectError("the connection ended as it was made", request=request) from exc
-
-
-async def listens(origin: str) -> bool:
-    """Whether somebody takes connections at `origin` (http://host:port) now; a tenth of what a request costs. A caller
-    bounds the time."""
-    address = urlsplit(origin)
-    family = socket.AF_INET6 if ":" in (address.hostname or "") else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as knocking:
-        knocking.setblocking(False)
-        try:
-            await asyncio.get_running_loop().sock_connect(knocking, (address.hostname, address.port))
-        except OSError:
-            return False
-    return True
 
 
 def is_lost_connection(exc: AttributeError) -> bool:

@@ -23,6 +23,7 @@ from orchestrator.domain.errors import Conflict, InvalidRequest, LimitReached, N
 from orchestrator.domain.ids import ConversationId, KeyId, OperationId, TenantId, UserId
 from orchestrator.domain.operation import Operation
 from orchestrator.services.admission import Admission, Starter
+from orchestrator.services.beside import beside
 from orchestrator.services.changing import TRIES, Changing
 from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.drafting import Drafts, Wanted
@@ -31,7 +32,6 @@ from orchestrator.services.events import EventLog
 from orchestrator.services.images import NO_IMAGES, Images
 from orchestrator.services.overrides import OverrideSeal
 from orchestrator.services.resting import brought_back, can_return, may_wake, no_runtime, resumed, started
-from orchestrator.services.saga import beside
 from orchestrator.state.base import Page, Store, StoredEvent
 
 MOST_LABELS = 64

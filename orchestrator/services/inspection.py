@@ -37,8 +37,7 @@ class Inspection:
     async def logs(self, conversation: Conversation, *, lines: int) -> tuple[Sequence[str], bool]:
         """The last lines that it printed, without any value that it was given, and whether the runtime is there. Where
         it is gone, they are what was kept of its end, or of the latest that failed: 20 at most. Raises `Conflict` where
-        nothing was;
-        `DriverUnavailable`."""
+        nothing was; `DriverUnavailable`."""
         try:
             said = await self.printed(conversation, lines=lines)
         except Conflict:

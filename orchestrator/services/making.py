@@ -14,12 +14,12 @@ from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
 from orchestrator.drivers.values import Condition, Dialect, ExitCause, Limits, RuntimeSpec, ServingKeys
+from orchestrator.services.beside import beside
 from orchestrator.services.keys import RuntimeKeys
 from orchestrator.services.reach import with_port
-from orchestrator.services.saga import beside
 from orchestrator.services.start import Provisioning, advance_to, client_of, made
 
-_SHORTEST_REST, _LONGEST_REST = 0.002, 0.05  # between two questions whether it answers
+_SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
 _LOOK_SECONDS = 0.2  # between two looks whether it has ended
 
 
@@ -102,13 +102,13 @@ async def wait_alive(start: Provisioning) -> None:
     began = looked = anyio.current_time()
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
-            while not (await client.listens() and await client.alive()):
+            while not await client.alive():
                 now = anyio.current_time()
                 if now - looked >= _LOOK_SECONDS:
                     await _raise_if_ended(start)
                     looked = now
-                # A four-hundredth of what it took so far is what is lost by having asked a moment too early.
-                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 200)))
+                # A hundredth of what it took so far is what is lost by having asked a moment too early.
+                await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
             return
     raise StartFailed(
         Why(

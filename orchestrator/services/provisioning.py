@@ -27,7 +27,7 @@ from orchestrator.services.making import (
     start_runtime,
     wait_alive,
 )
-from orchestrator.services.saga import Step
+from orchestrator.services.saga import Logged, Step
 from orchestrator.services.start import Provisioning, made
 
 
@@ -68,15 +68,17 @@ STEPS: Sequence[Step[Provisioning]] = (
     Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
     Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
     # Undone by "create", as everything that lives in the runtime.
-    Step("start", start_runtime, needless=_is_warm, logged_beside=True),
-    Step("alive", come_alive, needless=_is_warm, logged_beside=True),
-    Step("init", bind_runtime, needless=_is_warm, logged_beside=True),
-    Step("settings", push_settings, logged_beside=True),
-    Step("providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged_beside=True),
-    Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets, logged_beside=True),
-    Step("converse", create_nested_conversation, logged_beside=True),
+    Step("start", start_runtime, needless=_is_warm, logged=Logged.BESIDE),
+    Step("alive", come_alive, needless=_is_warm, logged=Logged.BESIDE),
+    Step("init", bind_runtime, needless=_is_warm, logged=Logged.BESIDE),
+    Step("settings", push_settings, logged=Logged.BESIDE),
+    Step(
+        "providers", push_git_providers, needless=lambda start: not made(start.bundle).providers, logged=Logged.BESIDE
+    ),
+    Step("secrets", push_secrets, needless=lambda start: not made(start.bundle).secrets, logged=Logged.BESIDE),
+    Step("converse", create_nested_conversation, logged=Logged.BESIDE),
     # The record says what an entry would; the listener that it opens is closed by whatever undoes "create" or "claim".
-    Step("publish", publish_route, unlogged=True),
+    Step("publish", publish_route, logged=Logged.NOT),
 )
 STAGES = tuple(step.name for step in STEPS)
 

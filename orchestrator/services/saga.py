@@ -9,6 +9,7 @@ A step that may have run is undone, whether or not it answered. Every do and und
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from functools import partial
 from typing import Generic, TypeVar
 
@@ -17,6 +18,7 @@ import structlog
 
 from orchestrator.domain.errors import LeaseLost, NestorError, StepOverdue
 from orchestrator.domain.step_seconds import STEP_SECONDS, UNDO_SECONDS, UNWIND_SECONDS
+from orchestrator.services.beside import beside
 from orchestrator.state.base import Lease, SagaLog, Told
 from orchestrator.telemetry import metrics
 
@@ -42,6 +44,16 @@ def _never(_context: object) -> bool:
     return False
 
 
+class Logged(Enum):
+    """When the entry of a step is written."""
+
+    BEFORE = "before"
+    #: while it runs: nobody undoes by the entry, and who is asked for something looks at the fence as well
+    BESIDE = "beside"
+    #: never, and so it has no undo of its own: what undoes an earlier step undoes it
+    NOT = "not"
+
+
 @dataclass(frozen=True)
 class Step(Generic[C]):
     """One act. `note` is what undo needs after a crash and is known before the act, such as the name it will claim."""
@@ -53,11 +65,7 @@ class Step(Generic[C]):
     tell: Callable[[C], str | None] = _no_word  #: what is told of it when it is done
     #: whether an earlier step has done what it does, and undoes that: it is passed over, and is not logged
     needless: Callable[[C], bool] = _never
-    #: its entry in the log is written while it runs, not before: nobody undoes by it, and who is asked for something
-    #: looks at the fence as well
-    logged_beside: bool = False
-    #: it has no entry, and so no undo of its own: what undoes an earlier step undoes it
-    unlogged: bool = False
+    logged: Logged = Logged.BEFORE
 
 
 class StepFailed(Exception):
@@ -104,11 +112,15 @@ async def run(
                 progress.succeeded(step.name)
                 continue
             doing = partial(_done, step, context, seconds[step.name])
-            if step.unlogged:
+            if step.logged is Logged.NOT:
                 await doing()
             else:
                 entry = partial(saga.started, lease, step.name, note=step.note(context), told=progress.told())
-                await _logged(step, entry, doing)
+                if step.logged is Logged.BESIDE:
+                    await beside(entry, doing)
+                else:
+                    await entry()
+                    await doing()
             committed = step is steps[-1]
             progress.succeeded(step.name, step.tell(context))
         await saga.clear(lease, told=progress.told())
@@ -125,37 +137,8 @@ async def run(
         raise
 
 
-async def _logged(step: Step[C], entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
-    if step.logged_beside:
-        await beside(entry, doing)
-    else:
-        await entry()
-        await doing()
-
-
 async def _done(step: Step[C], context: C, seconds: float) -> None:
     await within(step.name, seconds, step.do(context))
-
-
-async def beside(entry: Callable[[], Awaitable[None]], doing: Callable[[], Awaitable[None]]) -> None:
-    """Both, at the same time. Raises what the first one to fail raises; the other is cancelled then."""
-    failures: list[Exception] = []
-    try:
-        async with anyio.create_task_group() as tasks:
-
-            async def kept(one: Callable[[], Awaitable[None]]) -> None:
-                try:
-                    await one()
-                except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
-                    failures.append(exc)
-                    tasks.cancel_scope.cancel()
-
-            tasks.start_soon(kept, entry)
-            await kept(doing)
-    except BaseExceptionGroup as group:  # what ends a process is told as it is
-        raise group.exceptions[0] from None
-    if failures:
-        raise failures[0]
 
 
 async def unwind(steps: Sequence[Step[C]], context: C, *, lease: Lease, saga: SagaLog) -> bool:

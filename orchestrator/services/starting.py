@@ -16,6 +16,7 @@ from orchestrator.domain.errors import LimitReached, TransientError
 from orchestrator.domain.operation import OperationState
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
+from orchestrator.services.beside import beside
 from orchestrator.services.discretion import discreet
 from orchestrator.services.failures import explain
 from orchestrator.services.making import destroy_runtime
@@ -64,7 +65,7 @@ class Starting:
             return min(saga.STUCK_RETRY_MS, int(left * 1000) + 50)
         attempt = replace(start.conversation, attempt=start.conversation.attempt + 1, restart_at=None)
         runtime = made(attempt.runtime).id
-        await saga.beside(
+        await beside(
             partial(self._store.conversations.put_route, runtime, lease.tenant, conversation.id),
             partial(start.store, advance(attempt, Phase.PROVISIONING, why=attempt.why, now=self._house.clock.now())),
         )

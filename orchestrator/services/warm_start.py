@@ -18,6 +18,7 @@ from orchestrator.domain.conversation import Phase, RuntimeRecord, advance
 from orchestrator.domain.errors import NestorError, RuntimeUnreachable
 from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.nested.refusals import Impostor, NotDormant, Refused
+from orchestrator.services.beside import beside
 from orchestrator.services.configuring import read_configuration
 from orchestrator.services.making import init_body
 from orchestrator.services.pool import Taken, WarmPool
@@ -85,19 +86,12 @@ async def _told(start: Provisioning, bound: RuntimeRecord, body: Mapping[str, An
         with suppress(NestorError):  # the step that needs it reads it itself, and tells what is wrong
             await read_configuration(start)
 
-    failures: list[Exception] = []
-    async with anyio.create_task_group() as tasks:
-        tasks.start_soon(tell)
-        tasks.start_soon(read_ahead)
-        try:
-            await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
-            await start.house.archived(start.conversation.tenant)
-            stored.set()
-        except Exception as exc:  # noqa: BLE001 - raised below, by itself instead of in a group
-            failures.append(exc)
-            tasks.cancel_scope.cancel()
-    if failures:
-        raise failures[0]
+    async def store() -> None:
+        await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
+        await start.house.archived(start.conversation.tenant)
+        stored.set()
+
+    await beside(store, tell, read_ahead)
     return told[0]
 
 

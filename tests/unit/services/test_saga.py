@@ -14,7 +14,7 @@ from orchestrator.domain.errors import LeaseLost
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId, new_uuid
 from orchestrator.domain.operation import Operation, OperationState, Stage
 from orchestrator.services.progress import OperationProgress
-from orchestrator.services.saga import Progress, Step, StepFailed, run, unwind
+from orchestrator.services.saga import Logged, Progress, Step, StepFailed, run, unwind
 from orchestrator.state.base import Lease, SagaLog
 from orchestrator.state.memory import MemoryStore
 
@@ -178,7 +178,7 @@ async def test_a_step_that_nobody_undoes_runs_while_its_entry_is_written(store: 
     async def third(world: World) -> None:
         assert await attempted(store, lease) == ["one", "two", "three"]
 
-    chain[1] = Step("two", second, logged_beside=True)
+    chain[1] = Step("two", second, logged=Logged.BESIDE)
     chain[2] = replace(chain[2], do=third)
     with anyio.fail_after(10):
         await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
@@ -190,7 +190,7 @@ async def test_a_step_beside_which_the_lease_was_lost_is_broken_off_and_undoes_n
     store: MemoryStore, lease: Lease
 ) -> None:
     world, chain, log = World(), steps(), Slow(store.saga, refuses="two")
-    chain[1] = Step("two", lambda _: anyio.sleep_forever(), logged_beside=True)
+    chain[1] = Step("two", lambda _: anyio.sleep_forever(), logged=Logged.BESIDE)
     with anyio.fail_after(10), pytest.raises(LeaseLost):
         await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
     assert world.things == {"one"}
@@ -198,7 +198,7 @@ async def test_a_step_beside_which_the_lease_was_lost_is_broken_off_and_undoes_n
 
 async def test_a_step_that_fails_beside_its_entry_is_undone_as_any_other(store: MemoryStore, lease: Lease) -> None:
     world, chain, log = World(fail_at="two"), steps(), Slow(store.saga)
-    chain[1] = Step("two", lambda world: world.make("two"), logged_beside=True)
+    chain[1] = Step("two", lambda world: world.make("two"), logged=Logged.BESIDE)
     with anyio.fail_after(10), pytest.raises(StepFailed) as failed:
         await run(chain, world, lease=lease, saga=log, progress=Progress(), seconds=SECONDS)
     assert (failed.value.step, world.things, await attempted(store, lease)) == ("two", set(), [])
