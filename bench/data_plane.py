@@ -50,7 +50,7 @@ async def deciding(port: int, behind: int, cached: int) -> None:
 
     used: set[tuple[str, str]] = set()
     cache = RouteCache(load_route)
-    limits = FrontLimits(connections_per_runtime=20_000)
+    limits = FrontLimits(connections_per_runtime=20_000, connections_per_tenant=20_000)
     context = FrontContext(
         cache.resolve,
         lambda route: used.add((route.tenant, route.conversation)),

@@ -18,6 +18,13 @@ KEEP_SECONDS = 0.25  #: nginx keeps a decision for so long; with what a route ca
 STALE_SECONDS = 30.0  #: and for so long it goes on with one when nobody answers: nothing can be revoked then either
 _CONNECTIONS = 16_384
 _MODULES = (Path("/usr/lib/nginx/modules"), Path("/usr/lib64/nginx/modules"), Path("/usr/share/nginx/modules"))
+_BUSY = "Too many connections to this runtime, to the runtimes of this tenant together, or of this address. Try again."
+#: Of connections to runtimes. Its server is never used, the decision names one; many give a connection up after five
+#: seconds.
+_POOL = (
+    "upstream runtimes{digit} {{ server 0.0.0.1; balancer_by_lua_block {{ nestor.connect() }} "
+    "keepalive 256; keepalive_requests 1000000; keepalive_timeout 2s; }}"
+)
 _BY_HOST = r'"~*^(?<nestor_label>[0-9a-f-]{{32,36}})\.{domain}\.?(?::[0-9]*)?$" $nestor_label;'
 
 
@@ -96,6 +103,12 @@ class Plan:
             "of_an_address": f"limit_conn addresses {_counted(each)};"
             if (each := limits.connections_per_address)
             else "",
+            "of_a_tenant": f"limit_conn tenants {_counted(together)};"
+            if (together := limits.connections_per_tenant)
+            else "",
+            "pools": "\n  ".join(_POOL.format(digit=digit) for digit in range(10)),
+            "head_bytes": str(limits.head_bytes),
+            "header_count": str(limits.header_count),
             "connections_per_runtime": str(_counted(limits.connections_per_runtime)),
             "modules": str(find_modules()),
             "lua": "/usr/share/lua/5.1",
@@ -108,7 +121,7 @@ class Plan:
             "changed": _body(answers.CHANGED),
             "unreachable": _body(answers.unreachable()),
             "late": _body(answers.TOO_LATE),
-            "busy": _body(answers.unavailable("Too many connections to this runtime or of this address.", 1)),
+            "busy": _body(answers.unavailable(_BUSY, 1)),
             "away": _body(answers.unavailable("The orchestrator does not answer. Try again.", 1)),
         }
 

@@ -3,7 +3,7 @@
 Served on a socket of its own, in a folder that nobody but nginx reaches; never on an address that clients use. One line
 asks, one line answers:
 
-    ADDRESS RUNTIME KIND KEY   ->  HOST PORT GENERATION INNER_KEY, or `no`
+    ADDRESS RUNTIME KIND KEY   ->  HOST PORT GENERATION RUNTIME TENANT INNER_KEY, or `no`
     ! STATUS RUNTIME           ->  `ok`: a request could not be brought there, its route is in doubt
     = RUNTIME ...              ->  `ok`: requests to these are under way
 
@@ -100,7 +100,7 @@ class DecisionProtocol(asyncio.Protocol):
             return _NO
         self._context.touch(route)
         inner = route.inner_key.open()
-        return f"{route.host} {route.port} {route.generation} {inner}\n".encode()
+        return f"{route.host} {route.port} {route.generation} {route.runtime} {route.tenant} {inner}\n".encode()
 
     def _doubt(self, status: bytes, name: bytes) -> None:
         runtime = runtime_id(name)

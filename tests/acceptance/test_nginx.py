@@ -57,7 +57,7 @@ def inner_key(nestor: OrchestratorProcess, record: dict[str, Any]) -> str:
     with socket.socket(socket.AF_UNIX) as asking:
         asking.connect(str(run_folder(folder_of(nestor)) / "decision.sock"))
         asking.sendall(f"127.0.0.1 {record['runtime']['id']} key {record['runtime']['session_key']}\n".encode())
-        return asking.makefile().readline().split()[3]
+        return asking.makefile().readline().split()[-1]
 
 
 def test_it_serves_wakes_outlives_a_kill_and_ends(data_dir: Path) -> None:

@@ -45,7 +45,6 @@ BY_NGINX = frozenset(b"connection keep-alive te upgrade expect transfer-encoding
 #: nginx knows no families of names, so their members are named to it; another one (a typo) arrives.
 _TO_RUNTIME = (Path(__file__).parents[2] / "deploy/nginx/to_runtime.conf").read_bytes()
 NAMED_TO_NGINX = frozenset(re.findall(rb'^proxy_set_header (\S+) "";', _TO_RUNTIME, re.MULTILINE))
-CONTROL = re.compile(rb"[\x01-\x08\x0b\x0c\x0e-\x1f\x7f]")
 PLAIN_NAME = re.compile(rb"[a-z0-9-]+")
 OPEN = frozenset((b"/health", b"/alive", b"/ready", b"/server_info"))
 #: A stalled head or body is answered 408 after this; so the cases that end in the middle of something come to an end.
@@ -126,10 +125,8 @@ def expected(message: Message, place: Place, *, first_key: bool = False) -> Seen
 class EchoRuntime(asyncio.Protocol):
     """A runtime that reads as strictly as the reference, and answers with a digest of what it read."""
 
-    def __init__(self, place: Place, among: "set[EchoRuntime]", *, lenient: bool = False) -> None:
-        """`lenient`: control characters in a value, which nginx passes on, are refused here as a runtime does."""
+    def __init__(self, place: Place, among: "set[EchoRuntime]") -> None:
         self.place = place
-        self.lenient = lenient
         self.among = among
         self.data = b""
 
@@ -147,10 +144,6 @@ class EchoRuntime(asyncio.Protocol):
                 self.data = self.data[message.size :]
                 self.answer(message)
         except Malformed as bad:
-            if self.lenient and _well_formed(CONTROL.sub(b"?", self.data)):
-                self.transport.write(b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
-                self.transport.close()
-                return
             self.place.garbage.append(str(bad))
             self.transport.abort()
         else:
@@ -213,7 +206,7 @@ class Differential:
         for number in range(clients):
             place = Place.__new__(Place)
             server = await asyncio.get_running_loop().create_server(
-                lambda place=place: EchoRuntime(place, self._runtimes, lenient=self.nginx), "127.0.0.1", 0
+                lambda place=place: EchoRuntime(place, self._runtimes), "127.0.0.1", 0
             )
             self._servers.append(server)
             route = self.rig.publish(server.sockets[0].getsockname()[1], generation=7)
@@ -393,14 +386,6 @@ def reading(sent: bytes, read: Read = strict_http.read_request) -> tuple[list[Me
         if b"close" in tokens or (message.start[2] == b"1.0" and b"keep-alive" not in tokens):
             break
     return messages, "whole"
-
-
-def _well_formed(data: bytes) -> bool:
-    try:
-        strict_http.read_request(data)
-    except Malformed:
-        return False
-    return True
 
 
 def fault_of(sent: bytes) -> str:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import hashlib
+import os
 import shutil
 import socket
 import tempfile
@@ -203,10 +204,14 @@ class Rig:
         self.table[route.runtime] = changed
         return changed
 
-    async def talk(self, data: bytes, *, until: bytes | None = None, deadline: float = 20) -> bytes:
-        """Send bytes to the front; what it answers until `until` arrived or it closed the connection."""
+    async def talk(self, data: bytes, *, then: bytes = b"", until: bytes | None = None, deadline: float = 20) -> bytes:
+        """Send bytes to the front, and `then` in a later packet; what it answers until `until` arrived or it closed the
+        connection."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
         writer.write(data)
+        if then:
+            await asyncio.sleep(0.02)
+            writer.write(then)
         got = b""
         try:
             async with asyncio.timeout(deadline):
@@ -218,6 +223,14 @@ class Rig:
         finally:
             writer.close()
         return got
+
+    def memory(self) -> int:
+        """Bytes that the front has resident: this process, and nginx's."""
+        pids = ["self"]
+        if self.data_plane == "nginx":
+            pids += Path(f"/proc/{self.nginx.pid}/task/{self.nginx.pid}/children").read_text().split()
+        pages = sum(int(Path(f"/proc/{pid}/statm").read_text().split()[1]) for pid in pids)
+        return pages * os.sysconf("SC_PAGE_SIZE")
 
     async def eventually(self, condition: Callable[[], bool], *, deadline: float = 5) -> None:
         async with asyncio.timeout(deadline):

@@ -1,18 +1,19 @@
-"""What nginx understands by the bytes of a client, in its own lenient way: the reference for the front behind nginx.
+"""What nginx and its look at heads (`deploy/nginx/head.lua`) understand by the bytes of a client: the reference for the
+front behind nginx.
 
-As `strict_http`, and by a look at what nginx 1.22 does: a line may end by LF alone or by more than one CR, names that
-are no plain names are dropped, only spaces are trimmed, and lines of chunks are read as leniently. What it passes on it
-writes anew; so this says which requests may arrive, and each of them has to be well-formed where it does.
+As `strict_http`, and by a look at what nginx 1.22 does: a line may end by more than one CR, names that are no plain
+names are dropped, only spaces are trimmed, and lines of chunks may end by LF alone. What it passes on it writes anew;
+so this says which requests may arrive, and each of them has to be well-formed where it does.
 """
 
 import re
 
 from support.strict_http import Malformed, Message
 
-_LINE = re.compile(rb"([^\r\n\0]*)\r*\n")
-_EMPTY = re.compile(rb"\r?\n")
+_LINE = re.compile(rb"([^\x00-\x08\x0a-\x1f\x7f]*)\r+\n")
+_EMPTY = re.compile(rb"\r\n")
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (/[^ ]*) HTTP/(1\.[01])")
-_NAME = re.compile(rb"[\x21-\x7e\x80-\xff]+")
+_NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _PLAIN = re.compile(rb"[a-z0-9-]+")
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t;][^\r\n]*)?\r?\n")
 _CHUNK_END = re.compile(rb"\r?\n")
@@ -35,8 +36,8 @@ def read_request(data: bytes) -> Message | None:
         if line is None:
             _check_line(data[position:])
             return None
-        name, _, value = line[1].partition(b":")
-        if not _NAME.fullmatch(name):
+        name, colon, value = line[1].partition(b":")
+        if not colon or not _NAME.fullmatch(name):
             raise Malformed("name")
         if _PLAIN.fullmatch(name.lower()):
             headers.append((name.lower(), value.strip(b" ").strip(b" \t")))

@@ -3,13 +3,14 @@
 
 local balancer = require "ngx.balancer"
 local decisions = ngx.shared.decisions
+local head = dofile("@folder@/head.lua")
 local match, sha1, now = string.match, ngx.sha1_bin, ngx.now
 
 local SOCKET = "unix:@run@/decision.sock"
 local REPORT_SECONDS = 2 -- well below any idle time
 local KEEP_SECONDS, STALE_SECONDS = @keep_seconds@, @stale_seconds@
 
-local nestor = {}
+local nestor = { look_closely = head.look_closely }
 local under_way = {} -- of this worker: how many requests to a runtime are not over
 local taken = {} -- of this worker: what it has read of a decision that is kept, no longer than that is; emptied by `report`
 
@@ -30,13 +31,19 @@ local function ask(line)
 end
 
 local function read(decision)
-  local host, port, generation, inner = match(decision, "^(%S+) (%d+) (%d+) (%S+)$")
-  return { host = host, port = tonumber(port), generation = generation, inner = inner, last = 0 }
+  local host, port, generation, runtime, tenant, inner = match(decision, "^(%S+) (%d+) (%d+) (%S+) (%S+) (%S+)$")
+  return {
+    host = host, port = tonumber(port), generation = generation, runtime = runtime, tenant = tenant, inner = inner,
+    pool = string.sub(generation, -1), last = 0,
+  }
 end
 
-local function use(place, runtime, var)
+-- What is counted is counted by the name that the decision says: in a target a runtime has many.
+local function use(place, var)
+  local runtime = place.runtime
   ngx.ctx.place = place
-  var.nestor_generation, var.nestor_inner, var.nestor_counted = place.generation, place.inner, runtime
+  var.nestor_generation, var.nestor_inner, var.nestor_pool = place.generation, place.inner, place.pool
+  var.nestor_counted, var.nestor_tenant = runtime, place.tenant
   under_way[runtime] = (under_way[runtime] or 0) + 1
 end
 
@@ -62,13 +69,14 @@ function nestor.begin()
   ngx.timer.every(REPORT_SECONDS, report)
 end
 
--- The access phase of a request that nginx could take. What the orchestrator does not let it take goes there instead.
+-- The rewrite phase of a request that nginx could take, before connections are counted. What the orchestrator does not
+-- let it take goes there instead.
 function nestor.decide()
+  head.look()
   local var = ngx.var
-  local runtime = var.nestor_runtime
-  local question = runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key
+  local question = var.nestor_runtime .. " " .. var.nestor_kind .. " " .. var.nestor_key
   local mine = taken[question]
-  if mine and now() < mine.last then return use(mine, runtime, var) end
+  if mine and now() < mine.last then return use(mine, var) end
   local kept, since, old, name
   if KEEP_SECONDS > 0 then
     name = sha1(question)
@@ -77,15 +85,15 @@ function nestor.decide()
       mine = read(kept)
       mine.last = now() + (decisions:ttl(name) or 0)
       taken[question] = mine
-      return use(mine, runtime, var)
+      return use(mine, var)
     end
   end
   local answer = ask(var.remote_addr .. " " .. question .. "\n")
   if answer and answer ~= "no" then
     if name then decisions:set(name, answer, KEEP_SECONDS, ngx.time()) end
-    return use(read(answer), runtime, var)
+    return use(read(answer), var)
   end
-  if not answer and kept and ngx.time() - since <= STALE_SECONDS then return use(read(kept), runtime, var) end
+  if not answer and kept and ngx.time() - since <= STALE_SECONDS then return use(read(kept), var) end
   if answer and name then decisions:delete(name) end
   return ngx.exec("@orchestrator")
 end
@@ -98,7 +106,11 @@ end
 
 -- What a runtime nominates in `Connection` ends here (RFC 9110, 7.6.1).
 function nestor.clean()
-  local nominated = ngx.var.upstream_http_connection
+  local var = ngx.var
+  if var.upstream_http_transfer_encoding and var.upstream_http_content_length then
+    return ngx.exit(502) -- two readings of where it ends
+  end
+  local nominated = var.upstream_http_connection
   if nominated then
     for token in string.gmatch(string.lower(nominated), "[^,%s]+") do
       if token ~= "close" and token ~= "keep-alive" and token ~= "upgrade" then ngx.header[token] = nil end

@@ -8,53 +8,20 @@ from typing import Any
 import pytest
 from support.front_rig import Rig
 
-#: What nginx does otherwise, test by test (docs/operations.md says it to operators).
-OTHERWISE_BEHIND_NGINX = {
-    "test_answers_by_path_are_sandboxed_and_cleaned": "adds Server, Date and Connection",
-    "test_a_runtime_that_answers_nonsense_is_502": "lets chunks win over a length, and waits for their end",
-    "test_another_generation_never_gets_an_old_connection": "keeps connections by address, for two seconds",
-    "test_an_early_refusal_of_an_upload_reaches_the_client": "reads the rest of the upload, and keeps the connection",
-    "test_the_front_makes_no_difference": "may reset a connection over bytes that still come, and a close be lost so",
-    "test_silent_sockets_are_closed_4001_while_others_are_served": "fifty handshakes in half a second",
-    "test_runtimes_of_one_tenant_have_a_bounded_number_of_connections_together": "knows no tenants",
-    "test_trailers_reach_nobody": "gives a short body a length",
-    "test_nothing_is_done_for_a_client_that_was_just_refused": "reads the rest of the body, and goes on behind it",
-    "test_a_refusal_before_the_end_of_a_broken_request_arrives": "400 comes first",
-    "test_a_request_pipelined_behind_a_runtimes_is_not_answered_and_the_connection_closes": "it is answered, in order",
-    "test_a_line_without_end_is_refused_before_it_fills_the_memory": "forgets trailers and extensions as they come",
-    "test_slow_clients_are_sent_away_while_others_are_served": "closes without 408",
-    "test_a_head_that_drips_is_408": "closes without 408",
-    "test_a_body_that_stalls_is_408": "closes without 408",
-    "test_a_runtime_has_a_bounded_number_of_connections": "counts them itself, where the test cannot look",
-    "test_an_upgrade_that_is_not_on_offer_is_declined_and_the_body_kept": "gives a short body a length",
-}
-#: The same of single cases: what nginx understands, writes anew or drops, so that nobody reads it in a second way.
+#: What nginx does otherwise, case by case (docs/operations.md says it to operators).
 CASES_OTHERWISE = {
-    f"test_an_ambiguous_head_is_refused_and_the_connection_closed[nginx-{case}]"
-    for case in (
-        "bare line feed",
-        "line feeds only",
-        "line without colon",
-        "host with a user",
-        "HTTP/0.9",
-        "the credential twice",
-        "upgrade with a body",
-        "upgrade by POST",
-    )
-} | {
+    # nginx takes a line feed alone for the end of a chunk's line, and nobody but nginx sees these bytes.
     "test_a_body_that_cannot_be_read_ends_the_request[nginx-chunks by line feed]",
-    "test_an_oversize_head_is_refused[nginx-all lines]",  # 26 KiB of any number of lines
-    "test_an_oversize_head_is_refused[nginx-many lines]",
 }
-#: With the embedded front alone: its shutdown, the ports of runtimes, TLS, what it counts, and the parser itself.
+#: With the embedded front alone: its manner, its shutdown, the ports of runtimes, TLS, what it counts of connections
+#: that ask nothing, and the parser itself (behind nginx: `test_nginx.py`).
 EMBEDDED_ONLY = (
+    "test_manner.py",
     "test_shutdown.py",
     "test_ports.py",
     "test_tls.py",
     "test_differential.py",
     "test_addresses.py",
-    "test_long_bodies.py",
-    "test_repeats.py",
 )
 #: In each run; `DATA_PLANE=nginx` runs all that is equal.
 SELECTED = {
@@ -75,14 +42,35 @@ SELECTED = {
     "test_the_key_in_a_header",
     "test_the_key_in_the_first_frame_is_swallowed",
     "test_a_withdrawn_route_closes_its_sockets_and_no_others",
+    "test_another_generation_never_gets_an_old_connection",
+    "test_runtimes_of_one_tenant_have_a_bounded_number_of_connections_together",
+    "test_a_runtime_has_a_bounded_number_of_connections",
+    "test_a_runtime_that_answers_nonsense_is_502",
+    "test_answers_by_path_are_sandboxed_and_cleaned",
+    "test_the_body_of_a_refused_request_is_no_request",
+    "test_a_request_pipelined_behind_a_runtimes_is_answered_in_its_turn_or_not_at_all",
+    "test_trailers_reach_nobody",
+    "test_a_body_that_stalls_is_given_up[/runtimes/{}/x]",
+    "test_an_oversize_head_is_refused[many lines]",
+    "test_another_key_of_the_runtime_closes_the_door",
+} | {
+    f"test_an_ambiguous_head_is_refused_and_the_connection_closed[{case}]"
+    for case in (
+        "two lengths",
+        "length and chunks",
+        "bare line feed",
+        "length behind a bare line feed",
+        "chunks behind a bare line feed and a dropped name",
+        "the credential twice, the right one first",
+        "upgrade with a body",
+    )
 }
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each test of the front against each data plane that is to behave the same."""
     if "data_plane" in metafunc.fixturenames:
-        otherwise = metafunc.function.__name__ in OTHERWISE_BEHIND_NGINX
-        alone = otherwise or metafunc.module.__file__.endswith(EMBEDDED_ONLY)
+        alone = metafunc.module.__file__.endswith(EMBEDDED_ONLY)
         metafunc.parametrize("data_plane", ["embedded"] if alone else ["embedded", "nginx"])
 
 

@@ -84,28 +84,3 @@ async def test_a_socket_of_the_api_counts_until_it_is_closed(bare_rig):
             await client.send("x")
             assert await client.recv() == "api:x"
         await rig.eventually(lambda: not rig.context._connections and rig.context.problem is None, deadline=30)
-
-
-async def test_who_guesses_keys_is_told_to_wait_and_who_has_one_is_not(bare_rig):
-    rig = bare_rig
-    await rig.open(FrontLimits(wrong_keys_per_second=3))
-
-    async def serve(reader, writer):
-        while True:
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
-
-    route = rig.publish(await rig.raw(serve))
-    line = b"GET /runtimes/%b/x HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: " % route.runtime.encode()
-    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
-    told = set()
-    async with asyncio.timeout(30):
-        while 429 not in told:
-            writer.write(line + b"wrong\r\n\r\n")
-            head = await reader.readuntil(b"\r\n\r\n")
-            told.add(int(head.split(b" ")[1]))
-            await reader.readexactly(int(head.lower().split(b"content-length: ")[1].split(b"\r")[0]))
-        writer.write(line + rig.session_key.encode() + b"\r\n\r\n")
-        assert (await reader.readuntil(b"ok")).startswith(b"HTTP/1.1 200 ")
-    assert told == {401, 429}
-    writer.close()

@@ -47,8 +47,9 @@ async def ask(rig: Rig, runtime: str, path: str, reader: asyncio.StreamReader, w
     writer.write(f"GET /runtimes/{runtime}{path} HTTP/1.1\r\nHost: h\r\n{key}\r\n\r\n".encode())
     head = await reader.readuntil(b"\r\n\r\n")
     assert head.startswith(b"HTTP/1.1 200 OK\r\n")
-    assert head.count(b"content-length") == 1
-    return await reader.readexactly(int(head.split(b"content-length: ")[1].split(b"\r")[0]))
+    lines = head.lower()
+    assert lines.count(b"content-length") == 1
+    return await reader.readexactly(int(lines.split(b"content-length: ")[1].split(b"\r")[0]))
 
 
 async def test_behind_a_long_body_the_connection_carries_the_next_request(rig):

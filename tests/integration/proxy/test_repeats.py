@@ -1,6 +1,7 @@
 """Requests whose lines a connection repeats: all rules hold for them as for the first."""
 
 import asyncio
+import time
 
 import pytest
 
@@ -27,6 +28,14 @@ class Client:
             return head.split(b"\r\n")[0], await self.reader.readexactly(size)
 
 
+async def within_a_second(ask, expected):
+    """Asks until the answer is as expected, for as long as a data plane may go by what it knew."""
+    began = time.monotonic()
+    while not expected(await ask()):
+        assert time.monotonic() - began < 1
+        await asyncio.sleep(0.02)
+
+
 @pytest.fixture
 async def client(rig):
     client = await Client.connect(rig)
@@ -40,7 +49,7 @@ async def test_targets_methods_and_bodies_arrive_as_they_were_sent(rig, client):
     async def serve(reader, writer):
         while True:
             head = await reader.readuntil(b"\r\n\r\n")
-            body = await reader.readexactly(3) if b"content-length: 3" in head else b""
+            body = await reader.readexactly(3) if b"content-length: 3" in head.lower() else b""
             seen.append((head.split(b" HTTP")[0], body))
             writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
 
@@ -52,7 +61,7 @@ async def test_targets_methods_and_bodies_arrive_as_they_were_sent(rig, client):
         body = b"%03d" % number
         await client.ask(b"PUT " + at + path, b"Content-Length: 3", body=body)
         assert seen[-2:] == [(b"GET " + path, b""), (b"PUT " + path, body)]
-    assert rig.touched == [route.runtime] * 6
+    assert set(rig.touched) == {route.runtime}
 
 
 async def test_another_key_of_the_runtime_closes_the_door(rig, recorder, client):
@@ -62,9 +71,11 @@ async def test_another_key_of_the_runtime_closes_the_door(rig, recorder, client)
         assert (await client.ask(line))[0] == b"HTTP/1.1 200 OK"
     rig.republish(route, session_key_hash="0" * 64)
     rig.cache.invalidate(route.runtime)
+    await within_a_second(lambda: client.ask(line), lambda answer: answer[0] == b"HTTP/1.1 401 Unauthorized")
+    arrived = len(recorder["requests"])
     for _ in range(3):
         assert (await client.ask(line))[0] == b"HTTP/1.1 401 Unauthorized"
-    assert len(recorder["requests"]) == 3
+    assert len(recorder["requests"]) == arrived
 
 
 async def test_a_runtime_that_moved_gets_the_next_request(rig, recorder, client):
@@ -79,6 +90,7 @@ async def test_a_runtime_that_moved_gets_the_next_request(rig, recorder, client)
         assert (await client.ask(line))[1] == b"ok"
     rig.republish(route, port=await rig.raw(elsewhere), generation=2)
     rig.cache.invalidate(route.runtime)
+    await within_a_second(lambda: client.ask(line), lambda answer: answer[1] == b"new")
     for _ in range(3):
         assert (await client.ask(line))[1] == b"new"
 

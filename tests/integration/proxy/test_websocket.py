@@ -154,7 +154,7 @@ async def test_a_wrong_first_frame_is_closed_4001(rig, runtime, first):
 
 async def test_silent_sockets_are_closed_4001_while_others_are_served(bare_rig):
     rig = bare_rig
-    await rig.open(FrontLimits(first_frame_seconds=0.5, unauthenticated_sockets=60))
+    await rig.open(FrontLimits(first_frame_seconds=2, unauthenticated_sockets=60))
     runtime = Runtime(rig.inner_key)
     _, port = await rig.serve(Starlette(routes=[WebSocketRoute("/sockets/events/{id}", runtime.socket)]))
     runtime.route = rig.publish(port)
