@@ -185,6 +185,18 @@ async def transcript(at, tag: str, key: str, sent: Sent, *, size: int = 1 << 30)
     return [pongs, frames, rest]
 
 
+def same(front, direct, *, together: bool) -> bool:
+    """Whether both clients were told the same. `together`: on the way what was torn may have been put together again,
+    and a fault have come with the message before it; then the runtime closes without an answer to that one."""
+    if front == direct or not together:
+        return front == direct
+    (pongs, frames, rest), seen = front
+    (all_pongs, all_frames, its_rest), its_seen = direct
+    left, pongs_left = iter(all_frames), iter(all_pongs)
+    in_order = all(one in left for one in frames) and all(one in pongs_left for one in pongs)
+    return in_order and frames[-1:] == all_frames[-1:] and (rest, seen) == (its_rest, its_seen)
+
+
 @pytest.mark.parametrize("size", [1 << 30, 1], ids=["whole", "torn"])
 async def test_the_front_makes_no_difference(rig, both, size):
     echo, addresses = both
@@ -204,8 +216,9 @@ async def test_the_front_makes_no_difference(rig, both, size):
     numbered = iter(enumerate(CASES))
     await asyncio.gather(*(some(numbered) for _ in range(16)))
     assert len(told["front"]) == len(CASES) > 200
+    together = size == 1 and rig.data_plane == "nginx"
     for name in CASES:
-        assert told["front"][name] == told["direct"][name], name
+        assert same(told["front"][name], told["direct"][name], together=together), name
     ends = {answer[1][-1][1][:2] for answer, _ in told["front"].values()}  # type: ignore[index]
     assert {int.from_bytes(end, "big") for end in ends} >= {1000, 1002, 1007, 1009, *GOOD_CODES}
 
