@@ -6,8 +6,10 @@ All of it goes through one orchestrator with the docker driver as it comes (its 
 warm pool), and is compared within this run:
 
     cold     POST to ready, with settings, a git token and a secret, beside `create`, `start` and the first byte of the
-             same image in the same network, with volumes that exist (ours are made within); and, without a limit,
-             beside those on the engine's own bridge without any (`engine_floor.py`); in turns
+             same image in the same network, with volumes that exist: of a new conversation, whose volumes are made
+             within, and of a stopped one, whose volumes exist as well. The engine alone is measured before and after
+             each of ours, and the middle of the ratios to these two is judged; and, without a limit, beside the
+             engine's own bridge without any volume (`engine_floor.py`)
     stock    the same beside a conversation with the stock agent server's image
     burst    32 at once: none may fail; starts a second beside the engine's best, and how far they are apart
     cycles   conversations made and deleted; what is left of containers, networks, volumes, rules and files
@@ -37,7 +39,7 @@ import httpx
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from engine_floor import Floor
 from leftovers import Leftovers
-from rows import Row, pair
+from rows import Row, neighbours, pair
 from servers import leave, tree
 from support.containers import STOCK, inspect
 from support.models import scripted_model
@@ -63,8 +65,11 @@ class Place:
 
     def start(self, **body: Any) -> tuple[float, dict[str, Any]]:
         """Seconds from the POST to ready, and the record."""
+        return self._started("/api/v2/conversations", body)
+
+    def _started(self, path: str, body: Mapping[str, Any]) -> tuple[float, dict[str, Any]]:
         began = time.perf_counter()
-        answer = self.http.post("/api/v2/conversations?wait=ready&timeout=120", json=body)
+        answer = self.http.post(f"{path}?wait=ready&timeout=120", json=body)
         took = time.perf_counter() - began
         if answer.status_code != 200:
             raise RuntimeError(f"a start failed: {answer.text}")
@@ -74,6 +79,16 @@ class Place:
                 f"a start failed at {record.get('step')}: {record.get('reason')}: {record.get('message')}"
             )
         return took, record
+
+    def stop(self, id: str) -> None:
+        self.http.post(f"/api/v2/conversations/{id}/stop").raise_for_status()
+        path = f"/api/v2/conversations/{id}"
+        wait_for(lambda: self.http.get(path).json()["phase"] == "stopped", 60)
+        time.sleep(SETTLE_SECONDS)
+
+    def start_again(self, id: str) -> tuple[float, dict[str, Any]]:
+        """As `start`, of one that is stopped: what it has on disk is there."""
+        return self._started(f"/api/v2/conversations/{id}/start", {})
 
     def eventually(self, **body: Any) -> dict[str, Any]:
         """The record of a start where its time is no matter: on a busy machine the stock server takes longer than the
@@ -120,25 +135,36 @@ def cold(place: Place) -> Iterator[Row]:
     joined = place.floor.joined(
         network, [mount["Destination"] for mount in shown["Mounts"] if mount["Type"] == "volume"]
     )
-    found: dict[str, list[float]] = {"joined": [], "alone": [], "ours": []}
-    stages: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
+    stages: dict[str, dict[str, list[float]]] = {"new": {}, "again": {}}
     for turn in range(place.rounds + 1):
-        answered = {name: least(floor) for name, floor in (("joined", joined), ("alone", place.floor))}
-        took, record = place.start()
-        told = place.stages(record)
+        took = {"alone": least(place.floor), "first": least(joined)}
+        took["new"], record = place.start()
+        told = {"new": place.stages(record)}
+        took["second"] = least(joined)
+        place.stop(record["id"])
+        took["again"], record = place.start_again(record["id"])
+        told["again"] = place.stages(record)
         place.delete(record["id"])
         time.sleep(SETTLE_SECONDS)
+        took["third"] = least(joined)
         if turn:  # the first one is the warm-up
-            for name, seconds in (answered | {"ours": took}).items():
-                found[name].append(seconds * 1000)
-            for name, seconds in told.items():
-                stages.setdefault(name, []).append(seconds * 1000)
+            for name, seconds in took.items():
+                found.setdefault(name, []).append(seconds * 1000)
+            for what, spent in told.items():
+                for name, seconds in spent.items():
+                    stages[what].setdefault(name, []).append(seconds * 1000)
     place.delete(keeper["id"])
-    note = " ".join(f"{name} {statistics.median(ms):.0f}" for name, ms in stages.items())
-    beside = {"peer": found["joined"], "ours": found["ours"]}
-    yield pair("cold start beside the engine alone", beside, "ms", 1.10, 1.05, note=note)
-    beside["peer"] = found["alone"]
-    yield pair("the same beside its own bridge, no volume", beside, "ms", math.inf, math.inf)
+    notes = {
+        what: " ".join(f"{name} {statistics.median(ms):.0f}" for name, ms in spent.items())
+        for what, spent in stages.items()
+    }
+    between = {"before": found["first"], "ours": found["new"], "after": found["second"]}
+    yield neighbours("cold start, beside the engine alone", between, "ms", 1.10, 1.05, note=notes["new"])
+    between = {"before": found["second"], "ours": found["again"], "after": found["third"]}
+    yield neighbours("the same where its volumes exist", between, "ms", 1.10, 1.05, note=notes["again"])
+    beside = {"peer": found["alone"], "ours": found["new"]}
+    yield pair("the first beside its own bridge, no volume", beside, "ms", math.inf, math.inf)
 
 
 def least(floor: Floor) -> float:

@@ -25,6 +25,8 @@ class Row:
     target: float
     aim: float
     note: str = ""
+    pairs: tuple[float, ...] = ()
+    """Ratios of neighbours, where each value has a base of its own beside it: their middle is judged."""
 
     @property
     def verdict(self) -> str:
@@ -35,6 +37,8 @@ class Row:
 
     @property
     def ratio(self) -> float:
+        if self.pairs:
+            return statistics.median(self.pairs)
         if self.value == 0:
             return 0.0
         return self.value / self.base if self.base else math.inf
@@ -86,3 +90,15 @@ def median(found: dict[str, list[float]], name: str) -> float:
 
 def pair(title: str, found: dict[str, list[float]], unit: str, target: float, aim: float, *, note: str = "") -> Row:
     return Row(title, median(found, "peer"), median(found, "ours"), unit, target, aim, note)
+
+
+def neighbours(
+    title: str, found: dict[str, list[float]], unit: str, target: float, aim: float, *, note: str = ""
+) -> Row:
+    """Of rounds in which the peer was measured before and after ours (`before`, `ours`, `after`): from one minute to
+    the next a machine may move by more than a limit allows, and from one to its neighbour it moves less."""
+    bases = [(one + other) / 2 for one, other in zip(found["before"], found["after"], strict=True)]
+    pairs = tuple(ours / base for ours, base in zip(found["ours"], bases, strict=True))
+    low, _, high = statistics.quantiles(pairs, n=4) if len(pairs) > 1 else pairs * 3
+    told = f"quarters {low:.2f} to {high:.2f} {note}"
+    return Row(title, statistics.median(bases), median(found, "ours"), unit, target, aim, told, pairs)
