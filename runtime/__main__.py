@@ -3,42 +3,22 @@
 Reads the command line and the settings, refuses what would be open to strangers, hardens the process, and serves until
 SIGTERM or SIGINT, which end it cleanly (shells included) with exit status 0. Exit status 1: cannot listen; 2: wrong use
 or configuration; 3: what is stored could not be loaded, and the log says why.
+
+Where the command line says where to listen, that is done before the rest is imported, which is most of what a start
+takes: whoever connects meanwhile is answered as soon as there is somebody to answer, and need not try again and again.
 """
 
 import argparse
-import asyncio
-import ctypes
-import os
-import resource
+import gc
 import signal
 import socket
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
-import structlog
-import uvloop
-
-from runtime import framework, logs  # noqa: F401 - ahead of all that imports the framework
-from runtime.app import build_app
-from runtime.boot import InitKey, key_from_descriptor, key_from_file
-from runtime.listening import CannotListen, inherited, is_private, listen, port_of
-from runtime.machine import account
-from runtime.reloading import serve_and_reload
-from runtime.serving import Server, configuration
-from runtime.settings import InvalidConfiguration, RuntimeSettings, load
-
-if TYPE_CHECKING:
-    from fastapi import FastAPI
-
-PR_SET_DUMPABLE = 4
-EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"
-OPEN_TO_ALL = (
-    "refusing to listen on an address that others can reach without any key: set OH_SESSION_API_KEYS_0, "
-    "or NESTOR_RUNTIME_ALLOW_OPEN=1 if everyone may use this server"
-)
+from runtime.listening import EVERYWHERE, LOOPBACK, CannotListen, failed, inherited, listen
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -47,26 +27,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
     signal.signal(signal.SIGINT, _leave)
     options = _options(arguments)
     try:
-        settings = load(os.environ, directory=Path.cwd())
-        host = options.host or _default_host(settings)
-        server = inherited(options.listen_fd) if options.listen_fd is not None else listen(host, options.port)
-        settings = _placed(settings, server)
-        logs.configure(json_lines=settings.log_json)  # before the key is waited for: that may have something to say
-        if options.reload:
-            _harden()  # the parent has the same environment
-            return serve_and_reload(server)
-        init_key = _init_key(options)
-        dormant = init_key is not None or settings.deferred_init
-        if not (is_private(server) or settings.session_api_keys or dormant or settings.allow_open):
-            raise InvalidConfiguration(OPEN_TO_ALL)
-        _choose_account(settings)
-        app = build_app(settings, init_key=init_key)
+        server = _listening(options)
     except CannotListen as exc:
-        return _failed(exc, 1)
-    except (InvalidConfiguration, OSError, ValueError) as exc:
-        return _failed(exc, 2)
-    _harden()
-    return _serve(app, server)
+        return failed(exc, 1)
+    except OSError as exc:
+        return failed(exc, 2)
+    collects = gc.isenabled()
+    gc.disable()  # what is imported stays: the server looks through it once, when it is up
+    try:
+        from runtime.program import run
+
+        return run(options, server)
+    finally:
+        if collects:
+            gc.enable()
+
+
+def _listening(options: argparse.Namespace) -> socket.socket | None:
+    """None where only the settings say where."""
+    if options.listen_fd is not None:
+        return inherited(options.listen_fd)
+    return listen(options.host, options.port) if options.host else None
 
 
 def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
@@ -101,67 +82,15 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _default_host(settings: RuntimeSettings) -> str:
-    """Where nobody needs a key, only this machine is served unless somebody says otherwise."""
-    return EVERYWHERE if settings.session_api_keys else LOOPBACK
-
-
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text) <= 65535):
         raise argparse.ArgumentTypeError("a port is a number from 0 to 65535")
     return int(text)
 
 
-def _init_key(options: argparse.Namespace) -> InitKey | None:
-    if options.boot_key_fd is not None:
-        os.fstat(options.boot_key_fd)  # an OSError now is clearer than a runtime that can never be initialised
-        return key_from_descriptor(options.boot_key_fd)
-    return key_from_file(options.boot_key_file) if options.boot_key_file is not None else None
-
-
-def _placed(settings: RuntimeSettings, server: socket.socket) -> RuntimeSettings:
-    """The settings with the port that is really listened on."""
-    port = port_of(server)
-    update: dict[str, object] = {"listen_port": port, "listens_privately": is_private(server)}
-    if "internal_server_url" not in settings.model_fields_set and port is not None:
-        update["internal_server_url"] = f"http://127.0.0.1:{port}"
-    return settings.model_copy(update=update)
-
-
-def _choose_account(settings: RuntimeSettings) -> None:
-    state = (settings.persistence_dir, settings.conversations_path, settings.bash_events_dir)
-    try:
-        account.choose(settings.agent_user, workspace=settings.workspace_path, state=state)
-    except account.NoAccount as exc:
-        raise InvalidConfiguration(f"agent_user: {exc}") from None
-
-
-def _harden() -> None:
-    """Keep this process's memory and environment from the agent's shell, which may run as the same user."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_DUMPABLE, 0, 0, 0, 0) != 0:
-        structlog.get_logger().warning("runtime.dumpable", error=os.strerror(ctypes.get_errno()))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-
-
-def _serve(app: "FastAPI", listening: socket.socket) -> int:
-    server = Server(configuration(app), alone=True)
-    name = listening.getsockname()
-    structlog.get_logger().info("runtime.listening", address=name if isinstance(name, str) else f"{name[0]}:{name[1]}")
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        # A lifespan that failed is logged by uvicorn, which then exits with status 3.
-        runner.run(server.serve(sockets=[listening]))
-    return 0
-
-
 def _leave(number: int, frame: FrameType | None) -> NoReturn:
     # uvicorn takes both signals while it serves and raises them again after a clean end, which then is a success.
     sys.exit(0)
-
-
-def _failed(exc: Exception, status: int) -> int:
-    print(f"python -m runtime: {exc}", file=sys.stderr)  # noqa: T201 # a person started this at a terminal
-    return status
 
 
 if __name__ == "__main__":

@@ -60,6 +60,7 @@ from runtime.state import RuntimeState, Stage
 
 #: one that is bound at once after its start has other things to do
 SPARE_AFTER_SECONDS = 1.0
+_NOWHERE = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
 #: an application without a state, made ahead of time; see `prepare`
 _prepared: list[FastAPI] = []
 
@@ -93,6 +94,8 @@ def build_app(configuration: RuntimeSettings, *, init_key: InitKey | SecretStr |
     """
     state = RuntimeState(configuration, init_key=_init_key(configuration, init_key))
     app = _prepared.pop() if _prepared else _routed()
+    if state.deferred:
+        _make_ready_for_a_start(app)
     if not static.mount(app, configuration.static_files_path):
         app.include_router(static.router)
     return _dressed(app, state)
@@ -127,12 +130,18 @@ def _understudy(app: FastAPI, state: RuntimeState) -> FastAPI:
     return _dressed(other, state)
 
 
+def _make_ready_for_a_start(app: FastAPI) -> None:
+    """What the calls of a start need, made while nobody waits for an answer yet: whoever is alive can be bound."""
+    import_module("runtime.webhooks.service")  # every runtime of an orchestrator has one
+    for route in app.router.routes[: app.state.starting]:
+        route.matches(_NOWHERE)
+
+
 def parsers(app: FastAPI) -> Iterator[None]:
     """Make what parses the requests of each router, one router a step: else the first requests wait for it, a quarter
     of a second in all. Idempotent."""
-    nowhere = {"type": "http", "method": "GET", "path": "/", "root_path": "", "headers": []}
     for route in app.router.routes:
-        route.matches(nowhere)  # the framework makes them when it first looks for a path
+        route.matches(_NOWHERE)  # the framework makes them when it first looks for a path
         yield
 
 
@@ -141,18 +150,22 @@ def _routed() -> FastAPI:
     app = FastAPI(title=health.TITLE, version=health.VERSION, lifespan=_lifespan)
     app.router.routes.insert(0, events.MessageRoute("/api"))
     app.include_router(init.router, prefix="/api")
-    for router in (*STARTING, *(module.router for module in KEYED)):
-        # Straight into the application: every router around another one looks through all routes once more.
-        app.include_router(router, prefix="/api", dependencies=[Depends(require_session_key)])
+    keyed = [Depends(require_session_key)]
+    # Straight into the application: every router around another one looks through all routes once more.
+    for router in STARTING:
+        app.include_router(router, prefix="/api", dependencies=keyed)
+    app.state.starting = len(app.router.routes)
+    for module in KEYED:
+        app.include_router(module.router, prefix="/api", dependencies=keyed)
     app.include_router(health.router)
-    keyed, of_one = [Depends(require_session_key)], "/api/conversations/{conversation_id}"
+    of_one = "/api/conversations/{conversation_id}"
     scoped_to = [*keyed, Depends(place.conversation)]
     for machine in (bash, files, git):
         app.include_router(machine.router, prefix="/api", dependencies=keyed)
         app.include_router(machine.router, prefix=of_one, dependencies=scoped_to)
     app.include_router(workspace_files.router, prefix="/api/workspace/files", dependencies=keyed)
     app.include_router(workspace_files.router, prefix=f"{of_one}/files", dependencies=scoped_to)
-    app.include_router(scoped.router, prefix="/api", dependencies=[Depends(require_session_key)])
+    app.include_router(scoped.router, prefix="/api", dependencies=keyed)
     app.include_router(workspace.router, prefix="/api")
     app.include_router(ports.router, prefix="/api")
     app.include_router(openai.router)

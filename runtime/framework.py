@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import import_module
+from inspect import unwrap
 from types import FunctionType, ModuleType
 from typing import Any
 
@@ -32,6 +33,7 @@ def _import_framework() -> None:
         import_module("fastapi")
     _make_routes_late()
     _forget_descriptions()
+    _tell_places_from_code()
     for name, asks in (("fastapi._compat.shared", "class"), ("fastapi.encoders", "instance")):
         _unless_imported(import_module(name), f"is_pydantic_v1_model_{asks}")
 
@@ -76,6 +78,20 @@ def _forget_descriptions() -> None:
     for form in vars(core_schema).values():
         if is_typeddict(form):
             form.__annotations__ = {}
+
+
+def _tell_places_from_code() -> None:
+    """Where an endpoint is written is part of what the framework says of an answer that does not fit. It reads and
+    parses the source for that, with the first request of each endpoint, although the compiled function knows it."""
+    from fastapi import routing
+
+    def place(endpoint: Callable[..., Any]) -> dict[str, Any]:
+        code = getattr(unwrap(endpoint), "__code__", None)
+        if code is None:
+            return {}
+        return {"file": code.co_filename, "line": code.co_firstlineno, "function": endpoint.__name__}
+
+    vars(routing)["_extract_endpoint_context"] = place
 
 
 @contextmanager

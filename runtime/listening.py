@@ -5,9 +5,11 @@
 
 import ipaddress
 import socket
+import sys
 from collections.abc import Sequence
 
 BACKLOG = 2048
+EVERYWHERE, LOOPBACK = "0.0.0.0", "127.0.0.1"
 
 
 class CannotListen(Exception):
@@ -60,3 +62,8 @@ def port_of(server: socket.socket) -> int | None:
         return None
     port: int = server.getsockname()[1]
     return port
+
+
+def failed(exc: Exception, status: int) -> int:
+    print(f"python -m runtime: {exc}", file=sys.stderr)  # noqa: T201 # a person started this at a terminal
+    return status

@@ -105,6 +105,7 @@ class Server(uvicorn.Server):
         if self._alone:  # collections need not look at what was imported ever again
             gc.collect()
             gc.freeze()
+            gc.enable()  # `python -m runtime` imported without
 
     async def main_loop(self) -> None:
         if not self.should_exit:

@@ -181,9 +181,8 @@ async def rendered(services: Services, owner: Owner, conversation: Conversation)
     key = await services.keys.session_key(conversation) if shown else None
     out = rendering.record_out(conversation, url=services.runtime_url(conversation), session_key=key)
     # Read at once: each of them alone would wait for what others have written in the meantime.
-    generation, rest, outlook, standing, attempted, spent = await asyncio.gather(
+    generation, (outlook, rest), standing, attempted, spent = await asyncio.gather(
         services.store.configuration.generation(conversation.tenant, conversation.user),
-        services.idleness.rest(conversation),
         services.holding.outlook(conversation),
         services.admission.standing(conversation),
         services.store.saga.attempted(owner.tenant, conversation.id),

@@ -174,6 +174,13 @@ class RuntimeClient:
     async def post_settings(self, body: Mapping[str, Any]) -> None:
         await self._call("POST", "/api/settings", json=body)
 
+    async def store_settings(self, flat: Mapping[str, Any], rest: Mapping[str, Any]) -> None:
+        """The flat record and what it cannot say: in one call, or in two to a runtime that does not say that it merged
+        the rest."""
+        answer = await self._call("POST", "/api/settings", json={**flat, **rest})
+        if rest and not (isinstance(answer, dict) and answer.get("diffs") == "merged"):
+            await self.patch_settings(rest)
+
     async def patch_settings(self, body: Mapping[str, Any]) -> None:
         await self._call("PATCH", "/api/settings", json=body)
 

@@ -1,6 +1,7 @@
 """The bodies that go into a runtime, made from effective settings. Pure; the shapes are nested-config.md 3 to 6.
 
-The older flat settings record carries the common fields; the rest goes as `agent_settings_diff` of a PATCH.
+The older flat settings record carries the common fields; the rest goes beside them as `agent_settings_diff`, or in a
+PATCH.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -55,7 +56,7 @@ def settings_body(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def settings_rest(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the flat record cannot say, as a PATCH body; empty when there is nothing."""
+    """What the flat record cannot say, as it goes beside it or as a PATCH body; empty when there is nothing."""
     agent = {name: value for name, value in settings.get("agent_settings", {}).items() if name not in ("agent", "llm")}
     llm = {
         name: value

@@ -54,10 +54,7 @@ async def push_settings(start: Provisioning) -> None:
             if body := stock.settings_body(bundle.settings):
                 await client.patch_settings(body)
             return
-        await client.post_settings(wire.settings_body(bundle.settings))
-        rest = wire.settings_rest(bundle.settings)
-        if rest:
-            await client.patch_settings(rest)
+        await client.store_settings(wire.settings_body(bundle.settings), wire.settings_rest(bundle.settings))
 
 
 async def permit(house: Surroundings, conversation: Conversation, endpoint: Endpoint, bundle: wire.Bundle) -> None:

@@ -17,7 +17,7 @@ from orchestrator.domain.conversation import Conversation, Desired, Phase
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.domain.retention import Planned, plan
 from orchestrator.services.admission import Admission
-from orchestrator.services.idleness import Idleness
+from orchestrator.services.idleness import Idleness, Rest
 from orchestrator.state.base import Inbox
 
 _ASKED_EVERY = 2.0
@@ -52,13 +52,13 @@ class Holding:
         self._clock = clock
         self._asked: dict[tuple[TenantId, ConversationId], tuple[float, bool]] = {}
 
-    async def outlook(self, conversation: Conversation) -> Outlook:
-        """Of one conversation."""
+    async def outlook(self, conversation: Conversation) -> tuple[Outlook, Rest | None]:
+        """Of one conversation; with how long it has not been used, which it is made of."""
         times, rest, holds = await asyncio.gather(
             self._idleness.times(conversation), self._idleness.rest(conversation), self._holds(conversation)
         )
         schedule = plan(conversation, times, unused_since=rest.since if rest is not None else None)
-        return Outlook(tuple(holds), schedule)
+        return Outlook(tuple(holds), schedule), rest
 
     async def _holds(self, conversation: Conversation) -> list[Hold]:
         holds: list[Hold] = []

@@ -176,9 +176,8 @@ async def push_parts(client: RuntimeClient, bundle: Bundle, parts: Collection[Pa
 
 async def push_own(client: RuntimeClient, bundle: Bundle, held: Held | None) -> None:
     """A base address that is wanted no more is said so; the flat record keeps what it lacks."""
-    await client.post_settings({"llm_base_url": "", **wire.settings_body(bundle.settings)})
-    if rest := wire.settings_rest(bundle.settings):
-        await client.patch_settings(rest)
+    flat = {"llm_base_url": "", **wire.settings_body(bundle.settings)}
+    await client.store_settings(flat, wire.settings_rest(bundle.settings))
     if bundle.providers:
         await client.post_git_providers(wire.providers_body(bundle.providers))
     elif held is None or held.providers:

@@ -12,6 +12,7 @@ from pydantic import SecretStr, field_validator, model_validator
 from runtime.api.bodies import Body, check_json
 from runtime.api.dependencies import StateDependency
 from runtime.api.threads import in_thread
+from runtime.configuration.merge import SettingsInvalid, with_diffs
 from runtime.configuration.older import FlatFields, translated
 from runtime.secrets.names import check_name, check_value
 from runtime.secrets.providers import PROVIDERS, GitProvider, check_host
@@ -24,7 +25,11 @@ starting = APIRouter(tags=["Older configuration"])
 
 
 class FlatSettings(FlatFields):
-    """The flat settings record as it is sent."""
+    """The flat settings record as it is sent. The diffs are our own: what the flat record cannot say is merged in the
+    same write, as `PATCH /api/settings` would, and the answer says that it was."""
+
+    agent_settings_diff: dict[str, Any] | None = None
+    conversation_settings_diff: dict[str, Any] | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -36,8 +41,13 @@ class FlatSettings(FlatFields):
 @starting.post("/settings")
 @in_thread
 def store_settings(state: StateDependency, body: FlatSettings) -> JSONResponse:
-    state.settings_store.change(lambda record: translated(record, body))
-    return JSONResponse({"message": "Settings stored"})
+    diffs = (body.agent_settings_diff, body.conversation_settings_diff)
+    try:
+        state.settings_store.change(lambda record: with_diffs(translated(record, body), *diffs, state.cipher))
+    except SettingsInvalid as exc:
+        return JSONResponse({"detail": str(exc), "errors": exc.problems}, 422)
+    told = {"diffs": "merged"} if any(diff is not None for diff in diffs) else {}
+    return JSONResponse({"message": "Settings stored", **told})
 
 
 class ProviderItem(Body):

@@ -15,7 +15,7 @@ from runtime.api.bodies import Body
 from runtime.api.dependencies import StateDependency
 from runtime.api.parsing import validated
 from runtime.api.threads import in_thread
-from runtime.configuration.merge import SettingsInvalid, merged, merged_map
+from runtime.configuration.merge import SettingsInvalid, merged_map, with_diffs
 from runtime.configuration.older import flat_fields
 from runtime.configuration.record import SettingsRecord
 from runtime.state import RuntimeState
@@ -131,14 +131,10 @@ def _refuse_unknown_profiles(state: RuntimeState, update: SettingsUpdate) -> Non
 
 def _changed(record: SettingsRecord, update: SettingsUpdate, cipher: Cipher) -> SettingsRecord:
     changes: dict[str, Any] = {name: getattr(update, name) for name in update.cleared}
-    if update.agent_settings_diff is not None:
-        changes["agent_settings"] = merged(record.agent_settings, update.agent_settings_diff, cipher)
-    if update.conversation_settings_diff is not None:
-        diff = update.conversation_settings_diff
-        changes["conversation_settings"] = merged(record.conversation_settings, diff, cipher)
     if update.misc_settings_diff is not None:
         changes["misc_settings"] = merged_map(record.misc_settings, update.misc_settings_diff)
-    return record.model_copy(update=changes)
+    diffs = (update.agent_settings_diff, update.conversation_settings_diff)
+    return with_diffs(record.model_copy(update=changes), *diffs, cipher)
 
 
 def _with_profile(state: RuntimeState, record: SettingsRecord, update: SettingsUpdate) -> SettingsRecord:

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin
 
 from pydantic import BaseModel, SecretStr, ValidationError
 
+from runtime.configuration.record import SettingsRecord
 from runtime.store.cipher import Cipher
 from runtime.store.exposure import MASK, Opening, is_blank_or_mask
 
@@ -34,6 +35,18 @@ def merged(record: Model, change: Mapping[str, Any], cipher: Cipher) -> Model:
     except ValidationError as exc:
         problems = exc.errors(include_input=False, include_context=False, include_url=False)
         raise SettingsInvalid([{"loc": list(item["loc"]), "msg": item["msg"]} for item in problems]) from None
+
+
+def with_diffs(
+    record: SettingsRecord, agent: Mapping[str, Any] | None, conversation: Mapping[str, Any] | None, cipher: Cipher
+) -> SettingsRecord:
+    """The record with these changes of its two largest parts. Raises SettingsInvalid."""
+    changes: dict[str, Any] = {}
+    if agent is not None:
+        changes["agent_settings"] = merged(record.agent_settings, agent, cipher)
+    if conversation is not None:
+        changes["conversation_settings"] = merged(record.conversation_settings, conversation, cipher)
+    return record.model_copy(update=changes)
 
 
 def merged_map(current: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -28,6 +28,7 @@ def preload() -> list[str]:
     """Import everything and build the application's routes; the recorded modules that this machine does not have."""
     gc.disable()  # collections would touch, and so copy, what is to be shared
     llm.load()
+    importlib.import_module("runtime.program")
     importlib.import_module("runtime.webhooks.service")  # every runtime of an orchestrator asks for it at its init
     sender.load()  # and for this a moment later
     importlib.import_module("runtime.wire_protocol")  # and whoever listens to it for this

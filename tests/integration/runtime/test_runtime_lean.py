@@ -65,7 +65,7 @@ def test_nothing_heavy_is_imported_until_a_conversation_is_there(process: Runtim
 
 
 BUILT_LATER = """
-import runtime.__main__
+import runtime.program
 from fastapi.openapi.models import Info, OpenAPI
 
 print(OpenAPI.__pydantic_complete__)
@@ -94,6 +94,28 @@ def test_what_the_framework_builds_at_its_import_is_built_when_it_is_used() -> N
     said = ["False", "True {'/a': {'get': {'responses': {}}}}"]
     said += ["[False, False, False, False]", "&lt; True", "Not Found True", "True", "uvicorn.server", "ran"]
     assert done.stdout.splitlines() == said, done.stderr[-2000:]
+
+
+PLACES = """
+import inspect
+import sys
+import runtime.program
+from fastapi import routing
+from runtime.api import init, older
+
+place = routing._extract_endpoint_context
+for endpoint in (older.store_settings, init.get_init):
+    told = place(endpoint)
+    print(told["function"], "linecache" in sys.modules and told["file"] in sys.modules["linecache"].cache)
+    written = inspect.unwrap(endpoint)  # and not what brings it into a thread
+    assert (told["file"], told["line"]) == (inspect.getsourcefile(written), inspect.getsourcelines(written)[1]), told
+print(place(len))
+"""
+
+
+def test_where_an_endpoint_is_written_is_told_without_reading_its_source() -> None:
+    done = subprocess.run([sys.executable, "-c", PLACES], capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.splitlines() == ["store_settings False", "get_init False", "{}"], done.stderr[-2000:]
 
 
 def test_the_server_answers_while_the_model_library_is_imported(tmp_path: Path, process: RuntimeProcess) -> None:

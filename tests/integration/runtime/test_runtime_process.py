@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
@@ -257,6 +258,42 @@ def test_a_port_in_use_is_one_clear_line(start: Start, listening: socket.socket)
     assert status == 1
     assert errors.count("\n") == 1
     assert f"cannot listen on 127.0.0.1:{port}: Address already in use" in errors
+
+
+WAITS_BEFORE_THE_REST = """
+import sys, time
+from pathlib import Path
+
+class Waits:
+    def find_spec(self, name, path=None, target=None):
+        while name == "runtime.program" and not Path({let!r}).exists():
+            time.sleep(0.01)
+
+sys.meta_path.insert(0, Waits())
+"""
+
+
+def test_who_connects_while_it_is_still_importing_is_answered(start: Start, tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WAITS_BEFORE_THE_REST.format(let=str(tmp_path / "let")))
+    port = free_port()
+    process = start("--host", "127.0.0.1", "--port", str(port), PYTHONPATH=str(tmp_path))
+    eventually(lambda: connects(port))
+    with socket.create_connection(("127.0.0.1", port)) as early:
+        early.sendall(b"GET /alive HTTP/1.1\r\nHost: runtime\r\n\r\n")
+        early.settimeout(0.3)
+        with pytest.raises(TimeoutError):
+            early.recv(1)
+        assert process.poll() is None
+        (tmp_path / "let").touch()
+        early.settimeout(30)
+        assert early.recv(100).startswith(b"HTTP/1.1 200 ")
+
+
+def connects(port: int) -> bool:
+    with suppress(OSError):
+        socket.create_connection(("127.0.0.1", port), timeout=1).close()
+        return True
+    return False
 
 
 def test_another_address_than_loopback_is_refused_without_a_key(start: Start) -> None:

@@ -1,6 +1,7 @@
 """What the orchestrator pushes to a live runtime of ours, into the real one: replaced, taken out, repeatable."""
 
 import hashlib
+import json
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from pydantic import SecretStr
 from orchestrator.domain.drift import Part, Seen
 from orchestrator.domain.git import GitProvider
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested import stock
+from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.wire import Bundle
 from orchestrator.services.drift import seen_by
@@ -53,6 +54,29 @@ async def test_a_runtime_holds_what_was_pushed_last(tmp_path: Path) -> None:
         listed = (await runtime.http.get("/api/settings/secrets")).json()["secrets"]
         assert sorted(item["name"] for item in listed) == ["ADDED", "CLIENTS", "KEPT"]
         assert (await runtime.http.get("/api/settings/secrets/KEPT")).text == "new"
+
+
+@pytest.mark.parametrize("older", [False, True])
+async def test_what_the_flat_record_cannot_say_arrives_in_one_call_or_in_two(tmp_path: Path, older: bool) -> None:
+    """An older runtime of ours does not know the diffs beside the flat record, passes them over, and says nothing."""
+    calls: list[str] = []
+
+    async def forward(request: httpx.Request) -> httpx.Response:
+        calls.append(request.method)
+        content = json.loads(request.content)
+        if older and request.method == "POST":
+            content = {name: value for name, value in content.items() if not name.endswith("_diff")}
+        answer = await runtime.http.request(request.method, request.url.path, json=content)
+        return httpx.Response(answer.status_code, stream=httpx.ByteStream(answer.content))
+
+    pushed = bundle("a/one", base_url=None, providers=False)
+    async with runtime_at(tmp_path) as runtime:
+        clients = RuntimeClients(transport=httpx.MockTransport(forward))
+        async with clients.open(runtime.url, SecretText(KEY)) as client:
+            await client.store_settings(wire.settings_body(pushed.settings), wire.settings_rest(pushed.settings))
+        shown = (await runtime.http.get("/api/settings")).json()["agent_settings"]["llm"]
+    assert (shown["model"], shown["temperature"]) == ("a/one", 0.5)
+    assert calls == (["POST", "PATCH"] if older else ["POST"])
 
 
 def test_the_digest_follows_every_value_and_the_key() -> None:

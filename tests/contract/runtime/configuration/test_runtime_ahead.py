@@ -76,6 +76,25 @@ async def test_one_that_was_prepared_makes_no_parser_for_a_request(
         assert made() == 0
 
 
+async def test_who_is_alive_makes_no_parser_for_a_start(
+    configure: Configure, serve: Serve, made: Callable[[], int]
+) -> None:
+    async with serve(configure(session_api_keys=[]), init_key=INIT_KEY) as client:
+        made()
+        body = {"session_api_keys": [KEY], "secret_key": "a secret key", "allow_set_conversation_id": True}
+        answers = [
+            await bind(client, INIT_KEY.get_secret_value(), body),
+            await client.post("/api/settings", json={"llm_model": "openai/one"}),
+            await client.patch("/api/settings", json={"agent_settings_diff": {"llm": {"num_retries": 1}}}),
+            await client.post("/api/add-git-providers", json={"provider_tokens": {"github": {"token": "t"}}}),
+            await client.post("/api/secrets", json={"secrets": {"NAME": "value"}}),
+            await client.post("/api/settings/digests", json={"secrets": ["NAME"]}, headers={"X-Fence": "1"}),
+            await client.post("/api/conversations", json={"conversation_id": NEW_ID}),
+        ]
+        assert [answer.status_code for answer in answers] == [200] * 7
+        assert made() == 0
+
+
 async def test_a_spare_makes_them_while_it_waits_and_only_once(
     configure: Configure, serve: Serve, made: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

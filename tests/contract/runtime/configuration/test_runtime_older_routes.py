@@ -58,6 +58,24 @@ async def test_flat_settings_become_the_newer_record(client: httpx.AsyncClient) 
     assert (older.git_user_name, older.git_user_email) == ("Ada", "ada@example.org")
 
 
+async def test_what_a_flat_record_cannot_say_comes_beside_it_in_the_same_write(client: httpx.AsyncClient) -> None:
+    flat = {"llm_model": "openai/one", "llm_api_key": "sk-one"}
+    diffs = {"agent_settings_diff": {"llm": {"temperature": 0.5}}, "conversation_settings_diff": {"max_iterations": 7}}
+    answer = await client.post("/api/settings", json=flat | diffs)
+    assert (answer.status_code, answer.json()) == (200, {"message": "Settings stored", "diffs": "merged"})
+    before = await plain(client)
+    assert before["agent_settings"]["llm"]["model"] == "openai/one"
+    assert before["agent_settings"]["llm"]["api_key"] == "sk-one"
+    assert before["agent_settings"]["llm"]["temperature"] == 0.5
+    assert before["conversation_settings"]["max_iterations"] == 7
+    wrong = {"llm_model": "openai/two", "agent_settings_diff": {"llm": {"temperature": "sk-hot"}}}
+    answer = await client.post("/api/settings", json=wrong)
+    assert answer.status_code == 422
+    assert [error["loc"] for error in answer.json()["errors"]] == [["llm", "temperature"]]
+    assert "sk-hot" not in answer.text
+    assert await plain(client) == before
+
+
 async def test_the_seed_minimum_is_enough(client: httpx.AsyncClient) -> None:
     body = {"agent": "CodeActAgent", "llm_model": "openai/fake", "security_analyzer": "default"}
     assert (await client.post("/api/settings", json=body)).status_code == 200
