@@ -5,9 +5,9 @@ import json
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 
 from orchestrator.domain.conversation import Conversation, Held, Kind, Reason, StartFailed, Why
-from orchestrator.domain.drift import Seen
 from orchestrator.domain.errors import Conflict, InvalidRequest, NestorError, NotFound, RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers.base import Gated
@@ -15,6 +15,7 @@ from orchestrator.drivers.values import Endpoint
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClient
 from orchestrator.nested.refusals import Refused
+from orchestrator.services.beside import beside
 from orchestrator.services.drift import seen_by
 from orchestrator.services.held import held_by
 from orchestrator.services.reach import hosts_of
@@ -107,7 +108,7 @@ async def create_nested_conversation(start: Provisioning) -> None:
     request, id = start.conversation.request, start.conversation.id
     if start.conversation.kind is Kind.RUNTIME:
         async with client_of(start) as client:
-            start.seen = await _seen(start, client)
+            await _look(start, client)
         return
     own = (await start.house.effective.brought(start.conversation)).start_body if request.has_start_body else None
     if own is not None:  # both kinds of agent servers know their own body
@@ -121,10 +122,15 @@ async def create_nested_conversation(start: Provisioning) -> None:
     else:
         body = wire.conversation_body(id, request)
     async with client_of(start) as client:
-        start.seen = await _seen(start, client)
+        look = partial(_look, start, client)
+        create = partial(client.create_conversation, body, timeout=CONVERSE_SECONDS)
+        if own is None and request.initial_message is None and request.fork_of is None:
+            await beside(look, create)  # nobody works there yet, who might change what is looked at
+            return
+        await look()
         if request.fork_of is not None and not start.conversation.was_ready:
             await _take_in(start, client)
-        await client.create_conversation(body, timeout=CONVERSE_SECONDS)
+        await create()
 
 
 async def _take_in(start: Provisioning, client: RuntimeClient) -> None:
@@ -138,9 +144,10 @@ async def _take_in(start: Provisioning, client: RuntimeClient) -> None:
         raise StartFailed(Why(Reason.CONFIG_REJECTED, message, exc.hint or "fork another one")) from exc
 
 
-async def _seen(start: Provisioning, client: RuntimeClient) -> Seen | None:
+async def _look(start: Provisioning, client: RuntimeClient) -> None:
+    """What the runtime has now of what it was told."""
     key = made(start.keys).inner
     held = held_by(made(start.bundle), key, "", at=start.house.clock.now())
+    start.seen = None
     with suppress(Refused, RuntimeUnreachable):  # then the first round pushes once more
-        return await seen_by(client, held, key, is_stock=made(start.endpoint).stock)
-    return None
+        start.seen = await seen_by(client, held, key, is_stock=made(start.endpoint).stock)
