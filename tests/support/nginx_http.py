@@ -66,7 +66,7 @@ def _take_body(message: Message, data: bytes, position: int) -> None:
         except Malformed as bad:
             message.fault = str(bad)
         return
-    if lengths and not re.fullmatch(rb"[0-9]{1,19}", lengths[0]):
+    if lengths and not re.fullmatch(rb"0*[0-9]{1,18}", lengths[0]):
         raise Malformed("content-length")
     size = int(lengths[0]) if lengths else 0
     message.body = data[position : position + size]

@@ -17,7 +17,8 @@ _FIELD = re.compile(
 #: Extensions of chunks are to be ignored, so their grammar is not looked at; a line end or NUL has no place in them.
 _CHUNK = re.compile(rb"([0-9A-Fa-f]+)(?:[ \t]*;[\t\x20-\x7e\x80-\xff]*)?")
 _STATUS_LINE = re.compile(rb"HTTP/1\.1 ([1-5][0-9][0-9]) [\t\x20-\x7e\x80-\xff]*")
-_LARGEST_DIGITS = 16
+_LARGEST_DIGITS = 16  #: of a chunk's size, in hex
+_LONGEST_LENGTH = 18  #: decimal digits: what any reader of 64 bits can hold
 
 
 class Malformed(Exception):
@@ -120,7 +121,7 @@ def _framing(message: Message, version: bytes) -> tuple[int | None, bool]:
         return None, True
     if not lengths:
         return None, False
-    if len(lengths) != 1 or not re.fullmatch(rb"[0-9]+", lengths[0]) or len(lengths[0].lstrip(b"0")) > _LARGEST_DIGITS:
+    if len(lengths) != 1 or not re.fullmatch(rb"[0-9]+", lengths[0]) or len(lengths[0].lstrip(b"0")) > _LONGEST_LENGTH:
         raise Malformed("content-length")
     return int(lengths[0]), False
 

@@ -21,6 +21,7 @@ FRAMING = {
     "signed length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: +3\r\n\r\nabc",
     "hexadecimal length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 0x3\r\n\r\nabc",
     "empty length": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: \r\n\r\nabc",
+    "length of 19 digits": "POST {} HTTP/1.1\r\nHost: h\r\n{}Content-Length: 1000000000000000000\r\n\r\nabc",
     "length and chunks": POST + "Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunks and length": POST + "Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     "unknown encoding": "POST {} HTTP/1.1\r\nHost: h\r\n{}Transfer-Encoding: x\r\n\r\n",
