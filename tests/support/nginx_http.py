@@ -2,8 +2,9 @@
 front behind nginx.
 
 As `strict_http`, and by a look at what nginx 1.22 does: a line may end by more than one CR, names that are no plain
-names are dropped, only spaces are trimmed, and lines of chunks may end by LF alone. What it passes on it writes anew;
-so this says which requests may arrive, and each of them has to be well-formed where it does.
+names are dropped, only spaces are trimmed, and lines of chunks may end by LF alone. So may a field, where one space is
+before the LF: nginx has overwritten it by the time that the head can be looked at, as it has the CR of others. What it
+passes on it writes anew; so this says which requests may arrive, and each has to be well-formed where it does.
 """
 
 import re
@@ -11,6 +12,8 @@ import re
 from support.strict_http import Malformed, Message
 
 _LINE = re.compile(rb"([^\x00-\x08\x0a-\x1f\x7f]*)\r+\n")
+_TEXT = rb"[^\x00-\x08\x0a-\x1f\x7f]"
+_FIELD = re.compile(rb"(%b*)\r+\n|(%b*:%b*(?! )%b) \n" % ((_TEXT,) * 4))
 _EMPTY = re.compile(rb"\r\n")
 _REQUEST_LINE = re.compile(rb"([A-Z]+) (/[^ ]*) HTTP/(1\.[01])")
 _NAME = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
@@ -32,11 +35,11 @@ def read_request(data: bytes) -> Message | None:
         raise Malformed("request line")
     headers, position = [], line.end()
     while (empty := _EMPTY.match(data, position)) is None:
-        line = _LINE.match(data, position)
+        line = _FIELD.match(data, position)
         if line is None:
             _check_line(data[position:])
             return None
-        name, colon, value = line[1].partition(b":")
+        name, colon, value = line[line.lastindex or 1].partition(b":")
         if not colon or not _NAME.fullmatch(name):
             raise Malformed("name")
         if _PLAIN.fullmatch(name.lower()):

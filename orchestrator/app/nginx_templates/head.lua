@@ -1,7 +1,8 @@
 -- Looks at the head of a request byte by byte, because nginx reads some heads in another way than a server before it
 -- might: what has two readings is refused, and its connection closed. Loaded once per nginx, called for each request.
 --
--- nginx shows a head with a line feed in the place of the first space behind a value, so such a line feed means nothing.
+-- nginx shows a head with a line feed in the place of the first space behind a value, so such a line feed means nothing;
+-- and of one space and a line feed at the end of a line it shows what it shows of CR LF, so those cannot be told apart.
 
 local find, lower = string.find, string.lower
 local raw_header, matches = ngx.req.raw_header, ngx.re.find
