@@ -256,3 +256,9 @@ async def get(rig: Rig, route: Route, path: str = "/x", **headers: str) -> httpx
             f"{rig.origin}/runtimes/{route.runtime}{path}",
             headers={"X-Session-API-Key": rig.session_key, **headers},
         )
+
+
+def paths(rig: Rig, port: int) -> list[tuple[str, str]]:
+    """A path of the API and one of a runtime at that port, each with the line of its key."""
+    key = f"X-Session-API-Key: {rig.session_key}\r\n"
+    return [("/api/v2/echo", key), (f"/runtimes/{rig.publish(port).runtime}/x", key)]

@@ -12,6 +12,11 @@ pytestmark = pytest.mark.anyio
 API = "/api/v2/echo"
 
 
+def told(rig):
+    """What a client that is too slow is told at most: nginx may hang up without a word."""
+    return {b"HTTP/1.1 408 "} if rig.data_plane == "embedded" else {b"HTTP/1.1 408 ", b""}
+
+
 async def test_slow_clients_are_sent_away_while_others_are_served(bare_rig):
     rig = bare_rig
     await rig.open(FrontLimits(head_seconds=0.4, idle_seconds=0.8, body_idle_seconds=0.4))
@@ -24,7 +29,7 @@ async def test_slow_clients_are_sent_away_while_others_are_served(bare_rig):
     assert time.monotonic() - began < 5
     async with asyncio.timeout(10):
         answers = [await reader.read() for reader, _ in slow]
-    assert {answer[:13] for answer in answers[1::2]} <= {b"HTTP/1.1 408 ", b""}
+    assert {answer[:13] for answer in answers[1::2]} <= told(rig)
     assert set(answers[0::2]) == {b""}
     for _, writer in slow:
         writer.close()
@@ -43,7 +48,7 @@ async def test_a_head_that_drips_is_given_up(bare_rig):
                 break
             writer.write(bytes([byte]))
             await asyncio.sleep(0.01)
-        assert await answer in (b"HTTP/1.1 408 ", b"")
+        assert await answer in told(rig)
     assert time.monotonic() - began < 10
     writer.close()
 
@@ -61,7 +66,7 @@ async def test_a_body_that_stalls_is_given_up(bare_rig, path):
     route = rig.publish(await rig.raw(serve))
     head = f"POST {path.format(route.runtime)} HTTP/1.1\r\nHost: h\r\nX-Session-API-Key: {rig.session_key}\r\n"
     got = await rig.talk(f"{head}Content-Length: 10\r\n\r\nabc".encode())
-    assert got.startswith(b"HTTP/1.1 408 ") or not got, got
+    assert got[:13] in told(rig), got
     if path != API:
         assert await asyncio.wait_for(ended.get(), 20) == b"abc"
     await rig.eventually(lambda: not rig.server.server_state.tasks)
@@ -139,13 +144,14 @@ async def test_a_runtime_has_a_bounded_number_of_connections(bare_rig):
     for (_, writer), name in zip(waiting, names, strict=False):
         writer.write(f"GET /runtimes/{name}{end}".encode())
     await rig.eventually(lambda: len(open_now) == 3)
+    assert rig.data_plane == "nginx" or len(rig.context.upstreams.open_for(route.runtime)) == 3
     for name in names:
         assert (await rig.talk(f"GET /runtimes/{name}{end}".encode(), until=b"}")).startswith(b"HTTP/1.1 503 ")
     assert (await rig.talk(f"GET /runtimes/{free.runtime}{end}".encode(), until=b"ok")).startswith(b"HTTP/1.1 200 ")
     assert len(open_now) == 3
     for _, writer in waiting:
         writer.close()
-    await rig.eventually(lambda: not open_now)
+    await rig.eventually(lambda: not open_now and not rig.context.upstreams.open_for(route.runtime))
 
 
 async def test_cut_connections_leave_nothing_behind(rig, recorder):
