@@ -68,12 +68,13 @@ FRAMING = {
     "a tunnel": "CONNECT {} HTTP/1.1\r\nHost: h\r\n{}\r\n",
     "upgrade by POST": "POST {} HTTP/1.1\r\nHost: h\r\n{}Upgrade: websocket\r\nConnection: upgrade\r\n\r\n",
 }
+LINE_FEEDS = "3\nabc\n0\n\n"
 BODIES = {
     "bad chunk size": "x\r\nabc\r\n0\r\n\r\n",
     "negative chunk size": "-3\r\nabc\r\n0\r\n\r\n",
     "huge chunk size": "fffffffffffffffff\r\nabc",
     "chunk longer than its size": "2\r\nabc\r\n0\r\n\r\n",
-    "chunks by line feed": "3\nabc\n0\n\n",
+    "chunks by line feed": LINE_FEEDS,
     "chunk size after a space": " 3\r\nabc\r\n0\r\n\r\n",
 }
 
@@ -122,6 +123,25 @@ async def test_a_body_that_cannot_be_read_ends_the_request(rig, name):
     assert all(b"smuggled" not in data for data in seen)
     assert all(not data.endswith(b"0\r\n\r\n") for data in seen[1:2])
     await rig.eventually(lambda: not rig.server.server_state.tasks)
+
+
+async def test_chunks_by_line_feed_are_written_anew_by_who_takes_them(rig):
+    """nginx takes a line feed alone for the end of a chunk's line. Nobody behind it has to: what arrives is whole."""
+    seen = []
+
+    async def serve(reader, writer):
+        seen.append(await whole_request(reader))
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok")
+        seen.append(await reader.read())
+
+    for path, key in paths(rig, await rig.raw(serve)):
+        head = f"POST {path} HTTP/1.1\r\nHost: h\r\n{key}Transfer-Encoding: chunked\r\n"
+        got = await rig.talk(f"{head}Connection: close\r\n\r\n{LINE_FEEDS}".encode())
+        assert got.startswith(b"HTTP/1.1 200 "), (path, got)
+        assert len(STATUS.findall(got)) == 1
+    await rig.eventually(lambda: len(seen) == 2)
+    (_, body), behind = seen
+    assert (body, behind) == (b"abc", b"")
 
 
 async def whole_request(reader):
