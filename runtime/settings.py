@@ -36,6 +36,7 @@ OTHER_VARIABLES: Mapping[str, str] = {
     "NESTOR_RUNTIME_ALLOW_OPEN": "allow_open",
     "DOCKER_HOST_ADDR": "docker_host_address",
     "NESTOR_RUNTIME_AGENT_USER": "agent_user",
+    "NESTOR_RUNTIME_VERSION_MEGABYTES": "version_megabytes",
     "LOG_JSON": "log_json",
 }
 
@@ -123,6 +124,9 @@ class RuntimeSettings(BaseModel):
     allow_open: bool = False
     #: whose the agent's shell is: `auto` (another user where that is possible), `same`, or a user's name or number
     agent_user: str = "auto"
+    #: what versions of a conversation's workspace may take, so that a copy at one of its events has that of then; 0:
+    #: none are taken. Of conversations alone that work in `workspace_path`, as others are not copied.
+    version_megabytes: Annotated[int, Field(ge=0, le=100_000)] = 256
     log_json: bool = False
     #: whether only this machine can connect, set at start; then a runtime may be without keys
     listens_privately: bool = False

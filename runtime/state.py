@@ -304,6 +304,7 @@ def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
     secret_store = SecretStore(directory, cipher)
     git_providers = GitProviderStore(directory, cipher)
     profiles = ProfileStore(directory, cipher)
+    boundaries = Boundaries(private=_own_folders(settings))
     webhooks = _webhooks(settings, rehearsing=rehearsing)
     conversations = ConversationService(
         settings=settings,
@@ -312,6 +313,7 @@ def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
         secret_store=secret_store,
         git_providers=git_providers,
         profiles=profiles,
+        boundaries=boundaries,
         outward=webhooks,
         asks_models=not rehearsing,
     )
@@ -327,7 +329,6 @@ def _open(settings: RuntimeSettings, *, rehearsing: bool) -> Parts:
         retention_seconds=settings.bash_events_retention_seconds,
         adopts=settings.generation is None,
     )
-    boundaries = Boundaries(private=_own_folders(settings))
     fence = FenceKeeper(directory)
     return Parts(
         cipher=cipher,

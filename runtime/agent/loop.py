@@ -12,8 +12,9 @@ import enum
 from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from typing import Any, Protocol, TypeVar
+from typing import Any
 
+from runtime.agent.around import Gate, Journal, Memory
 from runtime.agent.history import History
 from runtime.agent.llm import Model
 from runtime.agent.reply import CONTEXT_EXCEEDED, AskingAbandoned, ModelError, Reply
@@ -26,17 +27,12 @@ from runtime.events.models import (
     ActionEvent,
     AgentErrorEvent,
     ErrorClassification,
-    Event,
-    EventBase,
     MessageEvent,
     ObservationEvent,
-    Risk,
     StreamingDeltaEvent,
     UserRejectObservation,
 )
-from runtime.secrets.masking import Mask, MaskedStream
-
-E = TypeVar("E", bound=EventBase)
+from runtime.secrets.masking import MaskedStream
 
 _OBJECTION = "The turn is not over. A stop hook says:"
 _AGENT_FAULT = ErrorClassification(kind="agent_action", retryable=True, user_action="retry")
@@ -53,31 +49,6 @@ class Ending(enum.StrEnum):
     STUCK = "stuck"  #: it repeats itself
 
 
-class Journal(Protocol):
-    """What a run sees of its conversation."""
-
-    mask: Mask
-    pause_requested: asyncio.Event
-
-    def emit(self, kind: type[E], **fields: Any) -> E:
-        """Store an event and send it."""
-
-    def send_live(self, event: Event) -> None:
-        """Send an event that is not stored."""
-
-    def live(self, kind: type[E], **fields: Any) -> E:
-        """Make an event that is not stored."""
-
-    async def on_reply(self, reply: Reply) -> None:
-        """Count what the answer cost, store it, tell it."""
-
-    def join(self, history: History | None) -> None:
-        """From now on messages go to this history as well."""
-
-    async def settle(self) -> None:
-        """Wait until what was emitted survives a power cut."""
-
-
 @dataclass(frozen=True)
 class Step:
     """A tool call that is in the log."""
@@ -85,50 +56,6 @@ class Step:
     event: ActionEvent
     call: Call | None
     refusal: str
-
-
-class Gate(Protocol):
-    """Who is asked before the agent acts, and told after."""
-
-    def judged(self, risk: Risk) -> Risk:
-        """What an act that the model holds for `risk` is worth in the log."""
-
-    def must_ask(self, risks: Sequence[Risk]) -> bool:
-        """Whether acts of these risks wait for somebody's leave."""
-
-    async def before(self, event: ActionEvent, call: Call) -> str | None:
-        """Why this act may not be done, None when it may."""
-
-    async def after(self, event: ActionEvent, call: Call, observation: Observation) -> None:
-        """It was done."""
-
-    async def stopping(self) -> str | None:
-        """Why the agent may not end its turn yet, None when it may."""
-
-    def over_budget(self) -> bool:
-        """Whether the run has cost as much as it may."""
-
-
-class Memory(Protocol):
-    """Who keeps the history within bounds."""
-
-    @property
-    def can_condense(self) -> bool:
-        """Whether there is a way to."""
-
-    @property
-    def too_long(self) -> bool:
-        """Whether it has to be condensed before the model is asked."""
-
-    @property
-    def most_tokens(self) -> int | None:
-        """A call of more tokens has to be condensed first; None: however long it is."""
-
-    async def condense(self, *, hard: bool = False) -> bool:
-        """Condense; False when nothing can be forgotten."""
-
-    async def read(self) -> History:
-        """The history as it is now."""
 
 
 class Run:
@@ -331,6 +258,8 @@ class Run:
             several = list(group)
             async for step, result in self._results(several, self._concurrency if overlap else 1):
                 finished = self._conclude(step, result) or finished
+                if step.call is not None:
+                    self._gate.concluded(step.call)
         self.pending = []
         if finished:
             return await self._given_back()

@@ -8,9 +8,11 @@ from __future__ import annotations
 import asyncio
 import io
 import os
+import tarfile
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from fastapi import APIRouter, HTTPException, Query, Request
 from fastapi.responses import JSONResponse, Response
@@ -20,7 +22,7 @@ from runtime.api.dependencies import StateDependency
 from runtime.api.files import attachment, streamed
 from runtime.api.workspace_files import told
 from runtime.conversations.conversation import Conversation
-from runtime.conversations.copying import BadCopy, carried, write
+from runtime.conversations.copying import Adding, BadCopy, carried, write
 from runtime.conversations.forking import UnknownEvent
 from runtime.conversations.population import IdTaken
 from runtime.machine import account
@@ -28,45 +30,81 @@ from runtime.machine.files import BadPath
 from runtime.machine.workspace import Workspace
 from runtime.state import RuntimeState
 
+if TYPE_CHECKING:
+    from runtime.machine.objects import Version
+
 router = APIRouter(prefix="/conversations/{conversation_id}/copy", tags=["Conversations"])
 
 _TAR = "application/x-tar"
+#: says of an archive which workspace it has, to who might ask a runtime that does not know the question
+_SAID = "X-Nestor-Workspace"
+_NOT_KEPT = "The workspace of that event is not kept any more"
 Count = Annotated[int | None, Query(ge=0)]
+WorkspaceOf = Literal["current", "event"]
 
 
 @router.get("")
 async def look(state: StateDependency, conversation_id: ConversationId, events: Count = None) -> JSONResponse:
-    """Whether it could be given out now, and how many events that would be. 409 while the agent works, 404 where there
-    are not so many events."""
+    """Whether it could be given out now, how many events that would be, and whether there is the workspace of that
+    event; at the end of the log that is the one of now. 409 while the agent works, 404 where there are not so many
+    events."""
     try:
         with refusals():
-            async with state.conversations.population.given_out(conversation_id, events) as (_, count):
-                return JSONResponse({"events": count})
+            async with state.conversations.population.given_out(conversation_id, events) as (conversation, count):
+                is_past = count < len(conversation.events)
+                version = await asyncio.to_thread(_version, state, conversation_id, count) if is_past else None
+                return JSONResponse({"events": count, "workspace": "current" if version is None else "event"})
     except UnknownEvent:
         raise HTTPException(404, "Event not found") from None
 
 
 @router.get("/archive")
-async def give(state: StateDependency, conversation_id: ConversationId, events: Count = None) -> Response:
-    """The first `events` of the log with the working directory as it is now, as one tar. Refused as `look`."""
+async def give(
+    state: StateDependency, conversation_id: ConversationId, events: Count = None, workspace: WorkspaceOf = "current"
+) -> Response:
+    """The first `events` of the log with the working directory as it is now, or as it was at the last of them, as one
+    tar. Refused as `look`; 410 where the working directory of that event is not there, or not whole any more."""
+    kept = None
     try:
         with refusals():
             async with state.conversations.population.given_out(conversation_id, events) as (conversation, count):
                 root = Path(conversation.record.workspace.working_dir)
-                await account.in_thread(Workspace(root, state.boundaries).entries, (), after="", limit=1)
+                if workspace == "event":
+                    version = await asyncio.to_thread(_version, state, conversation_id, count, read=True)
+                    if version is None:
+                        raise HTTPException(410, _NOT_KEPT)
+                    kept = partial(_add, state.conversations.folders.versions(conversation_id), version)
+                else:
+                    await account.in_thread(Workspace(root, state.boundaries).entries, (), after="", limit=1)
     except UnknownEvent:
         raise HTTPException(404, "Event not found") from None
     except BadPath as error:
         raise told(error) from None
-    return attachment(_given(state, conversation, count, root), _TAR, "conversation.tar")
+    answer = attachment(_given(state, conversation, count, root, kept), _TAR, "conversation.tar")
+    answer.headers[_SAID] = workspace
+    return answer
 
 
-async def _given(state: RuntimeState, source: Conversation, count: int, root: Path) -> AsyncIterator[bytes]:
+def _version(state: RuntimeState, conversation_id: ConversationId, count: int, *, read: bool = False) -> Version | None:
+    from runtime.machine.objects import find  # for few runtimes, and not at the start
+
+    return find(state.conversations.folders.versions(conversation_id), count, read=read)
+
+
+def _add(place: Path, version: Version, archive: tarfile.TarFile, prefix: str, root: Path) -> None:
+    from runtime.machine.objects import add
+
+    add(archive, place, version, prefix=prefix, root=root)
+
+
+async def _given(
+    state: RuntimeState, source: Conversation, count: int, root: Path, kept: Adding | None
+) -> AsyncIterator[bytes]:
     async with state.conversations.population.given_out(source.id, count) as (conversation, _):
         head = carried(conversation.record, conversation.events, count)
 
         def work(pipe: io.BufferedWriter) -> None:
-            write(pipe, head, conversation.events, count, root, state.boundaries)
+            write(pipe, head, conversation.events, count, root, state.boundaries, kept)
 
         async for piece in streamed(work):
             yield piece

@@ -21,6 +21,7 @@ from runtime.api.opened import OpenedResponse
 from runtime.api.parsing import refused
 from runtime.api.place import PlaceDependency, checked, told
 from runtime.api.uploads import BadUpload, receive_file
+from runtime.conversations.folder import VERSIONS
 from runtime.machine import account, files
 from runtime.machine.files import BadPath, Incoming
 from runtime.machine.repositories import Repository
@@ -173,7 +174,9 @@ def _write_tar(pipe: io.BufferedWriter, folder: Path, state: StateDependency) ->
 def _write_zip(pipe: io.BufferedWriter, folder: Path) -> None:
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED) as archive:
         for file in files.tree(folder):
-            archive.write(file, str(file.relative_to(folder)))
+            name = file.relative_to(folder)
+            if name.parts[0] != VERSIONS:  # what was in the workspace is read there
+                archive.write(file, str(name))
 
 
 def _given_out(folder: Path, state: StateDependency) -> Iterator[Path]:

@@ -1,8 +1,9 @@
 """A conversation as one stream, for a runtime of its own: given out here up to an event, and taken in there.
 
 A tar archive: what it goes on with (`conversation.json`), its log line by line with ids (`events.jsonl`), its working
-directory (`workspace/...`), and a last entry that says that it is whole. `forking.py` copies within one runtime.
-What is taken in lies beside the conversations until one is begun with it. Both directions block: call them in a thread.
+directory (`workspace/...`) as it is now or as a version has it (`versions.py`), and a last entry that says that it is
+whole. `forking.py` copies within one runtime. What is taken in lies beside the conversations until one is begun with
+it. Both directions block: call them in a thread.
 Who sends may be hostile: no name leads out of the working directory, no link is followed, and nothing grows in memory.
 """
 
@@ -12,6 +13,7 @@ import io
 import os
 import shutil
 import tarfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, Self, cast
 from uuid import UUID
@@ -36,6 +38,9 @@ _MOST_HEADER_BYTES = 1 << 20
 _PIECE = 256 << 10
 _EXTENDED: Final = frozenset({tarfile.XHDTYPE})
 _KINDS: Final = frozenset({tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE, tarfile.SYMTYPE})
+
+#: writes a folder into an archive, under names that begin with a prefix; links as of a folder at that path
+Adding = Callable[[tarfile.TarFile, str, Path], None]
 
 
 class BadCopy(Exception):
@@ -79,15 +84,26 @@ def carried(record: ConversationRecord, events: EventLog, count: int) -> bytes:
     return Carried.model_validate(fields).model_dump_json().encode()
 
 
-def write(pipe: io.BufferedWriter, head: bytes, events: EventLog, count: int, root: Path, limits: Boundaries) -> None:
-    """The first `count` events, and the folder `root` as it is now. Raises BrokenPipeError when nobody reads any more,
-    OSError, BadPath."""
+def write(
+    pipe: io.BufferedWriter,
+    head: bytes,
+    events: EventLog,
+    count: int,
+    root: Path,
+    limits: Boundaries,
+    version: Adding | None = None,
+) -> None:
+    """The first `count` events, and the folder `root` as it is now, or as `version` adds it. Raises
+    BrokenPipeError when nobody reads any more, OSError, BadPath."""
     with tarfile.open(fileobj=pipe, mode="w|", format=tarfile.PAX_FORMAT) as archive:
         archive.addfile(_file(_RECORD, len(head)), io.BytesIO(head))
         size = events.reading(lambda: events.index.span(0, count)[1]) if count else 0
         archive.addfile(_file(_EVENTS, size), cast(io.BufferedReader, _Lines(events, count)))
-        with account.acting(), Workspace(root, limits).folder(()) as folder:
-            archives.add(archive, folder, limits, prefix=_WORKSPACE, root=root)
+        if version is not None:
+            version(archive, _WORKSPACE, root)
+        else:
+            with account.acting(), Workspace(root, limits).folder(()) as folder:
+                archives.add(archive, folder, limits, prefix=_WORKSPACE, root=root)
         archive.addfile(_file(_END, 0))
 
 

@@ -1,4 +1,4 @@
-"""A conversation's folder on disk: its record, its events, the outputs too long for an event.
+"""A conversation's folder on disk: its record, its events, versions of its workspace, outputs too long for an event.
 
 The record is one sealed JSON file, replaced whole; without a secret key its secrets are left out of the file and live
 in memory only. Blocking: call it in a thread. Knows no conversation in memory.
@@ -22,6 +22,7 @@ from runtime.store.files import private_directory, sync_directory, write_atomic
 log = structlog.get_logger()
 
 _RECORD = "conversation.json"
+VERSIONS = "versions"
 #: kept of a record whose secrets the key could not open, when it had to be written
 _SEALED_OTHERWISE = ".sealed-with-another-key"
 
@@ -48,6 +49,10 @@ class Folders:
 
     def path(self, conversation_id: UUID) -> Path:
         return self._directory / conversation_id.hex
+
+    def versions(self, conversation_id: UUID) -> Path:
+        """Where versions of its workspace are kept (`versions.py`); not there before there is one."""
+        return self.path(conversation_id) / VERSIONS
 
     def make(self, conversation_id: UUID) -> Path:
         """The conversation's folder, made when missing. Raises OSError."""

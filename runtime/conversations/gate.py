@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -16,9 +16,12 @@ from runtime.agent.tools.base import Call
 from runtime.conversations.conversation import Conversation
 from runtime.conversations.hooks import HookDefinition, HookResult, run_hook
 from runtime.conversations.policies import must_confirm
-from runtime.events.actions import Observation
+from runtime.events.actions import FinishAction, Observation, TaskTrackerAction, ThinkAction
 from runtime.events.content import TextContent
 from runtime.events.models import ActionEvent, HookExecutionEvent, HookPoint, Risk
+
+if TYPE_CHECKING:
+    from runtime.conversations.versions import Versions
 
 log = structlog.get_logger()
 
@@ -28,8 +31,11 @@ _NO_REASON = "Blocked by a hook."
 class ConversationGate:
     """Reads the record each time: policies may be changed while the agent works."""
 
-    def __init__(self, conversation: Conversation, *, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, conversation: Conversation, *, environment: Mapping[str, str], versions: Versions | None = None
+    ) -> None:
         self._conversation = conversation
+        self._versions = versions
         self._environment = environment
         self._spent_before = conversation.record.stats.cost
         self._background: set[asyncio.Task[HookResult]] = set()
@@ -49,7 +55,10 @@ class ConversationGate:
         return self._conversation.record.stats.cost - self._spent_before
 
     async def before(self, event: ActionEvent, call: Call) -> str | None:
-        """PreToolUse. The first hook that blocks is the last that runs."""
+        """PreToolUse, once there is a version of the workspace as it is before. The first hook that blocks is the last
+        that runs."""
+        if self._versions is not None and self._touches(call):
+            await self._versions.before_act()
         given = {"tool_name": event.tool_name, "tool_input": call.action.model_dump(mode="json")}
         return await self._ask("PreToolUse", given, action_id=event.id)
 
@@ -61,6 +70,16 @@ class ConversationGate:
             "tool_response": observation.model_dump(mode="json"),
         }
         await self._ask("PostToolUse", given, action_id=event.id)
+
+    def concluded(self, call: Call) -> None:
+        """A version of what it may have left is taken, while the model is asked."""
+        if self._versions is not None and self._touches(call):
+            self._versions.acted()
+
+    def _touches(self, call: Call) -> bool:
+        """Whether it may change files, or a hook that goes with it."""
+        harmless = isinstance(call.action, FinishAction | ThinkAction | TaskTrackerAction)
+        return not harmless or self._conversation.record.hook_config is not None
 
     async def session(self, point: HookPoint) -> None:
         """SessionStart or SessionEnd."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 from runtime.configuration.profiles import ProfileStore
@@ -30,8 +31,12 @@ from runtime.events.actions import TaskItem
 from runtime.events.log import EventLog
 from runtime.events.models import parse
 from runtime.machine import account
+from runtime.machine.files import Boundaries
 from runtime.skills.loader import Skill, project_skills, skill_of, user_skills
 from runtime.skills.memory import notes
+
+if TYPE_CHECKING:
+    from runtime.conversations.versions import Versions
 
 _BLOCK = 200
 
@@ -47,6 +52,8 @@ class Maker:
     settings_store: SettingsStore
     profiles: ProfileStore
     outward: Outward
+    boundaries: Boundaries
+    version_bytes: int
     on_activity: Callable[[Opened], None]
 
     def made(self, record: ConversationRecord) -> Opened:
@@ -79,10 +86,26 @@ class Maker:
             llm=lambda: self._llm_of(record),
             profiles=lambda name: self.profiles.all().get(name),
             environment=self.workspaces.environment,
+            versions=lambda: self._versions_of(record, events),
         )
         opened = Opened(conversation, runner)
         secrets.refresh_mask()
         return opened
+
+    def _versions_of(self, record: ConversationRecord, events: EventLog) -> Versions | None:
+        """None: nobody could copy one, since its creator chose where it works; or none are wanted."""
+        if record.origin is None or not self.version_bytes:
+            return None
+        from runtime.conversations.versions import Versions  # with the first run: a start need not wait for it
+        from runtime.machine.versions import Bounds, FolderVersions
+
+        folder = FolderVersions(
+            self.folders.versions(record.id),
+            Path(record.workspace.working_dir),
+            self.boundaries,
+            Bounds(self.version_bytes),
+        )
+        return Versions(folder, count=lambda: len(events), name=str(record.id))
 
     def _llm_of(self, record: ConversationRecord) -> LlmSettings:
         """An older conversation follows the stored settings, as its creator named none; a newer one keeps its own."""

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 from uuid import UUID, uuid4
 
 import structlog
@@ -41,6 +42,9 @@ from runtime.events.models import (
     UserRejectObservation,
 )
 from runtime.secrets.masking import HIDDEN
+
+if TYPE_CHECKING:
+    from runtime.conversations.versions import Versions
 
 log = structlog.get_logger()
 
@@ -77,8 +81,13 @@ class Runner:
         llm: Callable[[], LlmSettings],
         profiles: Profiles,
         environment: Callable[[], Mapping[str, str]],
+        versions: Callable[[], Versions | None] = lambda: None,
     ) -> None:
+        """`versions` is called when the first run begins; None: none are taken of its workspace."""
         self._conversation = conversation
+        self._find_versions = versions
+        self._versions: Versions | None = None
+        self._rested = len(conversation.events)  #: the last event of the run before, or of all that were there
         self.memory = ConversationMemory(conversation, llm=llm)
         self.titles = Titles(conversation, profiles=profiles)
         self._llm = llm
@@ -197,6 +206,8 @@ class Runner:
             self._task.cancel()
             await asyncio.gather(self._task, return_exceptions=True)
         self._task = None
+        if self._versions is not None:
+            await self._versions.close()
 
     async def end_session(self) -> None:
         """Tell the hooks that the conversation is over."""
@@ -213,9 +224,12 @@ class Runner:
             conversation.join(None)
             self._log_end(verdict)
             self._tell(verdict)
+            self._rested = len(conversation.events)
             await conversation.settle()
             await conversation.save()
             conversation.announce(flush=True)
+            if self._versions is not None:
+                await self._versions.rested(self._rested)
         except Exception:  # the edge of a task that nobody awaits: a full disk must not leave it running for ever
             log.error("run.end_not_stored", conversation=str(conversation.id), exc_info=True)
             conversation.record.execution_status = Status.ERROR
@@ -244,6 +258,7 @@ class Runner:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_TIDY_SECONDS):
                     await conversation.toolbox.interrupt()
+            await self._resting()
             return Verdict(Status.PAUSED, interrupted=True)
 
     def _tell(self, verdict: Verdict) -> None:
@@ -296,6 +311,8 @@ class Runner:
         unknown = unknown_tools(record.agent)
         if unknown:
             return Verdict(Status.ERROR, "ToolNotFound", f"This runtime has no tool named {unknown[0]!r}.", _CONFIG)
+        if self._versions is None:
+            self._versions = self._find_versions()
         llm, gate = self._llm(), self._gate()
         conversation.secrets.refresh_mask()
         await self._begin_session(gate)
@@ -304,6 +321,8 @@ class Runner:
         if not pending:
             history.abandon_calls()  # of a branch that ends in the middle of an act
         conversation.join(history)
+        if self._versions is not None:
+            await self._versions.begin_run(self._rested + 1 if self._rested else 0)
 
         def run(history: History, pending: Sequence[Step] = ()) -> Run:
             return Run(
@@ -319,10 +338,14 @@ class Runner:
                 pending=pending,
             )
 
-        turns = Turns(conversation, self.memory, goal_stopped=self._goal_stopped, another=run)
+        turns = Turns(conversation, self.memory, goal_stopped=self._goal_stopped, another=run, resting=self._resting)
         verdict = await turns.to_end(run(history, pending))
         self._pending = list(verdict.pending)
         return verdict
+
+    async def _resting(self) -> None:
+        if self._versions is not None:
+            await self._versions.resting()
 
     async def _begin_session(self, gate: ConversationGate) -> None:
         record = self._conversation.record
@@ -331,7 +354,7 @@ class Runner:
             await gate.session("SessionStart")
 
     def _gate(self) -> ConversationGate:
-        return ConversationGate(self._conversation, environment=self._environment())
+        return ConversationGate(self._conversation, environment=self._environment(), versions=self._versions)
 
     def _waiting(self) -> list[Step]:
         """The acts that wait for leave; after a restart as the log has them."""

@@ -34,6 +34,7 @@ from runtime.conversations.status import Status
 from runtime.conversations.workspaces import Workspaces
 from runtime.events.clock import utc_now
 from runtime.git.credentials import CredentialService
+from runtime.machine.files import Boundaries
 from runtime.secrets.providers import GitProviderStore
 from runtime.secrets.sources import Lookup
 from runtime.secrets.store import SecretStore
@@ -41,6 +42,7 @@ from runtime.settings import RuntimeSettings
 from runtime.store.cipher import Cipher
 
 log = structlog.get_logger()
+_NO_BOUNDARIES = Boundaries()
 
 
 class ConversationService:
@@ -55,6 +57,7 @@ class ConversationService:
         secret_store: SecretStore,
         git_providers: GitProviderStore,
         profiles: ProfileStore,
+        boundaries: Boundaries = _NO_BOUNDARIES,
         outward: Outward | None = None,
         asks_models: bool = True,
     ) -> None:
@@ -82,6 +85,8 @@ class ConversationService:
             settings_store=settings_store,
             profiles=profiles,
             outward=outward,
+            boundaries=boundaries,
+            version_bytes=settings.version_megabytes * 1_000_000,
             on_activity=self._on_activity,
         )
         self._library = Library(

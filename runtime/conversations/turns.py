@@ -7,7 +7,7 @@ the last turn and the verdict nothing waits, so neither a message nor a pause is
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 
 from runtime.agent.history import History
@@ -35,7 +35,8 @@ class Verdict:
 
 
 class Turns:
-    """`another` makes the next turn over a history; `goal_stopped` ends the wait for the judge."""
+    """`another` makes the next turn over a history; `goal_stopped` ends the wait for the judge; `resting` is called
+    when a turn acts no more."""
 
     def __init__(
         self,
@@ -44,11 +45,13 @@ class Turns:
         *,
         goal_stopped: asyncio.Event,
         another: Callable[[History], Run],
+        resting: Callable[[], Awaitable[None]],
     ) -> None:
         self._conversation = conversation
         self._memory = memory
         self._goal_stopped = goal_stopped
         self._another = another
+        self._resting = resting
 
     async def to_end(self, run: Run) -> Verdict:
         """Turn after turn: one, or as many as the goal takes. Raises ModelError."""
@@ -56,6 +59,7 @@ class Turns:
         while True:
             ending = await run.to_end()
             await conversation.settle()
+            await self._resting()
             # From here to the new status nothing waits, so neither message nor pause falls between run and end.
             match ending:
                 case Ending.ITERATIONS:

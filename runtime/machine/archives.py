@@ -22,7 +22,9 @@ MEDIA_TYPES: dict[Format, str] = {"tar": "application/x-tar", "tar.gz": "applica
 _PIECE = 256 << 10
 
 
-class _Found(NamedTuple):
+class Found(NamedTuple):
+    """One in the folder that is walked."""
+
     folder: int  #: a descriptor of the folder that it is in
     name: str
     path: str  #: from the archived folder
@@ -45,7 +47,7 @@ def add(
     """All below the folder of this descriptor, under names that begin with `prefix`. With `root`, the path of that
     folder, a link that names a place in it by its full path is kept as one from where it lies: it leads to the same
     place where the folder has another path. Raises as `write`."""
-    for found in _below(folder, boundaries):
+    for found in below(folder, boundaries):
         entry = tarfile.TarInfo(prefix + found.path)
         entry.mode, entry.mtime = stat.S_IMODE(found.state.st_mode), found.state.st_mtime
         if stat.S_ISDIR(found.state.st_mode):
@@ -54,17 +56,18 @@ def add(
         elif stat.S_ISLNK(found.state.st_mode):
             entry.type = tarfile.SYMTYPE
             try:
-                entry.linkname = _inward(os.readlink(found.name, dir_fd=found.folder), found.path, root)
+                entry.linkname = inward(os.readlink(found.name, dir_fd=found.folder), found.path, root)
             except OSError:
                 continue
             archive.addfile(entry)
-        elif (file := _opened(found, boundaries)) is not None:
+        elif (file := opened(found, boundaries)) is not None:
             with file:
                 entry.size = os.fstat(file.fileno()).st_size
                 archive.addfile(entry, cast(io.BufferedReader, _Filled(file)))
 
 
-def _inward(target: str, path: str, root: Path | None) -> str:
+def inward(target: str, path: str, root: Path | None) -> str:
+    """Where the link at `path` leads; from where it lies, where it names a place in `root` by its full path."""
     if root is None or not Path(target).is_relative_to(root):
         return target
     return os.path.relpath(target, (root / path).parent)
@@ -72,16 +75,16 @@ def _inward(target: str, path: str, root: Path | None) -> str:
 
 def _write_zip(pipe: io.BufferedWriter, folder: int, boundaries: Boundaries) -> None:
     with zipfile.ZipFile(pipe, "w", zipfile.ZIP_DEFLATED, strict_timestamps=False) as archive:
-        for found in _below(folder, boundaries):
+        for found in below(folder, boundaries):
             if stat.S_ISDIR(found.state.st_mode):
                 archive.writestr(zipfile.ZipInfo(found.path + "/"), b"")
-            elif (file := _opened(found, boundaries)) is not None:
+            elif (file := opened(found, boundaries)) is not None:
                 with file, archive.open(zipfile.ZipInfo(found.path), "w", force_zip64=True) as member:
                     while piece := file.read(_PIECE):
                         member.write(piece)
 
 
-def _below(folder: int, boundaries: Boundaries) -> Iterator[_Found]:
+def below(folder: int, boundaries: Boundaries) -> Iterator[Found]:
     """In order, folders before what is in them."""
     for place, folders, names, here in os.fwalk(".", dir_fd=folder, follow_symlinks=False):
         prefix = "" if place == "." else f"{place[2:]}/"
@@ -89,7 +92,7 @@ def _below(folder: int, boundaries: Boundaries) -> Iterator[_Found]:
         for name in sorted([*folders, *names]):
             try:
                 (prefix + name).encode()
-                yield _Found(here, name, prefix + name, os.stat(name, dir_fd=here, follow_symlinks=False))
+                yield Found(here, name, prefix + name, os.stat(name, dir_fd=here, follow_symlinks=False))
             except (OSError, UnicodeEncodeError):
                 continue  # gone, or of a name that no archive can hold: the rest is worth having
         folders[:] = [name for name in folders if not _is_link(here, name)]
@@ -110,7 +113,7 @@ def _is_link(folder: int, name: str) -> bool:
         return False
 
 
-def _opened(found: _Found, boundaries: Boundaries) -> io.BufferedReader | None:
+def opened(found: Found, boundaries: Boundaries) -> io.BufferedReader | None:
     """None: no regular file, or not to be read."""
     if not stat.S_ISREG(found.state.st_mode):
         return None

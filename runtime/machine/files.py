@@ -21,7 +21,7 @@ from runtime.machine import account
 _MOST_BYTES = 4095
 _LONGEST_NAME = 255
 #: what the kernel shows there is about the reader, and that would be this server
-_KERNEL = (Path("/proc"), Path("/sys"), Path("/dev"))
+_KERNEL = ("/proc", "/sys", "/dev")
 
 
 class BadPath(Exception):
@@ -59,14 +59,19 @@ class Boundaries:
             raise BadPath("Path cannot be resolved") from None
         if is_kernels(real):
             raise BadPath("Path is not a file or folder of the disk")
-        if any(real == folder or folder in real.parents for folder in self.private):
+        if any(_is_in(str(real), str(folder)) for folder in self.private):
             raise BadPath("Path belongs to the runtime itself")
         return path
 
 
 def is_kernels(real: Path) -> bool:
     """Whether a path without links lies where the kernel shows itself, and not on a disk."""
-    return any(kernel in (real, *real.parents) for kernel in _KERNEL)
+    return any(_is_in(str(real), kernel) for kernel in _KERNEL)
+
+
+def _is_in(path: str, folder: str) -> bool:
+    """Whether it is the folder, or below it; both without links. Of text, since it is asked for each folder of many."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
 
 
 def possible(text: str) -> str:

@@ -1,10 +1,12 @@
 """Where the runtime may, the agent is another user: its shell works, and the server and its state are closed to it."""
 
+import io
 import json
 import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -404,3 +406,41 @@ def test_a_copy_of_a_conversation_is_the_agents_own_where_it_is_taken_in(
             assert again.status_code == 409
     finally:
         started.ensure_gone()
+
+
+@as_root
+def test_versions_are_of_what_the_agent_may_read_and_closed_to_it(http: httpx.Client, place: Path) -> None:
+    work, kept = place / "project", place / "state/conversations"
+    (work / "of-root").write_text("closed to the agent")
+    os.chown(work / "of-root", 0, 0)
+    (work / "of-root").chmod(0o600)
+    (work / "to-root").symlink_to("/etc/shadow")
+    look = "id -u; echo one > mine; chmod 600 mine; echo no > unread; chmod 0 unread; mkdir shut; echo no > shut/in; "
+    look += f"chmod 0 shut; ls {kept}/*/versions; ls {kept}"
+    with scripted_model() as model:
+        settings = {"llm_model": "openai/scripted", "llm_api_key": MODEL_KEY, "llm_base_url": model}
+        assert http.post("/api/settings", json={"agent": "CodeActAgent", **settings}).is_success
+        id = http.post("/api/conversations", json={"initial_user_msg": None}).json()["conversation_id"]
+        path = f"/api/conversations/{id}"
+        script = message([terminal(look), terminal("echo two > mine"), {"text": "done"}])
+        assert http.post(f"{path}/events", json={**script, "run": True}).is_success
+        eventually(lambda: http.get(path).json()["execution_status"] in ("finished", "error"), 90)
+        events = http.get(f"{path}/events/search").json()["items"]
+    at = next(number for number, event in enumerate(events, 1) if event["kind"] == "ObservationEvent")
+    said = events[at - 1]["observation"]["content"][0]["text"]
+    assert (said.splitlines()[0] != "0", said.count("Permission denied")) == (True, 2), said
+    given = http.get(f"{path}/copy/archive", params={"events": at, "workspace": "event"})
+    assert given.status_code == 200, given.text
+    with tarfile.open(fileobj=io.BytesIO(given.content)) as archive:
+        found = {member.name.removeprefix("workspace/"): member for member in archive.getmembers()}
+        mine = archive.extractfile(found["mine"])
+        assert mine is not None
+        assert mine.read() == b"one\n"
+    assert found["to-root"].linkname == "/etc/shadow"
+    assert found.keys() & {"before.txt", "mine", "of-root", "unread", "shut", "shut/in"} == {
+        "before.txt",
+        "mine",
+        "shut",
+    }
+    owners = {(found.lstat().st_uid, found.lstat().st_mode & 0o77) for found in kept.glob("*/versions/**/*")}
+    assert owners == {(0, 0)}

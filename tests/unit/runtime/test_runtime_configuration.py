@@ -129,6 +129,7 @@ FIELDS: list[tuple[str, Any, dict[str, str], Any]] = [
     ("conversation_runtime", "local", {"OH_CONVERSATION_RUNTIME": "local"}, "local"),
     ("persistence_dir", str(Path.home() / ".openhands"), {"OH_PERSISTENCE_DIR": "/o"}, "/o"),
     ("internal_server_url", "http://127.0.0.1:8000", {"OH_INTERNAL_SERVER_URL": "http://i"}, "http://i"),
+    ("version_megabytes", 256, {"NESTOR_RUNTIME_VERSION_MEGABYTES": "0"}, 0),
     ("log_json", False, {"LOG_JSON": "1"}, True),
 ]
 
