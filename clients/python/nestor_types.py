@@ -307,8 +307,8 @@ class ForkOf(TypedDict):
     conversation: str
     #: The number of the last event that it took; 0: none
     at: int
-    #: That of the snapshot, or as it was when it was copied
-    workspace: Literal["snapshot", "current"]
+    #: That of the snapshot, as it was at event `at`, or as it was when it was copied
+    workspace: Literal["snapshot", "event", "current"]
     #: Null: of none
     snapshot: str | None
 

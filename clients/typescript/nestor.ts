@@ -240,8 +240,8 @@ export interface ForkOf {
   conversation: string;
   /** The number of the last event that it took; 0: none */
   at: number;
-  /** That of the snapshot, or as it was when it was copied */
-  workspace: "snapshot" | "current";
+  /** That of the snapshot, as it was at event `at`, or as it was when it was copied */
+  workspace: "snapshot" | "event" | "current";
   /** Null: of none */
   snapshot: string | null;
 }

@@ -262,8 +262,9 @@ async def fork(
 ) -> dict[str, Any]:
     """A new conversation in a runtime of its own that goes on from this one. With a `snapshot`, or where there is one
     of exactly event `at`, it has log and workspace of that; otherwise the log up to event `at`, and the workspace as it
-    is now, whatever `at` is: `fork_of.workspace` says which. This one stays as it is, and must not be at work (409)
-    unless a snapshot is taken. A known `id`, or a repeated `Idempotency-Key`, joins the start under way.
+    was then, or where the runtime did not keep that, as it is now: `fork_of.workspace` says which. This one stays as it
+    is, and must not be at work (409) unless a snapshot is taken. A known `id`, or a repeated `Idempotency-Key`, joins
+    the start under way.
     """
     body = body or schemas.ForkBody()
     snapshot = None if body.snapshot is None else SnapshotId(parse_uuid(body.snapshot, "snapshot"))

@@ -161,7 +161,7 @@ def conversation_out(conversation: Conversation, *, url: str | None, session_key
         else {
             "conversation": source.conversation,
             "at": source.events,
-            "workspace": "snapshot" if source.snapshot else "current",
+            "workspace": "snapshot" if source.snapshot else "event" if source.of_event else "current",
             "snapshot": source.snapshot or None,
         },
         "runtime": None

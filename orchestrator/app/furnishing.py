@@ -195,7 +195,10 @@ async def furnish(ground: Ground) -> House:
     pool = None
     if isinstance(driver, Spareable) and driver.capabilities.spares:
         stocks = settings.stocks
-        pool = WarmPool(installation, driver, store.spares, clients, ground.master, stocks, images=images)
+        variables = settings.runtime_variables
+        pool = WarmPool(
+            installation, driver, store.spares, clients, ground.master, stocks, images=images, variables=variables
+        )
     elif any(stock.minimum for stock in settings.stocks):
         log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")
 
@@ -232,6 +235,7 @@ async def furnish(ground: Ground) -> House:
         step_seconds=step_seconds(settings.step_seconds),
         pool=pool,
         images=images,
+        variables=settings.runtime_variables,
         source=lambda fork: forking.given_out(fork),
     )
     feed = EventFeed(events, store.changes)

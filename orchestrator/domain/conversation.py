@@ -173,11 +173,12 @@ class Failure:
 @dataclass(frozen=True)
 class ForkOf:
     """Of which conversation of the tenant a fork goes on, and how many events of its log it takes; of which snapshot,
-    or (None) with the workspace as it is when it is copied."""
+    or (None) with the workspace that its runtime kept of that event, or as it is when it is copied."""
 
     conversation: ConversationId
     events: int
     snapshot: SnapshotId | None = None
+    of_event: bool = False  #: the workspace is the one that the runtime kept
 
 
 @dataclass(frozen=True)

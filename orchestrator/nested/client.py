@@ -193,15 +193,16 @@ class RuntimeClient:
     async def create_conversation(self, body: Mapping[str, Any], *, timeout: float) -> None:
         await self._call("POST", "/api/conversations", json=body, timeout=timeout)
 
-    async def copyable(self, id: str, events: int | None) -> int:
+    async def copyable(self, id: str, events: int | None) -> tuple[int, bool]:
         """How many events a copy of the conversation would have that is asked for with the first `events`, None: with
-        all. Raises `RuntimeUnreachable`, also for nonsense, and `Refused`."""
+        all; and whether there is the workspace of that event. Raises `RuntimeUnreachable`, also for nonsense, and
+        `Refused`."""
         params = {} if events is None else {"events": str(events)}
         answer = await self._call("GET", f"/api/conversations/{id}/copy", params=params)
         count = answer.get("events") if isinstance(answer, dict) else None
         if not isinstance(count, int) or isinstance(count, bool) or count < 0:
             raise RuntimeUnreachable("the runtime answered the length of a copy with something else")
-        return count
+        return count, isinstance(answer, dict) and answer.get("workspace") == "event"
 
     async def take_in(self, id: str, pieces: AsyncIterator[bytes], *, timeout: float) -> None:
         """Give it the copy with which the conversation `id` will begin. Raises what `pieces` raises as well."""

@@ -1,5 +1,6 @@
 """The Docker driver: engine, images, sizes, hardening."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal, Self
 
@@ -85,6 +86,14 @@ class ContainerSettings(RuntimeSettings):
     def known_sizes(self) -> frozenset[int]:
         """Those that runtimes can have. A process has no limits that a size could be a multiple of."""
         return frozenset({1} if self.driver == "process" else SIZES)
+
+    @property
+    def runtime_variables(self) -> Mapping[str, str]:
+        """What every runtime finds in its environment; no secret. Another agent server does not look at it."""
+        most = self.version_megabytes
+        if self.driver == "docker" and self.runtime_disk_megabytes:
+            most = min(most, self.runtime_disk_megabytes // 8)
+        return {"NESTOR_RUNTIME_VERSION_MEGABYTES": str(most)}
 
     @property
     def accepted(self) -> frozenset[str]:

@@ -32,6 +32,11 @@ class RuntimeSettings(Settings):
     """Whether commands that callers run in a V1 sandbox find its session key in their environment, as programs there
     expect. It opens that sandbox and the secrets that are read through it; whatever runs there meanwhile under the
     same user, such as an agent, can find it in the environment of such a command."""
+    version_megabytes: int = Field(default=256, ge=0, le=100_000)
+    """What a runtime of Nestor's own may take in its state for versions of its conversation's workspace, in MB, so that
+    a fork at a past event has the workspace of then; 0: none are kept. At most an eighth of
+    `runtime_disk_megabytes`, since it counts there. A larger workspace has none. A runtime learns it when it is
+    made."""
     start_timeout: float = Field(default=180.0, gt=0, le=86_400)
     """Seconds from the first step of a start to ready, retries included."""
     step_seconds: str = ""

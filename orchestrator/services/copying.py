@@ -18,6 +18,7 @@ from orchestrator.services.resting import archived
 
 _NO_EVENT = "Event not found"
 _RUNS = "already running"
+_SAID = "x-nestor-workspace"
 
 
 class Copying:
@@ -29,9 +30,14 @@ class Copying:
         self._clients = clients
         self._streams = streams
 
-    async def events(self, source: Conversation, at: int | None) -> int:
-        """How many events a copy would have that is asked for up to number `at`, None: with all that there are. Raises
-        `InvalidRequest` where there are not so many, `Conflict` while the agent works, `TransientError`."""
+    async def events(self, source: Conversation) -> int:
+        """How many events a copy would have. Raises as `look`."""
+        return (await self.look(source, None))[0]
+
+    async def look(self, source: Conversation, at: int | None) -> tuple[int, bool]:
+        """How many events a copy would have that is asked for up to number `at`, None: with all that there are; and
+        whether the runtime kept the workspace of that event. Raises `InvalidRequest` where there are not so many,
+        `Conflict` while the agent works, `TransientError`."""
         origin, key, generation = await self._place(source)
         try:
             async with self._clients.open(origin, key, generation=generation) as client:
@@ -41,16 +47,18 @@ class Copying:
 
     @asynccontextmanager
     async def stream(
-        self, source: Conversation, events: int, *, is_start: bool = False
+        self, source: Conversation, events: int, *, of_event: bool = False, is_start: bool = False
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What it gives of itself now, piece by piece: it counts as use for as long. Raises as `events`; for a start
+        """What it gives of itself now, piece by piece: it counts as use for as long. With `of_event` the workspace is
+        the one that it kept of the last event, `Conflict` where it has none any more. Raises as `look`; for a start
         what it is in the middle of is `TransientError`, since that comes again by itself."""
+        workspace = "event" if of_event else "current"
         origin, key, generation = await self._place(source)
         try:
             answer = await self._streams.ask(
                 "GET",
                 origin,
-                f"/api/conversations/{source.id}/copy/archive?events={events}",
+                f"/api/conversations/{source.id}/copy/archive?events={events}&workspace={workspace}",
                 inner_key=key,
                 generation=generation,
                 headers={},
@@ -58,6 +66,8 @@ class Copying:
         except Refused as exc:
             raise _told(exc, is_start=is_start) from exc
         try:
+            if of_event and answer.headers.get(_SAID) != workspace:  # one that does not know the question
+                raise _not_kept()
             yield self._files.used(source, answer.pieces)
         finally:
             await answer.close()
@@ -82,6 +92,13 @@ def check_source(source: Conversation) -> None:
         raise Conflict("the conversation has never been ready", hint="wait until it is, then copy it")
 
 
+def _not_kept() -> Conflict:
+    return Conflict(
+        "the workspace of that event is not kept any more: others have taken its room, or its runtime has changed",
+        hint="fork it again: the fork then says which workspace it has",
+    )
+
+
 def _told(refused: Refused, *, is_start: bool = False) -> NestorError:
     said = refused.said
     match refused.status:
@@ -94,6 +111,8 @@ def _told(refused: Refused, *, is_start: bool = False) -> NestorError:
                 "the agent of the conversation is at work",
                 hint="wait until it rests; one that was paused meanwhile has to be resumed for that",
             )
+        case 410:
+            return _not_kept()
         case 404 | 405:
             return Conflict(
                 "the agent server of the conversation gives no copies of it",

@@ -2,7 +2,8 @@
 
 The request names its source and how many of its events it takes; nothing is copied before its start. Then the source's
 runtime, woken where policy put it to rest, gives both as one stream, which the new runtime takes in as it comes
-(`configuring.py`); or a snapshot gives it, which needs no runtime. The source is read and not changed.
+(`configuring.py`), its workspace as it was at that event where it kept that, which the record says; or a snapshot gives
+it, which needs no runtime. The source is read and not changed.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -25,7 +26,7 @@ from orchestrator.services.snapshots import Snapshots
 class WantedFork:
     """As the edge parsed it. `at`: the number of the last event that it takes; None: of all that are there now.
     `snapshot`: the one whose log and workspace it takes; None: the newest at exactly `at`, and where there is none, the
-    workspace as it is now."""
+    workspace as it was then, or where that was not kept, as it is now."""
 
     id: ConversationId | None
     title: str | None
@@ -66,7 +67,8 @@ class Forking:
             fork_of = ForkOf(source.id, snapshot.at, snapshot.id)
         else:
             source = await self._files.reached(source)
-            fork_of = ForkOf(source.id, await self._copying.events(source, wanted.at))
+            events, of_event = await self._copying.look(source, wanted.at)
+            fork_of = ForkOf(source.id, events, of_event=of_event)
         request = replace(source.request, initial_message=None, fork_of=fork_of)
         draft = Wanted(
             id=wanted.id,
@@ -81,7 +83,7 @@ class Forking:
 
     @asynccontextmanager
     async def given_out(self, fork: Conversation) -> AsyncIterator[AsyncIterator[bytes]]:
-        """What this fork begins with, piece by piece: of its snapshot, or of what its source is now. Raises `NotFound`,
+        """What this fork begins with, piece by piece: of its snapshot, or of what its source has. Raises `NotFound`,
         `Conflict`, `LimitReached`, `TransientError`; what it is in the middle of too."""
         of = fork.request.fork_of
         if of is None:
@@ -91,7 +93,7 @@ class Forking:
             yield self._snapshots.pieces(source, of.snapshot)
             return
         source = await self._files.reached(source)
-        async with self._copying.stream(source, of.events, is_start=True) as pieces:
+        async with self._copying.stream(source, of.events, of_event=of.of_event, is_start=True) as pieces:
             yield pieces
 
     async def _of_snapshot(self, source: Conversation, wanted: WantedFork) -> Snapshot | None:

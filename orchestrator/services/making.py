@@ -45,7 +45,8 @@ async def create_runtime(start: Provisioning) -> None:
     request = start.conversation.request
     limits = Limits().times(request.size)
     image = pin.id if pin is not None else request.image
-    spec = RuntimeSpec(name=start.name, labels=start.labels, image=image, limits=limits)
+    variables = start.house.variables
+    spec = RuntimeSpec(name=start.name, labels=start.labels, image=image, environment=variables, limits=limits)
     await beside(partial(_journal, start), partial(_claim, start, spec, pin))
 
 

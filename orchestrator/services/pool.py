@@ -8,9 +8,10 @@ until it is claimed.
 
 import hashlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 
 import anyio
 import structlog
@@ -64,7 +65,8 @@ class Taken:
 
 class WarmPool:
     """Of one replica. Kinds that `stocks` does not name, or names with a minimum of 0, are drained. Where runtimes are
-    made of images (`images`), a kind is of one image by its id, however that is called by now."""
+    made of images (`images`), a kind is of one image by its id, however that is called by now. `variables` are those of
+    every runtime."""
 
     def __init__(
         self,
@@ -76,7 +78,9 @@ class WarmPool:
         stocks: Sequence[Stock],
         *,
         images: Images | None = None,
+        variables: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
+        self._variables = variables
         self._installation = installation
         self._driver = driver
         self._spares = spares
@@ -257,7 +261,8 @@ class WarmPool:
     async def _started(self, name: str, kind: str, stock: Stock) -> bool:
         labels = spare_labels(self._installation, id_of(name))
         await self._driver.ensure_volume(labels, fence=_MAKING_FENCE)
-        spec = RuntimeSpec(name, labels, image=stock.image, limits=Limits().times(stock.size))
+        limits = Limits().times(stock.size)
+        spec = RuntimeSpec(name, labels, image=stock.image, environment=self._variables, limits=limits)
         handle = await self._driver.create(spec, fence=_MAKING_FENCE)
         key = new_secret()
         endpoint = await self._driver.start(handle, fence=_MAKING_FENCE, init_key=key)

@@ -133,13 +133,13 @@ class Snapshots:
     async def _once(self, source: Conversation, user: UserId | None) -> Snapshot | None:
         """None where the conversation went on meanwhile."""
         home, id, now = _home(source), SnapshotId(new_uuid()), self._clock.now()
-        at = await self._copying.events(source, None)
+        at = await self._copying.events(source)
         done = False
         try:
             await self._archive.begin(home, id, now)
             async with self._copying.stream(source, at) as stream:
                 pieces = await self._archive.write(home, id, stream, limit_bytes=self._limit_bytes)
-            if await self._copying.events(source, None) != at:
+            if await self._copying.events(source) != at:
                 return None
             made = Snapshot(id, at, sum(piece.size for piece in pieces), now, user)
             await self._archive.finish(home, made, pieces)

@@ -71,6 +71,8 @@ class Surroundings:
     generation: Callable[[TenantId, UserId | None], Awaitable[str]] = field(default=_no_generation)
     #: Waits until all that was stored of a tenant so far is in the journal's archive.
     archived: Callable[[TenantId], Awaitable[object]] = field(default=_nothing_to_wait_for)
+    #: variables of every runtime that is made; no secret
+    variables: Mapping[str, str] = field(default_factory=dict)
     #: what the source of this fork gives of itself; None: there are no forks
     source: Callable[[Conversation], AbstractAsyncContextManager[AsyncIterator[bytes]]] | None = None
     #: None: there are no spares, and never were any.

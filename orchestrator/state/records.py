@@ -25,7 +25,7 @@ log = structlog.get_logger(__name__)
 T = TypeVar("T")
 R = TypeVar("R")
 #: Raised when an older version must not touch what this one writes.
-SCHEMA = 5
+SCHEMA = 6
 _FIRST = 1  #: what every older version can read and write
 _WITH_VOLUMES = (
     2  #: a version that does not know `volume` would write the record back without it, and lose the workspace
@@ -34,6 +34,7 @@ _WITH_VOLUMES = (
 _WITH_KINDS = 3  #: an older version would make a conversation of a bare runtime
 _WITH_FORKS = 4  #: an older version would start a fork without what it goes on from
 _WITH_SNAPSHOTS = 5  #: an older version would give a fork of a snapshot the workspace of now
+_WITH_VERSIONS = 6  #: an older version would do the same with one that has the workspace of its event
 
 #: The parts of a conversation, in the order in which scripts answer them.
 PARTS = ("intent", "phase", "runtime", "record", "version", "fence")
@@ -65,6 +66,8 @@ def conversation_parts(conversation: Conversation) -> dict[str, str]:
 
 def _schema_of(conversation: Conversation) -> int:
     if (fork := conversation.request.fork_of) is not None:
+        if fork.of_event:
+            return _WITH_VERSIONS
         return _WITH_SNAPSHOTS if fork.snapshot else _WITH_FORKS
     if conversation.kind is not Kind.CONVERSATION:
         return _WITH_KINDS

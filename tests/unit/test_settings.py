@@ -106,3 +106,18 @@ def test_no_group_hides_what_another_one_checks() -> None:
     names = [name for group in groups for name, value in vars(group).items() if isinstance(value, checks)]
     assert len(names) > 10
     assert sorted(names) == sorted(set(names))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "most"),
+    [
+        ({}, "256"),
+        ({"version_megabytes": 0}, "0"),
+        ({"driver": "docker"}, "256"),
+        ({"driver": "docker", "runtime_disk_megabytes": 400}, "50"),
+        ({"driver": "docker", "runtime_disk_megabytes": 0, "version_megabytes": 900}, "900"),
+        ({"driver": "process", "runtime_disk_megabytes": 400}, "256"),
+    ],
+)
+def test_versions_take_no_more_of_a_disk_than_their_share(chosen: dict[str, typing.Any], most: str) -> None:
+    assert load(chosen).runtime_variables == {"NESTOR_RUNTIME_VERSION_MEGABYTES": most}

@@ -42,7 +42,8 @@ class ForkOf(Answer):
     conversation: str
     at: Annotated[int, Field(description="The number of the last event that it took; 0: none")]
     workspace: Annotated[
-        Literal["snapshot", "current"], Field(description="That of the snapshot, or as it was when it was copied")
+        Literal["snapshot", "event", "current"],
+        Field(description="That of the snapshot, as it was at event `at`, or as it was when it was copied"),
     ]
     snapshot: Annotated[str | None, Field(description="Null: of none")]
 

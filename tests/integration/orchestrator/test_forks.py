@@ -118,13 +118,13 @@ async def test_it_goes_on_by_itself_with_log_and_workspace(nestor: Nestor) -> No
 
         early = next(int(one["sequence"]) for one in before if one["event"]["kind"] == "ActionEvent")
         third = await fork(nestor, key, id, at=early, title="early", id=new_uuid())
-        assert third["fork_of"] == {"conversation": id, "at": early, "workspace": "current", "snapshot": None}
+        assert third["fork_of"] == {"conversation": id, "at": early, "workspace": "event", "snapshot": None}
         assert third["title"] == "early"
         cut = await events(nestor, key, third["id"])
         assert cut[:early] == before[:early]
         broken_off = ["AgentErrorEvent", "ConversationErrorEvent", "ConversationStateUpdateEvent"]
         assert [one["event"]["kind"] for one in cut[early:]] == broken_off  # its log ends within a run
-        assert await file(nestor, key, third["id"], "src/deep/file") == "one\n"  # the workspace is that of now
+        assert await file(nestor, key, third["id"], "src/deep/file") is None  # the act was still to come
 
         await nestor.call("POST", f"/api/v2/conversations/{other}/stop", key, status=202)
         await nestor.until(key, other, "stopped", seconds=60)
