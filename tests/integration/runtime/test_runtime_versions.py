@@ -99,18 +99,19 @@ async def test_each_event_has_the_workspace_after_the_last_act_before_it(runtime
 
 async def test_the_model_is_asked_meanwhile_and_the_next_act_waits(runtime: Runtime, model: ScriptedModel) -> None:
     id = await began(runtime)
+    await said(runtime, id)  # the library for models is imported by now
     for number in range(100):
         (runtime.folder / "project" / f"large{number}").write_bytes(os.urandom(1_200_000))
-    at = place(runtime, id) / "at"
-    look = f"ls {at} | wc -l > $(mktemp -p . seen.XXXX)"
-    await runtime.say(id, [terminal(look), terminal(look), {"text": "done"}])
+    at, asked = place(runtime, id) / "at", len(model.requests)
+    look = terminal(f"ls {at} | wc -l > $(mktemp -p . seen.XXXX)")
+    await runtime.say(id, [look, look, {"text": "done"}])
     with anyio.fail_after(30):
-        while not model.requests:
+        while len(model.requests) == asked:
             await asyncio.sleep(0.002)
-    assert not at.exists() or not list(at.iterdir())  # it was asked although there is no version yet
+    assert len(list(at.iterdir())) == 1  # it was asked although there is no version of this run yet
     await runtime.finish(id)
     seen = sorted(path.read_text().strip() for path in (runtime.folder / "project").glob("seen.*"))
-    assert seen == ["1", "2"]  # what each act found is what was to be there before it
+    assert seen == ["2", "3"]  # what each act found is what was to be there before it
 
 
 async def test_an_act_that_was_broken_off_leaves_its_files_to_what_follows(runtime: Runtime) -> None:
