@@ -30,8 +30,8 @@ PAUSED = frozenset({Phase.PAUSED})
 ENDED = frozenset({Phase.STOPPED, Phase.FAILED})
 KEPT = frozenset(Phase) - {Phase.DELETING}
 _RECORDS_A_CALL = 100
-#: between two looks whether another replica has brought it to an end; this one says so itself
-_SHORTEST_REST, _LONGEST_REST = 0.05, 0.5
+#: between two looks of whoever waits: what is stored is told (`services/arrivals.py`), unless that is missed
+_SHORTEST_REST, _LONGEST_REST = 0.2, 1.0
 Wait = Annotated[Literal["ready"] | None, Query()]
 WaitSeconds = Annotated[float, Query(gt=0, le=300)]
 

@@ -206,7 +206,7 @@ async def furnish(ground: Ground) -> House:
 
     def published(conversation: Conversation) -> None:
         forgotten(cache, conversation)
-        arrivals.tell(conversation)
+        arrivals.tell(conversation.id)
 
     def withdraw(conversation: Conversation) -> None:
         ports.withdraw(conversation)
@@ -239,6 +239,7 @@ async def furnish(ground: Ground) -> House:
         source=lambda fork: forking.given_out(fork),
     )
     feed = EventFeed(events, store.changes)
+    feed.subscribe(arrivals.tell)
     idleness = Idleness(
         store.conversations,
         effective,

@@ -1,15 +1,15 @@
 """Who waits on this replica for a conversation to get somewhere: told at once, instead of looking again and again.
 
-`provisioning.py` and `suspension.py` tell, by `Surroundings.published`; the API waits. What another replica does is
-told to nobody here, so whoever waits looks again after a moment all the same.
+`provisioning.py` and `suspension.py` tell, by `Surroundings.published`, and the feed of changes tells what any replica
+stored; the API waits. The feed may miss something, so whoever waits looks again after a while all the same.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import chain
 
 import anyio
 
-from orchestrator.domain.conversation import Conversation
 from orchestrator.domain.ids import ConversationId
 
 
@@ -35,9 +35,11 @@ class Arrivals:
     def __init__(self) -> None:
         self._listening: dict[ConversationId, set[News]] = {}
 
-    def tell(self, conversation: Conversation) -> None:
-        """Something was stored of this one. Whoever waits looks for himself: the id may be another tenant's too."""
-        for news in self._listening.get(conversation.id, ()):
+    def tell(self, id: ConversationId | None) -> None:
+        """Something was stored of this one, or of any. Whoever waits looks for himself: the id may be another tenant's
+        too."""
+        waiting = self._listening.values() if id is None else [self._listening.get(id, set())]
+        for news in chain.from_iterable(waiting):
             news.tell()
 
     @contextmanager

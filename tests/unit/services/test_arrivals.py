@@ -1,7 +1,5 @@
 """Whoever waits for a conversation is told by whoever has stored it."""
 
-from types import SimpleNamespace
-
 import anyio
 import anyio.lowlevel
 import pytest
@@ -25,7 +23,7 @@ async def test_all_who_wait_for_it_are_told_and_nobody_else() -> None:
         for id, name in ((ONE, "first"), (ONE, "second"), (OTHER, "third")):
             tasks.start_soon(wait, id, name)
         await anyio.wait_all_tasks_blocked()
-        arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nothing else of it is looked at
+        arrivals.tell(ONE)
         with anyio.fail_after(30):
             while len(told) < 2:
                 await anyio.lowlevel.checkpoint()
@@ -40,13 +38,21 @@ async def test_the_wait_ends_by_itself_and_leaves_nothing() -> None:
     with anyio.fail_after(30), arrivals.of(ONE) as news:
         await news.wait(0.01)
     assert not arrivals._listening
-    arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nobody is there
+    arrivals.tell(ONE)  # nobody is there
+
+
+async def test_where_something_may_have_been_missed_everybody_looks_again() -> None:
+    arrivals = Arrivals()
+    with anyio.fail_after(30), arrivals.of(ONE) as one, arrivals.of(OTHER) as other:
+        arrivals.tell(None)
+        await one.wait(3600)
+        await other.wait(3600)
 
 
 async def test_what_is_told_while_one_looks_ends_the_next_wait_and_only_that() -> None:
     arrivals = Arrivals()
     with arrivals.of(ONE) as news:
-        arrivals.tell(SimpleNamespace(id=ONE))  # type: ignore[arg-type] # nothing else of it is looked at
+        arrivals.tell(ONE)
         with anyio.fail_after(30):
             await news.wait(3600)
         began = anyio.current_time()
