@@ -16,7 +16,7 @@ from orchestrator.api.auth import Owner
 from orchestrator.api.context import Services
 from orchestrator.api.paging import Paging
 from orchestrator.domain.conditions import Condition
-from orchestrator.domain.conversation import Conversation, Kind, Phase
+from orchestrator.domain.conversation import Conversation, Desired, Kind, Phase
 from orchestrator.domain.errors import Elapsed
 from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId, parse_uuid
 from orchestrator.domain.operation import OperationState
@@ -31,7 +31,9 @@ ENDED = frozenset({Phase.STOPPED, Phase.FAILED})
 KEPT = frozenset(Phase) - {Phase.DELETING}
 _RECORDS_A_CALL = 100
 #: between two looks of whoever waits: what is stored is told (`services/arrivals.py`), unless that is missed
-_SHORTEST_REST, _LONGEST_REST = 0.2, 1.0
+_SHORTEST_REST, _LONGEST_REST = 0.5, 2.0
+#: the phases that a start goes through: while one is in these it is under way, as long as nobody wants something else
+_ON_ITS_WAY = frozenset({Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING})
 Wait = Annotated[Literal["ready"] | None, Query()]
 WaitSeconds = Annotated[float, Query(gt=0, le=300)]
 
@@ -109,11 +111,15 @@ async def until_ready(
     service = service_of(services, conversation.kind)
     began = anyio.current_time()
     with anyio.move_on_after(timeout), services.arrivals.of(conversation.id) as news:
-        while conversation.phase is not Phase.READY and await service.is_starting(conversation):
+        is_starting = await service.is_starting(conversation)
+        while conversation.phase is not Phase.READY and is_starting:
             # A tenth of what it took so far is what is lost at most by having looked too early.
             rest = min(_LONGEST_REST, max(_SHORTEST_REST, (anyio.current_time() - began) / 10))
-            await news.wait(rest)
+            was_told = await news.wait(rest)
             conversation = await service.get(tenant, user, conversation.id)
+            wanted = conversation.desired is Desired.RUNNING
+            if not (was_told and wanted and conversation.phase in _ON_ITS_WAY):
+                is_starting = await service.is_starting(conversation)
         if conversation.phase is Phase.READY:
             return conversation
         return await service.get(tenant, user, conversation.id)  # as it was at the end of its operation

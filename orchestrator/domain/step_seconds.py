@@ -13,7 +13,7 @@ STEP_SECONDS: Mapping[str, float] = MappingProxyType(
         "claim": 30.0,  #: a journal's write, and ten seconds for the spare to take its keys
         "volume": 30.0,
         "create": 60.0,
-        "start": 60.0,
+        "start": 120.0,  #: where many start at once, it waits for its turn
         "alive": 70.0,  #: waits for sixty by itself, to tell a runtime's silence from an engine's
         "init": 40.0,  #: a call to a runtime has thirty of its own, here and below
         "settings": 70.0,

@@ -102,6 +102,26 @@ class Pausable(Protocol):
 
 
 @runtime_checkable
+class Foresighted(Protocol):
+    """A driver that can begin with what a runtime needs of its host before anything of it is made."""
+
+    def expect(self, labels: OwnerLabels) -> None:
+        """A runtime with these labels is probably about to be made. Returns at once and asks nothing of the caller's
+        thread; nothing is made for it, and nothing is owed where it never comes. What fails is told by what follows."""
+        ...
+
+
+@runtime_checkable
+class Paced(Protocol):
+    """A driver whose machine starts few runtimes at once, as more are slower together. A start may wait in it."""
+
+    def came_up(self, handle: Handle) -> None:
+        """The runtime that was started answers: another may start. May be repeated; where nobody says it, the next
+        ones wait some seconds."""
+        ...
+
+
+@runtime_checkable
 class Spareable(Protocol):
     """A driver whose runtimes can be started before anybody wants them: dormant, with `spare_labels`, on a storage of
     their own. That storage belongs to nobody, until it is named (`OwnerLabels.volume`) by labels that have a tenant;

@@ -6,14 +6,10 @@ runtime's own API.
 """
 
 import errno
-import os
-import threading
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, TypeVar
-
-import anyio
 
 from orchestrator.domain.errors import DiskFull, DriverUnavailable, NestorError
 from orchestrator.domain.secrets import SecretText
@@ -31,6 +27,7 @@ from orchestrator.drivers.docker_report import Ground
 from orchestrator.drivers.docker_rules import Door, Egress, Wall
 from orchestrator.drivers.docker_seat import Myself, Seats
 from orchestrator.drivers.docker_spec import Hardening, image_of
+from orchestrator.drivers.docker_turns import Turns
 from orchestrator.drivers.docker_volumes import EngineVolumes, FolderVolumes, Volumes
 from orchestrator.drivers.errors import MAKE_SPACE, NO_SPACE
 from orchestrator.drivers.values import (
@@ -73,16 +70,13 @@ NO_CHOICES = Choices()
 
 _LOOK_AROUND_SECONDS = 600.0  # for what tries out a machine by making containers
 _SETTLE_SECONDS = 15.0
-#: An engine starts no more in a second when it is asked for more than a machine's processors at once: they wait in it,
-#: and whatever else is asked of it waits behind them. So they wait here, the first that came first.
-_FEWEST_STARTS = 2
 
 
 class DockerDriver:
     """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`, `base.Gated`,
-    `base.Measurable`, `base.Imaged`, `base.Faced`. `folder` is the data
-    folder; several drivers may use it at once.
+    `base.Measurable`, `base.Imaged`, `base.Faced`, `base.Foresighted`, `base.Paced`.
 
+    `folder` is the data folder; several drivers may use it at once.
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
     is given, removed by `close` once no runtime of the installation is left. `data_volume` names the engine's volume
     that the data folder is on, where the orchestrator is a container itself: workspaces are folders of it then.
@@ -147,7 +141,7 @@ class DockerDriver:
         self._volumes: Volumes = EngineVolumes(self._engine, self._fences)
         self._recall = Recall()
         self._calls = Calls("the engine")
-        self._starts = anyio.CapacityLimiter(max(_FEWEST_STARTS, os.cpu_count() or 1))
+        self._turns = Turns()
 
     async def fingerprint(self) -> Fingerprint:
         try:
@@ -157,6 +151,10 @@ class DockerDriver:
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
         return await self._in_thread(lambda: self._ensure_volume(labels, fence), of=volume_of(labels))
+
+    def expect(self, labels: OwnerLabels) -> None:
+        if self._cells.ahead is not None:
+            self._cells.ahead.begin(labels)
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
         await self._in_thread(lambda: self._volumes.remove(labels, fence=fence), of=volume_of(labels))
@@ -170,10 +168,13 @@ class DockerDriver:
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
     ) -> Endpoint:
-        async with self._starts:
+        async with self._turns.taking(handle.name):
             return await self._in_thread(
                 lambda: self._lifecycle.start(handle, fence, init_key, serving), of=handle.name
             )
+
+    def came_up(self, handle: Handle) -> None:
+        self._turns.over(handle.name)
 
     async def inspect(self, handle: Handle) -> Observed:
         return await self._in_thread(lambda: self._lifecycle.inspect(handle))
@@ -185,6 +186,7 @@ class DockerDriver:
         await self._in_thread(lambda: self._lifecycle.stop(handle, fence, grace), of=handle.name)
 
     async def destroy(self, handle: Handle, *, fence: int) -> None:
+        self._turns.over(handle.name)
         await self._in_thread(lambda: self._lifecycle.destroy(handle, fence), of=handle.name)
 
     async def pause(self, handle: Handle, *, fence: int) -> None:
@@ -250,12 +252,12 @@ class DockerDriver:
 
     def _ensure_volume(self, labels: OwnerLabels, fence: int) -> bool:
         """A container is made next: its network is looked at beside the volumes."""
-        ahead = threading.Thread(target=self._cells.look_ahead, args=(labels,), name="driver", daemon=True)
-        ahead.start()
+        self.expect(labels)
         try:
             return self._volumes.ensure(labels, fence=fence)
         finally:
-            ahead.join()
+            if self._cells.ahead is not None:
+                self._cells.ahead.wait(labels)
 
     @property
     def _lifecycle(self) -> Lifecycle:

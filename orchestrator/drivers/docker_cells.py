@@ -9,16 +9,13 @@ import enum
 import hashlib
 import ipaddress
 import threading
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-import structlog
-
 from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
-from orchestrator.domain.ids import RuntimeId
 from orchestrator.drivers import docker_network, docker_proxy
+from orchestrator.drivers.docker_ahead import Ahead
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
@@ -28,12 +25,8 @@ from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
 from orchestrator.drivers.docker_seat import Seats, sits
 from orchestrator.drivers.values import OwnerLabels
 
-log = structlog.get_logger(__name__)
 SHARED_RUNTIMES = 500
 _ROUTES = "/proc/net/route"
-#: for which what was seen ahead is good: a container is made within a small part of it
-_AHEAD_SECONDS = 1.0
-_MOST_AHEAD = 512
 
 
 class CellKind(enum.StrEnum):
@@ -78,7 +71,8 @@ class Cells:
         self._lock = threading.Lock()
         self._crowd: dict[str, int] = {}  #: runtimes by cell, as of the last look, plus those made since
         self._empty: set[str] = set()
-        self._ahead: dict[RuntimeId, tuple[str, Network, float]] = {}  #: seen for one that is about to be made
+        #: of runtimes that are about to be made: `enter` asks nothing then. None: of the network that was named
+        self.ahead = Ahead(self._look) if network is None else None
 
     @property
     def base(self) -> str:
@@ -111,33 +105,16 @@ class Cells:
             known = docker_network.find(self._engine, self._given) if self._proxies is not None else None
             return self._given, self._told(known)
         key = self._key_of(labels)
-        network = self._seen_ahead(labels, key) or self._ensure(key, self._subnet if not key else None)
+        network = self.ahead.take(labels, key) if self.ahead is not None else None
+        if network is None:
+            key, network = self._look(labels)
         with self._lock:
             self._crowd[key] = self._crowd.get(key, 0) + 1
         return network.name, self._told(network)
 
-    def look_ahead(self, labels: OwnerLabels) -> None:
-        """Have the network and its wall ready for `enter`, which is called in a moment and then asks nothing. What
-        fails is told by `enter`."""
-        if self._given is not None:
-            return
+    def _look(self, labels: OwnerLabels) -> tuple[str, Network]:
         key = self._key_of(labels)
-        try:
-            network = self._ensure(key, self._subnet if not key else None)
-        except Exception as exc:  # noqa: BLE001 - a thread of its own, of which nobody hears; `enter` asks again
-            log.debug("cell.not_seen_ahead", problem=type(exc).__name__)
-            return
-        with self._lock:
-            self._ahead[labels.runtime] = key, network, time.monotonic()
-            if len(self._ahead) > _MOST_AHEAD:
-                del self._ahead[next(iter(self._ahead))]
-
-    def _seen_ahead(self, labels: OwnerLabels, key: str) -> Network | None:
-        with self._lock:
-            seen = self._ahead.pop(labels.runtime, None)
-        if seen is None or seen[0] != key or time.monotonic() - seen[2] > _AHEAD_SECONDS:
-            return None
-        return seen[1]
+        return key, self._ensure(key, self._subnet if not key else None)
 
     def _hold_given(self) -> None:
         """Another replica that ended may have taken rules and proxy along."""

@@ -16,7 +16,7 @@ from docker.types import Mount
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.drivers import process_volumes
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
-from orchestrator.drivers.docker_fences import Fences
+from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
 from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.drivers.values import OwnerLabels
@@ -74,13 +74,26 @@ class EngineVolumes:
 
     def ensure(self, labels: OwnerLabels, *, fence: int) -> bool:
         with self._fences.held(_fence_name(labels)) as held:
-            found = [self._find(labels, part) for part in _PARTS]
-            self._check_owner(found, labels, fence)
-            held_before = held.known is not None
-            held.admit(fence, floor=_floor(found))
-            # Another machine's tenant may have been faster: then the engine answers with the volume that there is.
-            self._check_owner([self._make(labels, part, fence) for part in _PARTS], labels, fence)
-            return found[0] is None or (_is_implied(found[0]) and not held_before)
+            return self._make_new(held, labels, fence) if held.known is None else self._make_rest(held, labels, fence)
+
+    def _make_new(self, held: Held, labels: OwnerLabels, fence: int) -> bool:
+        """Of a name that was never seen here there is something only where the folder was lost. The engine answers a
+        creation with the volume that there is then, and changes nothing; so nothing is asked before."""
+        made: list[Mapping[str, Any]] = []
+        for part in _PARTS:
+            made.append(self._make(labels, part, fence))
+            self._check_owner(made, labels, fence)
+        held.admit(fence, floor=_floor(made))
+        return _is_implied(made[0]) or made[0].get("Labels") == labels_of(labels, fence=fence)
+
+    def _make_rest(self, held: Held, labels: OwnerLabels, fence: int) -> bool:
+        found = {part: self._find(labels, part) for part in _PARTS}
+        self._check_owner(list(found.values()), labels, fence)
+        held.admit(fence, floor=_floor(list(found.values())))
+        # Another machine's tenant may have been faster: then the engine answers with the volume that there is.
+        made = [self._make(labels, part, fence) for part, volume in found.items() if volume is None]
+        self._check_owner(made, labels, fence)
+        return found["workspace"] is None
 
     def remove(self, labels: OwnerLabels, *, fence: int) -> None:
         with self._fences.held(_fence_name(labels)) as held:

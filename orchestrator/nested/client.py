@@ -20,7 +20,7 @@ from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
 from orchestrator.nested.refusals import Refused, parsed, refusal
-from orchestrator.security.connecting import Transport
+from orchestrator.security.connecting import Door, Transport
 from orchestrator.telemetry import metrics
 
 MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
@@ -53,9 +53,11 @@ class RuntimeClient:
         fence: int | None,
         generation: int | None,
         connect: Connect,
+        door: Door | None = None,
     ) -> None:
         self._http = http
         self._origin = origin
+        self._door = door  #: None once somebody was seen to listen
         self._connect = connect
         named = {"X-Fence": fence, "X-Generation": generation}
         self._guards = {name: str(number) for name, number in named.items() if number is not None}
@@ -66,7 +68,11 @@ class RuntimeClient:
         return self._origin == origin and self._headers["X-Session-API-Key"] == inner_key.open()
 
     async def alive(self) -> bool:
-        """Whether `/alive` answers 200 now."""
+        """Whether `/alive` answers 200 now. Cheap while nobody listens there."""
+        if self._door is not None:
+            if not self._door.is_open():
+                return False
+            self._door = None
         request = self._http.build_request("GET", self._origin + "/alive", timeout=_ALIVE_SECONDS)
         try:
             with anyio.fail_after(_ALIVE_SECONDS):
@@ -303,7 +309,13 @@ class RuntimeClients:
         """
         own = self._transport or Transport(verify=TRUSTS_NOBODY, limits=_LIMITS)
         async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
-            yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect)
+            at = httpx.URL(origin)
+            door = Door(at.host, at.port or 80) if self._transport is None else None  # that leads anywhere
+            try:
+                yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect, door)
+            finally:
+                if door is not None:
+                    door.close()
 
 
 def _measured(method: str, path: str) -> AbstractContextManager[object]:

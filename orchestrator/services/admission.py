@@ -6,6 +6,7 @@ place on the host is held for a while, then the record and the tenant's slot are
 confirmed.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -86,9 +87,11 @@ class Admission:
     async def terms(self, tenant: TenantId) -> tuple[Allowance, Policy, Budget | None]:
         """The operator's limits for all or for this tenant, as the tenant lowered them, what the tenant wants when one
         is reached, and its budget."""
-        own = (await self._settings.read(tenant, None))[0].get("limits")
+        (document, _), record = await asyncio.gather(
+            self._settings.read(tenant, None), self._store.tenants.tenant(tenant)
+        )
+        own = document.get("limits")
         own = own if isinstance(own, dict) else {}
-        record = await self._store.tenants.tenant(tenant)
         allowance = self._limits.allowance.granted(record.limits if record is not None else {})
         budget = record.budget if record is not None else None
         return allowance.lowered(own), policy_of(own, self._limits.when_full), budget

@@ -22,11 +22,12 @@ class News:
     def tell(self) -> None:
         self._told.set()
 
-    async def wait(self, at_most: float) -> None:
-        """Until something was told since the last wait, or `at_most` seconds."""
+    async def wait(self, at_most: float) -> bool:
+        """Until something was told since the last wait, or `at_most` seconds; whether something was."""
         with anyio.move_on_after(at_most):
             await self._told.wait()
-        self._told = anyio.Event()
+        was_told, self._told = self._told.is_set(), anyio.Event()
+        return was_told
 
 
 class Arrivals:

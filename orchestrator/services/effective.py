@@ -3,6 +3,7 @@
 The opened values live for the length of the caller's work and are kept by nobody.
 """
 
+import asyncio
 from collections.abc import Mapping
 from typing import Any
 
@@ -37,9 +38,14 @@ class Effective:
         providers: dict[str, GitProvider] = {}
         secrets: dict[str, SecretText] = {}
         for name, owner in _layers_of(user):
-            documents.append((name, (await self._layers.settings.read(tenant, owner))[0]))
-            providers.update({item.name: item for item in await self._layers.providers.open_all(tenant, owner)})
-            secrets.update(await self._layers.secrets.open_all(tenant, owner))
+            (document, _), git, named = await asyncio.gather(  # at once: each of them is a question to the state server
+                self._layers.settings.read(tenant, owner),
+                self._layers.providers.open_all(tenant, owner),
+                self._layers.secrets.open_all(tenant, owner),
+            )
+            documents.append((name, document))
+            providers.update({item.name: item for item in git})
+            secrets.update(named)
         overrides = await self._overrides.open(own) if own else Overrides()
         documents.append(("request", overrides.settings))
         secrets.update(overrides.secrets)

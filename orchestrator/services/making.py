@@ -12,20 +12,28 @@ from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
 from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
 from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
+from orchestrator.drivers.base import Driver, Paced
 from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
-from orchestrator.drivers.values import Condition, Dialect, ExitCause, Limits, RuntimeSpec, ServingKeys
+from orchestrator.drivers.values import Condition, Dialect, ExitCause, Handle, Limits, RuntimeSpec, ServingKeys
 from orchestrator.services.beside import beside
 from orchestrator.services.keys import RuntimeKeys
 from orchestrator.services.reach import with_port
 from orchestrator.services.start import Provisioning, advance_to, client_of, made
 
-_SHORTEST_REST, _LONGEST_REST = 0.005, 0.05  # between two questions whether it answers
+_SHORTEST_REST, _LONGEST_REST = 0.002, 0.05  # between two questions whether it answers
 _LOOK_SECONDS = 0.2  # between two looks whether it has ended
 
 
 async def ensure_volume(start: Provisioning) -> None:
-    """The workspace and the runtime's state: made once, kept over generations."""
-    await start.house.driver.ensure_volume(start.labels, fence=start.lease.fence)
+    """The workspace and the runtime's state: made once, kept over generations. The keys of this generation are stored,
+    sealed, meanwhile: before anything bears them."""
+    volume = partial(start.house.driver.ensure_volume, start.labels, fence=start.lease.fence)
+    await beside(volume, partial(_renew_keys, start))
+
+
+async def _renew_keys(start: Provisioning) -> None:
+    runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
+    await start.store(replace(start.conversation, runtime=runtime))
 
 
 async def remove_new_volume(start: Provisioning, _note: str) -> None:
@@ -36,12 +44,12 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 
 
 async def create_runtime(start: Provisioning) -> None:
-    """Claim the name. The keys of this generation are stored, sealed, and in the journal, before anything bears them:
-    a runtime whose keys were lost with the state server could not be taken over. What is made here bears none yet, so
-    the journal is waited for meanwhile."""
-    runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
+    """Claim the name. The keys of this generation are in the journal before anything bears them: a runtime whose keys
+    were lost with the state server could not be taken over. What is made here bears none yet, so the journal is waited
+    for meanwhile."""
     pin = await _pinned(start)
-    await start.store(replace(start.conversation, runtime=runtime, image=pin))
+    if pin != start.conversation.image:
+        await start.store(replace(start.conversation, image=pin))
     request = start.conversation.request
     limits = Limits().times(request.size)
     image = pin.id if pin is not None else request.image
@@ -110,6 +118,7 @@ async def wait_alive(start: Provisioning) -> None:
                     looked = now
                 # A hundredth of what it took so far is what is lost by having asked a moment too early.
                 await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
+            came_up(start.house.driver, made(start.handle))
             return
     raise StartFailed(
         Why(
@@ -119,6 +128,12 @@ async def wait_alive(start: Provisioning) -> None:
             log_tail=tuple(await start.house.driver.logs(made(start.handle))),
         )
     )
+
+
+def came_up(driver: Driver, handle: Handle) -> None:
+    """Tell a driver that waits for it."""
+    if isinstance(driver, Paced):
+        driver.came_up(handle)
 
 
 async def _raise_if_ended(start: Provisioning) -> None:

@@ -27,7 +27,7 @@ from orchestrator.domain.errors import (
 from orchestrator.domain.ids import RuntimeId, new_uuid
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.domain.spares import Stock
-from orchestrator.drivers.base import Driver, Spareable
+from orchestrator.drivers.base import Driver, Paced, Spareable
 from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.drivers.values import Condition, Endpoint, Handle, Limits, RuntimeSpec, spare_labels
 from orchestrator.nested.client import RuntimeClients
@@ -268,6 +268,8 @@ class WarmPool:
         endpoint = await self._driver.start(handle, fence=_MAKING_FENCE, init_key=key)
         async with self._clients.open(endpoint.origin, new_secret()) as client:  # it has proved nothing yet
             await client.wait_dormant()
+        if isinstance(self._driver, Paced):
+            self._driver.came_up(handle)
         sealed = self._master.wrap(key.open().encode(), _place(name))
         address = f"{endpoint.host}:{endpoint.port}"
         return await self._spares.ready(name, kind, reference=handle.reference, address=address, sealed=sealed)

@@ -4,7 +4,8 @@ import pytest
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
-from orchestrator.drivers import docker_cells
+from orchestrator.drivers import docker_ahead
+from orchestrator.drivers.docker_ahead import Ahead
 from orchestrator.drivers.docker_cells import CellKind, Cells
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_network import Network
@@ -62,7 +63,7 @@ def test_what_is_remembered_has_an_end():
 
 def test_a_network_that_was_seen_ahead_is_not_looked_at_again_for_that_runtime():
     cells = Looked()
-    cells.look_ahead(labels("one"))
+    ahead(cells).wait(labels("one"))
     assert cells.enter(labels("one"))[0] == NETWORK.name
     assert cells.looks == 1
     cells.enter(labels("one"))  # it was good for one
@@ -70,21 +71,49 @@ def test_a_network_that_was_seen_ahead_is_not_looked_at_again_for_that_runtime()
     assert cells.looks == 3
 
 
+def test_who_waits_for_a_look_that_was_begun_begins_no_other():
+    cells = Looked()
+    ahead(cells).begin(labels("one"))
+    ahead(cells).wait(labels("one"))
+    ahead(cells).begin(labels("one"))
+    assert cells.enter(labels("one"))[0] == NETWORK.name
+    assert cells.looks == 1
+
+
 def test_what_was_seen_ahead_is_good_for_a_moment(monkeypatch):
     now = 100.0
-    monkeypatch.setattr(docker_cells.time, "monotonic", lambda: now)
+    monkeypatch.setattr(docker_ahead.time, "monotonic", lambda: now)
     cells = Looked()
-    cells.look_ahead(labels("one"))
+    ahead(cells).wait(labels("one"))
     now += 1.5
     cells.enter(labels("one"))
     assert cells.looks == 2
+    ahead(cells).wait(labels("two"))
+    now += 1.5
+    ahead(cells).wait(labels("two"))  # one that is over for long is made anew
+    assert cells.looks == 4
+
+
+def test_what_was_seen_ahead_and_never_came_is_forgotten():
+    cells = Looked()
+    for number in range(600):
+        ahead(cells).wait(labels(str(number)))
+    cells.enter(labels("0"))
+    assert cells.looks == 601
+    cells.enter(labels("599"))
+    assert cells.looks == 601
 
 
 def test_a_look_ahead_that_fails_is_told_by_what_comes_next():
     cells = Looked()
     cells.away = True
-    cells.look_ahead(labels("one"))
+    ahead(cells).wait(labels("one"))
     with pytest.raises(DriverUnavailable):
         cells.enter(labels("one"))
     cells.away = False
     assert cells.enter(labels("one"))[0] == NETWORK.name
+
+
+def ahead(cells: Cells) -> Ahead:
+    assert cells.ahead is not None
+    return cells.ahead
