@@ -8,12 +8,6 @@ from typing import Any
 import pytest
 from support.front_rig import Rig
 
-#: What nginx does otherwise, case by case (docs/operations.md says it to operators).
-CASES_OTHERWISE = {
-    # nginx takes a line feed alone for the end of a chunk's line; nobody but nginx sees these bytes (`WRITTEN_ANEW`).
-    "test_a_body_that_cannot_be_read_ends_the_request[nginx-chunks by line feed]",
-}
-WRITTEN_ANEW = "test_chunks_by_line_feed_are_written_anew_by_who_takes_them"
 #: With the embedded front alone: its manner, its shutdown, the ports of runtimes, TLS, what it counts of connections
 #: that ask nothing, and the parser itself (behind nginx: `test_nginx.py`).
 EMBEDDED_ONLY = (
@@ -54,7 +48,7 @@ SELECTED = {
     "test_a_body_that_stalls_is_given_up[/runtimes/{}/x]",
     "test_an_oversize_head_is_refused[many lines]",
     "test_another_key_of_the_runtime_closes_the_door",
-    WRITTEN_ANEW,
+    "test_chunks_by_line_feed_have_one_reading",
 } | {
     f"test_an_ambiguous_head_is_refused_and_the_connection_closed[{case}]"
     for case in (
@@ -73,8 +67,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     """Each test of the front against each data plane that is to behave the same."""
     if "data_plane" in metafunc.fixturenames:
         alone = metafunc.module.__file__.endswith(EMBEDDED_ONLY)
-        planes = ["embedded"] if alone else ["embedded", "nginx"]
-        metafunc.parametrize("data_plane", ["nginx"] if metafunc.function.__name__ == WRITTEN_ANEW else planes)
+        metafunc.parametrize("data_plane", ["embedded"] if alone else ["embedded", "nginx"])
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -85,7 +78,6 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         plane = getattr(item, "callspec", None) and item.callspec.params.get("data_plane")
         name = item.name.replace("nginx-", "").replace("-nginx", "").replace("[nginx]", "")
         take = plane == "nginx" if wanted == "nginx" and plane else plane != "nginx" or name in SELECTED
-        take = take and item.name not in CASES_OTHERWISE
         (kept if take else left_out).append(item)
     items[:] = kept
     config.hook.pytest_deselected(items=left_out)
