@@ -48,9 +48,9 @@ async def test_one_that_never_answers_keeps_the_others_for_a_moment_only():
 
 async def test_a_start_that_fails_or_is_cancelled_has_no_turn():
     turns = Turns(1, longest_seconds=3600)
-    with pytest.raises(OSError):
+    with pytest.raises(OSError, match="no"):
         async with turns.taking("broken"):
-            raise OSError
+            raise OSError("no engine")
     async with turns.taking("held"):
         with anyio.move_on_after(0.05):  # in the queue
             await start(turns, "impatient")
