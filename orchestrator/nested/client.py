@@ -5,34 +5,30 @@ runtime said in its own closed words. Bodies of ours never enter an error.
 """
 
 import re
-import ssl
 import time
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractContextManager, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, asynccontextmanager, closing
 from dataclasses import dataclass
+from json import dumps
 from typing import Any
+from urllib.parse import quote, urlencode, urlsplit
 
 import anyio
-import httpx
 
 from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
+from orchestrator.nested.exchange import Content, Exchange
 from orchestrator.nested.refusals import Refused, parsed, refusal
-from orchestrator.security.connecting import Door, Transport
+from orchestrator.security.connecting import Door
 from orchestrator.telemetry import metrics
 
-MAXIMUM_ANSWER_BYTES = 16 * 1024 * 1024
 _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 2.0
-#: Runtimes are reached over plain http on addresses of our own. httpx would read every certificate of the machine for
-#: each client, which took longer than all calls of a start together.
-TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
-#: a connection that was idle for longer is not used again: the runtime ends it after five seconds
 _DISKS = ("workspace", "state")
-_LIMITS = httpx.Limits(max_connections=2, keepalive_expiry=2.0)
+_PATH = "/~:@!$&'()*+,;=%"  #: what a path may have beside letters, digits and -._
 _EVENT_ID = re.compile(r"[!-~]{1,128}")
 
 
@@ -47,17 +43,17 @@ class RuntimeClient:
 
     def __init__(
         self,
-        http: httpx.AsyncClient,
+        exchange: Exchange,
         origin: str,
         inner_key: SecretText,
         fence: int | None,
         generation: int | None,
         connect: Connect,
-        door: Door | None = None,
+        door: Door,
     ) -> None:
-        self._http = http
+        self._exchange = exchange
         self._origin = origin
-        self._door = door  #: None once somebody was seen to listen
+        self._door: Door | None = door  #: None once somebody was seen to listen
         self._connect = connect
         named = {"X-Fence": fence, "X-Generation": generation}
         self._guards = {name: str(number) for name, number in named.items() if number is not None}
@@ -73,14 +69,10 @@ class RuntimeClient:
             if not self._door.is_open():
                 return False
             self._door = None
-        request = self._http.build_request("GET", self._origin + "/alive", timeout=_ALIVE_SECONDS)
         try:
-            with anyio.fail_after(_ALIVE_SECONDS):
-                response = await self._http.send(request, stream=True, follow_redirects=False)
-                await response.aclose()  # the body is nobody's business, and may have no end
-        except (httpx.HTTPError, TimeoutError):
+            return (await self._exchange.ask("GET", "/alive", {}, seconds=_ALIVE_SECONDS, reads=False))[0] == 200
+        except RuntimeUnreachable:
             return False
-        return response.status_code == 200
 
     async def wait_alive(self, *, give_up: "anyio.Event | None" = None) -> None:
         """Until `/alive` answers. Ends only by the caller's deadline, or when `give_up` is set."""
@@ -265,38 +257,23 @@ class RuntimeClient:
         content: AsyncIterator[bytes] | None = None,
         timeout: float = 30.0,
     ) -> Any:
-        call = f"{method} {path.split('?')[0]}"
-        request = self._http.build_request(
-            method,
-            self._origin + path,
-            json=json,
-            content=content,
-            params=params,
-            headers={**self._headers, **tracing.headers(), **(headers or {})},
-            timeout=timeout,
-        )
-        try:
-            with (
-                _measured(method, path),
-                anyio.fail_after(timeout),
-            ):  # for all of the answer: httpx's own limit begins anew with each piece
-                response = await self._http.send(request, stream=True, follow_redirects=False)
-                try:
-                    body = await _read(response, call)
-                finally:
-                    await response.aclose()
-        except (httpx.HTTPError, TimeoutError) as exc:
-            raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
-        if not response.is_success:
-            raise refusal(call, response.status_code, body)
-        return parsed(body)
+        sent = {**self._headers, **tracing.headers(), **(headers or {})}
+        body: Content | None = content
+        if json is not None:
+            body, sent["Content-Type"] = dumps(json).encode(), "application/json"
+        target = quote(path, safe=_PATH) + (f"?{urlencode(params)}" if params else "")
+        with _measured(method, path):
+            status, answer = await self._exchange.ask(method, target, sent, body, seconds=timeout)
+        if not 200 <= status < 300:
+            raise refusal(f"{method} {path}", status, answer)
+        return parsed(answer)
 
 
 class RuntimeClients:
     """Makes clients. One per orchestrator; connections are never shared between two runtimes."""
 
-    def __init__(self, *, transport: httpx.AsyncBaseTransport | None = None, connect: Connect = OneConnection) -> None:
-        self._transport = transport
+    def __init__(self, *, exchange: Callable[[str], Exchange] = Exchange, connect: Connect = OneConnection) -> None:
+        self._exchange = exchange
         self._connect = connect
 
     @asynccontextmanager
@@ -307,31 +284,15 @@ class RuntimeClients:
 
         `fence` and `generation` go with every call: the runtime refuses a lower fence and another generation.
         """
-        own = self._transport or Transport(verify=TRUSTS_NOBODY, limits=_LIMITS)
-        async with httpx.AsyncClient(transport=own, trust_env=False, follow_redirects=False) as http:
-            at = httpx.URL(origin)
-            door = Door(at.host, at.port or 80) if self._transport is None else None  # that leads anywhere
-            try:
-                yield RuntimeClient(http, origin, inner_key, fence, generation, self._connect, door)
-            finally:
-                if door is not None:
-                    door.close()
+        at = urlsplit(origin)
+        async with self._exchange(origin) as exchange:
+            with closing(Door(at.hostname or "", at.port or 80)) as door:
+                yield RuntimeClient(exchange, origin, inner_key, fence, generation, self._connect, door)
 
 
 def _measured(method: str, path: str) -> AbstractContextManager[object]:
     """The beginning of the path is the same for all conversations."""
     return metrics.RUNTIME_CALL_SECONDS.labels(f"{method} {'/'.join(path.split('/')[:3])}").time()
-
-
-async def _read(response: httpx.Response, call: str) -> bytes:
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in response.aiter_raw():
-        size += len(chunk)
-        if size > MAXIMUM_ANSWER_BYTES:
-            raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 16 MiB")
-        chunks.append(chunk)
-    return b"".join(chunks)
 
 
 def is_event_id(value: Any) -> bool:

@@ -3,6 +3,7 @@
 Beside `client.py`, whose answers are small and read whole. Nothing is collected here but the words of a refusal.
 """
 
+import ssl
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -12,10 +13,12 @@ import httpx
 from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.client import TRUSTS_NOBODY
 from orchestrator.nested.refusals import refusal
 from orchestrator.security.connecting import Transport
 
+#: Runtimes are reached over plain http on addresses of our own. httpx would read every certificate of the machine for
+#: each client, which took longer than all calls of a start together.
+TRUSTS_NOBODY = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 #: seconds for a connection, and without a byte in either direction
 _TIMES = httpx.Timeout(60.0, connect=5.0)
 _REFUSAL_BYTES = 16 * 1024

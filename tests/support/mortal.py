@@ -4,13 +4,12 @@ from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
-import httpx
-
-from orchestrator.domain.errors import DriverUnavailable, StoreUnavailable
+from orchestrator.domain.errors import DriverUnavailable, RuntimeUnreachable, StoreUnavailable
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.nested.binding import ConnectionLost, OneConnection
 from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.exchange import Exchange
 
 _VERBS = ("ensure_volume", "remove_volume", "create", "start", "inspect", "logs", "destroy", "pause", "unpause", "find")
 
@@ -61,7 +60,7 @@ class Mortal:
 
     def clients(self) -> RuntimeClients:
         """To runtimes."""
-        return RuntimeClients(transport=_Wire(self), connect=partial(_Connection, self))
+        return RuntimeClients(exchange=partial(_Exchange, self), connect=partial(_Connection, self))
 
 
 class _Watched:
@@ -81,21 +80,16 @@ class _Rooms:
         return _Watched(getattr(self._store, name), self._mortal)
 
 
-class _Wire(httpx.AsyncBaseTransport):
+class _Exchange(Exchange):
     """Requests to runtimes, likewise."""
 
-    def __init__(self, mortal: Mortal) -> None:
+    def __init__(self, mortal: Mortal, origin: str) -> None:
+        super().__init__(origin)
         self._mortal = mortal
 
-    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        answer: httpx.Response = await self._mortal.call(_wire_lost, self._sent, request)
+    async def ask(self, *given: Any, **named: Any) -> tuple[int, bytes]:
+        answer: tuple[int, bytes] = await self._mortal.call(_wire_lost, super().ask, *given, **named)
         return answer
-
-    async def _sent(self, request: httpx.Request) -> httpx.Response:
-        async with httpx.AsyncHTTPTransport(verify=False) as transport:
-            response = await transport.handle_async_request(request)
-            body = httpx.ByteStream(await response.aread())  # unread yet, as a transport's is
-            return httpx.Response(response.status_code, headers=response.headers, stream=body)
 
 
 class _Connection(OneConnection):
@@ -119,7 +113,7 @@ def _driver_lost() -> Exception:
 
 
 def _wire_lost() -> Exception:
-    return httpx.ReadError("the connection was lost")
+    return RuntimeUnreachable("the connection was lost")
 
 
 def _binding_lost() -> Exception:

@@ -124,8 +124,8 @@ async def test_a_body_that_cannot_be_read_ends_the_request(rig, name):
 
 
 async def test_chunks_by_line_feed_have_one_reading(rig):
-    """A line feed alone ends no line of a chunk (RFC 9112, 7.1). Whoever takes it for one writes the body anew, and what
-    arrives can be read in one way only; whoever does not, refuses it, and nothing whole arrives."""
+    """A line feed alone ends no line of a chunk (RFC 9112, 7.1). Whoever takes it for one writes the body anew, and
+    what arrives can be read in one way only; whoever does not, refuses it, and nothing whole arrives."""
     seen = []
 
     async def serve(reader, writer):

@@ -15,6 +15,7 @@ from orchestrator.domain.git import GitProvider
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested import stock, wire
 from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.exchange import Exchange
 from orchestrator.nested.wire import Bundle
 from orchestrator.services.drift import seen_by
 from orchestrator.services.held import held_by
@@ -61,18 +62,17 @@ async def test_what_the_flat_record_cannot_say_arrives_in_one_call_or_in_two(tmp
     """An older runtime of ours does not know the diffs beside the flat record, passes them over, and says nothing."""
     calls: list[str] = []
 
-    async def forward(request: httpx.Request) -> httpx.Response:
-        calls.append(request.method)
-        content = json.loads(request.content)
-        if older and request.method == "POST":
-            content = {name: value for name, value in content.items() if not name.endswith("_diff")}
-        answer = await runtime.http.request(request.method, request.url.path, json=content)
-        return httpx.Response(answer.status_code, stream=httpx.ByteStream(answer.content))
+    class Older(Exchange):
+        async def ask(self, method: str, target: str, headers: Any, content: Any = None, **named: Any) -> Any:
+            calls.append(method)
+            if older and method == "POST":
+                known = {name: value for name, value in json.loads(content).items() if not name.endswith("_diff")}
+                content = json.dumps(known).encode()
+            return await super().ask(method, target, headers, content, **named)
 
     pushed = bundle("a/one", base_url=None, providers=False)
     async with runtime_at(tmp_path) as runtime:
-        clients = RuntimeClients(transport=httpx.MockTransport(forward))
-        async with clients.open(runtime.url, SecretText(KEY)) as client:
+        async with RuntimeClients(exchange=Older).open(runtime.url, SecretText(KEY)) as client:
             await client.store_settings(wire.settings_body(pushed.settings), wire.settings_rest(pushed.settings))
         shown = (await runtime.http.get("/api/settings")).json()["agent_settings"]["llm"]
     assert (shown["model"], shown["temperature"]) == ("a/one", 0.5)
