@@ -117,8 +117,9 @@ async def until_ready(
             rest = min(_LONGEST_REST, max(_SHORTEST_REST, (anyio.current_time() - began) / 10))
             was_told = await news.wait(rest)
             conversation = await service.get(tenant, user, conversation.id)
-            wanted = conversation.desired is Desired.RUNNING
-            if not (was_told and wanted and conversation.phase in _ON_ITS_WAY):
+            is_wanted = conversation.desired is Desired.RUNNING
+            on_its_way = was_told and is_wanted and conversation.phase in _ON_ITS_WAY
+            if not on_its_way and conversation.phase is not Phase.READY:
                 is_starting = await service.is_starting(conversation)
         if conversation.phase is Phase.READY:
             return conversation

@@ -13,6 +13,8 @@ import json
 import re
 import secrets
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 
@@ -107,8 +109,9 @@ async def bind(
     body: Mapping[str, Any],
     *,
     permitted: Permitted = at_once,
+    met: "Met | None" = None,
 ) -> None:
-    """Tell a dormant runtime its keys, once it has proved itself and `permitted` has returned.
+    """Tell a dormant runtime its keys, once it has proved itself and `permitted` has returned. `met` is used up.
 
     A lost connection makes all of the proof begin again on another one, at most `TRIES` times within `SECONDS`. Raises
     `Impostor` for whoever cannot prove itself, `NotDormant` where it says that it was bound before, `Refused`, and
@@ -116,7 +119,7 @@ async def bind(
     """
     try:
         with anyio.fail_after(SECONDS):
-            await _bind(connect, origin, init_key, headers, body, permitted)
+            await _bind(connect, origin, init_key, headers, body, permitted, met)
     except TimeoutError as exc:
         raise RuntimeUnreachable(f"{PATH}: the runtime was not bound within {SECONDS:.0f} seconds") from exc
 
@@ -136,18 +139,22 @@ async def _bind(
     headers: Mapping[str, str],
     body: Mapping[str, Any],
     permitted: Permitted,
+    met: "Met | None",
 ) -> None:
     content = json.dumps(body).encode()
     needed = NEEDED | {COMMAND_VARIABLES} if "command_env" in body else NEEDED
     told = False
     for _ in range(TRIES):
-        async with connect(origin) as connection:
+        async with connect(origin) if met is None else met.connection as connection:
             try:
-                proof = await _proven(connection, init_key, content, needed)
+                proved = await _proved(connection, init_key) if met is None else met.proved
+                met = None
+                _refuse_skew(proved.about, needed)
                 await permitted()
                 if connection.is_lost:
                     continue
                 told = True
+                proof = proved.answered(init_key, content)
                 sent = {**headers, "Content-Type": "application/json", "X-Init-Proof": proof}
                 status, answer = await connection.ask("POST", sent, content)
             except ConnectionLost:
@@ -162,8 +169,39 @@ async def _bind(
     raise RuntimeUnreachable(f"the connection to the runtime was lost {TRIES} times before it was bound")
 
 
-async def _proven(connection: OneConnection, init_key: SecretText, content: bytes, needed: frozenset[str]) -> str:
-    """Our proof over `content`, after the peer's. The nonce is new each time: what was overheard proves nothing."""
+@dataclass(frozen=True)
+class Proved:
+    """The runtime has proved itself: to this nonce, with this challenge. `about` is what it says of itself."""
+
+    nonce: str
+    challenge: str
+    about: Any
+
+    def answered(self, init_key: SecretText, content: bytes) -> str:
+        """Our proof over `content`, which is told next on the same connection."""
+        return _signed(init_key, f"orchestrator|{self.nonce}|{self.challenge}|{hashlib.sha256(content).hexdigest()}")
+
+
+@dataclass(frozen=True)
+class Met:
+    """A runtime that has proved itself and is told nothing yet, on the connection on which it did."""
+
+    connection: OneConnection
+    proved: Proved
+
+
+async def meet(connect: Connect, origin: str, init_key: SecretText) -> Met:
+    """Have the runtime prove itself as soon as it answers; for `bind`, or to be closed. Raises `Impostor`,
+    `NotDormant`, `Refused`, `RuntimeUnreachable`."""
+    async with AsyncExitStack() as stack:
+        connection = await stack.enter_async_context(connect(origin))
+        proved = await _proved(connection, init_key)
+        stack.pop_all()
+        return Met(connection, proved)
+
+
+async def _proved(connection: OneConnection, init_key: SecretText) -> Proved:
+    """The nonce is new each time: what was overheard proves nothing."""
     nonce = secrets.token_urlsafe(24)
     status, body = await connection.ask("GET", {"X-Init-Nonce": nonce})
     if not 200 <= status < 300:
@@ -172,7 +210,7 @@ async def _proven(connection: OneConnection, init_key: SecretText, content: byte
     fields = answer if isinstance(answer, dict) else {}
     if fields.get("state", "dormant") != "dormant":
         raise NotDormant("the runtime says that it has been bound before")  # its init key is forgotten by then
-    _refuse_skew(fields.get("nestor"), needed)
+    _refuse_skew(fields.get("nestor"), NEEDED)
     challenge, proof = fields.get("challenge"), fields.get("proof")
     if not (isinstance(challenge, str) and challenge.isascii() and len(challenge) <= _LONGEST_CHALLENGE):
         raise Impostor(
@@ -182,7 +220,7 @@ async def _proven(connection: OneConnection, init_key: SecretText, content: byte
     expected = _signed(init_key, f"runtime|{nonce}|{challenge}")
     if not isinstance(proof, str) or not hmac.compare_digest(proof.encode(errors="replace"), expected.encode()):
         raise Impostor("the process at the runtime's address could not prove that it is the runtime")
-    return _signed(init_key, f"orchestrator|{nonce}|{challenge}|{hashlib.sha256(content).hexdigest()}")
+    return Proved(nonce, challenge, fields.get("nestor"))
 
 
 def _refuse_skew(told: Any, needed: frozenset[str]) -> None:

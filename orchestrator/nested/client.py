@@ -18,14 +18,15 @@ import anyio
 from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
-from orchestrator.nested.binding import PATH, Connect, OneConnection, Permitted, at_once, bind, says_dormant
+from orchestrator.nested.binding import PATH, Connect, Met, OneConnection, Permitted, at_once, bind, meet, says_dormant
 from orchestrator.nested.exchange import Content, Exchange
-from orchestrator.nested.refusals import Refused, parsed, refusal
+from orchestrator.nested.refusals import Impostor, Refused, parsed, refusal
 from orchestrator.security.connecting import Door
 from orchestrator.telemetry import metrics
 
 _POLL_SECONDS = 0.05
 _ALIVE_SECONDS = 2.0
+_NOT_YET = 503
 _DIGEST = re.compile(r"[0-9a-f]{16,64}")
 _DISKS = ("workspace", "state")
 _PATH = "/~:@!$&'()*+,;=%"  #: what a path may have beside letters, digits and -._
@@ -54,6 +55,7 @@ class RuntimeClient:
         self._exchange = exchange
         self._origin = origin
         self._door: Door | None = door  #: None once somebody was seen to listen
+        self._met: Met | None = None  #: for the next `init`
         self._connect = connect
         named = {"X-Fence": fence, "X-Generation": generation}
         self._guards = {name: str(number) for name, number in named.items() if number is not None}
@@ -65,14 +67,39 @@ class RuntimeClient:
 
     async def alive(self) -> bool:
         """Whether `/alive` answers 200 now. Cheap while nobody listens there."""
-        if self._door is not None:
-            if not self._door.is_open():
-                return False
-            self._door = None
+        if not self._is_open():
+            return False
         try:
             return (await self._exchange.ask("GET", "/alive", {}, seconds=_ALIVE_SECONDS, reads=False))[0] == 200
         except RuntimeUnreachable:
             return False
+
+    async def meets(self, init_key: SecretText) -> bool:
+        """As `alive`, of a dormant runtime, which proves itself with its first answer: `init` goes on from there. What
+        is wrong with one that answers otherwise is told by `init`."""
+        if not self._is_open():
+            return False
+        await self._part()
+        try:
+            with anyio.fail_after(_ALIVE_SECONDS):
+                self._met = await meet(self._connect, self._origin, init_key)
+        except (RuntimeUnreachable, TimeoutError):
+            return False
+        except Refused as exc:
+            return exc.status != _NOT_YET
+        except Impostor:
+            return True
+        return True
+
+    async def _part(self) -> None:
+        met, self._met = self._met, None
+        if met is not None:
+            await met.connection.__aexit__(None, None, None)
+
+    def _is_open(self) -> bool:
+        if self._door is not None and self._door.is_open():
+            self._door = None
+        return self._door is None
 
     async def wait_alive(self, *, give_up: "anyio.Event | None" = None) -> None:
         """Until `/alive` answers. Ends only by the caller's deadline, or when `give_up` is set."""
@@ -95,7 +122,8 @@ class RuntimeClient:
 
         try:
             guards = {**self._guards, **tracing.headers()}
-            await bind(self._connect, self._origin, init_key, guards, body, permitted=waiting)
+            met, self._met = self._met, None
+            await bind(self._connect, self._origin, init_key, guards, body, permitted=waiting, met=met)
         finally:  # with what is asked before it, and without what was waited for
             took = time.perf_counter() - began - waited
             metrics.RUNTIME_CALL_SECONDS.labels(f"POST {PATH}").observe(took)
@@ -287,7 +315,11 @@ class RuntimeClients:
         at = urlsplit(origin)
         async with self._exchange(origin) as exchange:
             with closing(Door(at.hostname or "", at.port or 80)) as door:
-                yield RuntimeClient(exchange, origin, inner_key, fence, generation, self._connect, door)
+                client = RuntimeClient(exchange, origin, inner_key, fence, generation, self._connect, door)
+                try:
+                    yield client
+                finally:
+                    await client._part()
 
 
 def _measured(method: str, path: str) -> AbstractContextManager[object]:

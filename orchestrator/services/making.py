@@ -15,6 +15,7 @@ from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.base import Driver, Paced
 from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
 from orchestrator.drivers.values import Condition, Dialect, ExitCause, Handle, Limits, RuntimeSpec, ServingKeys
+from orchestrator.nested.client import RuntimeClient
 from orchestrator.services.beside import beside
 from orchestrator.services.keys import RuntimeKeys
 from orchestrator.services.reach import with_port
@@ -111,7 +112,7 @@ async def wait_alive(start: Provisioning) -> None:
     began = looked = anyio.current_time()
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
-            while not await client.alive():
+            while not await _answers(start, client):
                 now = anyio.current_time()
                 if now - looked >= _LOOK_SECONDS:
                     await _raise_if_ended(start)
@@ -128,6 +129,12 @@ async def wait_alive(start: Provisioning) -> None:
             log_tail=tuple(await start.house.driver.logs(made(start.handle))),
         )
     )
+
+
+async def _answers(start: Provisioning, client: RuntimeClient) -> bool:
+    if made(start.endpoint).stock:
+        return await client.alive()
+    return await client.meets(made(start.init_key))
 
 
 def came_up(driver: Driver, handle: Handle) -> None:

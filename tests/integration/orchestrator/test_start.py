@@ -86,7 +86,7 @@ async def test_a_failed_conversation_starts_again_when_asked(nestor: Nestor) -> 
 
 async def test_a_runtime_that_ends_at_once_is_told_with_its_last_lines(nestor: Nestor) -> None:
     key = await nestor.ready_tenant()
-    nestor.engine.script.die("GET", "/alive", times=None)
+    nestor.engine.script.die("GET", "/api/init", times=None)
     accepted = await nestor.call("POST", "/api/v2/conversations", key, json={}, status=202)
     record = await nestor.until(key, accepted["id"], "failed")
     assert (record["step"], record["reason"]) == ("alive", "image_start")
