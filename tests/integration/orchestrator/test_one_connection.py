@@ -14,14 +14,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import anyio
 import httpx
 import pytest
 from support.binding import NONCE, answering, challenge_in
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
+from orchestrator.nested import client as client_module
 from orchestrator.nested.binding import OneConnection
-from orchestrator.nested.client import RuntimeClients
+from orchestrator.nested.client import RuntimeClient, RuntimeClients
 from orchestrator.nested.refusals import Impostor, Refused
 
 pytestmark = pytest.mark.anyio
@@ -136,9 +138,27 @@ async def transparent(one: Between, reader: asyncio.StreamReader, writer: asynci
     await asyncio.gather(pump(reader, there_writer, note=True), pump(there_reader, writer, note=False))
 
 
-async def bound(port: int, *, connect: Any = OneConnection) -> None:
+@pytest.fixture(params=["at once", "met before"])
+def meets(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Whether the proof is had before anybody binds, as a start does it."""
+    monkeypatch.setattr(client_module, "_ALIVE_SECONDS", 60.0)
+    return bool(request.param == "met before")
+
+
+async def bound(port: int, meets: bool, *, connect: Any = OneConnection) -> None:
     async with RuntimeClients(connect=connect).open(f"http://127.0.0.1:{port}", SecretText(INNER), fence=1) as client:
+        if meets:
+            client._door = None  # who knocks says nothing, and is counted here
+            assert await eventually_meets(client)
         await client.init(SecretText(BOOT), BODY)
+
+
+async def eventually_meets(client: RuntimeClient) -> bool:
+    with anyio.move_on_after(60):
+        while not await client.meets(SecretText(BOOT)):
+            await asyncio.sleep(0.01)
+        return True
+    return False
 
 
 async def is_dormant(port: int) -> bool:
@@ -150,7 +170,9 @@ def secrets_in(heard: list[bytes]) -> list[str]:
     return [secret for secret in (BOOT, INNER, CONFIGURED) if any(secret.encode() in one for one in heard)]
 
 
-async def test_a_connection_that_is_cut_after_the_proof_carries_nothing_and_all_begins_again(tmp_path: Path) -> None:
+async def test_a_connection_that_is_cut_after_the_proof_carries_nothing_and_all_begins_again(
+    tmp_path: Path, meets: bool
+) -> None:
     async def cut_once(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if len(one.heard) > 1:
             await transparent(one, reader, writer)
@@ -162,7 +184,7 @@ async def test_a_connection_that_is_cut_after_the_proof_carries_nothing_and_all_
     server, port = listening()
     with dormant(tmp_path, server):
         async with between(port, cut_once) as relay:
-            await bound(relay.port)
+            await bound(relay.port, meets)
             first, second = relay.heard
             assert secrets_in([first]) == []
             assert first.count(b"HTTP/1.1\r\n") == 1
@@ -173,7 +195,7 @@ async def test_a_connection_that_is_cut_after_the_proof_carries_nothing_and_all_
             assert (await client.get("/api/settings", headers={"X-Session-API-Key": INNER})).status_code == 200
 
 
-async def test_one_that_is_always_cut_is_given_up_with_a_reason(waiting: int) -> None:
+async def test_one_that_is_always_cut_is_given_up_with_a_reason(waiting: int, meets: bool) -> None:
     async def cut(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(await one.passed_on(await one.request(reader)))
         writer.write_eof()
@@ -181,20 +203,22 @@ async def test_one_that_is_always_cut_is_given_up_with_a_reason(waiting: int) ->
 
     async with between(waiting, cut) as relay:
         with pytest.raises(RuntimeUnreachable, match="lost 3 times before it was bound"):
-            await bound(relay.port)
+            await bound(relay.port, meets)
         assert len(relay.heard) == 3
         assert secrets_in(relay.heard) == []
     assert await is_dormant(waiting)
 
 
-async def test_a_relay_that_answers_over_another_connection_is_refused_by_the_runtime(waiting: int) -> None:
+async def test_a_relay_that_answers_over_another_connection_is_refused_by_the_runtime(
+    waiting: int, meets: bool
+) -> None:
     async def elsewhere(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while request := await one.request(reader):
             writer.write(await one.passed_on(request))
 
     async with between(waiting, elsewhere) as relay:
         with pytest.raises(Refused) as refused:
-            await bound(relay.port)
+            await bound(relay.port, meets)
         assert refused.value.status == 409
         assert "on the same connection" in refused.value.said
         assert BOOT.encode() not in b"".join(relay.heard)
@@ -210,7 +234,7 @@ async def test_a_relay_that_answers_over_another_connection_is_refused_by_the_ru
     assert await is_dormant(waiting)
 
 
-async def test_a_process_that_takes_the_port_after_the_proof_gets_nothing(tmp_path: Path) -> None:
+async def test_a_process_that_takes_the_port_after_the_proof_gets_nothing(tmp_path: Path, meets: bool) -> None:
     server, port = listening()
     overheard = b""
 
@@ -237,7 +261,7 @@ async def test_a_process_that_takes_the_port_after_the_proof_gets_nothing(tmp_pa
                 return answer
 
         with pytest.raises(Impostor):
-            await bound(port, connect=Interrupted)
+            await bound(port, meets, connect=Interrupted)
         assert b'"proof"' in overheard
         assert hostile[0].heard, "it was asked for a proof of its own"
         assert secrets_in(hostile[0].heard) == []
@@ -291,3 +315,43 @@ async def test_connections_of_a_unix_socket_are_told_apart_too(tmp_path: Path) -
             assert here.status_code == 200, here.text
             again = await one.post("/api/init", headers=post.headers, content=post.content)
             assert again.status_code == 400, "it is bound once"
+
+
+async def test_who_meets_an_impostor_is_told_so_by_what_binds(waiting: int) -> None:
+    """That somebody answers is all that the question says; a proof that is none is refused where keys would be told."""
+
+    async def liar(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await one.request(reader):
+            content = b'{"state":"dormant","challenge":"c","proof":"p"}'
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+
+    async with between(waiting, liar) as relay:
+        with pytest.raises(Impostor):
+            await bound(relay.port, True)
+        assert secrets_in(relay.heard) == []
+        assert b"POST" not in b"".join(relay.heard)
+
+
+async def test_one_that_is_not_ready_yet_is_not_met(waiting: int) -> None:
+    async def starting(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await one.request(reader):
+            writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+
+    async with between(waiting, starting) as relay:
+        origin = f"http://127.0.0.1:{relay.port}"
+        async with RuntimeClients().open(origin, SecretText(INNER), fence=1) as client:
+            while not relay.heard:  # until somebody is seen to listen
+                assert not await client.meets(SecretText(BOOT))
+            assert not await client.meets(SecretText(BOOT))
+
+
+async def test_one_that_was_met_and_is_not_bound_is_left(waiting: int) -> None:
+    async with between(waiting, transparent) as relay:
+        origin = f"http://127.0.0.1:{relay.port}"
+        async with RuntimeClients().open(origin, SecretText(INNER), fence=1) as client:
+            assert await eventually_meets(client)
+            assert await eventually_meets(client)
+            assert client._met is not None
+            last = client._met.connection
+        assert last.is_lost
+    assert await is_dormant(waiting)
