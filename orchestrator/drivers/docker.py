@@ -183,6 +183,7 @@ class DockerDriver:
         return await self._in_thread(lambda: self._lifecycle.logs(handle, lines))
 
     async def stop(self, handle: Handle, *, fence: int, grace: float) -> None:
+        self._turns.over(handle.name)
         await self._in_thread(lambda: self._lifecycle.stop(handle, fence, grace), of=handle.name)
 
     async def destroy(self, handle: Handle, *, fence: int) -> None:

@@ -3,7 +3,7 @@
 import gc
 import uuid
 from collections.abc import AsyncIterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import SecretText, new_secret
 from orchestrator.drivers.docker import DockerDriver
-from orchestrator.drivers.errors import ImageUnavailable, StartRefused
+from orchestrator.drivers.errors import ClaimTaken, ImageUnavailable, StaleFence, StartRefused
 from orchestrator.drivers.values import Condition, Endpoint, ExitCause, Handle, Limits, OwnerLabels, RuntimeSpec
 from orchestrator.nested.client import RuntimeClients
 from orchestrator.nested.refusals import Impostor
@@ -203,6 +203,24 @@ async def test_a_runtime_that_takes_too_much_memory_ended_for_that_reason(yard):
         while (seen := await yard.driver.inspect(handle)).condition is not Condition.EXITED:
             await anyio.sleep(0.1)
     assert (seen.cause, seen.exit_code) == (ExitCause.OOM, 137)
+
+
+async def test_volumes_are_whose_they_were_where_the_folder_was_lost(yard, tmp_path):
+    """The engine's labels say it then: whose, and under which fence at least."""
+    labels = yard.spec().labels
+    assert await yard.driver.ensure_volume(labels, fence=5)
+
+    def lost(name: str) -> DockerDriver:
+        return DockerDriver(tmp_path / name, installation=yard.installation, image=IMAGE)
+
+    with pytest.raises(ClaimTaken):
+        await lost("stranger").ensure_volume(replace(labels, tenant=TenantId(str(uuid.uuid4()))), fence=9)
+    with pytest.raises(StaleFence):
+        await lost("older").ensure_volume(labels, fence=4)
+    newer = lost("newer")
+    assert not await newer.ensure_volume(labels, fence=6)
+    with pytest.raises(StaleFence):
+        await newer.ensure_volume(labels, fence=5)
 
 
 async def test_an_image_that_is_not_there_is_told_and_nothing_is_pulled(yard):
