@@ -15,6 +15,7 @@ from pathlib import Path
 import httpx
 import pytest
 from support.binding import NONCE, answering, bind_plainly
+from support.ports import lasting_port
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import connect
 
@@ -83,11 +84,6 @@ def address_of(server: socket.socket) -> str:
     return f"http://127.0.0.1:{server.getsockname()[1]}"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def answers(url: str) -> bool:
     try:
         return httpx.get(url, timeout=5).status_code == 200
@@ -101,7 +97,7 @@ def finish(process: subprocess.Popen[bytes]) -> tuple[int, str]:
 
 
 def test_it_serves_a_port_with_the_key_from_the_environment_and_sigterm_ends_it_with_success(start: Start) -> None:
-    port = free_port()
+    port = lasting_port()
     process = start("--port", str(port))
     base = f"http://127.0.0.1:{port}"
     eventually(lambda: answers(f"{base}/ready"))
@@ -275,7 +271,7 @@ sys.meta_path.insert(0, Waits())
 
 def test_who_connects_while_it_is_still_importing_is_answered(start: Start, tmp_path: Path) -> None:
     (tmp_path / "sitecustomize.py").write_text(WAITS_BEFORE_THE_REST.format(let=str(tmp_path / "let")))
-    port = free_port()
+    port = lasting_port()
     process = start("--host", "127.0.0.1", "--port", str(port), PYTHONPATH=str(tmp_path))
     eventually(lambda: connects(port))
     with socket.create_connection(("127.0.0.1", port)) as early:
@@ -318,7 +314,7 @@ def test_without_port_it_is_8000_and_what_stands_in_the_default_file_is_served(s
     folder.mkdir(parents=True)
     content = {"session_api_key": "from-the-file", "allow_cors_origins": ["https://your-frontend.com"]}
     (folder / "openhands_agent_server_config.json").write_text(json.dumps(content))
-    port = free_port()
+    port = lasting_port()
     start("--port", str(port), keys=False, directory=tmp_path / "at")
     base = f"http://127.0.0.1:{port}"
     eventually(lambda: answers(f"{base}/ready"))
@@ -330,7 +326,7 @@ def test_without_port_it_is_8000_and_what_stands_in_the_default_file_is_served(s
 
 
 def test_by_default_all_is_below_workspace_and_settings_in_the_home(start: Start, tmp_path: Path) -> None:
-    place, port = tmp_path / "at", free_port()
+    place, port = tmp_path / "at", lasting_port()
     place.mkdir()
     names = ("OH_PERSISTENCE_DIR", "OH_CONVERSATIONS_PATH", "OH_WORKSPACE_PATH")
     start("--port", str(port), directory=place, **dict.fromkeys(names, ""))
@@ -356,7 +352,7 @@ def test_by_default_all_is_below_workspace_and_settings_in_the_home(start: Start
 
 
 def test_without_a_secret_key_it_says_that_secrets_will_not_be_kept(start: Start) -> None:
-    port = free_port()
+    port = lasting_port()
     process = start("--port", str(port), keys=False)
     base = f"http://127.0.0.1:{port}"
     eventually(lambda: answers(f"{base}/ready"))
