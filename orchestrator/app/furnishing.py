@@ -228,7 +228,6 @@ async def furnish(ground: Ground) -> House:
         expose=ports.expose,
         published=published,
         withdraw=withdraw,
-        awaited=arrivals.awaited,
         archived=shipper.ship,
         generation=store.configuration.generation,
         webhook=webhook_of(ground.facing, driver),

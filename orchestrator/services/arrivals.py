@@ -43,10 +43,6 @@ class Arrivals:
         for news in chain.from_iterable(waiting):
             news.tell()
 
-    def awaited(self, id: ConversationId) -> bool:
-        """Whether somebody waits for one of this id."""
-        return id in self._listening
-
     @contextmanager
     def of(self, id: ConversationId) -> Iterator[News]:
         """Its news, from now on: to be entered before one looks for the first time."""

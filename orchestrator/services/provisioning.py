@@ -8,8 +8,6 @@ commit point is `publish`, one compare-and-set. A step raises `StartFailed` (wit
 from collections.abc import Sequence
 from dataclasses import replace
 
-import anyio
-
 from orchestrator.domain.conversation import REQUESTED, Phase, advance
 from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.services.configuring import (
@@ -31,8 +29,6 @@ from orchestrator.services.making import (
 )
 from orchestrator.services.saga import Logged, Step
 from orchestrator.services.start import Provisioning, made
-
-_ANSWER_SECONDS = 0.005
 
 
 async def come_alive(start: Provisioning) -> None:
@@ -62,11 +58,6 @@ async def publish_route(start: Provisioning) -> None:
             raise
         start.conversation = made(stored)
     start.house.published(start.conversation)
-    if start.house.awaited(start.conversation.id):
-        # Who waits has his answer before this loop is at work on what nobody waits for. It is committed, so nothing may
-        # break it off here, which would undo it.
-        with anyio.CancelScope(shield=True):
-            await anyio.sleep(_ANSWER_SECONDS)
 
 
 def _is_warm(start: Provisioning) -> bool:

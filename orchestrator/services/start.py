@@ -12,7 +12,7 @@ from orchestrator.domain.clock import Clock
 from orchestrator.domain.conversation import REQUESTED, Conversation, Held, Phase, advance
 from orchestrator.domain.drift import Seen
 from orchestrator.domain.errors import Conflict, LeaseLost, PreconditionFailed
-from orchestrator.domain.ids import ConversationId, OperationId, TenantId, UserId
+from orchestrator.domain.ids import OperationId, TenantId, UserId
 from orchestrator.domain.secrets import SecretText
 from orchestrator.domain.step_seconds import STEP_SECONDS
 from orchestrator.drivers.base import Driver
@@ -56,7 +56,6 @@ class Surroundings:
     expose: Expose
     published: Callable[[Conversation], None]  #: the route of this conversation is there now
     withdraw: Callable[[Conversation], None]
-    awaited: Callable[[ConversationId], bool] = lambda id: False  #: whether somebody on this replica waits for it
     #: where the runtime of this conversation tells its events; None: nowhere, and its log is read
     webhook: Callable[[Conversation, Endpoint | None], Mapping[str, Any] | None] = lambda conversation, endpoint: None
     alive_seconds: float = 60.0
