@@ -23,6 +23,7 @@ from orchestrator.domain.operation import OperationState
 from orchestrator.domain.tenancy import Scope
 from orchestrator.services.conversation_lists import ConversationLists, Filters
 from orchestrator.services.conversations import ConversationService
+from orchestrator.services.starting import STARTING
 
 #: in which a start, a pause, a stop, and the taking back of a deletion have nothing to do
 RUNS = frozenset({Phase.READY})
@@ -32,8 +33,6 @@ KEPT = frozenset(Phase) - {Phase.DELETING}
 _RECORDS_A_CALL = 100
 #: between two looks of whoever waits: what is stored is told (`services/arrivals.py`), unless that is missed
 _SHORTEST_REST, _LONGEST_REST = 0.5, 2.0
-#: the phases that a start goes through: while one is in these it is under way, as long as nobody wants something else
-_ON_ITS_WAY = frozenset({Phase.PENDING, Phase.PROVISIONING, Phase.CONFIGURING})
 Wait = Annotated[Literal["ready"] | None, Query()]
 WaitSeconds = Annotated[float, Query(gt=0, le=300)]
 
@@ -118,8 +117,8 @@ async def until_ready(
             was_told = await news.wait(rest)
             conversation = await service.get(tenant, user, conversation.id)
             is_wanted = conversation.desired is Desired.RUNNING
-            on_its_way = was_told and is_wanted and conversation.phase in _ON_ITS_WAY
-            if not on_its_way and conversation.phase is not Phase.READY:
+            on_its_way = was_told and is_wanted and conversation.phase in STARTING
+            if not on_its_way and conversation.phase is not Phase.READY:  # else the record says it itself
                 is_starting = await service.is_starting(conversation)
         if conversation.phase is Phase.READY:
             return conversation

@@ -194,10 +194,9 @@ async def furnish(ground: Ground) -> House:
 
     pool = None
     if isinstance(driver, Spareable) and driver.capabilities.spares:
-        stocks = settings.stocks
-        variables = settings.runtime_variables
+        stocks, told = settings.stocks, settings.runtime_variables
         pool = WarmPool(
-            installation, driver, store.spares, clients, ground.master, stocks, images=images, variables=variables
+            installation, driver, store.spares, clients, ground.master, stocks, images=images, variables=told
         )
     elif any(stock.minimum for stock in settings.stocks):
         log.warning("pool.not_possible", driver=driver.name, hint="every start is cold: this driver has no spares")

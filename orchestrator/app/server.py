@@ -68,9 +68,9 @@ class Server(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started and not self.should_exit:
-            self._on_ready()
             gc.collect()
             gc.freeze()  # a collection that looks at all that was imported holds every request for a tenth of a second
+            self._on_ready()
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:

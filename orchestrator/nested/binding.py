@@ -24,7 +24,7 @@ import httpcore
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.refusals import Impostor, NotDormant, VersionSkew, parsed, refusal
-from orchestrator.security.connecting import is_lost_connection
+from orchestrator.security.connecting import NO_ANSWER, is_lost_connection
 
 PATH = "/api/init"
 TRIES = 3
@@ -57,6 +57,10 @@ class OneConnection:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """End it. Idempotent."""
         await self._connection.aclose()
 
     @property
@@ -79,12 +83,7 @@ class OneConnection:
                 return response.status, body
         except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
             raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
-        except (
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-            httpcore.ConnectionNotAvailable,
-        ) as exc:
+        except NO_ANSWER as exc:
             raise ConnectionLost(f"{call}: the connection to the runtime was lost ({type(exc).__name__})") from exc
         except AttributeError as exc:
             if not is_lost_connection(exc):

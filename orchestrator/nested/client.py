@@ -94,7 +94,7 @@ class RuntimeClient:
     async def _part(self) -> None:
         met, self._met = self._met, None
         if met is not None:
-            await met.connection.__aexit__(None, None, None)
+            await met.connection.aclose()
 
     def _is_open(self) -> bool:
         if self._door is not None and self._door.is_open():

@@ -12,7 +12,7 @@ import anyio
 import httpcore
 
 from orchestrator.domain.errors import RuntimeUnreachable
-from orchestrator.security.connecting import is_lost_connection
+from orchestrator.security.connecting import NO_ANSWER, is_lost_connection
 
 MAXIMUM_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _CONNECTIONS: Final = 2
@@ -60,13 +60,7 @@ class Exchange:
                 )
                 async with stream as response:
                     return response.status, await _read(response, call) if reads or _is_short(response) else b""
-        except (
-            httpcore.NetworkError,
-            httpcore.ProtocolError,
-            httpcore.TimeoutException,
-            httpcore.ConnectionNotAvailable,
-            TimeoutError,
-        ) as exc:
+        except (*NO_ANSWER, TimeoutError) as exc:
             raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
         except AttributeError as exc:
             if not is_lost_connection(exc):

@@ -14,10 +14,8 @@ every two seconds what is still under way.
 """
 
 import asyncio
-import ipaddress
 import os
 from contextlib import suppress
-from functools import lru_cache
 from typing import cast
 
 import structlog
@@ -28,6 +26,7 @@ from orchestrator.proxy.access import opens
 from orchestrator.proxy.context import FrontContext
 from orchestrator.proxy.route import Route
 from orchestrator.proxy.target import runtime_id
+from orchestrator.security.connecting import is_ipv4
 
 log = structlog.get_logger(__name__)
 
@@ -96,7 +95,8 @@ class DecisionProtocol(asyncio.Protocol):
             self._transport.write(answer)
 
     def _decide(self, route: Route, key: bytes) -> bytes:
-        if not opens(key, route.session_key_hash) or not _is_address(route.host):
+        # nginx could not look up a name, and to an IPv6 address the front connects
+        if not opens(key, route.session_key_hash) or not is_ipv4(route.host):
             return _NO
         self._context.touch(route)
         inner = route.inner_key.open()
@@ -118,16 +118,6 @@ class DecisionProtocol(asyncio.Protocol):
         self._task = None
         if not self._transport.is_closing():
             self._transport.write(_OK)
-
-
-@lru_cache(maxsize=4096)
-def _is_address(host: str) -> bool:
-    """What nginx is asked to connect to: a name it could not look up, and to an IPv6 address the front connects."""
-    try:
-        ipaddress.IPv4Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 async def listen(context: FrontContext, path: str) -> asyncio.AbstractServer:

@@ -9,10 +9,19 @@ import ipaddress
 import select
 import socket
 import time
+from functools import lru_cache
 from typing import Final
 
+import httpcore
 import httpx
 
+#: what httpcore raises where there is no answer, or no whole one
+NO_ANSWER: Final = (
+    httpcore.NetworkError,
+    httpcore.ProtocolError,
+    httpcore.TimeoutException,
+    httpcore.ConnectionNotAvailable,
+)
 _KNOCK_SECONDS: Final = 0.5  #: a packet that was lost on a bridge that is being made is sent again after one
 
 
@@ -33,13 +42,23 @@ def is_lost_connection(exc: AttributeError) -> bool:
     return exc.obj is None and exc.name in ("getpeername", "getsockname", "family")
 
 
+@lru_cache(maxsize=4096)
+def is_ipv4(host: str) -> bool:
+    """Whether that is an IPv4 address as it is written, and no name."""
+    try:
+        ipaddress.IPv4Address(host)
+    except ValueError:
+        return False
+    return True
+
+
 class Door:
     """Whether anybody listens at an address, for one who asks again and again until somebody does: a tenth of what a
     request costs that finds nobody."""
 
     def __init__(self, host: str, port: int) -> None:
         """`host` is an IPv4 address; of anything else it is said that somebody listens, and a request finds out."""
-        self._place = (host, port) if _is_address(host) else None
+        self._place = (host, port) if is_ipv4(host) else None
         self._knock: socket.socket | None = None
         self._knocked = 0.0
 
@@ -67,14 +86,6 @@ class Door:
         if self._knock is not None:
             self._knock.close()
             self._knock = None
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.IPv4Address(host)
-    except ValueError:
-        return False
-    return True
 
 
 def _has_peer(knock: socket.socket) -> bool:

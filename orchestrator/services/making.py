@@ -12,9 +12,9 @@ from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
 from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
 from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
-from orchestrator.drivers.base import Driver, Paced
+from orchestrator.drivers.base import Paced
 from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
-from orchestrator.drivers.values import Condition, Dialect, ExitCause, Handle, Limits, RuntimeSpec, ServingKeys
+from orchestrator.drivers.values import Condition, Dialect, ExitCause, Limits, RuntimeSpec, ServingKeys
 from orchestrator.nested.client import RuntimeClient
 from orchestrator.services.beside import beside
 from orchestrator.services.keys import RuntimeKeys
@@ -108,7 +108,7 @@ async def start_runtime(start: Provisioning) -> None:
 
 async def wait_alive(start: Provisioning) -> None:
     """Until the runtime answers. One that ends is told at once, with its last lines, not after the deadline."""
-    seconds = start.house.alive_seconds
+    seconds, driver = start.house.alive_seconds, start.house.driver
     began = looked = anyio.current_time()
     async with client_of(start) as client:
         with anyio.move_on_after(seconds):
@@ -119,7 +119,8 @@ async def wait_alive(start: Provisioning) -> None:
                     looked = now
                 # A hundredth of what it took so far is what is lost by having asked a moment too early.
                 await anyio.sleep(min(_LONGEST_REST, max(_SHORTEST_REST, (now - began) / 50)))
-            came_up(start.house.driver, made(start.handle))
+            if isinstance(driver, Paced):
+                driver.came_up(made(start.handle))
             return
     raise StartFailed(
         Why(
@@ -135,12 +136,6 @@ async def _answers(start: Provisioning, client: RuntimeClient) -> bool:
     if made(start.endpoint).stock:
         return await client.alive()
     return await client.meets(made(start.init_key))
-
-
-def came_up(driver: Driver, handle: Handle) -> None:
-    """Tell a driver that waits for it."""
-    if isinstance(driver, Paced):
-        driver.came_up(handle)
 
 
 async def _raise_if_ended(start: Provisioning) -> None:
