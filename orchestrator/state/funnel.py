@@ -22,6 +22,7 @@ from orchestrator.domain.errors import Misconfigured, StateLost, StoreUnavailabl
 from orchestrator.state import keys as names
 from orchestrator.state.audit import carried_to
 from orchestrator.state.keys import Journaled
+from orchestrator.state.line import Line
 from orchestrator.state.scripts import script
 from orchestrator.telemetry import metrics
 
@@ -139,6 +140,8 @@ class Funnel:
                 hint="use redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/server.sock",
             ) from exc
         self._client = Redis(connection_pool=pool)
+        self._callbacks = self._client.response_callbacks
+        self._line = Line(pool.make_connection, errors=_DAMAGE_SHOWN)
         self._timeout = timeout
         #: A call ran into its deadline and none was answered since: others are not to wait as long for the same answer.
         self._silent = False
@@ -198,6 +201,7 @@ class Funnel:
             raise StateLost("the state server was started again: it is compared with the journal") from exc
         except TimeoutError as exc:
             self._silent = True
+            self._line.leave()
             metrics.STATE_ERRORS.labels("timeout").inc()
             raise StoreUnavailable("the state server did not answer in time") from exc
         except (RedisError, OSError) as exc:
@@ -244,6 +248,7 @@ class Funnel:
 
     async def leave(self) -> None:
         """Close what is idle: a new connection may lead elsewhere."""
+        self._line.leave()
         await self._client.connection_pool.disconnect(inuse_connections=False)
 
     async def subscribed(self, channel: str) -> AsyncIterator[str]:
@@ -264,6 +269,7 @@ class Funnel:
 
     async def close(self) -> None:
         """Close all connections. Idempotent."""
+        await self._line.close()
         await self._client.aclose()
         await self._client.connection_pool.disconnect()
 
@@ -280,20 +286,30 @@ class Funnel:
             raise OtherServer
 
     async def _send(self, calls: tuple[Call, ...], waits: bool) -> list[Any]:
+        if not waits:
+            replies = await self._line.send([_words(call) for call in calls])
+            return [self._parsed(call, reply) for call, reply in zip(calls, replies, strict=True)]
         async with self._client.pipeline(transaction=False) as pipeline:
             for call in calls:
-                if call.keys is None:
-                    pipeline.execute_command(call.name, *call.arguments)
-                else:
-                    sha = script(call.name).sha
-                    pipeline.execute_command("EVALSHA", sha, len(call.keys), *call.keys, *call.arguments)
-            if waits:
-                pipeline.execute_command("WAITAOF", 1, 0, int(self._durable_within * 1000))
+                pipeline.execute_command(*_words(call))
+            pipeline.execute_command("WAITAOF", 1, 0, int(self._durable_within * 1000))
             return list(await pipeline.execute(raise_on_error=False))
+
+    def _parsed(self, call: Call, reply: Any) -> Any:
+        """As the client's own commands answer it."""
+        if call.keys is not None or isinstance(reply, Exception) or call.name not in self._callbacks:
+            return reply
+        return self._callbacks[call.name](reply)
 
     async def _load(self, calls: tuple[Call, ...]) -> None:
         for name in {call.name for call in calls if call.keys is not None}:
             await self._client.script_load(script(name).text)
+
+
+def _words(call: Call) -> tuple[Argument, ...]:
+    if call.keys is None:
+        return (*call.name.split(" "), *call.arguments)
+    return ("EVALSHA", script(call.name).sha, len(call.keys), *call.keys, *call.arguments)
 
 
 def run_of(about: Iterable[tuple[str, Any]]) -> str:
