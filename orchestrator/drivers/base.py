@@ -102,12 +102,13 @@ class Pausable(Protocol):
 
 
 @runtime_checkable
-class Foresighted(Protocol):
-    """A driver that can begin with what a runtime needs of its host before anything of it is made."""
+class Conjoint(Protocol):
+    """A driver that makes a runtime and its volume in one act."""
 
-    def expect(self, labels: OwnerLabels) -> None:
-        """A runtime with these labels is probably about to be made. Returns at once and asks nothing of the caller's
-        thread; nothing is made for it, and nothing is owed where it never comes. What fails is told by what follows."""
+    async def create_with_volume(self, spec: RuntimeSpec, *, fence: int) -> Handle:
+        """As `ensure_volume` and `create`, whose handle it answers. That the volume is another's (`ClaimTaken`) may be
+        told by `start` instead, which leaves nothing running then. What was made when it raises is removed by
+        `destroy` and `remove_volume`."""
         ...
 
 

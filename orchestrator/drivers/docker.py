@@ -74,7 +74,7 @@ _SETTLE_SECONDS = 15.0
 
 class DockerDriver:
     """See `base.Driver`, `base.Pausable`, `base.Spareable`, `base.Prunable`, `base.Walled`, `base.Gated`,
-    `base.Measurable`, `base.Imaged`, `base.Faced`, `base.Foresighted`, `base.Paced`.
+    `base.Measurable`, `base.Imaged`, `base.Faced`, `base.Conjoint`, `base.Paced`.
 
     `folder` is the data folder; several drivers may use it at once.
     `network` is a bridge that somebody else made and keeps; without it the driver has its own, with `subnet` if that
@@ -150,11 +150,7 @@ class DockerDriver:
             return Fingerprint(usable=False, message=f"{exc.message}. {exc.hint}" if exc.hint else exc.message)
 
     async def ensure_volume(self, labels: OwnerLabels, *, fence: int) -> bool:
-        return await self._in_thread(lambda: self._ensure_volume(labels, fence), of=volume_of(labels))
-
-    def expect(self, labels: OwnerLabels) -> None:
-        if self._cells.ahead is not None:
-            self._cells.ahead.begin(labels)
+        return await self._in_thread(lambda: self._volumes.ensure(labels, fence=fence), of=volume_of(labels))
 
     async def remove_volume(self, labels: OwnerLabels, *, fence: int) -> None:
         await self._in_thread(lambda: self._volumes.remove(labels, fence=fence), of=volume_of(labels))
@@ -164,6 +160,9 @@ class DockerDriver:
 
     async def create(self, spec: RuntimeSpec, *, fence: int) -> Handle:
         return await self._in_thread(lambda: self._lifecycle.create(spec, fence), of=spec.name)
+
+    async def create_with_volume(self, spec: RuntimeSpec, *, fence: int) -> Handle:
+        return await self._in_thread(lambda: self._lifecycle.create_with_volume(spec, fence), of=spec.name)
 
     async def start(
         self, handle: Handle, *, fence: int, init_key: SecretText, serving: ServingKeys | None = None
@@ -250,15 +249,6 @@ class DockerDriver:
             pass  # an engine that is away keeps its network; the next start finds and uses it
         finally:
             self._engine.close()
-
-    def _ensure_volume(self, labels: OwnerLabels, fence: int) -> bool:
-        """A container is made next: its network is looked at beside the volumes."""
-        self.expect(labels)
-        try:
-            return self._volumes.ensure(labels, fence=fence)
-        finally:
-            if self._cells.ahead is not None:
-                self._cells.ahead.wait(labels)
 
     @property
     def _lifecycle(self) -> Lifecycle:

@@ -11,11 +11,11 @@ import ipaddress
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
 from orchestrator.drivers import docker_network, docker_proxy
-from orchestrator.drivers.docker_ahead import Ahead
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
@@ -39,6 +39,16 @@ class CellKind(enum.StrEnum):
 
 #: Of a cell's subnet; runtimes get the lower half of it.
 _PREFIX_LENGTH: Mapping[CellKind, int] = {CellKind.SHARED: 22, CellKind.TENANT: 25, CellKind.CONVERSATION: 28}
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a runtime that is about to be made will be."""
+
+    network: str  #: by name
+    told: Mapping[str, str]  #: what the runtime is told about its way out
+    key: str = ""  #: of the cell
+    remembered: Network | None = None  #: not looked at for this runtime; None: it was
 
 
 class Cells:
@@ -71,8 +81,7 @@ class Cells:
         self._lock = threading.Lock()
         self._crowd: dict[str, int] = {}  #: runtimes by cell, as of the last look, plus those made since
         self._empty: set[str] = set()
-        #: of runtimes that are about to be made: `enter` asks nothing then. None: of the network that was named
-        self.ahead = Ahead(self._look) if network is None else None
+        self._known: dict[str, Network] = {}  #: by cell, as of the last look
 
     @property
     def base(self) -> str:
@@ -91,30 +100,37 @@ class Cells:
     def first(self) -> Network | None:
         """The first cell, made if it is ours and missing; None when the one that was named is not there."""
         if self._given is None:
-            return self._ensure("", self._subnet)
+            return self._ensure("")
         found = docker_network.find(self._engine, self._given)
         if found is not None and self._seats is not None:
             self._seats.take(found)
         return found
 
-    def enter(self, labels: OwnerLabels) -> tuple[str, Mapping[str, str]]:
-        """The name of the network for a runtime that is about to be made, behind the wall, and what the runtime is told
-        about its way out."""
+    def enter(self, labels: OwnerLabels) -> Place:
+        """For a runtime that is about to be made: a cell that is remembered, as it was seen last, or one that is looked
+        at now."""
         if self._given is not None:
             self._hold_given()
             known = docker_network.find(self._engine, self._given) if self._proxies is not None else None
-            return self._given, self._told(known)
+            return Place(self._given, self._told(known))
         key = self._key_of(labels)
-        network = self.ahead.take(labels, key) if self.ahead is not None else None
-        if network is None:
-            key, network = self._look(labels)
+        remembered = self._known.get(key)
+        network = remembered or self._ensure(key)
         with self._lock:
             self._crowd[key] = self._crowd.get(key, 0) + 1
-        return network.name, self._told(network)
+        return Place(network.name, self._told(network), key, remembered)
 
-    def _look(self, labels: OwnerLabels) -> tuple[str, Network]:
-        key = self._key_of(labels)
-        return key, self._ensure(key, self._subnet if not key else None)
+    def confirm(self, labels: OwnerLabels, place: Place | None) -> None:
+        """Return when the network of a runtime is behind the wall, and the one that was remembered where it entered;
+        None: that was elsewhere. Raises `DriverUnavailable`."""
+        if place is None and self._given is None:
+            self._ensure(self._key_of(labels))
+        elif place is not None and place.remembered is not None and self._ensure(place.key) != place.remembered:
+            raise DriverUnavailable(f"network {place.network} was made anew meanwhile", hint="try again")
+
+    def forget(self, place: Place) -> None:
+        """The next runtime's is looked at before it is made."""
+        self._known.pop(place.key, None)
 
     def _hold_given(self) -> None:
         """Another replica that ended may have taken rules and proxy along."""
@@ -240,8 +256,8 @@ class Cells:
                 number += 1
         return f"shared {number}" if number else ""
 
-    def _ensure(self, key: str, subnet: str | None) -> Network:
-        name = self._name(key)
+    def _ensure(self, key: str) -> Network:
+        name, subnet = self._name(key), None if key else self._subnet
         known, fresh = docker_network.find(self._engine, name), False
         if known is None:
             known = self._make(key, name, subnet)
@@ -252,6 +268,7 @@ class Cells:
             self.firewall.put(self._yard(known), self._wall)
         if fresh and self._proxies is not None and key:  # the first cell has its own by `raise_proxies`
             self._proxies.ensure(known)
+        self._known[key] = known
         return known
 
     def _make(self, key: str, name: str, subnet: str | None) -> Network:
@@ -270,6 +287,7 @@ class Cells:
             self._seats.give_up(network)
         docker_network.remove(self._engine, network.name)
         if docker_network.find(self._engine, network.name) is None:
+            self._known.pop(network.cell, None)
             self._crowd.pop(network.cell, None)
             self._empty.discard(network.name)
             if self._wall is not None:

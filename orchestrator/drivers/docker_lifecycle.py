@@ -18,7 +18,7 @@ from orchestrator.drivers.docker_cells import Cells
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, Refused
 from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_images import described
-from orchestrator.drivers.docker_recall import Recall
+from orchestrator.drivers.docker_recall import Made, Recall
 from orchestrator.drivers.docker_spec import (
     INSTALLATION,
     PORT,
@@ -87,14 +87,23 @@ class Lifecycle:
         self._stock = stock
         self._recall = recall or Recall()
 
-    def create(self, spec: RuntimeSpec, fence: int) -> Handle:
+    def create_with_volume(self, spec: RuntimeSpec, fence: int) -> Handle:
+        """As `create`, with its volumes: the engine makes with a container what it mounts. Whose they are is seen while
+        our own server boots, which knows nothing before it is bound."""
+        if not self._volumes.implied or self._image_of(spec).dialect is not Dialect.OWN:
+            self._volumes.ensure(spec.labels, fence=fence)
+            return self.create(spec, fence)
+        self._volumes.foresee(spec.labels, fence=fence)
+        return self.create(spec, fence, unsettled=True)
+
+    def create(self, spec: RuntimeSpec, fence: int, *, unsettled: bool = False) -> Handle:
         """Claim the name by making the container. The same name and spec again: the same handle."""
         with self._fences.held(spec.name) as held:
             # Of a name that was never seen here the engine knows something only where the folder was lost, and says so.
             known = self._by_name(spec.name) if held.known is not None else None
             if known is None:
                 try:
-                    made = self._create(spec, fence)
+                    reference = self._create(spec, fence, unsettled=unsettled)
                 except (Occupied, DriverUnavailable) as exc:
                     # Taken meanwhile; or the engine's answer was lost, but perhaps not its work.
                     known = self._by_name(spec.name)
@@ -102,7 +111,7 @@ class Lifecycle:
                         raise
                 else:
                     held.admit(fence)
-                    return Handle("docker", spec.name, made, spec.labels)
+                    return Handle("docker", spec.name, reference, spec.labels)
             if known is None:
                 raise DriverUnavailable(f"runtime {spec.name} was removed while it was made")
             claim = owned(known["Config"]["Labels"])
@@ -114,17 +123,17 @@ class Lifecycle:
     def start(self, handle: Handle, fence: int, init_key: SecretText, serving: ServingKeys | None = None) -> Endpoint:
         """Start it and hand it the key, or let it go on if it is frozen. Running already: its endpoint."""
         with self._fences.held(handle.name) as held:
-            dialect = self._recall.take(handle.reference)
-            if dialect is not None and held.known is not None:  # made here, and never started: there is nothing to see
+            made = self._recall.take(handle.reference)
+            if made is not None and held.known is not None:  # made here, and never started: there is nothing to see
                 held.admit(fence)
-                self._begin(handle, key_lines(dialect, init_key, serving))
+                self._begin(handle, key_lines(made.dialect, init_key, serving), fence, made)
                 return self._endpoint(handle)
             container = self._admitted(held, handle, fence)
             if container["State"]["Paused"]:
                 self._do("let", handle, lambda client: client.unpause(handle.reference))
             elif not container["State"]["Running"]:
                 lines = key_lines(dialect_of(container["Config"]["Labels"]), init_key, serving)
-                self._begin(handle, lines)
+                self._begin(handle, lines, fence)
             return self._endpoint(handle)
 
     def spare_kind(self, image: str | None) -> str:
@@ -247,10 +256,10 @@ class Lifecycle:
                 handles.append(Handle("docker", name, str(container["Id"]), claim.labels))
         return handles
 
-    def _create(self, spec: RuntimeSpec, fence: int) -> str:
+    def _create(self, spec: RuntimeSpec, fence: int, *, unsettled: bool) -> str:
         image = self._image_of(spec)
-        mounts = self._volumes.mounts(spec.labels, fence=fence)
-        network, told = self._cells.enter(spec.labels)
+        mounts = self._volumes.mounts(spec.labels, fence=fence, foreseen=unsettled)
+        place = self._cells.enter(spec.labels)
         try:
             made = self._engine.act(
                 f"make {spec.name}",
@@ -258,21 +267,22 @@ class Lifecycle:
                     **container_arguments(
                         spec,
                         image=image,
-                        network=network,
+                        network=place.network,
                         mounts=mounts,
                         fence=fence,
                         version=client.api_version,
                         hardening=self._hardening,
-                        told=told,
+                        told=place.told,
                     )
                 ),
             )
-        except Missing:
+        except Missing as exc:
             self._recall.forget_image(image.name)
+            self._cells.forget(place)
             self._described(image.name)  # says so, if it is the image
-            raise
+            raise DriverUnavailable(f"the network of {spec.name} went away meanwhile", hint="try again") from exc
         reference = str(made["Id"])
-        self._recall.made(reference, image.dialect)
+        self._recall.made(reference, Made(image.dialect, place, unsettled))
         return reference
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
@@ -286,19 +296,31 @@ class Lifecycle:
             self._recall.keep_image(name, about)
         return about
 
-    def _begin(self, handle: Handle, lines: Sequence[SecretText]) -> None:
-        if not self._volumes.ready(handle.labels):
+    def _begin(self, handle: Handle, lines: Sequence[SecretText], fence: int, made: Made | None = None) -> None:
+        if (made is None or not made.unsettled) and not self._volumes.ready(handle.labels):
             raise StartRefused(f"conversation {handle.labels.conversation} has no volume", hint="make the volume first")
+        waits = made is not None and made.dialect is Dialect.OWN  # others do at once what they like
+        if not waits:
+            self._see_to(handle, fence, made)
         try:
             self._do("start", handle, lambda client: client.start(handle.reference))
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
             self._raise_refusal(handle, exc)
         try:
             self._hand(handle, lines)
+            if waits:
+                self._see_to(handle, fence, made)
         except BaseException:
-            # Running without its key it could never be bound, and a second start would find it running.
+            # Without its key it could never be bound, and a second start would find it running.
             self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=0))
             raise
+
+    def _see_to(self, handle: Handle, fence: int, made: Made | None) -> None:
+        """Its network is there, behind the wall, and its volumes are its tenant's. A server of ours boots meanwhile; it
+        knows and does nothing before it is bound."""
+        self._cells.confirm(handle.labels, made.place if made is not None else None)
+        if made is None or made.unsettled:
+            self._volumes.ensure(handle.labels, fence=fence)
 
     def _raise_refusal(self, handle: Handle, exc: Exception) -> None:
         """A start that failed: for good when the engine put a failure on record, else as it was."""

@@ -5,8 +5,10 @@ it: what is not remembered is asked. Safe to use from many threads.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, TypeVar
 
+from orchestrator.drivers.docker_cells import Place
 from orchestrator.drivers.values import Dialect
 
 T = TypeVar("T")
@@ -14,12 +16,21 @@ _MOST = 512  #: of either kind; the oldest go
 _DIGEST = "sha256:"
 
 
+@dataclass(frozen=True)
+class Made:
+    """How a container was made."""
+
+    dialect: Dialect  #: of the server in it
+    place: Place
+    unsettled: bool = False  #: its volumes are to be looked at yet
+
+
 class Recall:
     """Of one driver."""
 
     def __init__(self) -> None:
         self._images: dict[str, Mapping[str, Any]] = {}
-        self._made: dict[str, Dialect] = {}
+        self._made: dict[str, Made] = {}
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """How the engine described the image with this digest. None for a name, which may mean another one by now."""
@@ -33,13 +44,12 @@ class Recall:
         """The engine does not have it any more."""
         self._images.pop(name, None)
 
-    def made(self, reference: str, dialect: Dialect) -> None:
-        """The container with this id, with such a server in it, has just been made here."""
-        _keep(self._made, reference, dialect)
+    def made(self, reference: str, made: Made) -> None:
+        """The container with this id has just been made here."""
+        _keep(self._made, reference, made)
 
-    def take(self, reference: str) -> Dialect | None:
-        """What is in a container that was made here, the first time that this is asked: whoever asks next may find it
-        started."""
+    def take(self, reference: str) -> Made | None:
+        """How a container was made here, the first time that this is asked: whoever asks next may find it started."""
         return self._made.pop(reference, None)
 
 

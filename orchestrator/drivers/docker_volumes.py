@@ -18,7 +18,7 @@ from orchestrator.drivers import process_volumes
 from orchestrator.drivers.docker_engine import Engine, Missing, Occupied
 from orchestrator.drivers.docker_fences import Fences, Held
 from orchestrator.drivers.docker_spec import INSTALLATION, PREFIX, STATE, WORKSPACE, labels_of, owned
-from orchestrator.drivers.errors import ClaimTaken
+from orchestrator.drivers.errors import ClaimTaken, StaleFence
 from orchestrator.drivers.values import OwnerLabels
 
 _PARTS: Mapping[str, str] = {"workspace": WORKSPACE, "state": STATE}
@@ -44,7 +44,15 @@ class Volumes(Protocol):
         """Whether `ensure` was called for this conversation."""
         ...
 
-    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+    #: whether the engine makes what a container mounts and nobody has made yet
+    implied: bool
+
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
+        """A container that mounts them is made next, and `ensure` comes after it. Raises `StaleFence` where that is
+        known here."""
+        ...
+
+    def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
         """What a container of this conversation mounts."""
         ...
 
@@ -67,6 +75,8 @@ class Volumes(Protocol):
 
 class EngineVolumes:
     """Two named volumes a conversation. The engine gives a new one the owner of the image's folder of that name."""
+
+    implied = True
 
     def __init__(self, engine: Engine, fences: Fences) -> None:
         self._engine = engine
@@ -111,11 +121,16 @@ class EngineVolumes:
         workspace = self._find(labels, "workspace")
         return workspace is not None and not _is_implied(workspace)
 
-    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
+        known = self._fences.peek(name := _fence_name(labels))
+        if known is not None and known.fence > fence:
+            raise StaleFence(f"{name} was touched under fence {known.fence}, this call has {fence}")
+
+    def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
         # An engine makes a volume that is missing. It must be ours then too, or nobody would ever remove it.
-        marked = {**labels_of(labels, fence=fence), _IMPLIED: "yes"}
+        said = labels_of(labels, fence=fence) | ({} if foreseen else {_IMPLIED: "yes"})
         return [
-            Mount(target=target, source=_name(labels, part), type="volume", labels=marked)
+            Mount(target=target, source=_name(labels, part), type="volume", labels=said)
             for part, target in _PARTS.items()
         ]
 
@@ -182,6 +197,8 @@ class EngineVolumes:
 class FolderVolumes:
     """Folders of a volume that orchestrator and engine both see, under different paths."""
 
+    implied = False
+
     def __init__(self, here: Path, *, engine_path: Path) -> None:
         self._volumes = process_volumes.Volumes(here)
         self._engine_path = engine_path
@@ -195,7 +212,10 @@ class FolderVolumes:
     def ready(self, labels: OwnerLabels) -> bool:
         return self._volumes.volume_of(labels) is not None
 
-    def mounts(self, labels: OwnerLabels, *, fence: int) -> Sequence[Mount]:
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
+        raise NotImplementedError("folders are made before what mounts them")
+
+    def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
         # The agent owns what is in these folders, never the path to them: no link of its making is followed here.
         folder = self._engine_path / labels.storage
         return [Mount(target=target, source=str(folder / part), type="bind") for part, target in _PARTS.items()]

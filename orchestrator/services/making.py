@@ -12,7 +12,7 @@ from orchestrator.domain.conversation import Phase, Reason, StartFailed, Why
 from orchestrator.domain.errors import ImageRefused, RuntimeNotFound
 from orchestrator.domain.images import Pin
 from orchestrator.domain.secrets import SecretText, new_secret
-from orchestrator.drivers.base import Paced
+from orchestrator.drivers.base import Conjoint, Paced
 from orchestrator.drivers.errors import MAKE_SPACE, ClaimTaken, ImageUnavailable, says_no_space
 from orchestrator.drivers.values import Condition, Dialect, ExitCause, Limits, RuntimeSpec, ServingKeys
 from orchestrator.nested.client import RuntimeClient
@@ -32,6 +32,11 @@ async def ensure_volume(start: Provisioning) -> None:
     await beside(volume, partial(_renew_keys, start))
 
 
+def makes_both(start: Provisioning) -> bool:
+    """Whether the volume is made with the runtime, in `create_runtime`."""
+    return isinstance(start.house.driver, Conjoint)
+
+
 async def _renew_keys(start: Provisioning) -> None:
     runtime, start.keys = await start.house.keys.renew(start.conversation, start.generation)
     await start.store(replace(start.conversation, runtime=runtime))
@@ -45,9 +50,9 @@ async def remove_new_volume(start: Provisioning, _note: str) -> None:
 
 
 async def create_runtime(start: Provisioning) -> None:
-    """Claim the name. The keys of this generation are in the journal before anything bears them: a runtime whose keys
-    were lost with the state server could not be taken over. What is made here bears none yet, so the journal is waited
-    for meanwhile."""
+    """Claim the name, and where the driver does that make the volume meanwhile. The keys of this generation are in the
+    journal before anything bears them: a runtime whose keys were lost with the state server could not be taken over.
+    What is made here bears none yet, so they are made and the journal is waited for meanwhile."""
     pin = await _pinned(start)
     if pin != start.conversation.image:
         await start.store(replace(start.conversation, image=pin))
@@ -59,13 +64,24 @@ async def create_runtime(start: Provisioning) -> None:
     await beside(partial(_journal, start), partial(_claim, start, spec, pin))
 
 
+async def undo_create(start: Provisioning, note: str) -> None:
+    """All that `create_runtime` made."""
+    await destroy_runtime(start, note)
+    if makes_both(start):
+        await remove_new_volume(start, note)
+
+
 async def _journal(start: Provisioning) -> None:
+    if makes_both(start):
+        await _renew_keys(start)
     await start.house.archived(start.conversation.tenant)
 
 
 async def _claim(start: Provisioning, spec: RuntimeSpec, pin: Pin | None) -> None:
+    driver = start.house.driver
+    create = driver.create_with_volume if isinstance(driver, Conjoint) else driver.create
     try:
-        start.handle = await start.house.driver.create(spec, fence=start.lease.fence)
+        start.handle = await create(spec, fence=start.lease.fence)
     except ImageUnavailable as exc:
         if pin is None:
             raise

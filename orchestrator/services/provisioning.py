@@ -23,8 +23,10 @@ from orchestrator.services.making import (
     create_runtime,
     destroy_runtime,
     ensure_volume,
+    makes_both,
     remove_new_volume,
     start_runtime,
+    undo_create,
     wait_alive,
 )
 from orchestrator.services.saga import Logged, Step
@@ -65,8 +67,8 @@ def _is_warm(start: Provisioning) -> bool:
 
 
 STEPS: Sequence[Step[Provisioning]] = (
-    Step("volume", ensure_volume, undo=remove_new_volume, needless=_is_warm),
-    Step("create", create_runtime, undo=destroy_runtime, note=lambda start: start.name, needless=_is_warm),
+    Step("volume", ensure_volume, undo=remove_new_volume, needless=lambda start: _is_warm(start) or makes_both(start)),
+    Step("create", create_runtime, undo=undo_create, note=lambda start: start.name, needless=_is_warm),
     # Undone by "create", as everything that lives in the runtime.
     Step("start", start_runtime, needless=_is_warm, logged=Logged.BESIDE),
     Step("alive", come_alive, needless=_is_warm, logged=Logged.BESIDE),
@@ -83,5 +85,5 @@ STEPS: Sequence[Step[Provisioning]] = (
 STAGES = tuple(step.name for step in STEPS)
 
 
-#: What undoes whatever made the runtime: a stop, a deletion and a death do the same.
-CREATE = STEPS[1]
+#: What removes a runtime, whatever made it, and nothing else: for a stop, a deletion and a death.
+CREATE = replace(STEPS[1], undo=destroy_runtime)

@@ -14,7 +14,6 @@ from orchestrator.domain.admission import Verdict
 from orchestrator.domain.conversation import Conversation, Phase, Reason, Why, advance, fail
 from orchestrator.domain.errors import LimitReached, TransientError
 from orchestrator.domain.operation import OperationState
-from orchestrator.drivers.base import Foresighted
 from orchestrator.services import saga
 from orchestrator.services.admission import Admission
 from orchestrator.services.beside import beside
@@ -56,7 +55,6 @@ class Starting:
         start = Provisioning(self._house, lease, conversation, generation=lease.fence)
         if (pause_ms := self._restarts_in_ms(conversation)) > 0:
             return pause_ms
-        self._expect(start)
         if (wait_ms := await self._wait_for_slot(start, conversation)) is not None:
             return wait_ms or None
         left = self._clocks.left(conversation)
@@ -111,12 +109,6 @@ class Starting:
         metrics.START_SECONDS.labels("warm" if start.warm else "cold").observe(seconds)
         log.info("runtime.ready", conversation=conversation.id, seconds=seconds, warm=start.warm)
         return 0 if await self._has_messages(conversation) else FIRST_ROUND_MS
-
-    def _expect(self, start: Provisioning) -> None:
-        """While its turn is looked for, the host is looked at; where there are spares the start may need nothing."""
-        pool, driver = self._house.pool, self._house.driver
-        if isinstance(driver, Foresighted) and (pool is None or not pool.is_on):
-            driver.expect(start.labels)
 
     async def _has_messages(self, conversation: Conversation) -> bool:
         """Whether some wait to be delivered."""
