@@ -257,6 +257,11 @@ class Cells:
         return f"shared {number}" if number else ""
 
     def _ensure(self, key: str) -> Network:
+        """As it is seen now, made if it is missing."""
+        self._known[key] = found = self._see(key)
+        return found
+
+    def _see(self, key: str) -> Network:
         name, subnet = self._name(key), None if key else self._subnet
         known, fresh = docker_network.find(self._engine, name), False
         if known is None:
@@ -268,7 +273,6 @@ class Cells:
             self.firewall.put(self._yard(known), self._wall)
         if fresh and self._proxies is not None and key:  # the first cell has its own by `raise_proxies`
             self._proxies.ensure(known)
-        self._known[key] = known
         return known
 
     def _make(self, key: str, name: str, subnet: str | None) -> Network:

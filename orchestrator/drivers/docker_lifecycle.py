@@ -305,6 +305,8 @@ class Lifecycle:
         try:
             self._do("start", handle, lambda client: client.start(handle.reference))
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
+            if waits:  # it may have been the network
+                self._see_to(handle, fence, made)
             self._raise_refusal(handle, exc)
         try:
             self._hand(handle, lines)

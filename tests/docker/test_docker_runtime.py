@@ -223,6 +223,57 @@ async def test_volumes_are_whose_they_were_where_the_folder_was_lost(yard, tmp_p
         await newer.ensure_volume(labels, fence=5)
 
 
+def volume(labels: OwnerLabels, part: str) -> Any:
+    return containers.inspect("volume", f"nestor-{labels.storage}-{part}")
+
+
+async def test_a_volume_that_is_made_with_its_runtime_is_as_one_that_was_made_before(yard):
+    spec, plain = yard.spec(), yard.spec()
+    await yard.driver.ensure_volume(plain.labels, fence=1)
+    handle = await yard.driver.create_with_volume(spec, fence=1)
+    assert handle == await yard.driver.create_with_volume(spec, fence=1)
+    await yard.driver.start(handle, fence=1, init_key=new_secret())
+    for part in ("workspace", "state"):
+        assert set(volume(spec.labels, part)["Labels"]) == set(volume(plain.labels, part)["Labels"])
+    assert inside(handle, "stat -c '%u:%g' /workspace /state") == "10001:10001\n10001:10001"
+    with pytest.raises(StaleFence):
+        await yard.driver.ensure_volume(spec.labels, fence=0)
+    inside(handle, "echo kept > /workspace/file")
+    await yard.driver.destroy(handle, fence=1)
+    again = await yard.driver.create_with_volume(replace(spec, name=f"{spec.name}2"), fence=2)
+    await yard.driver.start(again, fence=2, init_key=new_secret())
+    assert inside(again, "cat /workspace/file") == "kept"
+    with pytest.raises(StaleFence):
+        await yard.driver.create_with_volume(replace(spec, name=f"{spec.name}3"), fence=1)
+
+
+async def test_a_runtime_that_was_made_on_a_strangers_volume_is_ended_and_the_volume_stays(yard, tmp_path):
+    """Only where the folder was lost: the name of a volume is a runtime's id, which is ours."""
+    spec = yard.spec()
+    stranger = replace(spec.labels, tenant=TenantId(str(uuid.uuid4())))
+    other = DockerDriver(tmp_path / "other", installation=yard.installation, image=IMAGE)
+    await other.ensure_volume(stranger, fence=1)
+    handle = await yard.driver.create_with_volume(spec, fence=7)
+    with pytest.raises(ClaimTaken):
+        await yard.driver.start(handle, fence=7, init_key=new_secret())
+    assert (await yard.driver.inspect(handle)).condition is Condition.EXITED
+    with pytest.raises(ClaimTaken):
+        await yard.driver.remove_volume(spec.labels, fence=7)
+    await yard.driver.destroy(handle, fence=7)
+    assert volume(stranger, "workspace")["Labels"]["io.nestor.tenant"] == stranger.tenant
+    yard.made.remove(spec.labels)
+    await other.remove_volume(stranger, fence=7)
+    await other.close()
+
+
+async def test_an_undone_creation_leaves_no_volume(yard):
+    spec = yard.spec()
+    handle = await yard.driver.create_with_volume(spec, fence=1)
+    await yard.driver.destroy(handle, fence=1)
+    await yard.driver.remove_volume(spec.labels, fence=1)
+    assert spec.labels.storage not in containers.docker("volume", "ls", "--format", "{{.Name}}")
+
+
 async def test_an_image_that_is_not_there_is_told_and_nothing_is_pulled(yard):
     with pytest.raises(ImageUnavailable, match="no-such-image:1"):
         await yard.driver.create(yard.spec(image="no-such-image:1"), fence=1)

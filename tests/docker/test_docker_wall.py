@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import socket
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
@@ -16,6 +17,7 @@ from support import containers
 from support.docker_nestor import ENGINE
 from support.outside import Outside, outside, run
 
+from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers import docker_probe
@@ -101,6 +103,34 @@ def address_of(handle: Handle) -> str:
 
 def rules() -> str:
     return run("iptables-save", "-t", "filter")
+
+
+async def test_rules_that_were_flushed_stand_again_before_a_runtime_is_told_anything(tmp_path):
+    async with driver_in(tmp_path, Choices()) as driver:
+        await driver.wall(None)
+        await started(driver)  # from now on the network is remembered
+        before = [line for line in rules().splitlines() if line.startswith("-A nst-")]
+        assert before
+        for line in before:
+            run("iptables", "-w", "-D", *shlex.split(line)[1:])
+        await started(driver)
+        assert set(before) <= set(rules().splitlines())
+
+
+async def test_a_network_that_was_removed_by_hand_is_made_anew(tmp_path):
+    async with driver_in(tmp_path, Choices()) as driver:
+        await driver.wall(None)
+        first = await started(driver)
+        network = network_of(first)
+        await driver.destroy(first, fence=1)
+        await driver.remove_volume(first.labels, fence=1)
+        containers.docker("network", "rm", network)
+        with pytest.raises(DriverUnavailable):  # which is tried again
+            await started(driver)
+        second = await started(driver)
+        assert reached(second, ("127.0.0.1", 8000)) == ["open"]
+        bridge = containers.inspect("network", network_of(second))["Options"]["com.docker.network.bridge.name"]
+        assert bridge in rules()
 
 
 async def test_runtimes_reach_the_public_net_and_the_listener_and_nothing_that_is_inside(tmp_path, ground):
