@@ -1,8 +1,8 @@
 """How a dormant runtime is bound: both sides prove, on one connection, that they hold its init key.
 
 An address may have been given to another container, or a port taken over, between any two connections. So the proof and
-what is told after it travel on the same one: httpx would silently make another, hence httpcore's connection below it,
-which is made once. The init key itself never travels. Nothing that is worth anything is sent to a peer that has not
+what is told after it travel on the same one, which is made once (`connection.py`): a client library would silently make
+another. The init key itself never travels. Nothing that is worth anything is sent to a peer that has not
 proved itself on that very connection; docs/adr/0018-init-on-one-connection.md has the whole of it.
 """
 
@@ -17,14 +17,14 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import urlsplit
 
 import anyio
-import httpcore
 
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
+from orchestrator.nested.connection import Connection, NotConnected, TooLarge, Unanswered
 from orchestrator.nested.refusals import Impostor, NotDormant, VersionSkew, parsed, refusal
-from orchestrator.security.connecting import NO_ANSWER, is_lost_connection
 
 PATH = "/api/init"
 TRIES = 3
@@ -48,8 +48,8 @@ class OneConnection:
     """HTTP/1.1 over one connection to `origin` (http://host:port), made with the first request and never again."""
 
     def __init__(self, origin: str) -> None:
-        self._origin = origin
-        self._connection = httpcore.AsyncHTTPConnection(httpcore.URL(origin).origin)
+        self._origin = urlsplit(origin)
+        self._connection: Connection | None = None
 
     async def __aenter__(self) -> Self:
         return self
@@ -61,34 +61,28 @@ class OneConnection:
 
     async def aclose(self) -> None:
         """End it. Idempotent."""
-        await self._connection.aclose()
+        if self._connection is not None:
+            self._connection.close()
 
     @property
     def is_lost(self) -> bool:
         """Whether the peer is known to have ended it."""
-        return self._connection.is_closed() or self._connection.has_expired()
+        return self._connection is not None and not self._connection.is_usable
 
     async def ask(self, method: str, headers: Mapping[str, str], content: bytes = b"") -> tuple[int, bytes]:
         """Status and body of the answer. Raises `ConnectionLost`, or `RuntimeUnreachable` where there never was a
         connection or the answer is too large."""
         call = f"{method} {PATH}"
-        named = [(name.encode(), value.encode()) for name, value in headers.items()]
-        body = b""
         try:
-            async with self._connection.stream(method, self._origin + PATH, headers=named, content=content) as response:
-                async for chunk in response.aiter_stream():
-                    body += chunk
-                    if len(body) > _LONGEST_ANSWER:
-                        raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 64 KiB")
-                return response.status, body
-        except (httpcore.ConnectError, httpcore.ConnectTimeout) as exc:
-            raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
-        except NO_ANSWER as exc:
-            raise ConnectionLost(f"{call}: the connection to the runtime was lost ({type(exc).__name__})") from exc
-        except AttributeError as exc:
-            if not is_lost_connection(exc):
-                raise
-            raise ConnectionLost(f"{call}: the connection to the runtime was lost as it was made") from exc
+            if self._connection is None:
+                self._connection = await Connection.to(self._origin.hostname or "", self._origin.port or 80)
+            return await self._connection.ask(method, PATH, headers, content, longest=_LONGEST_ANSWER)
+        except NotConnected as exc:
+            raise RuntimeUnreachable(f"{call}: the runtime did not answer ({exc})") from exc
+        except TooLarge as exc:
+            raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 64 KiB") from exc
+        except Unanswered as exc:
+            raise ConnectionLost(f"{call}: the connection to the runtime was lost ({exc})") from exc
 
 
 Connect = Callable[[str], OneConnection]

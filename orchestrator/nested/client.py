@@ -19,7 +19,8 @@ from orchestrator.domain import tracing
 from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.domain.secrets import SecretText
 from orchestrator.nested.binding import PATH, Connect, Met, OneConnection, Permitted, at_once, bind, meet, says_dormant
-from orchestrator.nested.exchange import Content, Exchange
+from orchestrator.nested.connection import Content
+from orchestrator.nested.exchange import Exchange
 from orchestrator.nested.refusals import Impostor, Refused, parsed, refusal
 from orchestrator.security.connecting import Door
 from orchestrator.telemetry import metrics

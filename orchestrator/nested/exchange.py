@@ -1,33 +1,28 @@
-"""Requests to one runtime whose answers are small: two connections, kept for as long as somebody asks.
+"""Requests to one runtime whose answers are small: two connections, kept for as long as somebody asks."""
 
-httpcore without httpx on it, as for binding (`binding.py`): of redirects, cookies, environment and encodings a runtime
-knows nothing, and a start makes seven requests, each of which cost three times as much with them.
-"""
-
-from collections.abc import AsyncIterator, Mapping
+import asyncio
+from collections.abc import Mapping
 from types import TracebackType
 from typing import Final, Self
-
-import anyio
-import httpcore
+from urllib.parse import urlsplit
 
 from orchestrator.domain.errors import RuntimeUnreachable
-from orchestrator.security.connecting import NO_ANSWER, is_lost_connection
+from orchestrator.nested.connection import Connection, Content, TooLarge, Unanswered
 
 MAXIMUM_ANSWER_BYTES: Final = 16 * 1024 * 1024
 _CONNECTIONS: Final = 2
 #: a connection that was idle for longer is not used again: the runtime ends it after five seconds
 _KEPT_SECONDS: Final = 2.0
-_SHORT: Final = 1024
-Content = bytes | AsyncIterator[bytes]
 
 
 class Exchange:
     """With `origin` (http://host:port). Nothing is sent a second time."""
 
     def __init__(self, origin: str) -> None:
-        self._origin = origin
-        self._pool = httpcore.AsyncConnectionPool(max_connections=_CONNECTIONS, keepalive_expiry=_KEPT_SECONDS)
+        at = urlsplit(origin)
+        self._host, self._port = at.hostname or "", at.port or 80
+        self._idle: list[tuple[Connection, float]] = []
+        self._free = asyncio.Semaphore(_CONNECTIONS)
 
     async def __aenter__(self) -> Self:
         return self
@@ -35,7 +30,8 @@ class Exchange:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        await self._pool.aclose()
+        while self._idle:
+            self._idle.pop()[0].close()
 
     async def ask(
         self,
@@ -51,33 +47,24 @@ class Exchange:
         known to be short. Raises `RuntimeUnreachable` for no answer and one of more than 16 MiB, and what `content`
         raises."""
         call = f"{method} {target.partition('?')[0]}"
-        named = [(name.encode(), value.encode()) for name, value in headers.items()]
-        times = {"timeout": dict.fromkeys(("connect", "read", "write", "pool"), seconds)}
         try:
-            with anyio.fail_after(seconds):  # httpcore's own limits begin anew with each piece
-                stream = self._pool.stream(
-                    method, self._origin + target, headers=named, content=content, extensions=times
+            async with asyncio.timeout(seconds), self._free:
+                connection = self._kept() or await Connection.to(self._host, self._port)
+                answer = await connection.ask(
+                    method, target, headers, content, longest=MAXIMUM_ANSWER_BYTES, reads=reads
                 )
-                async with stream as response:
-                    return response.status, await _read(response, call) if reads or _is_short(response) else b""
-        except (*NO_ANSWER, TimeoutError) as exc:
+        except TooLarge as exc:
+            raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 16 MiB") from exc
+        except (Unanswered, TimeoutError) as exc:
             raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
-        except AttributeError as exc:
-            if not is_lost_connection(exc):
-                raise
-            raise RuntimeUnreachable(f"{call}: the connection to the runtime ended as it was made") from exc
+        if connection.is_usable:
+            self._idle.append((connection, asyncio.get_running_loop().time()))
+        return answer
 
-
-async def _read(response: httpcore.Response, call: str) -> bytes:
-    body = b""
-    async for piece in response.aiter_stream():
-        body += piece
-        if len(body) > MAXIMUM_ANSWER_BYTES:
-            raise RuntimeUnreachable(f"{call}: the runtime's answer is larger than 16 MiB")
-    return body
-
-
-def _is_short(response: httpcore.Response) -> bool:
-    """Then it is read, and its connection can be used again."""
-    lengths = [value for name, value in response.headers if name.lower() == b"content-length"]
-    return len(lengths) == 1 and len(lengths[0]) <= 4 and lengths[0].isdigit() and int(lengths[0]) <= _SHORT
+    def _kept(self) -> Connection | None:
+        while self._idle:
+            connection, since = self._idle.pop()
+            if connection.is_usable and asyncio.get_running_loop().time() - since <= _KEPT_SECONDS:
+                return connection
+            connection.close()
+        return None

@@ -12,16 +12,8 @@ import time
 from functools import lru_cache
 from typing import Final
 
-import httpcore
 import httpx
 
-#: what httpcore raises where there is no answer, or no whole one
-NO_ANSWER: Final = (
-    httpcore.NetworkError,
-    httpcore.ProtocolError,
-    httpcore.TimeoutException,
-    httpcore.ConnectionNotAvailable,
-)
 _KNOCK_SECONDS: Final = 0.5  #: a packet that was lost on a bridge that is being made is sent again after one
 
 

@@ -1,0 +1,213 @@
+"""One HTTP/1.1 connection to a runtime, for requests of ours whose answers are small: one at a time, none sent twice.
+
+`exchange.py` keeps two of them for as long as somebody asks, `binding.py` proves on one whom it has there. A client
+library's connection, with its pools, hooks and its second parser, took four times the processor time; of redirects,
+cookies, environment and encodings a runtime knows nothing. Answers are parsed by httptools, as everywhere here.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final, Self, cast
+
+import httptools
+
+Content = bytes | AsyncIterator[bytes]
+_LONGEST_HEAD: Final = 64 * 1024  #: of an answer, with all that comes before its body
+_SHORT: Final = 1024
+
+
+class Unanswered(Exception):
+    """There is no answer, or no whole one."""
+
+
+class NotConnected(Unanswered):
+    """Nobody took the connection: nothing was sent."""
+
+
+class Lost(Unanswered):
+    """The connection ended before its answer did."""
+
+
+class Garbled(Unanswered):
+    """What came is no answer."""
+
+
+class TooLarge(Unanswered):
+    """The answer is larger than its reader takes."""
+
+
+class Connection(asyncio.Protocol):
+    """Made by `to`. After any `Unanswered`, and where an ask was cancelled, it is closed."""
+
+    def __init__(self, host: bytes) -> None:
+        self._host = host
+        self._transport: asyncio.Transport | None = None
+        self._parser: Any = None
+        self._answer: asyncio.Future[tuple[int, bytes]] | None = None
+        self._writable = asyncio.Event()
+        self._writable.set()
+        self._is_lost = False
+        self._begin(0, reads=True)
+
+    @classmethod
+    async def to(cls, host: str, port: int) -> Self:
+        """Raises `NotConnected`."""
+        loop = asyncio.get_running_loop()
+        named = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        try:
+            _, connection = await loop.create_connection(lambda: cls(named.encode()), host, port)
+        except OSError as exc:
+            raise NotConnected(type(exc).__name__) from exc
+        return connection
+
+    @property
+    def is_usable(self) -> bool:
+        """Whether another request may be sent on it, as far as this side knows."""
+        return not self._is_lost and self._transport is not None and not self._transport.is_closing()
+
+    def close(self) -> None:
+        """At once. May be repeated."""
+        self._is_lost = True
+        if self._transport is not None:
+            self._transport.abort()
+
+    async def ask(
+        self,
+        method: str,
+        target: str,
+        headers: Mapping[str, str],
+        content: Content | None = None,
+        *,
+        longest: int,
+        reads: bool = True,
+    ) -> tuple[int, bytes]:
+        """Status and body of the answer; without `reads` the body only where it is known to be short, and the
+        connection is closed otherwise. Raises `Unanswered`, and what `content` raises."""
+        if not self.is_usable:
+            raise Lost("the connection had ended")
+        self._begin(longest, reads=reads)
+        answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
+        self._answer = answer
+        try:
+            head = [f"{method} {target} HTTP/1.1\r\nHost: ".encode(), self._host, b"\r\n"]
+            head += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
+            if content is None or isinstance(content, bytes):
+                if content or method != "GET":
+                    head.append(b"Content-Length: %d\r\n" % len(content or b""))
+                self._write(b"".join([*head, b"\r\n", content or b""]))
+            else:
+                self._write(b"".join([*head, b"Transfer-Encoding: chunked\r\n\r\n"]))
+                await self._send_pieces(content, answer)
+            return await answer
+        except BaseException:
+            self.close()
+            raise
+        finally:
+            self._answer = None
+
+    async def _send_pieces(self, content: AsyncIterator[bytes], answer: "asyncio.Future[tuple[int, bytes]]") -> None:
+        async for piece in content:
+            if answer.done():  # it is answered early: the rest is not wanted
+                self.close()
+                return
+            if piece:
+                self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await self._writable.wait()
+        self._write(b"0\r\n\r\n")
+
+    def _write(self, data: bytes) -> None:
+        if self.is_usable:
+            cast(asyncio.Transport, self._transport).write(data)
+
+    def _begin(self, longest: int, *, reads: bool) -> None:
+        self._parser = httptools.HttpResponseParser(self)
+        self._longest, self._reads = longest, reads
+        self._head_bytes = 0
+        self._in_body = self._is_framed = self._short = False
+        self._body: list[bytes] = []
+        self._body_bytes = 0
+
+    def _end(self, told: tuple[int, bytes] | Unanswered) -> None:
+        answer, self._answer = self._answer, None
+        if answer is None or answer.done():
+            return
+        if isinstance(told, Unanswered):
+            answer.set_exception(told)
+            answer.exception()  # whoever waits for it may be cancelled in this very moment
+        else:
+            answer.set_result(told)
+
+    # of asyncio
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def data_received(self, data: bytes) -> None:
+        if self._answer is None:  # nobody asked for it
+            self.close()
+            return
+        if not self._in_body:
+            self._head_bytes += len(data)
+        try:
+            self._parser.feed_data(data)
+        except httptools.HttpParserError as exc:  # an upgrade, too
+            self._fail(Garbled(type(exc).__name__))
+            return
+        if not self._in_body and self._head_bytes > _LONGEST_HEAD:
+            self._fail(Garbled("the head of the answer is too long"))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._is_lost = True
+        self._writable.set()
+        if self._in_body and not self._is_framed and exc is None:  # then its end is the connection's
+            self._end((self._parser.get_status_code(), b"".join(self._body)))
+        self._end(Lost("the connection ended"))
+
+    def pause_writing(self) -> None:
+        self._writable.clear()
+
+    def resume_writing(self) -> None:
+        self._writable.set()
+
+    # of the parser
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        name = name.lower()
+        if name == b"content-length":
+            self._is_framed = True
+            self._short = value.isdigit() and len(value) <= len(str(_SHORT)) and int(value) <= _SHORT
+        elif name == b"transfer-encoding":
+            self._is_framed = True
+
+    def on_headers_complete(self) -> None:
+        if self._parser.get_status_code() < 200:
+            self._is_framed = self._short = False
+            return
+        self._in_body = True
+        if not self._reads and not self._short:
+            self._end((self._parser.get_status_code(), b""))
+            self.close()
+
+    def on_body(self, data: bytes) -> None:
+        if self._answer is None:
+            return
+        self._body.append(data)
+        self._body_bytes += len(data)
+        if self._body_bytes > self._longest:
+            self._fail(TooLarge("the answer is too large"))
+
+    def on_message_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200 or self._answer is None:
+            return
+        if not self._parser.should_keep_alive():
+            self.close()
+        self._end((status, b"".join(self._body)))
+
+    def on_message_begin(self) -> None:
+        if self._in_body:  # a second answer
+            self.close()
+
+    def _fail(self, why: Unanswered) -> None:
+        self._end(why)
+        self.close()
