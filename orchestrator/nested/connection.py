@@ -6,6 +6,7 @@ cookies, environment and encodings a runtime knows nothing. Answers are parsed b
 """
 
 import asyncio
+import select
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Self, cast
 
@@ -62,14 +63,21 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether another request may be sent on it, as far as this side knows."""
+        """Whether another request may be sent on it: nothing has come unasked, and no end, as far as this machine
+        knows."""
+        return self._is_open and not _is_readable(self._transport)
+
+    @property
+    def _is_open(self) -> bool:
         return not self._is_lost and self._transport is not None and not self._transport.is_closing()
 
     def close(self) -> None:
         """At once. May be repeated."""
         self._is_lost = True
-        if self._transport is not None:
+        if self._transport is not None and self._answer is not None:
             self._transport.abort()
+        elif self._transport is not None:
+            self._transport.close()
 
     async def ask(
         self,
@@ -116,7 +124,7 @@ class Connection(asyncio.Protocol):
         self._write(b"0\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
-        if self.is_usable:
+        if self._is_open:
             cast(asyncio.Transport, self._transport).write(data)
 
     def _begin(self, longest: int, *, reads: bool) -> None:
@@ -150,7 +158,7 @@ class Connection(asyncio.Protocol):
             self._head_bytes += len(data)
         try:
             self._parser.feed_data(data)
-        except httptools.HttpParserError as exc:  # an upgrade, too
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(Garbled(type(exc).__name__))
             return
         if not self._in_body and self._head_bytes > _LONGEST_HEAD:
@@ -211,3 +219,13 @@ class Connection(asyncio.Protocol):
     def _fail(self, why: Unanswered) -> None:
         self._end(why)
         self.close()
+
+
+def _is_readable(transport: asyncio.Transport | None) -> bool:
+    """Whether something has come that the loop has not looked at yet."""
+    sock = transport.get_extra_info("socket") if transport is not None else None
+    if sock is None:
+        return False
+    looked = select.poll()
+    looked.register(sock.fileno(), select.POLLIN)
+    return bool(looked.poll(0))

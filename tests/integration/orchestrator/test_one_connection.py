@@ -82,6 +82,7 @@ class Between:
     carry: Carry
     port: int = 0
     heard: list[bytes] = field(default_factory=list)  #: all that the orchestrator sent, by connection
+    carrying: set[asyncio.Event] = field(default_factory=set)  #: set when a connection is over
 
     async def request(self, reader: asyncio.StreamReader) -> bytes:
         """The next whole request, which is noted; empty at the end."""
@@ -108,9 +109,11 @@ class Between:
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.heard.append(b"")
+        self.carrying.add(over := asyncio.Event())
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
             await self.carry(self, reader, writer)
         writer.close()
+        over.set()
 
 
 @asynccontextmanager
@@ -122,6 +125,9 @@ async def between(target: int, carry: Carry, *, port: int = 0) -> AsyncIterator[
         yield one
     finally:
         server.close()
+        async with asyncio.timeout(20):
+            for over in one.carrying:
+                await over.wait()
 
 
 async def transparent(one: Between, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
