@@ -186,6 +186,8 @@ class Line:
         self.leave()
         while self._ending:
             await self._ending.pop().close()
+        self._connecting = asyncio.Lock()  # the next one may be of another loop
+        await asyncio.sleep(0)  # the loop may be about to end, and closes sockets in its next turn
 
     async def _connected(self) -> _Replies:
         async with self._connecting:  # one who is cancelled leaves it to the next
