@@ -199,7 +199,10 @@ class DockerDriver:
         return await self._in_thread(lambda: self._lifecycle.spare_kind(image))
 
     async def image_id(self, name: str) -> str:
-        return await self._in_thread(lambda: docker_images.image_id(self._engine, name))
+        id = await self._in_thread(lambda: docker_images.image_id(self._engine, name))
+        if name == self._image:
+            self._recall.keep_own(id)
+        return id
 
     async def pull(self, name: str) -> None:
         await self._in_thread(lambda: docker_images.pull(self._engine, name), seconds=docker_images.PULL_SECONDS)

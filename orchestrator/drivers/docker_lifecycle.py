@@ -89,8 +89,8 @@ class Lifecycle:
 
     def create_with_volume(self, spec: RuntimeSpec, fence: int) -> Handle:
         """As `create`, with its volumes: the engine makes with a container what it mounts. Whose they are is seen while
-        our own server boots, which knows nothing before it is bound."""
-        if not self._volumes.implied or self._image_of(spec).dialect is not Dialect.OWN:
+        our own image boots, which knows nothing before it is bound."""
+        if not self._volumes.implied or not self._is_ours(self._image_of(spec)):
             self._volumes.ensure(spec.labels, fence=fence)
             return self.create(spec, fence)
         self._volumes.foresee(spec.labels, fence=fence)
@@ -282,12 +282,16 @@ class Lifecycle:
             self._described(image.name)  # says so, if it is the image
             raise DriverUnavailable(f"the network of {spec.name} went away meanwhile", hint="try again") from exc
         reference = str(made["Id"])
-        self._recall.made(reference, Made(image.dialect, place, unsettled))
+        self._recall.made(reference, Made(image.dialect, place, self._is_ours(image), unsettled))
         return reference
 
     def _image_of(self, spec: RuntimeSpec) -> Image:
         name = spec.image or self._image
         return image_of(name, self._described(name), self._stock)
+
+    def _is_ours(self, image: Image) -> bool:
+        """Its label alone would not say so: anybody can put it on an image."""
+        return image.dialect is Dialect.OWN and (image.name == self._image or self._recall.is_own(image.name))
 
     def _described(self, name: str) -> Mapping[str, Any]:
         about = self._recall.image(name)
@@ -299,26 +303,33 @@ class Lifecycle:
     def _begin(self, handle: Handle, lines: Sequence[SecretText], fence: int, made: Made | None = None) -> None:
         if (made is None or not made.unsettled) and not self._volumes.ready(handle.labels):
             raise StartRefused(f"conversation {handle.labels.conversation} has no volume", hint="make the volume first")
-        waits = made is not None and made.dialect is Dialect.OWN  # others do at once what they like
+        waits = made is not None and made.ours  # others do at once what they like
         if not waits:
             self._see_to(handle, fence, made)
         try:
             self._do("start", handle, lambda client: client.start(handle.reference))
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
-            if waits:  # it may have been the network
-                self._see_to(handle, fence, made)
+            if waits:  # it may have been the network; or only the answer was lost
+                self._seen_or_stopped(handle, fence, made)
             self._raise_refusal(handle, exc)
         try:
             self._hand(handle, lines)
-            if waits:
-                self._see_to(handle, fence, made)
         except BaseException:
-            # Without its key it could never be bound, and a second start would find it running.
+            # Running without its key it could never be bound, and a second start would find it running.
+            self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=0))
+            raise
+        if waits:
+            self._seen_or_stopped(handle, fence, made)
+
+    def _seen_or_stopped(self, handle: Handle, fence: int, made: Made | None) -> None:
+        try:
+            self._see_to(handle, fence, made)
+        except BaseException:
             self._do("stop", handle, lambda client: client.stop(handle.reference, timeout=0))
             raise
 
     def _see_to(self, handle: Handle, fence: int, made: Made | None) -> None:
-        """Its network is there, behind the wall, and its volumes are its tenant's. A server of ours boots meanwhile; it
+        """Its network is there, behind the wall, and its volumes are its tenant's. Our own image boots meanwhile; it
         knows and does nothing before it is bound."""
         self._cells.confirm(handle.labels, made.place if made is not None else None)
         if made is None or made.unsettled:

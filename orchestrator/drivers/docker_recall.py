@@ -22,6 +22,7 @@ class Made:
 
     dialect: Dialect  #: of the server in it
     place: Place
+    ours: bool = False  #: of the driver's own image, which does nothing before it is bound
     unsettled: bool = False  #: its volumes are to be looked at yet
 
 
@@ -31,6 +32,7 @@ class Recall:
     def __init__(self) -> None:
         self._images: dict[str, Mapping[str, Any]] = {}
         self._made: dict[str, Made] = {}
+        self._ours: dict[str, bool] = {}
 
     def image(self, name: str) -> Mapping[str, Any] | None:
         """How the engine described the image with this digest. None for a name, which may mean another one by now."""
@@ -39,6 +41,14 @@ class Recall:
     def keep_image(self, name: str, described: Mapping[str, Any]) -> None:
         if name.startswith(_DIGEST):
             _keep(self._images, name, described)
+
+    def keep_own(self, id: str) -> None:
+        """The driver's own image has, or had, this id."""
+        _keep(self._ours, id, True)
+
+    def is_own(self, id: str) -> bool:
+        """Whether the driver's own image is known to be, or to have been, the one with this id."""
+        return id in self._ours
 
     def forget_image(self, name: str) -> None:
         """The engine does not have it any more."""

@@ -6,6 +6,7 @@ cookies, environment and encodings a runtime knows nothing. Answers are parsed b
 """
 
 import asyncio
+import re
 import select
 from collections.abc import AsyncIterator, Mapping
 from typing import Any, Final, Self, cast
@@ -13,8 +14,9 @@ from typing import Any, Final, Self, cast
 import httptools
 
 Content = bytes | AsyncIterator[bytes]
-_LONGEST_HEAD: Final = 64 * 1024  #: of an answer, with all that comes before its body
+_LONGEST_HEAD: Final = 64 * 1024  #: of an answer, and of what comes between and after the pieces of its body
 _SHORT: Final = 1024
+_NO_LINE: Final = re.compile(r"[\r\n\0]")
 
 
 class Unanswered(Exception):
@@ -63,9 +65,10 @@ class Connection(asyncio.Protocol):
 
     @property
     def is_usable(self) -> bool:
-        """Whether another request may be sent on it: nothing has come unasked, and no end, as far as this machine
-        knows."""
-        return self._is_open and not _is_readable(self._transport)
+        """Whether another request may be sent on it: all of the last one was, nothing has come unasked, and no end, as
+        far as this machine knows."""
+        transport = self._transport
+        return self._is_open and transport is not None and _is_at_rest(transport)
 
     @property
     def _is_open(self) -> bool:
@@ -74,10 +77,12 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         """At once. May be repeated."""
         self._is_lost = True
-        if self._transport is not None and self._answer is not None:
-            self._transport.abort()
-        elif self._transport is not None:
+        if self._transport is None:
+            return
+        if self._answer is None and not self._transport.get_write_buffer_size():
             self._transport.close()
+        else:  # what is not sent yet would be waited for
+            self._transport.abort()
 
     async def ask(
         self,
@@ -90,21 +95,20 @@ class Connection(asyncio.Protocol):
         reads: bool = True,
     ) -> tuple[int, bytes]:
         """Status and body of the answer; without `reads` the body only where it is known to be short, and the
-        connection is closed otherwise. Raises `Unanswered`, and what `content` raises."""
+        connection is closed otherwise. Raises `Unanswered`, what `content` raises, and ValueError, with nothing sent,
+        for a target or header that would be more than one line."""
+        head = _head(method, target, self._host, headers)
         if not self.is_usable:
             raise Lost("the connection had ended")
         self._begin(longest, reads=reads)
         answer: asyncio.Future[tuple[int, bytes]] = asyncio.get_running_loop().create_future()
         self._answer = answer
         try:
-            head = [f"{method} {target} HTTP/1.1\r\nHost: ".encode(), self._host, b"\r\n"]
-            head += [f"{name}: {value}\r\n".encode() for name, value in headers.items()]
             if content is None or isinstance(content, bytes):
-                if content or method != "GET":
-                    head.append(b"Content-Length: %d\r\n" % len(content or b""))
-                self._write(b"".join([*head, b"\r\n", content or b""]))
+                length = b"Content-Length: %d\r\n" % len(content or b"") if content or method != "GET" else b""
+                self._write(b"%b%b\r\n%b" % (head, length, content or b""))
             else:
-                self._write(b"".join([*head, b"Transfer-Encoding: chunked\r\n\r\n"]))
+                self._write(head + b"Transfer-Encoding: chunked\r\n\r\n")
                 await self._send_pieces(content, answer)
             return await answer
         except BaseException:
@@ -115,12 +119,12 @@ class Connection(asyncio.Protocol):
 
     async def _send_pieces(self, content: AsyncIterator[bytes], answer: "asyncio.Future[tuple[int, bytes]]") -> None:
         async for piece in content:
+            if piece and not answer.done():
+                self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
+                await self._writable.wait()
             if answer.done():  # it is answered early: the rest is not wanted
                 self.close()
                 return
-            if piece:
-                self._write(b"%x\r\n%b\r\n" % (len(piece), piece))
-                await self._writable.wait()
         self._write(b"0\r\n\r\n")
 
     def _write(self, data: bytes) -> None:
@@ -130,13 +134,13 @@ class Connection(asyncio.Protocol):
     def _begin(self, longest: int, *, reads: bool) -> None:
         self._parser = httptools.HttpResponseParser(self)
         self._longest, self._reads = longest, reads
-        self._head_bytes = 0
+        self._idle_bytes = 0  #: that came since the body has grown
         self._in_body = self._is_framed = self._short = False
-        self._body: list[bytes] = []
-        self._body_bytes = 0
+        self._body = bytearray()
 
     def _end(self, told: tuple[int, bytes] | Unanswered) -> None:
         answer, self._answer = self._answer, None
+        self._writable.set()
         if answer is None or answer.done():
             return
         if isinstance(told, Unanswered):
@@ -154,21 +158,21 @@ class Connection(asyncio.Protocol):
         if self._answer is None:  # nobody asked for it
             self.close()
             return
-        if not self._in_body:
-            self._head_bytes += len(data)
+        before = len(self._body)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as exc:
             self._fail(Garbled(type(exc).__name__))
             return
-        if not self._in_body and self._head_bytes > _LONGEST_HEAD:
-            self._fail(Garbled("the head of the answer is too long"))
+        self._idle_bytes = 0 if len(self._body) > before else self._idle_bytes + len(data)
+        if self._idle_bytes > _LONGEST_HEAD:
+            self._fail(Garbled("what surrounds the body is too long"))
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._is_lost = True
         self._writable.set()
         if self._in_body and not self._is_framed and exc is None:  # then its end is the connection's
-            self._end((self._parser.get_status_code(), b"".join(self._body)))
+            self._end((self._parser.get_status_code(), bytes(self._body)))
         self._end(Lost("the connection ended"))
 
     def pause_writing(self) -> None:
@@ -199,9 +203,8 @@ class Connection(asyncio.Protocol):
     def on_body(self, data: bytes) -> None:
         if self._answer is None:
             return
-        self._body.append(data)
-        self._body_bytes += len(data)
-        if self._body_bytes > self._longest:
+        self._body += data
+        if len(self._body) > self._longest:
             self._fail(TooLarge("the answer is too large"))
 
     def on_message_complete(self) -> None:
@@ -210,7 +213,7 @@ class Connection(asyncio.Protocol):
             return
         if not self._parser.should_keep_alive():
             self.close()
-        self._end((status, b"".join(self._body)))
+        self._end((status, bytes(self._body)))
 
     def on_message_begin(self) -> None:
         if self._in_body:  # a second answer
@@ -221,11 +224,16 @@ class Connection(asyncio.Protocol):
         self.close()
 
 
-def _is_readable(transport: asyncio.Transport | None) -> bool:
-    """Whether something has come that the loop has not looked at yet."""
-    sock = transport.get_extra_info("socket") if transport is not None else None
-    if sock is None:
-        return False
+def _head(method: str, target: str, host: bytes, headers: Mapping[str, str]) -> bytes:
+    lines = [f"{method} {target} HTTP/1.1", *(f"{name}: {value}" for name, value in headers.items())]
+    if any(_NO_LINE.search(line) for line in lines):
+        raise ValueError("a target or header of a request is more than one line")
+    first, *rest = lines
+    return b"\r\n".join([first.encode(), b"Host: " + host, *(line.encode() for line in rest), b""])
+
+
+def _is_at_rest(transport: asyncio.Transport) -> bool:
+    """Whether nothing is to be sent, and nothing has come that the loop has not looked at yet."""
     looked = select.poll()
-    looked.register(sock.fileno(), select.POLLIN)
-    return bool(looked.poll(0))
+    looked.register(transport.get_extra_info("socket").fileno(), select.POLLIN)
+    return not transport.get_write_buffer_size() and not looked.poll(0)

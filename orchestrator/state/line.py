@@ -145,6 +145,8 @@ class _Replies(asyncio.Protocol):
         unsent, self._unsent = self._unsent, []
         if self.usable:
             self._transport.write(b"".join(unsent))
+        else:
+            self._end(ConnectionError("the connection was closed"))
 
 
 class Line:
@@ -208,8 +210,11 @@ class Line:
 
 
 def _transport_of(connection: Any) -> asyncio.Transport:
-    """What the client reads and writes by; it says it to nobody."""
+    """What the client reads and writes by; it says it to nobody. Raises where its end has come already: nobody would
+    be told of it again."""
     transport: asyncio.Transport = connection._writer.transport
+    if transport.is_closing() or connection._reader.at_eof():
+        raise ConnectionError("the server closed the connection as it was made")
     return transport
 
 

@@ -266,6 +266,28 @@ async def test_a_runtime_that_was_made_on_a_strangers_volume_is_ended_and_the_vo
     await other.close()
 
 
+async def test_an_image_that_bears_our_label_alone_is_seen_to_before_it_is_started(yard):
+    other = "nestor-test-labelled"
+    containers.docker("build", "--quiet", "--tag", other, "-", stdin=f"FROM {IMAGE}\nLABEL another=one\n")
+
+    async def is_settled(image: str | None) -> bool:
+        """Whether the volumes have their fence before the start."""
+        spec = yard.spec(image=image)
+        handle = await yard.driver.create_with_volume(spec, fence=1)
+        known = yard.driver._fences.peek(f"volume-{spec.labels.storage}") is not None
+        await yard.driver.start(handle, fence=1, init_key=new_secret())
+        await yard.driver.destroy(handle, fence=1)
+        return known
+
+    id = containers.inspect("image", IMAGE)["Id"]
+    assert await is_settled(other)
+    assert await is_settled(id)
+    assert not await is_settled(None)
+    assert await yard.driver.image_id(IMAGE) == id
+    assert not await is_settled(id)  # which is the driver's own, as it knows by now
+    containers.docker("image", "rm", other)
+
+
 async def test_an_undone_creation_leaves_no_volume(yard):
     spec = yard.spec()
     handle = await yard.driver.create_with_volume(spec, fence=1)

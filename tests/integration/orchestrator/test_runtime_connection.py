@@ -13,6 +13,7 @@ from orchestrator.nested.connection import Connection, Garbled, Lost, NotConnect
 from orchestrator.nested.exchange import Exchange
 
 pytestmark = pytest.mark.anyio
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n1\r\na\r\n"
 WHOLE = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}"
 
 
@@ -78,6 +79,18 @@ async def test_requests_go_out_whole_and_on_the_same_connection() -> None:
     assert server.connections == 1
 
 
+@pytest.mark.parametrize("text", ["a\r\nX-Two: 2", "a\nb", "a\0"])
+async def test_what_would_be_a_line_of_its_own_is_not_sent(text: str) -> None:
+    server = Server()
+    async with serving(server) as connection:
+        with pytest.raises(ValueError, match="one line"):
+            await connection.ask("GET", "/", {"X-One": text}, longest=10)
+        with pytest.raises(ValueError, match="one line"):
+            await connection.ask("GET", f"/{text}", {}, longest=10)
+        assert await ask(connection) == (200, b"{}")
+    assert len(server.heard) == 1
+
+
 @pytest.mark.parametrize(
     ("answer", "expected", "again"),
     [
@@ -113,6 +126,9 @@ async def test_a_body_without_a_length_ends_with_the_connection() -> None:
         (b"HTTP/1.1 200 OK\r\nContent-Length: 1001\r\n\r\n" + b"x" * 1001, TooLarge),
         (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 70_000, Garbled),
         (b"HTTP/1.1 100 Continue\r\n\r\n" * 5_000, Garbled),
+        (CHUNKED + b"0\r\nX: " + b"y" * 1_000_000, Garbled),  # a trailer
+        (CHUNKED + b"0\r\n" + b"x: y\r\n" * 100_000, Garbled),
+        (CHUNKED + b"2;" + b"y" * 1_000_000, Garbled),  # an extension
     ],
 )
 async def test_what_is_no_whole_answer_is_told_apart_and_ends_the_connection(
@@ -167,6 +183,35 @@ async def test_pieces_are_sent_as_chunks_until_an_early_answer() -> None:
         with anyio.fail_after(20):
             assert await connection.ask("PUT", "/", {}, pieces(1_000_000), longest=10) == (413, b"")
         assert not connection.is_usable
+
+
+async def test_a_runtime_that_answers_and_reads_no_more_keeps_nobody_waiting_and_no_socket() -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        while True:
+            yield b"x" * 100_000
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        await anyio.sleep(0.2)
+        writer.write(b"HTTP/1.1 507 X\r\nContent-Length: 0\r\n\r\n")
+        await over.wait()
+        writer.close()
+
+    over = anyio.Event()
+    for content in (pieces(), b"x" * 20_000_000):
+        listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+        connection = await Connection.to("127.0.0.1", listener.sockets[0].getsockname()[1])
+        with anyio.fail_after(5):
+            assert await connection.ask("PUT", "/", {}, content, longest=10) == (507, b"")
+        assert not connection.is_usable
+        transport = connection._transport
+        connection.close()
+        with anyio.fail_after(5):
+            while transport is not None and transport.get_extra_info("socket").fileno() != -1:
+                await anyio.sleep(0.01)
+        listener.close()
+    over.set()
+    await anyio.sleep(0.05)
 
 
 async def test_what_the_pieces_raise_is_raised_and_ends_the_connection() -> None:

@@ -49,6 +49,13 @@ def test_an_image_is_remembered_by_its_digest_alone():
     assert recall.image("sha256:a") is None
 
 
+def test_the_drivers_own_image_is_known_by_what_it_was_seen_to_be():
+    recall = Recall()
+    recall.keep_own("sha256:a")
+    recall.keep_own("sha256:b")
+    assert [recall.is_own(id) for id in ("sha256:a", "sha256:b", "sha256:c")] == [True, True, False]
+
+
 def test_a_container_is_new_once():
     recall = Recall()
     recall.made("one", MADE)
