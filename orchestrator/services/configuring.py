@@ -125,7 +125,7 @@ async def create_nested_conversation(start: Provisioning) -> None:
         look = partial(_look, start, client)
         create = partial(client.create_conversation, body, timeout=CONVERSE_SECONDS)
         if own is None and request.initial_message is None and request.fork_of is None:
-            await beside(look, create)  # nobody works there yet, who might change what is looked at
+            await beside(create, look)  # nobody works there yet, who might change what is looked at
             return
         await look()
         if request.fork_of is not None and not start.conversation.was_ready:

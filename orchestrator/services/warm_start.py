@@ -15,11 +15,11 @@ import anyio
 import structlog
 
 from orchestrator.domain.conversation import Phase, RuntimeRecord, advance
-from orchestrator.domain.errors import NestorError, RuntimeUnreachable
+from orchestrator.domain.errors import RuntimeUnreachable
 from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.nested.refusals import Impostor, NotDormant, Refused
 from orchestrator.services.beside import beside
-from orchestrator.services.configuring import read_configuration
+from orchestrator.services.configuring import read_ahead
 from orchestrator.services.making import init_body
 from orchestrator.services.pool import Taken, WarmPool
 from orchestrator.services.provisioning import STEPS
@@ -82,16 +82,16 @@ async def _told(start: Provisioning, bound: RuntimeRecord, body: Mapping[str, An
     async def tell() -> None:
         told.append(await _init(start, body, stored))
 
-    async def read_ahead() -> None:
-        with suppress(NestorError):  # the step that needs it reads it itself, and tells what is wrong
-            await read_configuration(start)
+    async def read_meanwhile() -> None:
+        await stored.wait()  # while the spare takes in what it is told there is time
+        await read_ahead(start)
 
     async def store() -> None:
         await start.store(replace(advance_to(start, Phase.CONFIGURING), runtime=bound))
         await start.house.archived(start.conversation.tenant)
         stored.set()
 
-    await beside(store, tell, read_ahead)
+    await beside(store, tell, read_meanwhile)
     return told[0]
 
 
