@@ -90,11 +90,10 @@ class Lifecycle:
     def create_with_volume(self, spec: RuntimeSpec, fence: int) -> Handle:
         """As `create`, with its volumes: the engine makes with a container what it mounts. Whose they are is seen while
         our own image boots, which knows nothing before it is bound."""
-        if not self._volumes.implied or not self._is_ours(self._image_of(spec)):
+        if not self._is_ours(self._image_of(spec)):
             self._volumes.ensure(spec.labels, fence=fence)
             return self.create(spec, fence)
-        self._volumes.foresee(spec.labels, fence=fence)
-        return self.create(spec, fence, unsettled=True)
+        return self.create(spec, fence, unsettled=self._volumes.foresee(spec.labels, fence=fence))
 
     def create(self, spec: RuntimeSpec, fence: int, *, unsettled: bool = False) -> Handle:
         """Claim the name by making the container. The same name and spec again: the same handle."""

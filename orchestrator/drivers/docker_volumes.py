@@ -44,12 +44,9 @@ class Volumes(Protocol):
         """Whether `ensure` was called for this conversation."""
         ...
 
-    #: whether the engine makes what a container mounts and nobody has made yet
-    implied: bool
-
-    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
-        """A container that mounts them is made next, and `ensure` comes after it. Raises `StaleFence` where that is
-        known here."""
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> bool:
+        """A container that mounts them is made next; whether `ensure` is to come after it, as the engine makes what is
+        missing. Raises as `ensure`, of what is known here."""
         ...
 
     def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
@@ -75,8 +72,6 @@ class Volumes(Protocol):
 
 class EngineVolumes:
     """Two named volumes a conversation. The engine gives a new one the owner of the image's folder of that name."""
-
-    implied = True
 
     def __init__(self, engine: Engine, fences: Fences) -> None:
         self._engine = engine
@@ -121,10 +116,11 @@ class EngineVolumes:
         workspace = self._find(labels, "workspace")
         return workspace is not None and not _is_implied(workspace)
 
-    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> bool:
         known = self._fences.peek(name := _fence_name(labels))
         if known is not None and known.fence > fence:
             raise StaleFence(f"{name} was touched under fence {known.fence}, this call has {fence}")
+        return True
 
     def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
         # An engine makes a volume that is missing. It must be ours then too, or nobody would ever remove it.
@@ -197,8 +193,6 @@ class EngineVolumes:
 class FolderVolumes:
     """Folders of a volume that orchestrator and engine both see, under different paths."""
 
-    implied = False
-
     def __init__(self, here: Path, *, engine_path: Path) -> None:
         self._volumes = process_volumes.Volumes(here)
         self._engine_path = engine_path
@@ -212,8 +206,9 @@ class FolderVolumes:
     def ready(self, labels: OwnerLabels) -> bool:
         return self._volumes.volume_of(labels) is not None
 
-    def foresee(self, labels: OwnerLabels, *, fence: int) -> None:
-        raise NotImplementedError("folders are made before what mounts them")
+    def foresee(self, labels: OwnerLabels, *, fence: int) -> bool:
+        self.ensure(labels, fence=fence)  # an engine refuses a container whose folder is missing
+        return False
 
     def mounts(self, labels: OwnerLabels, *, fence: int, foreseen: bool = False) -> Sequence[Mount]:
         # The agent owns what is in these folders, never the path to them: no link of its making is followed here.

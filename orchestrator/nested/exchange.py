@@ -59,6 +59,8 @@ class Exchange:
             raise RuntimeUnreachable(f"{call}: the runtime did not answer ({type(exc).__name__})") from exc
         if connection.is_usable:
             self._idle.append((connection, asyncio.get_running_loop().time()))
+        else:
+            connection.close()
         return answer
 
     def _kept(self) -> Connection | None:

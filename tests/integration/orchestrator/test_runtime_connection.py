@@ -245,6 +245,33 @@ async def test_an_exchange_keeps_two_connections_and_makes_a_new_one_for_each_th
         assert (len(server.heard), server.connections) == (24, 4)
 
 
+async def test_an_exchange_lets_go_of_a_connection_on_which_the_request_was_answered_unread() -> None:
+    size, taken, ended = 20_000_000, 0, anyio.Event()
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal taken
+        taken = len(await reader.read(1000))
+        writer.transport.pause_reading()  # type: ignore[attr-defined]
+        writer.write(b"HTTP/1.1 507 X\r\nContent-Length: 0\r\n\r\n")
+        await anyio.sleep(0.3)
+        writer.transport.resume_reading()  # type: ignore[attr-defined]
+        try:
+            while piece := await reader.read(1 << 20):
+                taken += len(piece)
+        except OSError:
+            pass
+        writer.close()
+        ended.set()
+
+    listener = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with Exchange(f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}") as exchange:
+        assert await exchange.ask("POST", "/", {}, b"x" * size, seconds=10) == (507, b"")
+        with anyio.fail_after(10):
+            await ended.wait()
+    assert taken < size
+    listener.close()
+
+
 async def test_an_exchange_tells_a_silent_runtime_and_one_that_talks_too_much() -> None:
     server = Server(b"HTTP/1.1 200 OK\r\n")
     async with serving(server), Exchange(f"http://127.0.0.1:{server.port}") as exchange:
