@@ -71,9 +71,13 @@ class LeaseKeeper:
         self._held: dict[Lease, Held] = {}
         self._unanswered = 0  # rounds for which the workers' loop has given no sign
 
-    def hold(self, lease: Lease) -> Held:
-        """From now on it is renewed, while the keeper runs. It was given a moment ago."""
-        held = Held(lease, self._clock.monotonic() + self._lease_ms / 1000)
+    def now(self) -> float:
+        """To be asked for before a lease is."""
+        return self._clock.monotonic()
+
+    def hold(self, lease: Lease, asked: float) -> Held:
+        """From now on it is renewed, while the keeper runs. It was given after `asked`, which is a time of `now`."""
+        held = Held(lease, asked + self._lease_ms / 1000)
         with self._lock:
             self._held[lease] = held
         return held

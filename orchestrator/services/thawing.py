@@ -58,19 +58,18 @@ class Thawing:
     async def meanwhile(self, source: Conversation, act: Callable[[Conversation], Awaitable[T]]) -> T:
         """What `act` answers, which is given the conversation as it can be reached now. Raises what that raises,
         `NotFound`, `Conflict` where somebody wants something else of it before `act` is over, `TransientError`."""
-        lease, present = await self._claimed(source)
-        held = self._keeper.hold(lease)
+        held, present = await self._claimed(source)
         try:
             return await self._watched(held, present, act)
         finally:
             with anyio.CancelScope(shield=True):
-                await self._frozen(lease, present)
+                await self._frozen(held.lease, present)
                 self._keeper.release(held)
                 with anyio.move_on_after(_SETTLE_SECONDS), suppress(StoreUnavailable):
-                    await self._house.conversations.settle(lease, due_in_ms=0)
+                    await self._house.conversations.settle(held.lease, due_in_ms=0)
             self._wake()
 
-    async def _claimed(self, source: Conversation) -> tuple[Lease, Conversation]:
+    async def _claimed(self, source: Conversation) -> tuple[Held, Conversation]:
         """With its lease, when it is paused."""
         conversations = self._house.conversations
         with anyio.move_on_after(_PATIENCE):
@@ -81,9 +80,10 @@ class Thawing:
                 if not held_back(stored):
                     raise no_runtime(stored, "", hint="look at it again, and start it if it is stopped")
                 if stored.phase is Phase.PAUSED:
+                    asked = self._keeper.now()
                     claim = await conversations.claim(source.tenant, source.id, self._owner, lease_ms=self._lease_ms)
                     if claim is not None and claim[1].phase is Phase.PAUSED and held_back(claim[1]):
-                        return claim
+                        return self._keeper.hold(claim[0], asked), claim[1]
                     if claim is not None:
                         await conversations.settle(claim[0], due_in_ms=0)
                         self._wake()

@@ -86,9 +86,10 @@ class Workers:
         free = int(self._slots.available_tokens)
         if free <= 0 or self._draining:
             return 0
+        asked = self._keeper.now()
         claimed = await self._store.claim_due(self._owner, lease_ms=self._lease_ms, limit=free)
         for lease, conversation in claimed:
-            tasks.start_soon(self._work, self._keeper.hold(lease), conversation, name=f"work-{conversation.id}")
+            tasks.start_soon(self._work, self._keeper.hold(lease, asked), conversation, name=f"work-{conversation.id}")
         return len(claimed)
 
     async def _pause(self) -> float:
@@ -111,9 +112,10 @@ class Workers:
                         due_in_ms = 0  # this replica ends, or a caller wants something else: now, whoever does it
                         raise
                     tasks.cancel_scope.cancel()
-            except* LeaseLost:
+            except* LeaseLost as group:
                 metrics.LEASES_LOST.inc()
-                log.warning("lease.lost", conversation=conversation.id, fence=lease.fence)
+                problem = problem_of(_leaves(group)[0])
+                log.warning("lease.lost", conversation=conversation.id, fence=lease.fence, problem=problem)
             except* Exception as group:  # the edge of a loop tick: one conversation must not end the pool
                 metrics.WORK_FAILED.inc()
                 for exc in _leaves(group):

@@ -9,6 +9,7 @@ import asyncio
 import codecs
 import re
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -124,14 +125,13 @@ class Funnel:
                 url,
                 max_connections=connections,
                 timeout=timeout,
-                socket_timeout=timeout + durable_within,
+                socket_timeout=timeout + durable_within + SILENT_SECONDS,  # the deadline of a batch comes first
                 socket_connect_timeout=timeout,
                 # A command whose reply was lost may have run, so it is not repeated here: callers know what may be.
                 retry=Retry(NoBackoff(), 0),
                 protocol=2,
                 decode_responses=True,
                 encoding_errors=_DAMAGE_SHOWN,
-                client_name=name,
                 redis_connect_func=self._connected,
             )
         except ValueError as exc:
@@ -139,12 +139,15 @@ class Funnel:
                 "NESTOR_REDIS_URL is not an address of a Redis server",
                 hint="use redis://host:6379/0, rediss://host:6379/0 or unix:///path/to/server.sock",
             ) from exc
+        self._name = name
         self._client = Redis(connection_pool=pool)
         self._callbacks = self._client.response_callbacks
-        self._line = Line(pool.make_connection, errors=_DAMAGE_SHOWN)
+        self._line = Line(pool.make_connection, within=timeout, errors=_DAMAGE_SHOWN)
         self._timeout = timeout
-        #: A call ran into its deadline and none was answered since: others are not to wait as long for the same answer.
+        #: A call ran into its deadline and none was answered since it was made: others are not to wait as long for the
+        #: same answer.
         self._silent = False
+        self._answered = 0.0  #: when the last call was, by the loop's clock
         self._durable_within = durable_within
         #: Whether `durable` batches wait for the disk; None until somebody looked (`durability.py`).
         self.waits_for_disk: bool | None = None
@@ -164,7 +167,7 @@ class Funnel:
 
     @property
     def silent(self) -> bool:
-        """Whether the last call ran into its deadline and none was answered since."""
+        """Whether a call ran into its deadline and none was answered since it was made."""
         return self._silent
 
     async def probe(self) -> None:
@@ -185,23 +188,23 @@ class Funnel:
         head = 0 if epoch is None else 1
         wanted = slice(head, head + len(calls))
         calls = (*((_EPOCH,) if head else ()), *calls, *map(_note, journals))
+        asked = asyncio.get_running_loop().time()
         try:
-            async with asyncio.timeout(self._deadline(waits=waits, patient=patient)):
+            async with _deadline(self._seconds(waits=waits, patient=patient)):
                 replies = await self._send(calls, waits)
-                self._silent = False
+                self._silent, self._answered = False, asyncio.get_running_loop().time()
                 if head and replies[0] != epoch and not isinstance(replies[0], Exception):
                     self.on_loss()
                     raise StateLost("the state server has lost what it kept; it is written anew from the journal")
                 first = next((place for place, reply in enumerate(replies) if isinstance(reply, NoScriptError)), None)
                 if first is not None:
-                    await self._load(calls)
-                    replies[first:] = await self._send(calls[first:], waits)
+                    replies[first:] = await self._send_with_scripts(calls[first:], waits)
         except OtherServer as exc:
             self.on_loss()
             raise StateLost("the state server was started again: it is compared with the journal") from exc
         except TimeoutError as exc:
-            self._silent = True
-            self._line.leave()
+            self._silent = self._answered < asked
+            self._line.leave_unless_answered(min(asked, asyncio.get_running_loop().time() - self._timeout))
             metrics.STATE_ERRORS.labels("timeout").inc()
             raise StoreUnavailable("the state server did not answer in time") from exc
         except (RedisError, OSError) as exc:
@@ -224,7 +227,7 @@ class Funnel:
                 self.archiving.hint()
         return replies[wanted]
 
-    def _deadline(self, *, waits: bool, patient: bool) -> float:
+    def _seconds(self, *, waits: bool, patient: bool) -> float:
         if self._silent and not patient:
             return min(self._timeout, SILENT_SECONDS)
         return self._timeout + (self._durable_within if waits else 0)
@@ -274,13 +277,19 @@ class Funnel:
         await self._client.connection_pool.disconnect()
 
     async def _connected(self, connection: Any) -> None:
-        """The client's own greeting, and then which run of which server that is. Instead of what the client would say
-        about itself: a server that is slow must not make every new connection wait once more."""
-        connection.driver_info = None
+        """The client's own greeting, and then our name and which run of which server that is. Together, and instead of
+        what the client would say about itself: a server that is slow must not make every new connection wait more than
+        once."""
+        connection.driver_info = connection.client_name = None
         await connection.on_connect()
+        if self._name is not None:
+            await connection.send_command("CLIENT", "SETNAME", self._name)
+        if self.server is not None:
+            await connection.send_command("INFO", "server")
+        if self._name is not None:
+            await connection.read_response()
         if self.server is None:
             return
-        await connection.send_command("INFO", "server")
         about = str(await connection.read_response())
         if run_of(line.partition(":")[::2] for line in about.splitlines()) != self.server:
             raise OtherServer
@@ -301,9 +310,33 @@ class Funnel:
             return reply
         return self._callbacks[call.name](reply)
 
-    async def _load(self, calls: tuple[Call, ...]) -> None:
-        for name in {call.name for call in calls if call.keys is not None}:
-            await self._client.script_load(script(name).text)
+    async def _send_with_scripts(self, calls: tuple[Call, ...], waits: bool) -> list[Any]:
+        """Together with the scripts that they run: of a slow server that is one answer more, not two."""
+        wanted = {call.name for call in calls if call.keys is not None}
+        loads = tuple(command("SCRIPT LOAD", script(name).text) for name in wanted)
+        replies = await self._send((*loads, *calls), waits)
+        for reply in replies[: len(loads)]:
+            if isinstance(reply, Exception):
+                raise reply
+        return replies[len(loads) :]
+
+
+@asynccontextmanager
+async def _deadline(seconds: float) -> AsyncIterator[None]:
+    """As `asyncio.timeout`, but what came while the loop stalled is looked at first: that is nobody's silence."""
+    loop = asyncio.get_running_loop()
+    due = loop.time() + seconds
+    async with asyncio.timeout(None) as scope:
+
+        def over() -> None:
+            now = loop.time()
+            scope.reschedule(now + min(now - due, SILENT_SECONDS))
+
+        handle = loop.call_at(due, over)
+        try:
+            yield
+        finally:
+            handle.cancel()
 
 
 def _words(call: Call) -> tuple[Argument, ...]:

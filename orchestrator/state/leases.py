@@ -4,9 +4,12 @@ A lease is three fields in the conversation's own hash, so that every write comp
 also the time at which the conversation is due: whoever finds it due may take it.
 """
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 
 from orchestrator.domain.conversation import Conversation
+from orchestrator.domain.errors import StoreUnavailable
 from orchestrator.domain.ids import ConversationId, TenantId
 from orchestrator.state import due, records
 from orchestrator.state.base import Lease
@@ -22,11 +25,17 @@ class RedisLeases:
 
     async def claim_due(self, owner: str, *, lease_ms: int, limit: int) -> Sequence[tuple[Lease, Conversation]]:
         mark, tenants = await due.visit(self._funnel, limit=limit)
-        claimed: list[tuple[Lease, Conversation]] = []
-        for place, tenant in enumerate(tenants):
-            # What is left of the limit is shared out, so that one tenant with much to do does not keep the others.
-            share = max(0, limit - len(claimed)) // (len(tenants) - place)
-            claimed += await self._claim_of(tenant, owner, lease_ms=lease_ms, limit=share, mark=mark)
+        # The limit is shared out, so that one tenant with much to do does not keep the others. All at once: on a
+        # slow server the first leases would end before the last are taken.
+        claiming = [
+            self._claim_of(tenant, owner, lease_ms=lease_ms, limit=(limit + place) // len(tenants), mark=mark)
+            for place, tenant in enumerate(tenants)
+        ]
+        found = await asyncio.gather(*claiming, return_exceptions=True)
+        claimed = [one for ones in found if not isinstance(ones, BaseException) for one in ones]
+        for problem in found:
+            if isinstance(problem, BaseException) and not (claimed and isinstance(problem, StoreUnavailable)):
+                raise problem
         return claimed
 
     async def claim(
@@ -80,7 +89,8 @@ class RedisLeases:
                 _UNREADABLE_MS,
             )
         )
-        await self._funnel.one(due.refile(tenant, mark=mark, next_due_ms=next_due_ms))
+        with suppress(StoreUnavailable):  # costs the tenant less than leases that nobody holds
+            await self._funnel.one(due.refile(tenant, mark=mark, next_due_ms=next_due_ms))
         return records.readable(lambda parts: _leased(owner, parts), found)
 
 

@@ -71,6 +71,7 @@ class _Replies(asyncio.Protocol):
         self._unsent: list[bytes] = []
         self._loop = asyncio.get_running_loop()
         self._left = False  #: nothing more is sent on it
+        self.answered = self._loop.time()  #: when a call that somebody still waited for last was
         self.lost: RedisError | None = None
         transport.set_protocol(self)
 
@@ -116,6 +117,7 @@ class _Replies(asyncio.Protocol):
                     self._asked.popleft()
                     if not batch.told.done():
                         batch.told.set_result(batch.replies)
+                        self.answered = self._loop.time()
             self.given_up()
         except (RedisError, IndexError) as exc:  # no protocol, or more replies than commands
             self._end(ConnectionError(f"the server's answer makes no sense ({type(exc).__name__})"))
@@ -150,15 +152,16 @@ class _Replies(asyncio.Protocol):
 
 
 class Line:
-    """To one server, for one event loop. `make` gives a new connection of the client; `errors` says how bytes are
-    decoded that are no text."""
+    """To one server, for one event loop. `make` gives a new connection of the client, which may take `within` seconds
+    to connect; `errors` says how bytes are decoded that are no text."""
 
-    def __init__(self, make: Callable[[], Connection], *, errors: str) -> None:
+    def __init__(self, make: Callable[[], Connection], *, within: float, errors: str) -> None:
         self._make = make
+        self._within = within
         self._errors = errors
         self._replies: _Replies | None = None
         self._ending: list[_Replies] = []
-        self._connecting = asyncio.Lock()
+        self._connecting: asyncio.Task[_Replies] | None = None
 
     async def send(self, commands: Sequence[Command]) -> list[Any]:
         """The replies, in order; an error of the server is one of them. Raises `RedisError` and what connecting raises;
@@ -183,30 +186,53 @@ class Line:
             self._replies.leave()
             self._replies = None
 
+    def leave_unless_answered(self, since: float) -> None:
+        """The same for a connection on which nobody was answered since then, by the loop's clock. One that is only slow
+        is kept: what is sent on a new one waits for the greeting as well."""
+        if self._replies is not None and self._replies.answered < since:
+            self.leave()
+
     async def close(self) -> None:
         """End it, with what is under way. May be repeated."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            await asyncio.wait([self._connecting])
+            self._connecting = None
         self.leave()
         while self._ending:
             await self._ending.pop().close()
-        self._connecting = asyncio.Lock()  # the next one may be of another loop
         await asyncio.sleep(0)  # the loop may be about to end, and closes sockets in its next turn
 
     async def _connected(self) -> _Replies:
-        async with self._connecting:  # one who is cancelled leaves it to the next
-            if self._replies is not None and self._replies.usable:
-                return self._replies
-            self.leave()
-            for replies in [one for one in self._ending if one.lost is not None]:
-                self._ending.remove(replies)
-                await replies.close()
-            connection = self._make()
-            try:
+        """In a task of its own: who cannot wait for it leaves it to the next, as a slow server's greeting and answer
+        may take longer than a call."""
+        if self._connecting is None or self._connecting.done():
+            self._connecting = asyncio.create_task(self._connect())
+            self._connecting.add_done_callback(_seen)
+        return await asyncio.shield(self._connecting)
+
+    async def _connect(self) -> _Replies:
+        self.leave()
+        for replies in [one for one in self._ending if one.lost is not None]:
+            self._ending.remove(replies)
+            await replies.close()
+        connection = self._make()
+        try:
+            async with asyncio.timeout(self._within):
                 await connection.connect()
-                self._replies = _Replies(connection, _transport_of(connection), errors=self._errors)
-            except BaseException:
-                await connection.disconnect(nowait=True)
-                raise
-            return self._replies
+            self._replies = _Replies(connection, _transport_of(connection), errors=self._errors)
+        except BaseException as exc:
+            await connection.disconnect(nowait=True)
+            if isinstance(exc, asyncio.CancelledError):  # which those who wait for it are not
+                raise ConnectionError("the connection was closed") from exc
+            raise
+        return self._replies
+
+
+def _seen(connecting: "asyncio.Task[_Replies]") -> None:
+    """Nobody may wait for it any more."""
+    if not connecting.cancelled():
+        connecting.exception()
 
 
 def _transport_of(connection: Any) -> asyncio.Transport:

@@ -236,6 +236,7 @@ def test_two_seconds_slow_nobody_is_taken_for_dead(here: Place) -> None:
     log = here.nestor.log.read_text()
     assert "lease.lost" not in log
     assert "runtime.lost" not in log
+    assert log.count("did not answer in time") < 3  # two seconds late is in time
     wait_for(lambda: here.probe("/health").status_code == 200, 15)
     assert here.record["runtime"] == before["runtime"]
 

@@ -86,7 +86,17 @@ async def started(driver: DockerDriver, *, tenant: str = "") -> Handle:
     await driver.ensure_volume(labels, fence=1)
     handle = await driver.create(RuntimeSpec(f"nestor-{conversation}-g1", labels), fence=1)
     await driver.start(handle, fence=1, init_key=new_secret())
+    place = (address_of(handle), 8000)
+    await until(lambda: connects(place))  # it has booted
     return handle
+
+
+def connects(place: tuple[str, int]) -> bool:
+    try:
+        socket.create_connection(place, 1).close()
+    except OSError:
+        return False
+    return True
 
 
 def reached(handle: Handle, *places: tuple[str, int]) -> Sequence[str]:

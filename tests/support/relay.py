@@ -12,7 +12,7 @@ class Relay:
 
     def __init__(self, target: int) -> None:
         self.target = target  #: port of loopback to which new connections lead
-        self.latency = 0.0  #: seconds that every piece of an answer takes longer
+        self.latency = 0.0  #: seconds that every piece of an answer takes longer, as on a long way
         self.silent = False  #: nothing gets through, and nothing is closed
         self.port = 0
         self._loop = asyncio.new_event_loop()
@@ -24,7 +24,7 @@ class Relay:
 
     async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self._open.add(writer)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, asyncio.CancelledError):  # which comes at the end of all
             try:
                 there_reader, there_writer = await asyncio.open_connection("127.0.0.1", self.target)
             except OSError:
@@ -32,21 +32,44 @@ class Relay:
                 return
             self._open.add(there_writer)
             try:
+                way: asyncio.Queue[tuple[float, bytes]] = asyncio.Queue()
                 await asyncio.gather(
-                    self._pump(reader, there_writer, slow=False), self._pump(there_reader, writer, slow=True)
+                    self._pump(reader, there_writer),
+                    self._depart(there_reader, way),
+                    self._arrive(way, writer),
                 )
             finally:
                 for one in (writer, there_writer):
                     one.close()
                     self._open.discard(one)
 
-    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, *, slow: bool) -> None:
+    async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while piece := await reader.read(65536):
                 while self.silent:
                     await asyncio.sleep(0.02)
-                if slow and self.latency:
-                    await asyncio.sleep(self.latency)
+                writer.write(piece)
+                await writer.drain()
+        writer.close()
+
+    async def _depart(self, reader: asyncio.StreamReader, way: asyncio.Queue[tuple[float, bytes]]) -> None:
+        piece = b"..."
+        while piece:
+            try:
+                piece = await reader.read(65536)
+            except OSError:
+                piece = b""  # the end, as it comes at the other side
+            way.put_nowait((self._loop.time() + self.latency, piece))
+
+    async def _arrive(self, way: asyncio.Queue[tuple[float, bytes]], writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                due, piece = await way.get()
+                await asyncio.sleep(due - self._loop.time())
+                while self.silent:
+                    await asyncio.sleep(0.02)
+                if not piece:
+                    break
                 writer.write(piece)
                 await writer.drain()
         writer.close()

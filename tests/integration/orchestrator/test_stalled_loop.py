@@ -121,7 +121,7 @@ async def test_a_loop_that_gives_no_sign_for_long_loses_its_leases_and_the_place
     with structlog.testing.capture_logs() as logs:
         async with keeper.running():
             lease = await short_lease(store)
-            held = keeper.hold(lease)
+            held = keeper.hold(lease, keeper.now())
             rival = Rival(server.url, lease.tenant, lease.conversation, seconds=60)
             rival.kept_from_all_others(also=lambda: any(one["event"] == "leases.let_go" for one in logs))
             assert rival.taken is not None
@@ -139,8 +139,8 @@ async def test_what_was_released_is_renewed_no_more_and_no_thread_stays(
     async with keeper.running():
         assert keeping() == ["leases"]
         kept, released = await short_lease(store), await short_lease(store)
-        held = keeper.hold(kept)
-        keeper.release(keeper.hold(released))
+        held = keeper.hold(kept, keeper.now())
+        keeper.release(keeper.hold(released, keeper.now()))
         rival = Rival(server.url, released.tenant, released.conversation, seconds=60)
         await anyio.to_thread.run_sync(rival.kept_from_all_others)
         assert rival.taken is not None
@@ -154,12 +154,12 @@ async def test_a_state_server_that_is_silent_costs_the_lease_and_does_not_keep_t
     assert server.pid is not None
     keeper = keeper_of(store)
     async with keeper.running():
-        held = keeper.hold(await short_lease(store))
+        held = keeper.hold(await short_lease(store), keeper.now())
         os.kill(server.pid, signal.SIGSTOP)
         try:
             with anyio.fail_after(30), pytest.raises(LeaseLost, match="in time"):
                 await held.lost()
-            keeper.hold(held.lease)  # so that it asks on
+            keeper.hold(held.lease, keeper.now())  # so that it asks on
         except BaseException:
             os.kill(server.pid, signal.SIGCONT)
             raise
