@@ -60,6 +60,10 @@ FREE = frozenset(
 
 
 _FOLDED = frozenset(name.casefold() for name in FREE)
+#: What the query of a call about a container may say: not where the checkpoint lies that a start would go on from.
+ASKED = frozenset(
+    "follow force link logs one-shot signal since size stderr stdin stdout stream t tail timestamps until v".split()
+)
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class Ground:
     bridge: str  #: the only network of containers
     volume: str  #: the data folder's
     root: str  #: where the engine has that volume
+    apparmor: str = ""  #: the only profile that may be named; empty for none
 
 
 class Refused(Exception):
@@ -96,25 +101,36 @@ def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
         (host.get("NetworkMode") == ground.bridge, "another network"),
         (set(network) <= {"EndpointsConfig"}, "another network"),
         (set(network.get("EndpointsConfig") or {}) <= {ground.bridge}, "another network"),
+        (all(map(_only_an_address, (network.get("EndpointsConfig") or {}).values())), "another network"),
         (host.get("IpcMode") == "private", "a shared IPC space"),
         ("no-new-privileges:true" in options, "new privileges"),
-        (not [text for text in options if not _harmless(str(text))], "a security option"),
+        (not [text for text in options if not _harmless(str(text), ground)], "a security option"),
         (_positive(host.get("Memory")) and _positive(host.get("PidsLimit")), "no limit"),
         (host.get("MemorySwap") == host.get("Memory"), "swap"),
         (_number(host.get("OomScoreAdj") or 0) >= 0, "a rank before the machine's own processes"),
         (_kept_small(host.get("LogConfig")), "a log that goes elsewhere or has no limit"),
-        ((host.get("RestartPolicy") or {}).get("Name") in (None, "", "no", "on-failure"), "a restart for ever"),
+        (_ends(host.get("RestartPolicy") or {}), "a restart for ever"),
         (all(_inside(mount, ground) for mount in host.get("Mounts") or ()), "a mount"),
         (not body.get("Volumes"), "a volume without a name"),
     )
     return next((words for holds, words in checks if not holds), None)
 
 
-def _harmless(option: str) -> bool:
-    name, _, value = option.partition("=")
-    if option == "no-new-privileges:true":
+def _harmless(option: str, ground: Ground) -> bool:
+    """A profile of the caller's own may allow everything, so it is the engine's, or the one that the operator chose."""
+    return option == "no-new-privileges:true" or (bool(ground.apparmor) and option == f"apparmor={ground.apparmor}")
+
+
+def _only_an_address(endpoint: Any) -> bool:
+    """An engine takes the id or the name of a network in here for the one that is meant, whatever stands before it."""
+    if not endpoint:
         return True
-    return name in ("seccomp", "apparmor") and value not in ("", "unconfined")
+    place = endpoint.get("IPAMConfig") or {}
+    return set(endpoint) <= {"IPAMConfig"} and set(place) <= {"IPv4Address"}
+
+
+def _ends(policy: Mapping[str, Any]) -> bool:
+    return set(policy) <= {"Name", "MaximumRetryCount"} and policy.get("Name") in (None, "", "no", "on-failure")
 
 
 def _positive(number: Any) -> bool:
@@ -129,7 +145,10 @@ def _kept_small(log: Any) -> bool:
     """The engine itself would send one of another kind, to any address that it reaches."""
     if not isinstance(log, dict) or set(log) != {"Type", "Config"} or log["Type"] not in ("json-file", "local"):
         return False
-    return isinstance(log["Config"], dict) and set(log["Config"]) == {"max-size", "max-file"}
+    if not isinstance(log["Config"], dict) or set(log["Config"]) != {"max-size", "max-file"}:
+        return False
+    size, files = map(str, (log["Config"]["max-size"], log["Config"]["max-file"]))
+    return re.fullmatch(r"[1-9][0-9]?m", size) is not None and re.fullmatch(r"[1-3]", files) is not None
 
 
 def _inside(mount: Any, ground: Ground) -> bool:
@@ -257,6 +276,8 @@ class Gate:
         return json.dumps(body).encode()
 
     def _check(self, kind: str, name: str, asked: Mapping[str, Sequence[str]]) -> None:
+        if kind in ("container", "attach") and not ASKED.issuperset(asked):
+            raise Refused("a question that is not known")
         if kind == "events":
             chosen = {str(label).partition("=")[0] for label in _filters(asked).get("label") or ()}
             if OURS.isdisjoint(chosen):
@@ -303,7 +324,9 @@ async def ask(engine: str, path: str) -> tuple[int, bytes]:
 def _head(raw: bytes) -> tuple[str, str, Mapping[str, str]]:
     first, *lines = raw.decode("ascii").split("\r\n")
     method, target, version = first.split(" ")
-    if not version.startswith("HTTP/1.") or not target.startswith("/") or "%" in target.partition("?")[0]:
+    if not version.startswith("HTTP/1.") or not target.startswith("/") or not target.isprintable():
+        raise Refused("a call of another form")
+    if "%" in target.partition("?")[0]:
         raise Refused("a call of another form")
     headers: dict[str, str] = {}
     for line in lines:
@@ -348,7 +371,8 @@ async def main() -> None:
     status, body = await ask(ENGINE, f"/volumes/{volume}")
     if status != 200:
         sys.exit(f"gate: the engine has no volume {volume}")
-    gate = Gate(ENGINE, Ground(os.environ["BRIDGE"], volume, str(_object(body)["Mountpoint"])))
+    root, profile = str(_object(body)["Mountpoint"]), os.environ.get("APPARMOR", "")
+    gate = Gate(ENGINE, Ground(os.environ["BRIDGE"], volume, root, profile))
     with contextlib.suppress(FileNotFoundError):
         os.unlink(listen)
     server = await asyncio.start_unix_server(gate.serve, listen, limit=HEAD_BYTES)

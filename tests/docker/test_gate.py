@@ -133,6 +133,8 @@ MORE: list[tuple[str, Any]] = [
     ("HostConfig.SecurityOpt", []), ("HostConfig.SecurityOpt", ["no-new-privileges:true", "seccomp=unconfined"]),
     ("HostConfig.SecurityOpt", ["no-new-privileges:true", "apparmor=unconfined"]),
     ("HostConfig.SecurityOpt", ["no-new-privileges:true", "label=disable"]), ("HostConfig.ReadonlyRootfs", False),
+    ("HostConfig.SecurityOpt", ["no-new-privileges:true", 'seccomp={"defaultAction":"SCMP_ACT_ALLOW"}']),
+    ("HostConfig.SecurityOpt", ["no-new-privileges:true", "apparmor=somebodys"]),
     ("HostConfig.Sysctls", {"kernel.x": "1"}), ("HostConfig.CgroupParent", "/"), ("HostConfig.VolumesFrom", ["x"]),
     ("HostConfig.PortBindings", {"80/tcp": [{}]}), ("HostConfig.PublishAllPorts", True), ("HostConfig.Memory", 0),
     ("HostConfig.PidsLimit", -1), ("HostConfig.ExtraHosts", ["host:host-gateway"]), ("HostConfig.MaskedPaths", ["/x"]),
@@ -140,11 +142,17 @@ MORE: list[tuple[str, Any]] = [
     ("HostConfig.MemorySwap", -1), ("HostConfig.OomScoreAdj", -1000), ("HostConfig.RestartPolicy", {"Name": "always"}),
     ("HostConfig.LogConfig", {}), ("HostConfig.LogConfig", {"Type": "json-file", "Config": {}}),
     ("HostConfig.LogConfig", {"Type": "syslog", "Config": {"syslog-address": "tcp://127.0.0.1:6379"}}),
+    ("HostConfig.LogConfig", {"Type": "json-file", "Config": {"max-size": "-1", "max-file": "2"}}),
+    ("HostConfig.LogConfig", {"Type": "json-file", "Config": {"max-size": "900g", "max-file": "2"}}),
     ("NetworkingConfig", {"EndpointsConfig": {"bridge": {}}}), ("NetworkingConfig", "x"), ("HostConfig", ["x"]),
+    # An engine prefers what is in it to the name before it.
+    ("NetworkingConfig", {"EndpointsConfig": {"BRIDGE": {"NetworkID": "bridge"}}}),
+    ("NetworkingConfig", {"EndpointsConfig": {"BRIDGE": {"networkid": "bridge"}}}),
     # Names that an engine takes in any spelling: here beside the right one, and alone.
     ("hostconfig", {"Privileged": True}), ("user", "0:0"), ("u\u017fer", "0:0"), ("HostConfig.capdrop", []),
     ("HostConfig.readonlyrootfs", False), ("HostConfig.\u017fecurityOpt", []), ("volumes", {"/x": {}}),
     ("networkingConfig", {"EndpointsConfig": {"bridge": {}}}), ("HostConfig.oomScoreAdj", 0),
+    ("HostConfig.RestartPolicy", {"name": "always"}),
     *[
         ("HostConfig.Mounts", [{"Type": kind, "Source": source, "Target": "/x"}])
         for kind, source in [
@@ -154,6 +162,16 @@ MORE: list[tuple[str, Any]] = [
         ]
     ],
 ]  # fmt: skip
+
+
+def test_of_profiles_the_one_that_the_operator_chose_is_let_through(gate_module, names):
+    body = fit(names, "/root")
+    chosen = gate_module.Ground(names[0], names[1], "/root", "runtimes")
+    body["HostConfig"]["SecurityOpt"].append("apparmor=runtimes")
+    assert gate_module.unfit(body, chosen) is None
+    assert gate_module.unfit(body, gate_module.Ground(names[0], names[1], "/root")) == "a security option"
+    body["HostConfig"]["SecurityOpt"][-1] = "apparmor=unconfined"
+    assert gate_module.unfit(body, chosen) == "a security option"
 
 
 #: A part that is said twice: an engine puts both together, a reader of JSON takes the last.
@@ -171,7 +189,7 @@ async def test_no_container_with_more_than_a_runtime_has_is_made(gate_module, na
                 place: dict[str, Any] = body
                 for step in way:
                     place = place[step]
-                place[last] = json.loads(json.dumps(value).replace("ROOT", str(root)))
+                place[last] = json.loads(json.dumps(value).replace("ROOT", str(root)).replace("BRIDGE", names[0]))
                 answer = await http.post("/v1.41/containers/create?name=nestor-gate-test", json=body)
                 assert answer.status_code == 403, (where, value, answer.text)
             for part in TWICE:
@@ -193,7 +211,7 @@ OTHERS = [
     ("POST", "/containers/prune"), ("GET", "/../containers/json"), ("POST", "/session"), ("GET", "/secrets"),
     ("GET", "/v1.23/containers/json"), ("GET", "/images/x/../../containers/json"), ("GET", "/containers/none/json"),
     ("GET", '/events?x;filters={}&filters={"label":["io.nestor.runtime"]}'), ("GET", '/events?filters={"type":["x"]}'),
-    ("GET", '/containers/json?filters={"label":["io.nestor.runtime"],"label":["x"]}'),
+    ("GET", '/containers/json?filters={"label":["io.nestor.runtime"],"label":["x"]}'), ("GET", "/_ping?\nX:y"),
 ]  # fmt: skip
 
 
@@ -216,6 +234,10 @@ async def test_a_name_is_that_of_the_container_that_was_looked_at(gate_module, n
                 for version in ("v1.23/", "v1.22/", "v1.41/", ""):
                     answer = await http.post(f"/{version}containers/{ours}/start", json={"Privileged": True})
                     assert answer.status_code == 403, (version, answer.text)
+                # A checkpoint would go on as whoever it was taken of, capabilities included.
+                for query in ("checkpoint=x&checkpoint-dir=/tmp", "check%70oint=x"):
+                    answer = await http.post(f"/v1.41/containers/{ours}/start?{query}")
+                    assert answer.status_code == 403, (query, answer.text)
             finally:
                 containers.docker("rm", ours)
                 containers.docker("rm", other)

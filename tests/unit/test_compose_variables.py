@@ -20,7 +20,7 @@ NOT_PASSED = {
         "CONTAINER", "RUNTIME_CELLS", "RUNTIME_POOL", "RUNTIME_SUBNET", "RUNTIME_FACING_URL",
     ),
     "the gate lets no image be fetched, and the proxy's is built here": ("PULL_IMAGES", "EGRESS_IMAGE"),
-    "a file, which would have to be mounted": ("SECCOMP_PROFILE",),
+    "a file, which would have to be mounted, and a profile that the gate does not know": ("SECCOMP_PROFILE",),
     "of other drivers": ("FAKE_ENGINE", "NAMESPACES", "RUNTIME_COMMAND", "ZYGOTE"),
 }  # fmt: skip
 
