@@ -1,20 +1,26 @@
-"""`docker compose up` from this checkout, as the README says it: up, used, down and up again, and nothing left."""
+"""`docker compose up` from a fresh clone, as the README says it: up, used, down and up again, and nothing left."""
 
 import contextlib
+import errno
+import itertools
+import json
 import os
 import re
 import secrets
+import shutil
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import httpx
 import pytest
 from support import containers
 from support.docker_nestor import Client, container_of, talking_to
+from support.outside import run
 
 from orchestrator.demo.model_server import ScriptedModel
 from orchestrator.demo.place import PORTS
@@ -23,6 +29,18 @@ pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.ma
 
 GATEWAY = "10.213.8.1"
 OCI_RUNTIME = "io.containerd.runc.v2"  # every engine has it, by this name beside its own
+
+
+#: service -> the network that it has
+NETWORKS = {
+    "redis": "none",
+    "gate": "none",
+    "keeper": "{}_runtimes",
+    "netguard": "host",
+    "front": "host",
+    "orchestrator": "host",
+    "orchestrator-2": "host",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +59,7 @@ class Project:
     name: str
     url: str
     environment: dict[str, str]
+    clone: Path
     kept: list["Kept"] = field(default_factory=list)  #: conversations of the demo
 
     @property
@@ -50,7 +69,7 @@ class Project:
     def compose(self, *arguments: str) -> str:
         done = subprocess.run(
             ["docker", "compose", "--project-name", self.name, *arguments],
-            cwd=containers.REPOSITORY,
+            cwd=self.clone,
             env={**os.environ, **self.environment},
             capture_output=True,
             text=True,
@@ -74,6 +93,16 @@ class Project:
         return found + containers.docker("network", "ls", "--format", "{{.Name}}", "--filter", named).split()
 
 
+def cloned(folder: Path) -> Path:
+    """What a clone of this checkout would have, with what was changed since: nothing that lies about, or was made."""
+    names = subprocess.run(["git", "ls-files", "-z"], cwd=containers.REPOSITORY, capture_output=True, check=True).stdout
+    for name in names.decode().split("\0"):
+        if (containers.REPOSITORY / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(containers.REPOSITORY / name, folder / name)
+    return folder
+
+
 def free_ports(number: int) -> list[int]:
     """Not those that the kernel gives away: minutes pass until these are used."""
     with contextlib.ExitStack() as stack:
@@ -87,7 +116,7 @@ def free_ports(number: int) -> list[int]:
 
 
 @pytest.fixture(scope="module")
-def project() -> Iterator[Project]:
+def project(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Project]:
     """One for all tests here, each of which has it up first: to come up and to go takes most of their time."""
     port, one, two = free_ports(3)
     environment = {
@@ -100,7 +129,8 @@ def project() -> Iterator[Project]:
         "NESTOR_OCI_RUNTIME": OCI_RUNTIME,
         "NESTOR_RUNTIME_DISK_MEGABYTES": "200",
     }
-    project = Project(f"nestor-test-{secrets.token_hex(4)}", f"http://127.0.0.1:{port}", environment)
+    clone = cloned(tmp_path_factory.mktemp("clone"))
+    project = Project(f"nestor-test-{secrets.token_hex(4)}", f"http://127.0.0.1:{port}", environment, clone)
     try:
         yield project
     finally:
@@ -111,8 +141,13 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     project.up()
     socket_path = "/var/run/docker.sock"
     holders = set()
-    for service in ("redis", "keeper", "netguard", "gate", "front", "orchestrator", "orchestrator-2"):
+    for service, network in NETWORKS.items():
         shown = containers.inspect("container", f"{project.name}-{service}-1")
+        assert shown["HostConfig"]["NetworkMode"] == network.format(project.name), service
+        assert shown["HostConfig"]["RestartPolicy"]["Name"] == "unless-stopped", (
+            service
+        )  # so that a reboot brings it back
+        assert service == "keeper" or shown["State"]["Health"]["Status"] == "healthy", service
         assert shown["HostConfig"]["CapDrop"] == ["ALL"], service
         assert shown["HostConfig"]["ReadonlyRootfs"] is True, service
         assert not shown["HostConfig"]["PortBindings"], service
@@ -122,6 +157,9 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     for service in ("orchestrator", "orchestrator-2", "front"):
         processes = containers.docker("top", f"{project.name}-{service}-1", "-eo", "pid,uid,args").splitlines()[1:]
         assert {line.split()[1] for line in processes} == {"10001"}, processes
+    for address, port in itertools.product(own_addresses(), ("NESTOR_PORT", "NESTOR_PORT_1", "NESTOR_PORT_2")):
+        with socket.socket() as tried:  # the machine's loopback alone
+            assert tried.connect_ex((address, int(project.environment[port]))) == errno.ECONNREFUSED, (address, port)
     redis = ("exec", f"{project.name}-redis-1", "redis-cli", "-s", "/run/redis/redis.sock")
     assert "NOAUTH" in containers.docker(*redis, "ping")
     word = containers.docker("exec", f"{project.name}-redis-1", "cat", "/run/redis/password").strip()
@@ -129,6 +167,20 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     assert "PONG" in containers.docker(*redis, *known, "ping")
     for dangerous in (("flushall",), ("config", "set", "appendonly", "no"), ("keys", "*"), ("acl", "list")):
         assert "NOPERM" in containers.docker(*redis, *known, *dangerous)
+
+
+def test_a_clone_that_only_its_owner_may_read_is_told_what_to_do(project: Project, tmp_path: Path):
+    """A umask of 077 gives one, and root without capabilities is nobody's owner."""
+    services = json.loads(project.compose("config", "--format", "json"))["services"]
+    for name in ("gate", "keeper"):
+        (closed := tmp_path / f"{name}.py").touch(0o600)
+        if os.geteuid() == 0:
+            os.chown(closed, 12345, 12345)
+        run = ["docker", "run", "--rm", "--user", "root", "--cap-drop", "ALL", "--network", "none"]
+        run += ["--volume", f"{closed}:/{name}.py:ro", services[name]["image"], *services[name]["command"]]
+        done = subprocess.run(run, capture_output=True, text=True, timeout=60, check=False)
+        assert done.returncode != 0
+        assert "chmod a+r deploy/*.py" in done.stderr
 
 
 async def test_the_demo_runs_against_it(project: Project):
@@ -202,12 +254,22 @@ async def test_up_used_down_and_up_again_and_nothing_left(project: Project):
         )
         full = await nestor.until(key, id, "failed", past="ready")
         assert (full["reason"], full["retryable"]) == ("disk_full", True)
+    assert "10.213.8.0/22" in run("iptables-save")
     project.compose("down", "--volumes")
     assert project.left() == []
+    assert "10.213.8." not in run("iptables-save")
 
 
 def say(text: str) -> dict[str, object]:
     return {"tool": "terminal", "args": {"command": f"echo {text} | tee /workspace/said", "summary": "Say it"}}
+
+
+def own_addresses() -> list[str]:
+    """Of this machine, loopback apart; the gateway of the runtimes' bridge is one."""
+    words = run("ip", "-4", "-o", "addr", "show", "scope", "global").split()
+    found = [after.partition("/")[0] for before, after in itertools.pairwise(words) if before == "inet"]
+    assert GATEWAY in found
+    return found
 
 
 async def settled(nestor: Client, key: str, id: str, events: list[dict[str, object]]) -> list[dict[str, object]]:

@@ -78,6 +78,22 @@ def test_the_small_images_tell_whether_they_work():
         containers.docker("rm", "--force", *made)
 
 
+@pytest.mark.parametrize(("half", "kept"), [("egress", "/etc/squid"), ("front", "/etc/haproxy/nestor.cfg")])
+def test_of_a_clone_that_only_its_owner_may_read_it_can_be_read_inside(half: str, kept: str, tmp_path: Path):
+    """A umask of 077 gives such a clone. The builder takes the modes along; in the halves wheels have others."""
+    shutil.copytree(containers.REPOSITORY / "deploy" / half, tmp_path / "deploy" / half)
+    for name in (f"Dockerfile.{half}", ".dockerignore"):
+        shutil.copy(containers.REPOSITORY / name, tmp_path)
+    for path in (tmp_path / "deploy" / half).iterdir():
+        path.chmod(0o600)
+    tag = f"nestor-test-closed-{half}"
+    containers.docker("build", "-q", "-f", str(tmp_path / f"Dockerfile.{half}"), "-t", tag, str(tmp_path))
+    look = ("run", "--rm", "--network", "none", "--entrypoint", "find", tag, kept, "-type", "f", "!", "-readable")
+    closed = containers.docker(*look)
+    containers.docker("image", "rm", tag)
+    assert closed == ""
+
+
 def health(id: str, wanted: str) -> bool:
     """Whether the engine comes to say so of this container within a minute."""
     until = time.monotonic() + 60
