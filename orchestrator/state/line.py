@@ -180,7 +180,13 @@ class Line:
             raise
 
     def leave(self) -> None:
-        """The next call makes a new connection; those under way keep this one."""
+        """The next call makes a new connection; those under way keep this one, if it has been made."""
+        if self._connecting is not None:
+            self._connecting.cancel()
+            self._connecting = None
+        self._set_aside()
+
+    def _set_aside(self) -> None:
         if self._replies is not None:
             self._ending.append(self._replies)
             self._replies.leave()
@@ -194,11 +200,10 @@ class Line:
 
     async def close(self) -> None:
         """End it, with what is under way. May be repeated."""
-        if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.wait([self._connecting])
-            self._connecting = None
+        connecting = self._connecting
         self.leave()
+        if connecting is not None:
+            await asyncio.wait([connecting])
         while self._ending:
             await self._ending.pop().close()
         await asyncio.sleep(0)  # the loop may be about to end, and closes sockets in its next turn
@@ -209,10 +214,16 @@ class Line:
         if self._connecting is None or self._connecting.done():
             self._connecting = asyncio.create_task(self._connect())
             self._connecting.add_done_callback(_seen)
-        return await asyncio.shield(self._connecting)
+        connecting, caller = self._connecting, asyncio.current_task()
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError as exc:
+            if connecting.cancelled() and not (caller and caller.cancelling()):
+                raise ConnectionError("the connection was closed") from exc
+            raise
 
     async def _connect(self) -> _Replies:
-        self.leave()
+        self._set_aside()
         for replies in [one for one in self._ending if one.lost is not None]:
             self._ending.remove(replies)
             await replies.close()
@@ -221,10 +232,8 @@ class Line:
             async with asyncio.timeout(self._within):
                 await connection.connect()
             self._replies = _Replies(connection, _transport_of(connection), errors=self._errors)
-        except BaseException as exc:
+        except BaseException:
             await connection.disconnect(nowait=True)
-            if isinstance(exc, asyncio.CancelledError):  # which those who wait for it are not
-                raise ConnectionError("the connection was closed") from exc
             raise
         return self._replies
 

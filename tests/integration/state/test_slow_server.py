@@ -69,6 +69,30 @@ async def test_a_greeting_that_outlasts_its_call_is_there_for_the_next(way: Way)
     await funnel.close()
 
 
+async def test_a_connection_under_way_is_left_too_where_the_next_may_lead_elsewhere(way: Way, run_server: Run) -> None:
+    between = way[0]
+    port = lasting_port()
+    run_server("--port", str(port), "--bind", "127.0.0.1")
+    funnel = funnel_over(between, timeout=5)
+    between.latency = 1.0
+    failed: list[str] = []
+
+    async def ask() -> None:
+        with pytest.raises(StoreUnavailable) as refused:
+            await funnel.one(ECHO)
+        failed.append(refused.value.message)
+
+    async with anyio.create_task_group() as tasks:
+        for _ in range(3):
+            tasks.start_soon(ask)
+        await anyio.sleep(0.3)
+        between.target, between.latency = port, 0
+        await funnel.leave()
+        assert (await funnel.one(command("INFO", "server")))["tcp_port"] == port
+    assert failed == ["the state server cannot be reached"] * 3
+    await funnel.close()
+
+
 async def test_a_connection_that_is_only_slow_is_kept_and_its_server_not_called_silent(way: Way) -> None:
     between, taken = way
     funnel = funnel_over(between, timeout=1.0)
