@@ -17,6 +17,7 @@ from orchestrator.app.house import open_house
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.settings import OrchestratorSettings
+from support.late import PAUSE_SECONDS, TRIES, is_late
 
 OPERATOR_KEY = "operator-key-of-the-tests-0123456789"
 MODEL = {"agent_settings": {"llm": {"model": "openai/scripted", "api_key": "sk-model-key-of-the-tests"}}}
@@ -36,7 +37,12 @@ class Nestor:
     async def call(
         self, method: str, path: str, key: str = OPERATOR_KEY, *, status: int | None = None, **more: Any
     ) -> Any:
-        response = await self.http.request(method, path, headers=self.as_(key) | more.pop("headers", {}), **more)
+        headers = self.as_(key) | more.pop("headers", {})
+        for _ in range(TRIES):
+            response = await self.http.request(method, path, headers=headers, **more)
+            if status in (None, 503) or not is_late(response):
+                break
+            await anyio.sleep(PAUSE_SECONDS)
         if status is not None:
             assert response.status_code == status, response.text
         return response.json() if response.content else None

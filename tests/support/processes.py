@@ -15,6 +15,7 @@ from typing import Any
 
 import httpx
 
+from support.late import PAUSE_SECONDS, TRIES, is_late
 from support.ports import lasting_port
 
 OPERATOR_KEY = "operator-key-of-the-tests-0123456789"
@@ -100,9 +101,12 @@ class OrchestratorProcess:
             self._process.stdout.close()
 
     def call(self, method: str, path: str, key: str = OPERATOR_KEY, *, status: int | None = None, **more: Any) -> Any:
-        response = httpx.request(
-            method, self.url + path, headers={"Authorization": f"Bearer {key}"}, timeout=30, trust_env=False, **more
-        )
+        headers = {"Authorization": f"Bearer {key}"}
+        for _ in range(TRIES):
+            response = httpx.request(method, self.url + path, headers=headers, timeout=30, trust_env=False, **more)
+            if status in (None, 503) or not is_late(response):
+                break
+            time.sleep(PAUSE_SECONDS)
         if status is not None:
             assert response.status_code == status, response.text
         return response.json() if response.content else None
