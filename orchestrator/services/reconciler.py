@@ -12,7 +12,7 @@ import anyio
 import structlog
 
 from orchestrator.domain.conversation import LIVE_PHASES, Conversation, Phase
-from orchestrator.domain.errors import DriverUnavailable, NestorError, StoreUnavailable, Unreadable
+from orchestrator.domain.errors import NestorError, Unreadable
 from orchestrator.drivers.base import Driver, Walled
 from orchestrator.drivers.errors import ClaimTaken
 from orchestrator.drivers.values import Handle, OwnerLabels, is_spare
@@ -60,7 +60,7 @@ class Reconciler:
             try:
                 with metrics.ticking("reconciler"):
                     await self.tick()
-            except (DriverUnavailable, StoreUnavailable) as exc:
+            except NestorError as exc:  # also an engine that refuses: it is nothing to end for
                 log.warning("reconciler.skipped", problem=exc.message)
             await anyio.sleep(self._period)
 

@@ -44,10 +44,17 @@ class EngineWatch:
         while True:
             try:
                 async for event in self._driver.events():
-                    await self.heard(event.name)
+                    await self._try(event.name)
             except NestorError as exc:
                 log.warning("engine.events_ended", problem=problem_of(exc))
             await anyio.sleep(_PAUSE_SECONDS)
+
+    async def _try(self, name: str) -> None:
+        """One that cannot be followed costs that one alone: a stream that is opened anew begins behind the others."""
+        try:
+            await self.heard(name)
+        except NestorError as exc:
+            log.warning("engine.hint_lost", name=name, problem=problem_of(exc))
 
     async def heard(self, name: str) -> None:
         """Something happened to the runtime of that name. The replica whose share it is looks."""

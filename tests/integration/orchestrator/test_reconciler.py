@@ -13,6 +13,7 @@ from support.replica import Ground, Policy, Replica
 from orchestrator.domain.conversation import Conversation, Phase
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId, new_uuid
 from orchestrator.drivers.base import Driver
+from orchestrator.drivers.docker_engine import Refused
 from orchestrator.drivers.fake import FakeDriver
 from orchestrator.drivers.fake_engine import FakeEngine
 from orchestrator.services.shares import Shares
@@ -33,6 +34,27 @@ def noted(driver: FakeDriver, asked: list[str]) -> None:
 
     for name in _VERBS:
         setattr(driver, name, noting(name, getattr(driver, name)))
+
+
+async def test_an_engine_that_refuses_to_list_ends_no_reconciler(
+    engine: FakeEngine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a filter before it does, or one of a newer version that takes no calls of this one any more."""
+    replica, asked = Replica(Ground(engine, tmp_path)), 0
+
+    async def list_refused(installation: str) -> list[Any]:
+        nonlocal asked
+        asked += 1
+        raise Refused("list containers", 403, "")
+
+    monkeypatch.setattr(replica.house.driver, "list", list_refused)
+    monkeypatch.setattr(replica.reconciler, "_period", 0.01)
+    async with anyio.create_task_group() as tasks:
+        tasks.start_soon(replica.reconciler.run)
+        with anyio.fail_after(5):
+            while asked < 3:
+                await anyio.sleep(0.01)
+        tasks.cancel_scope.cancel()
 
 
 async def test_a_second_round_asks_the_engine_for_its_list_and_nothing_else(engine: FakeEngine, tmp_path: Path) -> None:
