@@ -39,7 +39,7 @@ def main() -> None:
         took, names = [], set()
         for each in labels:
             began = time.monotonic()
-            names.add(cells.enter(each)[0])
+            names.add(cells.enter(each).network)
             took.append(time.monotonic() - began)
         count = containers.docker("-H", private.host, "network", "ls", "--quiet", "--filter", "name=nestor-").count(
             "\n"

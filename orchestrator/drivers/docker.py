@@ -16,7 +16,7 @@ from orchestrator.domain.secrets import SecretText
 from orchestrator.drivers import docker_images, docker_probe, docker_report, docker_seat
 from orchestrator.drivers.calls import Calls
 from orchestrator.drivers.docker_cells import CellKind, Cells, network_name
-from orchestrator.drivers.docker_engine import Engine, Missing, describe_image
+from orchestrator.drivers.docker_engine import Engine, Missing, Occupied, describe_image
 from orchestrator.drivers.docker_events import hints
 from orchestrator.drivers.docker_fences import Fences
 from orchestrator.drivers.docker_helper import Helper
@@ -394,6 +394,10 @@ class DockerDriver:
             return await self._calls.in_thread(work, of=of, seconds=seconds)
         except NestorError:
             raise
+        except (Missing, Occupied) as exc:  # somebody removed or took in the middle of a verb what it was about
+            raise DriverUnavailable(
+                f"the engine could not {exc}: what it needs changed meanwhile", hint="try again"
+            ) from exc
         except OSError as exc:
             code = errno.errorcode.get(exc.errno or 0, type(exc).__name__)
             if exc.errno in NO_SPACE:

@@ -8,9 +8,10 @@ for the network of a runtime before it makes it, and the reconciler lets the wal
 import enum
 import hashlib
 import ipaddress
+import itertools
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,7 +20,7 @@ from orchestrator.drivers import docker_network, docker_proxy
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
-from orchestrator.drivers.docker_network import Network, SubnetTaken
+from orchestrator.drivers.docker_network import BridgeTaken, Network, SubnetTaken
 from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
 from orchestrator.drivers.docker_seat import Seats, sits
@@ -27,6 +28,7 @@ from orchestrator.drivers.values import OwnerLabels
 
 SHARED_RUNTIMES = 500
 _ROUTES = "/proc/net/route"
+_TURNS = 8
 
 
 class CellKind(enum.StrEnum):
@@ -39,6 +41,8 @@ class CellKind(enum.StrEnum):
 
 #: Of a cell's subnet; runtimes get the lower half of it.
 _PREFIX_LENGTH: Mapping[CellKind, int] = {CellKind.SHARED: 22, CellKind.TENANT: 25, CellKind.CONVERSATION: 28}
+#: Runtimes in one cell, with some addresses to spare; the next ones are in a further cell of the same.
+_MOST: Mapping[CellKind, int] = {CellKind.SHARED: SHARED_RUNTIMES, CellKind.TENANT: 60}
 
 
 @dataclass(frozen=True)
@@ -132,6 +136,12 @@ class Cells:
         """The next runtime's is looked at before it is made."""
         self._known.pop(place.key, None)
 
+    def fill(self, place: Place) -> None:
+        """The engine has no address left there: the next runtime is put elsewhere, until the next look."""
+        if self._given is None:
+            with self._lock:
+                self._crowd[place.key] = _MOST.get(self._kind, 0)
+
     def _hold_given(self) -> None:
         """Another replica that ended may have taken rules and proxy along."""
         if self._wall is None and self._proxies is None:
@@ -144,10 +154,13 @@ class Cells:
 
     def leave(self, labels: OwnerLabels) -> None:
         """A runtime is gone. A cell of its own goes with the last one."""
-        if self._given is None and not self.shared:
-            network = docker_network.find(self._engine, self._name(self._key_of(labels)))
-            if network is not None:
-                self._remove(network)
+        if self._given is not None or self.shared:
+            return
+        for number in itertools.count():
+            network = docker_network.find(self._engine, self._name(self._numbered(labels, number)))
+            if network is None:
+                return  # one behind a gap is found by `mend`
+            self._remove(network)
 
     def raise_wall(self, wall: Wall) -> None:
         """Set the rules of every cell, now and of those to come. Raises `DriverUnavailable`."""
@@ -173,16 +186,18 @@ class Cells:
 
     def mend(self) -> Sequence[str]:
         """Set what is missing, remove cells and rules that nobody uses; answers what was done, in words."""
+        # Rules before networks: of a network that is made meanwhile, here or by another replica, no rule is left over.
+        saved = self.firewall.saved() if self._wall is not None else ()
         networks = self._all()
         done = list(self._mend_seats(self._seats, networks)) if self._seats is not None else []
-        done += list(self._mend_rules(networks)) if self._wall is not None else []
+        done += list(self._mend_rules(networks, saved)) if self._wall is not None else []
         if self._proxies is not None:
-            for network in networks:
-                done += self._mend_proxy(self._proxies, network)
+            done += self._mend_proxies(self._proxies, networks)
         if self._given is not None:
             return done
         for network in networks:
-            self._crowd[network.cell] = used = self._used(network)
+            used = self._used(network)
+            self._crowd[network.cell] = used if used < _room(network) else _MOST.get(self._kind, used)
             if used or network.name == self.base:
                 self._empty.discard(network.name)
             elif network.name in self._empty:  # seen empty twice: nobody is about to be put there
@@ -215,26 +230,41 @@ class Cells:
         if self._helper is not None:
             self._helper.remove()
 
-    @staticmethod
-    def _mend_seats(seats: Seats, networks: Sequence[Network]) -> Iterator[str]:
+    def _mend_seats(self, seats: Seats, networks: Sequence[Network]) -> Iterator[str]:
         for network in networks:
-            if seats.take(network):
-                yield f"this container was not on network {network.name}"
+            with self._unless_gone(network):
+                if seats.take(network):
+                    yield f"this container was not on network {network.name}"
 
-    def _mend_proxy(self, proxies: Proxies, network: Network) -> Iterator[str]:
-        if proxies.ensure(network):
-            yield f"the forward proxy of network {network.name} did not run"
-        proxies.sweep(network, {address for one in self._on(network) if (address := _address(one, network))})
+    def _mend_proxies(self, proxies: Proxies, networks: Sequence[Network]) -> Iterator[str]:
+        for network in networks:
+            with self._unless_gone(network):
+                if proxies.ensure(network):
+                    yield f"the forward proxy of network {network.name} did not run"
+                living = {address for one in self._on(network) if (address := _address(one, network))}
+                proxies.sweep(network, living)
 
-    def _mend_rules(self, networks: Sequence[Network]) -> Iterator[str]:
+    @contextmanager
+    def _unless_gone(self, network: Network) -> Iterator[None]:
+        """What fails about a network that left with its last runtime since it was listed is nobody's trouble."""
+        try:
+            yield
+        except DriverUnavailable:
+            if docker_network.find(self._engine, network.name) is not None:
+                raise
+
+    def _mend_rules(self, networks: Sequence[Network], saved: Sequence[str]) -> Iterator[str]:
         if self._wall is None:
             return
         for network in networks:
-            if not self.firewall.holds(self._yard(network)):
-                self.firewall.put(self._yard(network), self._wall)
+            yard = self._yard(network)
+            if self.firewall.holds(yard, saved) or self.firewall.holds(yard):  # set since all were looked at
+                continue
+            if docker_network.find(self._engine, network.name) is not None:
+                self.firewall.put(yard, self._wall)
                 yield f"the rules of network {network.name} were not as they have to be"
         ours, there = self._bridge_prefix(), {network.bridge for network in networks}
-        for bridge in self.firewall.bridges():
+        for bridge in self.firewall.bridges(saved):
             if bridge.startswith(ours) and bridge not in there:
                 self.firewall.remove(bridge)
                 yield f"rules of bridge {bridge} were left over"
@@ -246,15 +276,19 @@ class Cells:
         return [network] if network is not None else []
 
     def _key_of(self, labels: OwnerLabels) -> str:
-        if self._kind is CellKind.TENANT:
-            return f"tenant {labels.tenant}"
-        if self._kind is CellKind.CONVERSATION:
-            return f"conversation {labels.runtime}"
+        keys = (self._numbered(labels, number) for number in itertools.count())
+        most = _MOST.get(self._kind)
         with self._lock:
-            number = 0
-            while self._crowd.get(f"shared {number}" if number else "", 0) >= SHARED_RUNTIMES:
-                number += 1
-        return f"shared {number}" if number else ""
+            return next(key for key in keys if most is None or self._crowd.get(key, 0) < most)
+
+    def _numbered(self, labels: OwnerLabels, number: int) -> str:
+        """The key of the first of its cells, which is number 0, or of a further one."""
+        first = {
+            CellKind.SHARED: "shared" if number else "",
+            CellKind.TENANT: f"tenant {labels.tenant}",
+            CellKind.CONVERSATION: f"conversation {labels.runtime}",
+        }[self._kind]
+        return f"{first} {number}" if number else first
 
     def _ensure(self, key: str) -> Network:
         """As it is seen now, made if it is missing."""
@@ -276,7 +310,14 @@ class Cells:
         return known
 
     def _make(self, key: str, name: str, subnet: str | None) -> Network:
-        made: dict[str, Any] = {"installation": self._installation, "bridge": self._bridge(key), "cell": key}
+        """An interface's name is short: that of another cell may be the same, and then it gets another one."""
+        for turn in range(_TURNS):
+            with suppress(BridgeTaken):
+                return self._make_with(self._bridge(key, turn), key, name, subnet)
+        return self._make_with(self._bridge(key, _TURNS), key, name, subnet)
+
+    def _make_with(self, bridge: str, key: str, name: str, subnet: str | None) -> Network:
+        made: dict[str, Any] = {"installation": self._installation, "bridge": bridge, "cell": key}
         if subnet is not None:
             return docker_network.ensure(self._engine, name, subnet=subnet, **made)
         machine = routes_in(self._helper.run("cat", _ROUTES).stdout) if self._helper is not None else None
@@ -302,10 +343,11 @@ class Cells:
         return len(self._on(network))
 
     def _on(self, network: Network) -> Sequence[Mapping[str, Any]]:
-        """The containers on it, its own proxy and orchestrators apart."""
+        """The containers on it, its own proxy and orchestrators apart. By the name too: one that was made and not
+        started yet has no more of its network than that."""
         found = self._engine.ask(
             f"list what is on {network.name}",
-            lambda client: client.containers(all=True, filters={"network": network.id}),
+            lambda client: client.containers(all=True, filters={"network": [network.id, network.name]}),
         )
         return [one for one in found if docker_proxy.EGRESS not in (one.get("Labels") or {}) and not sits(one)]
 
@@ -321,8 +363,8 @@ class Cells:
     def _bridge_prefix(self) -> str:
         return f"{PREFIX}{self._installation.replace('-', '')[:6]}"
 
-    def _bridge(self, key: str) -> str:
-        return self._bridge_prefix() + _short(key, 5)
+    def _bridge(self, key: str, turn: int) -> str:
+        return self._bridge_prefix() + _short(f"{key} again {turn}" if turn else key, 5)
 
 
 def make_in(
@@ -383,6 +425,11 @@ def routes_in(text: str) -> Sequence[ipaddress.IPv4Network]:
         if mask:
             found.append(ipaddress.IPv4Network((target, mask.bit_count())))
     return found
+
+
+def _room(network: Network) -> int:
+    """How many addresses the engine has for runtimes: the lower half without the network's own and the gateway's."""
+    return ipaddress.IPv4Network(network.subnet).num_addresses // 2 - 2
 
 
 def _address(container: Mapping[str, Any], network: Network) -> str:

@@ -29,7 +29,7 @@ ACT_SECONDS = 90  #: making and starting a container takes long where many do so
 _PING_SECONDS = 3
 _PING_EACH_SECONDS = 1.0
 _IDLE_CLIENTS = 16
-_TEXT_CHARACTERS = 200
+_TEXT_CHARACTERS = 500
 
 
 class Missing(Exception):

@@ -11,10 +11,11 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from orchestrator.domain.errors import DriverUnavailable
-from orchestrator.drivers.docker_rules import Wall, Yard, bridge_of, chains_of, jumps_of, restore_input
+from orchestrator.drivers.docker_rules import Wall, Yard, bridge_of, chains_of, enter_input, jumps_of, restore_input
 
 _SECONDS = 20
 _LOCK_SECONDS = "10"
+_TRIES = 5
 _PLACES = "/usr/sbin:/sbin:/usr/local/sbin"
 
 
@@ -65,20 +66,24 @@ class Firewall:
                 f"the rules of bridge {yard.bridge} could not be set",
                 hint="run the orchestrator as root or with CAP_NET_ADMIN, or nestor netguard beside it",
             )
-        for chain, rule in jumps_of(yard.bridge):
-            # In again before the old one goes: there is no moment without it.
-            if self._run("iptables", "--wait", _LOCK_SECONDS, "-I", chain, "1", *rule.split()).returncode:
-                raise DriverUnavailable(f"the rules of bridge {yard.bridge} are not entered from {chain}")
-            self._remove_after_first(chain, rule)
-        self._held[yard.bridge] = yard, self._shown(yard.bridge, self._saved())
+        for _ in range(_TRIES):
+            entering = enter_input(yard.bridge, self.saved())
+            if not self._run("iptables-restore", "--noflush", "--wait", _LOCK_SECONDS, told=entering).returncode:
+                break  # else somebody took one of ours away meanwhile
+        else:
+            raise DriverUnavailable(
+                f"the rules of bridge {yard.bridge} are not entered first",
+                hint="look who else changes this machine's rules",
+            )
+        self._held[yard.bridge] = yard, self._shown(yard.bridge, self.saved())
 
-    def holds(self, yard: Yard) -> bool:
+    def holds(self, yard: Yard, saved: Sequence[str] | None = None) -> bool:
         """Whether the rules are as `put` left them for the same yard, and still the first of their chains. False before
-        `put`."""
+        `put`. `saved`: as `saved` saw them, for who looks at many bridges; else they are looked at now."""
         held = self._held.get(yard.bridge)
         if held is None or held[0] != yard:
             return False
-        saved = self._saved()
+        saved = self.saved() if saved is None else saved
         return held[1] == self._shown(yard.bridge, saved) and self._first(yard.bridge, saved)
 
     def remove(self, bridge: str) -> None:
@@ -91,9 +96,17 @@ class Firewall:
             self._run("iptables", "--wait", _LOCK_SECONDS, "-X", chain)
         self._held.pop(bridge, None)
 
-    def bridges(self) -> set[str]:
+    def saved(self) -> Sequence[str]:
+        """All rules of this machine, in the form that this version prints. Raises `DriverUnavailable`."""
+        done = self._run("iptables-save", "-t", "filter")
+        if done.returncode:
+            raise DriverUnavailable("the machine's rules cannot be looked at", hint="is iptables there, and allowed?")
+        return done.stdout.splitlines()
+
+    @staticmethod
+    def bridges(saved: Sequence[str]) -> set[str]:
         """Every bridge that has chains of this form, whoever made them."""
-        names = (line.split()[0].removeprefix(":") for line in self._saved() if line.startswith(":"))
+        names = (line.split()[0].removeprefix(":") for line in saved if line.startswith(":"))
         return {bridge for name in names if (bridge := bridge_of(name))}
 
     def name_servers(self) -> Sequence[str]:
@@ -101,18 +114,6 @@ class Firewall:
         if self._helper is None:
             return name_servers()
         return servers_in(self._helper.run("cat", "/etc/resolv.conf").stdout)
-
-    def _remove_after_first(self, chain: str, rule: str) -> None:
-        lines = [line for line in self._saved() if line.startswith(f"-A {chain} ")]
-        numbers = [number for number, line in enumerate(lines, 1) if line == f"-A {chain} {rule}"]
-        for number in reversed(numbers[1:]):
-            self._run("iptables", "--wait", _LOCK_SECONDS, "-D", chain, str(number))
-
-    def _saved(self) -> Sequence[str]:
-        done = self._run("iptables-save", "-t", "filter")
-        if done.returncode:
-            raise DriverUnavailable("the machine's rules cannot be looked at", hint="is iptables there, and allowed?")
-        return done.stdout.splitlines()
 
     @staticmethod
     def _shown(bridge: str, saved: Sequence[str]) -> Sequence[str]:

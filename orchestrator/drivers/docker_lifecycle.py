@@ -52,6 +52,7 @@ from orchestrator.drivers.values import (
 
 _GONE_SECONDS = 30.0
 _POLL_SECONDS = 0.05
+_NO_ADDRESS = "no available IPv4 addresses"  #: as an engine puts it on record
 _CONDITIONS: Mapping[str, Condition] = {
     "created": Condition.CREATED,
     "running": Condition.RUNNING,
@@ -310,7 +311,7 @@ class Lifecycle:
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
             if waits:  # it may have been the network; or only the answer was lost
                 self._seen_or_stopped(handle, fence, made)
-            self._raise_refusal(handle, exc)
+            self._raise_refusal(handle, exc, made)
         try:
             self._hand(handle, lines)
         except BaseException:
@@ -334,13 +335,20 @@ class Lifecycle:
         if made is None or made.unsettled:
             self._volumes.ensure(handle.labels, fence=fence)
 
-    def _raise_refusal(self, handle: Handle, exc: Exception) -> None:
+    def _raise_refusal(self, handle: Handle, exc: Exception, made: Made | None) -> None:
         """A start that failed: for good when the engine put a failure on record, else as it was."""
         state = self._look(handle)["State"]
         if state["Running"]:
             return  # only the answer was lost
         if not state["Error"]:
             raise exc
+        if _NO_ADDRESS in state["Error"]:
+            if made is not None:
+                self._cells.fill(made.place)
+            raise DriverUnavailable(
+                f"the bridge of {handle.name} has no address left",
+                hint="end runtimes that are not needed, or give runtimes a larger network (NESTOR_RUNTIME_SUBNET)",
+            ) from exc
         missing = int(state["ExitCode"]) in (126, 127)
         raise StartRefused(
             f"the engine could not start {handle.name}",

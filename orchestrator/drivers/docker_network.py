@@ -21,8 +21,16 @@ _ICC = "com.docker.network.bridge.enable_icc"
 _BRIDGE = "com.docker.network.bridge.name"
 
 
+#: As an engine says of a bridge whose interface would have another one's name.
+_SAME_NAME = "same bridge name"
+
+
 class SubnetTaken(Misconfigured):
     """The engine has no room for that subnet."""
+
+
+class BridgeTaken(Misconfigured):
+    """Another network's interface has that name."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +57,7 @@ def find(engine: Engine, name: str) -> Network | None:
 def ensure(
     engine: Engine, name: str, *, installation: str, subnet: str | None, bridge: str = "", cell: str = ""
 ) -> Network:
-    """The bridge of that name, made if it is missing. Raises `Misconfigured` when the subnet cannot be had."""
+    """The bridge of that name, made if it is missing. Raises `SubnetTaken`, `BridgeTaken`."""
     known = find(engine, name)
     if known is not None:
         return known
@@ -69,6 +77,8 @@ def ensure(
     except Occupied:
         pass  # another orchestrator was faster
     except Refused as exc:
+        if _SAME_NAME in exc.said:
+            raise BridgeTaken(f"the engine has another network whose bridge is named {bridge}") from exc
         raise SubnetTaken(
             f"the engine refused network {name} with subnet {subnet or 'of its own choice'}",
             hint="choose a free one with NESTOR_RUNTIME_SUBNET, such as 10.213.0.0/22",

@@ -111,6 +111,11 @@ class Proxies:
             raise Misconfigured(f"the engine has no image {self._image}", hint="build it with scripts/images") from exc
         try:
             self._engine.act(f"start {name}", lambda client: client.start(id))
+        except (Missing, Occupied) as exc:  # an engine looks for the network now
+            self._remove(name)
+            raise DriverUnavailable(
+                f"network {network.name} was removed while its forward proxy was made", hint="try again"
+            ) from exc
         except Refused as exc:
             self._remove(name)
             raise Misconfigured(

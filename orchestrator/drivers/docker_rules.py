@@ -138,6 +138,17 @@ def restore_input(yard: Yard, wall: Wall) -> str:
     return "\n".join(["*filter", *declared, *rules_of(yard, wall), "COMMIT", ""])
 
 
+def enter_input(bridge: str, saved: Sequence[str]) -> str:
+    """For `iptables-restore --noflush`: the chains are entered first, and once, in one act, so that there is no moment
+    without them. By what a rule says and never by its place: somebody else may put one in meanwhile. `saved` is what
+    there is now, as `iptables-save` prints it; refused where one of it is gone."""
+    lines = ["*filter"]
+    for chain, rule in jumps_of(bridge):
+        lines += [f"-D {chain} {rule}" for line in saved if line == f"-A {chain} {rule}"]
+        lines.append(f"-I {chain} 1 {rule}")
+    return "\n".join([*lines, "COMMIT", ""])
+
+
 def _out(yard: Yard, wall: Wall) -> Iterator[str]:
     """Refused, not dropped: a command that is told so ends at once, one that waits takes minutes."""
     if yard.proxy:

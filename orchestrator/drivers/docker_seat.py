@@ -109,6 +109,8 @@ class Seats:
                 continue
             try:
                 self._join(network, address)
+            except Missing as exc:
+                raise DriverUnavailable(f"network {network.name} was removed meanwhile", hint="try again") from exc
             except (Refused, Occupied, DriverUnavailable) as exc:  # an engine tells a taken address as any of them
                 last = exc
                 continue

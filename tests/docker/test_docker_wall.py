@@ -1,14 +1,18 @@
 """What runtimes reach and what they do not, tried from inside, against listeners on interfaces of the tests' own."""
 
+import asyncio
 import json
 import os
 import shlex
 import socket
+import subprocess
+import sys
 import uuid
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import anyio
 import anyio.to_thread
@@ -20,11 +24,13 @@ from support.outside import Outside, outside, run
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
 from orchestrator.domain.secrets import new_secret
-from orchestrator.drivers import docker_probe
+from orchestrator.drivers import docker_cells, docker_network, docker_probe
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
 from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
+from orchestrator.drivers.docker_network import Network
 from orchestrator.drivers.docker_rules import Door, Egress
 from orchestrator.drivers.docker_seat import ORCHESTRATOR, Myself, Seats, seats_of
 from orchestrator.drivers.docker_spec import Hardening
@@ -164,6 +170,9 @@ async def test_runtimes_reach_the_public_net_and_the_listener_and_nothing_that_i
             ) == ["open", "open", "closed", "closed", "closed", "closed", "closed", "open"]
             for handle in (one, two):  # and this machine reaches both
                 socket.create_connection((address_of(handle), 8000), 5).close()
+            forbidden = [(address, 80) for address in ground.inside]
+            assert all(map(connects, forbidden))  # from this machine, so they are there
+            assert reached(one, *forbidden) == ["closed"] * len(forbidden)
             written = rules()
             for network in ("169.254.0.0/16", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "100.64.0.0/10"):
                 assert f"-out -d {network} -j REJECT" in written
@@ -222,6 +231,77 @@ async def test_with_an_allow_list_named_hosts_are_reached_through_the_proxy_alon
         assert "did not run" in " ".join(await driver.mend())
 
 
+#: How many of 400 connections to its proxy a runtime keeps.
+CROWD = """
+import os, socket, time
+host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+held = [socket.create_connection((host, int(port)), 5) for _ in range(400)]
+time.sleep(2)
+def is_open(one):
+    one.setblocking(False)
+    try:
+        return one.recv(1) != b""
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+print(sum(map(is_open, held)))
+"""
+
+
+async def test_a_runtime_that_opens_connections_without_end_leaves_its_neighbours_their_proxy(tmp_path, ground):
+    choices = Choices(egress=Egress.ALLOW_LIST, egress_image=containers.egress_image())
+    async with driver_in(tmp_path, choices) as driver:
+        await driver.wall(None)
+        one, two = await started(driver), await started(driver)
+        await until(lambda: fetched(one, f"http://{ground.public}") == ["403"])
+        kept = int(containers.docker("exec", one.reference, "python3", "-c", CROWD))
+        assert 200 <= kept <= 260
+        assert fetched(two, f"http://{ground.public}") == ["403"]
+        await until(lambda: fetched(one, f"http://{ground.public}") == ["403"])  # once it has let go of them
+
+
+#: A hundred connections of a runtime ask its proxy for one host after the other.
+FLOOD = """
+import asyncio, itertools, os
+host, port = os.environ["HTTPS_PROXY"].removeprefix("http://").split(":")
+turns = itertools.count()
+async def ask():
+    reader, writer = await asyncio.open_connection(host, int(port))
+    while True:
+        turn = next(turns)
+        writer.write(f"GET http://h{turn}.invalid/ HTTP/1.1\\r\\nHost: h{turn}.invalid\\r\\n\\r\\n".encode())
+        lines = (await reader.readuntil(b"\\r\\n\\r\\n")).lower().splitlines()
+        await reader.readexactly(sum(int(line[15:]) for line in lines if line.startswith(b"content-length:")))
+        if turn == 1000:
+            open("/tmp/flooding", "w").close()
+async def again():
+    while True:
+        try:
+            await ask()
+        except (OSError, EOFError):
+            await asyncio.sleep(0.1)
+async def main():
+    await asyncio.gather(*(again() for _ in range(100)))
+asyncio.run(asyncio.wait_for(main(), 30))
+"""
+
+
+async def test_what_one_runtime_asks_of_the_proxy_is_no_refusal_for_its_neighbour(tmp_path, ground):
+    choices = Choices(egress=Egress.ALLOW_LIST, egress_image=containers.egress_image())
+    async with driver_in(tmp_path, choices) as driver:
+        await driver.wall(None)
+        one, two = await started(driver), await started(driver)
+        await driver.permit(Endpoint(address_of(two), 8000), [f"{ground.public}:{80 + number}" for number in range(12)])
+        await until(lambda: fetched(two, f"http://{ground.public}") == ["200"])
+        containers.docker("exec", "--detach", one.reference, "python3", "-c", FLOOD)
+        await until(lambda: "flooding" in containers.docker("exec", one.reference, "ls", "/tmp"))
+        # Nobody listens on the others; that the proxy tried is its 503, and a refusal would be 403.
+        asked = [f"http://{ground.public}:{80 + number}" for number in range(12)]
+        for _ in range(3):
+            assert fetched(two, *asked) == ["200", *["503"] * 11]
+
+
 async def until(condition: Callable[[], bool]) -> None:
     with anyio.fail_after(20):
         while not await anyio.to_thread.run_sync(condition):
@@ -251,6 +331,96 @@ async def test_rules_are_set_once_mended_when_somebody_removes_them_and_gone_wit
             run("iptables", "-w", "-D", *foreign)
 
 
+async def test_rules_of_a_bridge_that_is_made_while_somebody_looks_are_not_taken_for_left_over(tmp_path, monkeypatch):
+    """Another replica makes it, or another start here: what is in it would reach this machine and everything inside."""
+    async with driver_in(tmp_path, Choices(cells=CellKind.TENANT)) as driver:
+        await driver.wall(None)
+        made: list[Handle] = []
+        look, loop = docker_network.of_installation, asyncio.get_running_loop()
+
+        def meanwhile(*asked: Any) -> Sequence[Network]:
+            found = look(*asked)
+            if not made:
+                made.append(asyncio.run_coroutine_threadsafe(started(driver), loop).result(60))
+            return found
+
+        monkeypatch.setattr(docker_network, "of_installation", meanwhile)
+        before = ours(driver)
+        assert await driver.mend() == []
+        bridge = containers.inspect("network", network_of(made[0]))["Options"]["com.docker.network.bridge.name"]
+        assert [line for line in ours(driver) if bridge in line]
+        assert len(ours(driver)) == 2 * len(before)
+
+
+async def test_a_bridge_that_goes_while_somebody_looks_takes_all_of_it_along(tmp_path, monkeypatch):
+    """With the last runtime of a tenant, here or by another replica: nothing fails, and no proxy is made for it."""
+    choices = Choices(cells=CellKind.TENANT, egress=Egress.ALLOW_LIST, egress_image=containers.egress_image())
+    async with driver_in(tmp_path, choices) as driver:
+        await driver.wall(None)
+        handle = await started(driver)
+        name = network_of(handle)
+        look, loop = docker_network.of_installation, asyncio.get_running_loop()
+        gone: list[str] = []
+
+        async def leave() -> None:
+            await driver.destroy(handle, fence=2)
+            await driver.remove_volume(handle.labels, fence=2)
+
+        def meanwhile(*asked: Any) -> Sequence[Network]:
+            found = look(*asked)
+            if not gone:
+                gone.append(name)
+                asyncio.run_coroutine_threadsafe(leave(), loop).result(60)
+            return found
+
+        monkeypatch.setattr(docker_network, "of_installation", meanwhile)
+        assert await driver.mend() == []
+        assert gone
+        assert name not in containers.docker("network", "ls", "--format", "{{.Name}}")
+        assert name not in containers.docker("ps", "--all", "--format", "{{.Names}}")
+        assert await driver.mend() == []
+
+
+async def test_a_rule_that_somebody_puts_in_meanwhile_costs_nobody_elses(tmp_path, monkeypatch):
+    """Theirs are told apart by what they say, not by where they stand: that changes with each one that comes."""
+    theirs = [["INPUT", "-i", f"no-such-{number}", "-j", "ACCEPT"] for number in range(3)]
+    async with driver_in(tmp_path, Choices()) as driver:
+        await driver.wall(None)
+        for words in theirs[:2]:
+            run("iptables", "-w", "-I", *words)
+        act = Firewall._run
+        late = [theirs[2]]
+
+        def run_late(self: Firewall, program: str, *words: str, told: str | None = None) -> Any:
+            if late and "-D INPUT" in f"{' '.join(words)} {told}":
+                run("iptables", "-w", "-I", *late.pop())
+            return act(self, program, *words, told=told)
+
+        monkeypatch.setattr(Firewall, "_run", run_late)
+        try:
+            assert len(await driver.mend()) == 1
+            assert not late
+            for words in theirs:
+                run("iptables", "-w", "-C", *words)
+        finally:
+            for words in theirs:
+                subprocess.run(["iptables", "-w", "-D", *words], check=False, capture_output=True)
+
+
+@pytest.mark.slow
+def test_more_than_two_hundred_tenants_have_a_bridge_each_and_nothing_is_left():
+    """On an engine of its own."""
+    done = subprocess.run(
+        [sys.executable, str(containers.REPOSITORY / "bench/cells.py"), "--tenants", "210"],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "210 tenants: 210 networks, each of its own; 0 left after the last runtime of each" in done.stdout
+
+
 def ours(driver: DockerDriver) -> Sequence[str]:
     mark = f"nst-{driver._installation.replace('-', '')[:6]}"
     return [line for line in rules().splitlines() if mark in line and line.startswith("-A") and "FORWARD" not in line
@@ -274,6 +444,46 @@ async def test_a_bridge_for_each_tenant_goes_with_its_last_runtime(tmp_path):
         assert network_of(other) in containers.docker("network", "ls", "--format", "{{.Name}}")
         for handle in (one, two):
             await driver.remove_volume(handle.labels, fence=2)
+
+
+async def test_bridges_whose_interfaces_would_have_one_name_get_two(tmp_path, monkeypatch):
+    """Of two hundred tenants that happens to two in one installation of fifty: the name has room for five digits."""
+    short = docker_cells._short
+
+    def same(text: str, characters: int) -> str:
+        return "0" * characters if characters == 5 and "again" not in text else short(text, characters)
+
+    monkeypatch.setattr(docker_cells, "_short", same)
+    async with driver_in(tmp_path, Choices(pool="10.218.64.0/22", cells=CellKind.TENANT)) as driver:
+        await driver.wall(None)
+        one, two = await started(driver), await started(driver)
+        assert network_of(one) != network_of(two)
+        assert reached(one, (address_of(two), 8000), ("127.0.0.1", 8000)) == ["closed", "open"]
+
+
+async def test_a_bridge_that_has_no_address_left_is_told_and_the_next_runtime_is_put_on_another(tmp_path):
+    installation = str(uuid.uuid4())
+    driver = DockerDriver(
+        tmp_path,
+        installation=installation,
+        image=containers.standin_image(),
+        subnet="10.218.77.0/28",
+        choices=Choices(),
+    )
+    try:
+        assert (await driver.fingerprint()).usable
+        six = [await started(driver) for _ in range(6)]  # the lower half, without the network's own and the gateway's
+        with pytest.raises(DriverUnavailable, match="no address left") as refused:
+            await started(driver)
+        assert "NESTOR_RUNTIME_SUBNET" in str(refused.value.hint)
+        other = await started(driver)
+        assert {network_of(one) for one in six} == {f"nestor-{installation.replace('-', '')[:11]}"}
+        assert network_of(other) not in {network_of(one) for one in six}
+    finally:
+        for handle in await driver.list(installation):
+            await driver.destroy(handle, fence=1000)
+            await driver.remove_volume(handle.labels, fence=1000)
+        await driver.close()
 
 
 def network_of(handle: Handle) -> str:
@@ -303,6 +513,32 @@ async def test_a_neighbour_that_is_gone_is_not_one_that_is_not_reached(tmp_path,
         assert (await driver.fingerprint()).usable
         row = next(row for row in await driver.report() if row.name == "neighbours")
         assert (row.held, row.required, row.said) == (False, True, "not tried: it had ended")
+
+
+#: As an operator would forbid more than the engine does: here sockets between a virtual machine and its host.
+PROFILE = {
+    "defaultAction": "SCMP_ACT_ALLOW",
+    "syscalls": [
+        {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]}
+    ],
+}
+
+
+async def test_a_seccomp_profile_of_the_operators_own_is_in_force(tmp_path):
+    choices = Choices(hardening=Hardening(seccomp=json.dumps(PROFILE)))
+    async with driver_in(tmp_path, choices) as driver:
+        rows = {row.name: row for row in await driver.report()}
+        assert (rows["seccomp"].held, rows["vsock"].said) == (True, "closed")
+        handle = await started(driver)
+        socket_of = "import socket; socket.socket(int({}), socket.SOCK_STREAM); print('made')"
+        asked = [
+            containers.docker(
+                "exec", handle.reference, "sh", "-c", f'python3 -c "{socket_of.format(family)}" 2>&1 || true'
+            )
+            for family in (2, 40)
+        ]
+        assert "made" in asked[0]
+        assert "not permitted" in asked[1]
 
 
 async def test_an_oci_runtime_that_the_engine_does_not_have_is_refused(tmp_path):

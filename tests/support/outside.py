@@ -1,6 +1,6 @@
-"""An outside of the tests' own: a namespace with an address of the public net's form and a private one.
+"""An outside of the tests' own: a namespace with an address of the public net's form and some that are inside.
 
-Nothing of it leaves the machine: both addresses end at a pair of interfaces that is made for one test and removed.
+Nothing of it leaves the machine: all addresses end at a pair of interfaces that is made for one test and removed.
 """
 
 import secrets
@@ -30,6 +30,7 @@ class Outside:
     private: str
     space: str  #: the namespace, for `ip netns exec`
     machine: str  #: an address of this machine itself, beside its bridges
+    inside: tuple[str, ...]  #: one of each inner range that may be stood in for; none is link-local
 
 
 @contextmanager
@@ -38,11 +39,12 @@ def outside() -> Iterator[Outside]:
     mark, number = secrets.token_hex(3), secrets.randbelow(60) * 4
     space, here, there = f"nst-out-{mark}", f"no-{mark}-a", f"no-{mark}-b"
     public, private = f"203.0.113.{number}", f"10.99.99.{number}"
+    inside = (private, *(f"{start}.{number}" for start in ("172.31.99", "192.168.99", "100.127.99", "198.19.99")))
     run("ip", "netns", "add", space)
     server: subprocess.Popen[str] | None = None
     try:
         run("ip", "link", "add", here, "type", "veth", "peer", "name", there, "netns", space)
-        for network in (public, private):
+        for network in (public, *inside):
             run("ip", "addr", "add", f"{_plus(network, 1)}/30", "dev", here)
             run("ip", "-n", space, "addr", "add", f"{_plus(network, 2)}/30", "dev", there)
         run("ip", "link", "set", here, "up")
@@ -51,7 +53,8 @@ def outside() -> Iterator[Outside]:
         server = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
         assert server.stdout is not None
         assert server.stdout.readline() == "ready\n"
-        yield Outside(_plus(public, 2), _plus(private, 2), space, _plus(private, 1))
+        there_too = tuple(_plus(network, 2) for network in inside)
+        yield Outside(_plus(public, 2), _plus(private, 2), space, _plus(private, 1), there_too)
     finally:
         if server is not None:
             server.kill()

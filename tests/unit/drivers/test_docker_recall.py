@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.domain.ids import ConversationId, RuntimeId, TenantId
+from orchestrator.drivers import docker_cells
 from orchestrator.drivers.docker_cells import CellKind, Cells, Place
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_network import Network
@@ -23,11 +24,9 @@ def labels(runtime: str) -> OwnerLabels:
 class Looked(Cells):
     """Cells whose network is counted instead of looked at."""
 
-    def __init__(self) -> None:
+    def __init__(self, kind: CellKind = CellKind.SHARED) -> None:
         engine = Engine("unix:///nowhere")
-        super().__init__(
-            engine, installation="here", network=None, subnet=None, pool="10.214.0.0/16", kind=CellKind.SHARED
-        )
+        super().__init__(engine, installation="here", network=None, subnet=None, pool="10.214.0.0/16", kind=kind)
         self.looks = 0
         self.network = NETWORK
         self.away = False
@@ -113,3 +112,19 @@ def test_a_look_that_fails_is_told():
         cells.confirm(labels("two"), place)
     cells.away = False
     cells.confirm(labels("two"), place)
+
+
+@pytest.mark.parametrize(("kind", "most"), [(CellKind.SHARED, 500), (CellKind.TENANT, 60)])
+def test_one_more_than_a_bridge_has_addresses_for_is_put_on_another(kind, most):
+    cells = Looked(kind)
+    assert len({cells.enter(labels(str(number))).key for number in range(most)}) == 1
+    full, other = cells.enter(labels("0")), cells.enter(labels("one more"))
+    assert full.key == other.key != ""
+    assert docker_cells._PREFIX_LENGTH[kind] <= 31 - (most + 3).bit_length()  # half of them, without the first two
+
+
+def test_a_bridge_without_an_address_left_gets_no_more_runtimes():
+    cells = Looked()
+    place = cells.enter(labels("one"))
+    cells.fill(place)
+    assert cells.enter(labels("two")).key != place.key
