@@ -55,7 +55,8 @@ PARTS = frozenset(
 #: Of a container's host part. Anything else has to be empty.
 FREE = frozenset(
     "Memory MemorySwap MemorySwappiness OomScoreAdj NanoCpus CpuShares PidsLimit Ulimits Init ShmSize LogConfig "
-    "RestartPolicy Tmpfs Runtime Dns DnsOptions ReadonlyRootfs CapDrop NetworkMode IpcMode SecurityOpt Mounts".split()
+    "RestartPolicy Tmpfs Runtime Dns DnsOptions ReadonlyRootfs CapDrop NetworkMode IpcMode CgroupnsMode SecurityOpt "
+    "Mounts".split()
 )
 
 
@@ -103,6 +104,7 @@ def unfit(body: Mapping[str, Any], ground: Ground) -> str | None:
         (set(network.get("EndpointsConfig") or {}) <= {ground.bridge}, "another network"),
         (all(map(_only_an_address, (network.get("EndpointsConfig") or {}).values())), "another network"),
         (host.get("IpcMode") == "private", "a shared IPC space"),
+        (host.get("CgroupnsMode") in (None, "", "private"), "the machine's control groups"),
         ("no-new-privileges:true" in options, "new privileges"),
         (not [text for text in options if not _harmless(str(text), ground)], "a security option"),
         (_positive(host.get("Memory")) and _positive(host.get("PidsLimit")), "no limit"),

@@ -33,6 +33,8 @@ _FILES: Mapping[str, Sequence[str]] = {
     "processes": ("pids/pids.max", "pids.max"),
     "processor quota": ("cpu/cpu.cfs_quota_us", "cpu.max"),
     "processor period": ("cpu/cpu.cfs_period_us",),
+    "shares": ("cpu/cpu.shares", "cpu.weight"),
+    "swappiness": ("memory/memory.swappiness",),
 }
 _SCRIPT = r"""
 grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status
@@ -45,9 +47,14 @@ echo "oom score: $(cat /proc/self/oom_score_adj)"
 echo "init: $(cat /proc/1/comm)"
 echo "files: $(ulimit -Sn)"
 echo "core: $(ulimit -Hc)"
+echo "file size: $(sed -n 's/^Max file size *\([^ ]*\) .*/\1/p' /proc/self/limits)"
+echo "cgroups: $(cut -d : -f 3- /proc/self/cgroup | sort -u | tr '\n' ' ')"
 for path in / /etc /usr /proc/sys/kernel; do (: >"$path/nestor-probe") 2>/dev/null && echo "writable: $path"; done
 while read -r _ path kind options _; do
-  case "$path" in /tmp | /run | /home/agent) echo "mount: $path,$kind,$options" ;; esac
+  case "$path" in
+    /tmp | /run | /home/agent) echo "mount: $path,$kind,$options" ;;
+    /dev/shm) echo "shm: $options" ;;
+  esac
 done </proc/mounts
 echo "vsock: $(python3 -c '
 import socket

@@ -9,10 +9,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestrator.drivers.docker_probe import Seen
-from orchestrator.drivers.docker_spec import OOM_SCORE, USER, Hardening
+from orchestrator.drivers.docker_spec import OOM_SCORE, SHM_MEBIBYTES, USER, Hardening
 from orchestrator.drivers.values import Limits, Row
 
 _UNLIMITED = 1 << 60
+_USUAL_SHARES, _USUAL_WEIGHT = 1024, 100  #: of a program with no limit, in version 1 and version 2
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,8 @@ def _rights(seen: Seen, hardening: Hardening, ground: Ground) -> Iterator[Row]:
     yield Row("tmpfs", apart, True, "small, nosuid, nodev" if apart else "; ".join(mounts) or "none")
     yield Row("init", seen.one("init") in ("docker-init", "tini"), False, f"process 1 is {seen.one('init')}")
     yield Row("ipc", host.get("IpcMode") == "private", True, str(host.get("IpcMode")))
+    own = seen.one("cgroups") == "/"
+    yield Row("cgroups", own, False, "its own" if own else "shows where it is among the machine's")
     named = hardening.oci_runtime or ground.info.get("DefaultRuntime", "runc")
     yield Row("oci-runtime", host.get("Runtime") == named, True, str(host.get("Runtime")))
     confined = seen.one("confined")
@@ -79,12 +82,22 @@ def _limits(seen: Seen, hardening: Hardening, limits: Limits, ground: Ground) ->
         yield Row("processors", 0 < quota <= limits.cpus * period, True, said)
     yield _equal(seen, "files", "files", str(limits.open_files))
     yield _equal(seen, "core", "core", "0")
+    if hardening.file_bytes:
+        said = seen.one("file size")
+        yield Row("file-size", said == str(hardening.file_bytes), False, said or "not told")
+    if hardening.swappiness:
+        yield Row("swappiness", seen.one("swappiness") == "0", False, seen.one("swappiness") or "not told")
+    shares = _integer(seen.one("shares"))
+    yield Row("shares", 0 < shares < _USUAL_SHARES and shares != _USUAL_WEIGHT, False, seen.one("shares") or "not told")
+    small = f"size={SHM_MEBIBYTES * 1024}k" in seen.one("shm").split(",")
+    yield Row("shm", small, False, seen.one("shm") or "not told")
     yield Row("oom-score", seen.one("oom score") == str(OOM_SCORE), False, seen.one("oom score"))
     log = seen.shown["HostConfig"].get("LogConfig") or {}
     yield Row("log-size", "max-size" in (log.get("Config") or {}), True, str(log.get("Type")))
     restart = (seen.shown["HostConfig"].get("RestartPolicy") or {}).get("Name")
     yield Row("restart", restart in ("no", ""), True, f"by the engine: {restart}")
-    yield Row("layer-size", ground.size, False, "by the engine" if ground.size else "read-only, so nothing to bound")
+    could = "read-only, so nothing to bound" + (", which this engine could" if ground.size else "")
+    yield Row("layer-size", ground.size, False, could)
     yield _disk(hardening, ground)
 
 
@@ -101,6 +114,9 @@ def _disk(hardening: Hardening, ground: Ground) -> Row:
 
 def _reached(seen: Seen, ground: Ground) -> Iterator[Row]:
     """A way counts as closed only when it was tried."""
+    host = seen.shown["HostConfig"]
+    published = host.get("PortBindings") or host.get("PublishAllPorts")
+    yield Row("ports", not published, True, "published" if published else "none published")
     for name, inside in (("neighbours", "neighbour"), ("machine", "machine")):
         said = seen.one(inside) or "not tried"
         chosen = name == "machine" and ground.opened and said in ("open", "refused")

@@ -41,6 +41,8 @@ _TMPFS = {
 _STOP_SECONDS = 10
 _LOG_FILES = 2
 OOM_SCORE = 500
+CPU_SHARES = 512  #: of the 1024 that a program of the machine has
+SHM_MEBIBYTES = 128
 #: How many times the smallest a container is.
 SIZE = f"{PREFIX}size"
 
@@ -226,14 +228,15 @@ def host_config(
         mem_swappiness=0 if hardening.swappiness else None,
         oom_score_adj=OOM_SCORE,  # the kernel takes a runtime before it takes the orchestrator
         nano_cpus=round(_cpus(limits, hardening) * 1_000_000_000),
-        cpu_shares=512,
+        cpu_shares=CPU_SHARES,
         pids_limit=limits.pids,
         ulimits=_ulimits(hardening, limits),
         dns=None if hardening.resolve else ["127.0.0.1"],
         dns_opt=None if hardening.resolve else ["timeout:1", "attempts:1"],  # nobody answers there: say so soon
         init=True,  # reaps what the agent's commands leave behind, and hands SIGTERM on
         ipc_mode="private",
-        shm_size="128m",
+        cgroupns="private",  # what the machine calls it is nothing to know; version 1 shows it unless told otherwise
+        shm_size=f"{SHM_MEBIBYTES}m",
         log_config=_log(limits),
         restart_policy={"Name": "no"},  # the orchestrator decides, otherwise fences mean nothing
         auto_remove=False,  # exit code and last lines are evidence

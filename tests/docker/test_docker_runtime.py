@@ -107,6 +107,7 @@ async def test_every_flag_is_in_force_as_the_engine_shows_it(yard):
         ("core", 0, 0),
     }
     assert (host["Init"], host["IpcMode"], host["PidMode"], host["UTSMode"]) == (True, "private", "", "")
+    assert host["CgroupnsMode"] == "private"
     assert host["RestartPolicy"]["Name"] == "no"
     assert host["AutoRemove"] is False
     assert host["LogConfig"] == {"Type": "json-file", "Config": {"max-file": "2", "max-size": "10m"}}
@@ -158,6 +159,10 @@ async def test_every_flag_is_felt_from_inside(yard):
     assert int(inside(handle, memory)) == 512 * MEBIBYTE
     assert "temporarily unavailable" in inside(handle, "(for n in $(seq 100); do sleep 3 & done; true) 2>&1 || true")
     assert inside(handle, "ulimit -Hc") == "0"
+    assert set(inside(handle, "cut -d : -f 3 /proc/1/cgroup").split()) == {"/"}  # not where it is on this machine
+    assert inside(handle, "df --output=size /dev/shm | tail -1") == str(128 * 1024)
+    shares = "cat /sys/fs/cgroup/cpu.weight 2>/dev/null || cat /sys/fs/cgroup/cpu/cpu.shares"
+    assert inside(handle, shares) not in ("1024", "100")  # what a program has that nobody gave any
     assert inside(handle, "cat /proc/net/if_inet6 2>/dev/null | grep -v ' lo$' || true") == ""
 
 

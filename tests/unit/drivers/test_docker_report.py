@@ -25,7 +25,8 @@ INSIDE = {
     "user": "10001:10001", "user map": "0 0 4294967295", "confined": "", "oom score": "500", "init": "docker-init",
     "files": "4096", "core": "0", "interfaces": "0", "memory": str(2 * 1024**3), "memory and swap": str(2 * 1024**3),
     "processes": "512", "processor quota": "200000", "processor period": "100000",
-    "neighbour": "closed", "machine": "closed", "listener": "open", "vsock": "closed",
+    "cgroups": "/", "shm": "rw,nosuid,nodev,noexec,relatime,size=131072k", "shares": "512", "swappiness": "0",
+    "file size": "30000000", "neighbour": "closed", "machine": "closed", "listener": "open", "vsock": "closed",
 }  # fmt: skip
 MOUNTS = [f"{path},tmpfs,rw,nosuid,nodev,size=16384k" for path in ("/tmp", "/run", "/home/agent")]
 SHOWN = {
@@ -79,6 +80,36 @@ def test_all_that_is_required_is_held_where_everything_took_effect():
 def test_each_part_that_did_not_take_effect_is_told(inside: dict[str, str], row: str):
     missing = [found.name for found in judged(**inside).values() if found.required and not found.held]
     assert missing == [row]
+
+
+@pytest.mark.parametrize(
+    ("inside", "row"),
+    [
+        ({"cgroups": "/docker/0123"}, "cgroups"),
+        ({"shm": "rw,nosuid,nodev,size=65536k"}, "shm"),
+        ({"shm": ""}, "shm"),
+        ({"shares": "1024"}, "shares"),
+        ({"shares": "100"}, "shares"),
+        ({"shares": ""}, "shares"),
+        ({"swappiness": "60"}, "swappiness"),
+        ({"file_size": "unlimited"}, "file-size"),
+        ({"oom_score": "0"}, "oom-score"),
+    ],
+)
+def test_what_is_not_required_is_told_as_well(inside: dict[str, str], row: str):
+    chosen = Hardening(swappiness=True, file_bytes=30_000_000)
+    usual = {name for name, found in judged(chosen).items() if not found.held}
+    missing = {found.name: found.required for found in judged(chosen, **inside).values() if not found.held}
+    assert missing.keys() - usual == {row}
+    assert missing[row] is False
+
+
+def test_a_port_that_is_published_is_told():
+    shown = {"HostConfig": {**SHOWN["HostConfig"], "PortBindings": {"8000/tcp": [{"HostPort": "80"}]}}}
+    seen = Seen({name: [text] for name, text in INSIDE.items()} | {"mount": MOUNTS}, shown)
+    rows = {row.name: row for row in report(seen, NO_CHOICE, Limits(), GROUND)}
+    assert [row.name for row in rows.values() if row.required and not row.held] == ["ports"]
+    assert judged()["ports"].held
 
 
 #: As gVisor shows itself, and as an engine counts its container.
