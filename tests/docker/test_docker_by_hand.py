@@ -73,6 +73,29 @@ async def test_a_container_that_somebody_ends_is_a_lost_runtime_that_can_be_star
     assert containers.docker("exec", container_of(id), "cat", "/workspace/kept") == "kept\n"
 
 
+async def test_a_container_that_runs_out_of_memory_failed_for_that_reason_and_can_be_started_again(
+    nestor: Client, record_property
+):
+    key = await nestor.tenant()
+    id = (await nestor.conversation(key))["id"]
+    before, name = await nestor.events(key, id), container_of(id)
+    containers.docker("exec", name, "sh", "-c", "echo kept > /workspace/kept")
+    containers.docker("update", "--memory", "150m", "--memory-swap", "150m", name)
+    # Many who are small, so that the kernel takes the largest: the server.
+    eat = "for n in $(seq 80); do (x=$(head -c 4000000 /dev/zero | tr '\\0' x); sleep 60) & done; wait"
+    containers.docker("exec", "--detach", name, "sh", "-c", eat)
+    lost, seconds = await failed(nestor, key, id)
+    record_property("seconds_to_notice", round(seconds, 1))
+    assert (lost["reason"], lost["retryable"]) == ("oom", True), lost
+    assert lost["hint"]
+    assert lost["log_tail"]
+    assert await nestor.events(key, id) == before
+    await nestor.call("POST", f"/api/v2/conversations/{id}/start", key, status=202)
+    await nestor.until(key, id, "ready", past="failed")
+    assert containers.inspect("container", container_of(id))["HostConfig"]["Memory"] == 2 * 1024**3
+    assert containers.docker("exec", container_of(id), "cat", "/workspace/kept") == "kept\n"
+
+
 async def test_a_container_that_somebody_froze_goes_on(nestor: Client, record_property):
     key = await nestor.tenant()
     conversation = await nestor.conversation(key)

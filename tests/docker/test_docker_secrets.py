@@ -1,7 +1,11 @@
 """Ten values are planted where a customer and an operator put them; none of them is where anybody could read it."""
 
 import base64
+import json
+import re
 import subprocess
+import uuid
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -15,6 +19,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow]
 OPERATOR_KEY = "planted-operator-key-0123456789-abcdef"
 GIT_TOKEN = "planted-git-token-4712"
 SECRETS = {f"SECRET_{number}": f"planted-secret-value-{number}-4713" for number in range(5)}
+HUNT = containers.REPOSITORY / "tests/security/canary_hunt.py"
 OWN = {"OWN_SECRET": "planted-own-secret-4714"}
 
 
@@ -46,6 +51,27 @@ def engine_logs() -> list[Path]:
     return [Path(line) for line in found.stdout.splitlines() if Path(line).is_file()]
 
 
+def found_by_the_agent(container: str, planted: Mapping[str, str]) -> list[str]:
+    """Where in processes and files a program of the agent's own user finds one of these values."""
+    held = f"held-{uuid.uuid4().hex}"
+    wanted = {**planted, "held": held, "control": f"control-{held}"}
+    turned = {name: bytes(byte ^ 0xFF for byte in value.encode()).hex() for name, value in wanted.items()}
+    for path, text in {
+        "hunt.py": HUNT.read_text(),
+        "targets": json.dumps(turned),
+        "control": wanted["control"],
+    }.items():
+        containers.docker("exec", "--interactive", container, "sh", "-c", f"cat >/tmp/{path}", stdin=text)
+    folders = ("/tmp", "/run", "/dev/shm", "/home/agent", "/workspace", "/state")
+    containers.docker("exec", container, "python3", "-I", "/tmp/hunt.py", "/tmp/targets", "/tmp/found", *folders)
+    found = containers.docker("exec", container, "cat", "/tmp/found").splitlines()
+    assert any(line.startswith("control in /tmp/control") for line in found), found  # it sees files
+    for way in ("/environ", "/mem"):
+        assert any(line.startswith("held in ") and way in line for line in found), found  # and processes
+    assert [line for line in found if re.match(r"traceable: \S*python\S* .*-m runtime", line)] == []
+    return [line for line in found if " in " in line and not line.startswith(("control in ", "held in ", "traceable"))]
+
+
 async def test_no_planted_value_is_in_anything_that_the_engine_shows(folder: Path):
     master = base64.urlsafe_b64encode(b"planted-master-key-of-32-bytes!!").decode()
     told = {"NESTOR_OPERATOR_KEY": OPERATOR_KEY, "NESTOR_MASTER_KEY": master}
@@ -73,3 +99,6 @@ async def test_no_planted_value_is_in_anything_that_the_engine_shows(folder: Pat
         assert len(planted) >= 10
         shown = everything_that_the_engine_shows(container_of(id))
         assert [name for name, value in planted.items() if value in shown] == []
+        # What a command asked for is in its shell by intent.
+        hidden = {name: value for name, value in planted.items() if name not in ("SECRET_1", "OWN_SECRET")}
+        assert found_by_the_agent(container_of(id), hidden) == []

@@ -80,8 +80,16 @@ async def test_with_live_restore_a_killed_engine_is_nobody_elses_trouble(talk: T
     assert containers.inspect("container", container_of(talk.id))["State"]["StartedAt"] == before
 
 
+async def health(nestor: Client, status: int) -> None:
+    """Until it is that."""
+    with anyio.fail_after(60):
+        while (await nestor.http.get(f"{nestor.url}/health")).status_code != status:
+            await anyio.sleep(0.2)
+
+
 async def test_while_the_engine_hangs_traffic_goes_on_and_a_start_waits(talk: Talk, engine: PrivateEngine):
     nestor = talk.nestor
+    await health(nestor, 200)
     engine.freeze()
     try:
         waiting = await nestor.call("POST", "/api/v2/conversations", talk.key, json={}, status=202)
@@ -89,8 +97,11 @@ async def test_while_the_engine_hangs_traffic_goes_on_and_a_start_waits(talk: Ta
         assert await talk.alive()
         found = await nestor.call("GET", f"/api/v2/conversations/{waiting['id']}", talk.key, status=200)
         assert found["phase"] in ("pending", "provisioning")
+        await health(nestor, 503)
+        assert await talk.alive()
     finally:
         engine.thaw()
+    await health(nestor, 200)
     await nestor.until(talk.key, waiting["id"], "ready")
     assert container_of(waiting["id"])  # one, and no more
     await nestor.call("DELETE", f"/api/v2/conversations/{waiting['id']}?purge=true", talk.key, status=202)
