@@ -14,6 +14,7 @@ pytestmark = [pytest.mark.docker, pytest.mark.slow, pytest.mark.timeout(900)]
 
 HALVES = ("runtime", "orchestrator")
 SMALL = ("egress", "front")
+BASE = "python:3.13-slim-trixie"
 
 
 def inside(half: str, *command: str) -> str:
@@ -62,20 +63,40 @@ def test_it_runs_as_nobody_in_particular_and_can_tell_whether_it_lives(half: str
     assert labels["title"] == f"nestor-{half}"
     assert labels["version"] in (containers.REPOSITORY / "pyproject.toml").read_text()
     assert labels["licenses"] == "MIT"
-    assert labels["name"] == "python:3.13-slim-trixie"
+    assert labels["name"] == BASE
 
 
-def test_the_small_images_tell_whether_they_work():
+def test_images_tell_whether_they_work():
     front = ("run", "--detach", "--network", "none", "-e", "LISTEN=127.0.0.1:8080", "-e", "ONE=127.0.0.1:1",
              "-e", "TWO=127.0.0.1:2", "--health-interval", "500ms", "nestor-front")  # fmt: skip
     egress = ("run", "--detach", "--network", "none", "--read-only", "--tmpfs", "/tmp", "--tmpfs", "/run",
               "--health-interval", "500ms", "nestor-egress")  # fmt: skip
-    made = [containers.docker(*egress).strip(), containers.docker(*front).strip()]
+    runtime = ("run", "--detach", "--network", "none", "-e", "OH_SESSION_API_KEYS_0=a-key", "--health-interval", "500ms",
+               "--health-timeout", "1s", "--init", "nestor-runtime")  # fmt: skip
+    made = [containers.docker(*words).strip() for words in (egress, front, runtime)]
     try:
         assert health(made[0], "healthy")
         assert health(made[1], "unhealthy")  # there is no replica behind it
+        assert health(made[2], "healthy")
+        containers.docker("exec", made[2], "pkill", "-STOP", "-f", "runtime --host")
+        assert health(made[2], "unhealthy")
     finally:
         containers.docker("rm", "--force", *made)
+
+
+@pytest.mark.parametrize("half", [*HALVES, *SMALL])
+def test_it_is_made_on_whichever_base_is_named(half: str, tmp_path: Path):
+    """One that has the usual one's layers and a label of its own, which an image on it inherits."""
+    text = (containers.REPOSITORY / f"Dockerfile.{half}").read_text()
+    assert {line.split()[1] for line in text.splitlines() if line.startswith("FROM ")} == {"${BASE_IMAGE}"}
+    base, tag = f"nestor-test-base-{half}", f"nestor-test-on-{half}"
+    named = f"FROM {BASE}\nLABEL io.nestor.test={tag}\n"
+    containers.docker("build", "-q", "-t", base, "-", stdin=named)
+    how = ("--build-arg", f"BASE_IMAGE={base}", "--tag", tag, str(containers.REPOSITORY))
+    containers.docker("build", "-q", "-f", f"{containers.REPOSITORY}/Dockerfile.{half}", *how)
+    labels = containers.inspect("image", tag)["Config"]["Labels"]
+    containers.docker("image", "rm", tag, base)
+    assert (labels["io.nestor.test"], labels["org.opencontainers.image.base.name"]) == (tag, base)
 
 
 @pytest.mark.parametrize(("half", "kept"), [("egress", "/etc/squid"), ("front", "/etc/haproxy/nestor.cfg")])

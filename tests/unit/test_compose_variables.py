@@ -35,3 +35,11 @@ def test_every_variable_is_passed_on_or_has_a_reason_not_to_be() -> None:
     # Both replicas are told the same but for where they listen.
     second = services["orchestrator-2"]["environment"]
     assert {name for name in passed if services["orchestrator"]["environment"][name] != second[name]} == {"NESTOR_PORT"}
+
+
+def test_a_base_is_chosen_for_all_images_at_once() -> None:
+    services = yaml.safe_load(COMPOSE.read_text())["services"]
+    built = {name: service["build"]["args"]["BASE_IMAGE"] for name, service in services.items() if "build" in service}
+    assert set(built) == {"runtime-image", "orchestrator-image", "egress-image", "front"}
+    as_they_are = (services["gate"]["image"], services["keeper"]["image"])
+    assert {*built.values(), *as_they_are} == {"${BASE_IMAGE:-python:3.13-slim-trixie}"}
