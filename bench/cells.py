@@ -52,6 +52,7 @@ def main() -> None:
         left = containers.docker("-H", private.host, "network", "ls", "--quiet", "--filter", "name=nestor-").count("\n")
         engine.close()
     assert len(names) == count == tenants, (len(names), count)
+    assert left == 0, f"{left} networks are left"
     ends = statistics.median(took[:20]), statistics.median(took[-20:])
     print(f"{tenants} tenants: {count} networks, each of its own; {left} left after the last runtime of each")
     print(f"one takes {1000 * ends[0]:.0f} ms among the first twenty, {1000 * ends[1]:.0f} ms among the last")

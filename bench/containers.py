@@ -1,6 +1,6 @@
 """Conversations in containers beside what the engine alone takes, and beside the stock agent server's image.
 
-    python bench/containers.py [--rounds 9] [--rows cold,stock,burst,cycles,memory] [--cycles 50]
+    .venv/bin/python bench/containers.py [--rounds 9] [--rows cold,stock,burst,cycles,memory] [--cycles 500]
 
 All of it goes through one orchestrator with the docker driver as it comes (its own bridge, rules and forward proxy, no
 warm pool), and is compared within this run:
@@ -15,8 +15,10 @@ warm pool), and is compared within this run:
     cycles   conversations made and deleted; what is left of containers, networks, volumes, rules and files
     memory   of one idle runtime (PSS of its processes) beside the stock agent server's
 
-A ratio above its limit is a MISS, and so the program ends with status 1. It needs root, and the stock image:
-`docker build -f tests/docker/Dockerfile.stock -t nestor-test-stock requirements`.
+A ratio above its limit is a MISS, and so the program ends with status 1. It needs root, an engine with the images of
+`scripts/images`, and for `stock` and `memory` the stock agent server's:
+`docker build -f tests/docker/Dockerfile.stock -t nestor-test-stock requirements`. What a spare saves, and a wake, are
+told by `warm.py --kinds containers`.
 """
 
 import argparse
@@ -35,6 +37,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import httpx
+from docker.errors import ImageNotFound
 
 sys.path.append(str(Path(__file__).parents[1] / "tests"))
 from engine_floor import Floor
@@ -258,13 +261,33 @@ ROWS: Mapping[str, Callable[[Place], Iterator[Row]]] = {
 }
 
 
+def wanting(image: str, rows: Sequence[str]) -> Mapping[str, str]:
+    """Images that the engine lacks for these rows, and how each is made: none is missed after a quarter of an hour."""
+    needed = {image: "scripts/images"}
+    if {"stock", "memory"} & set(rows):
+        needed[STOCK] = f"docker build -f tests/docker/Dockerfile.stock -t {STOCK} requirements"
+    wanted = {}
+    with Floor(ENGINE, "").client() as client:
+        for name, how in needed.items():
+            try:
+                client.inspect_image(name)
+            except ImageNotFound:
+                wanted[name] = how
+    return wanted
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--cycles", type=int, default=50)
-    parser.add_argument("--rows", default=",".join(ROWS))
+    parser.add_argument("--rounds", type=int, default=9, help="of each comparison (default %(default)s)")
+    parser.add_argument("--cycles", type=int, default=500, help="conversations made and deleted (default %(default)s)")
+    parser.add_argument("--rows", default=",".join(ROWS), help="comma-separated (default: all)")
     parser.add_argument("--image", default="nestor-runtime:latest", help="of our runtimes (default %(default)s)")
     options = parser.parse_args(arguments)
+    names = options.rows.split(",")
+    if unknown := set(names) - set(ROWS):
+        parser.error(f"unknown rows: {', '.join(sorted(unknown))}")
+    for image, how in wanting(options.image, names).items():
+        parser.error(f"the engine has no image {image}: {how}")
     signal.signal(signal.SIGTERM, leave)
     rows: list[Row] = []
     with ExitStack() as stack:
@@ -288,7 +311,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         http = httpx.Client(base_url=nestor.url, headers=headers, timeout=180, limits=limits, trust_env=False)
         place = Place(nestor, stack.enter_context(http), floor, options.rounds, options.cycles)
         print(f"{'':44}{'beside':>10}{'ours':>10}  {'':4}{'ratio':>8}{'at most':>9}{'aim':>6}")
-        for name in options.rows.split(","):
+        for name in names:
             for row in ROWS[name](place):
                 rows.append(row)
                 print(

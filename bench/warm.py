@@ -1,6 +1,6 @@
 """What a spare saves: from a start's first step to ready, warm beside cold, in turns, in one run.
 
-    python bench/warm.py [--rounds 9] [--kinds executed,forked,containers,fake] [--image nestor-runtime:latest]
+    .venv/bin/python bench/warm.py [--rounds 9] [--kinds executed,forked] [--image nestor-runtime:latest]
 
 For each way in which runtimes are made (`executed`, `forked` from a zygote, `containers` of an engine) two
 orchestrators, one with a warm pool and one without. A round starts a conversation on each of them when the pools are
@@ -243,8 +243,12 @@ def shown(value: float, limit: float | None) -> tuple[str, bool]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rounds", type=int, default=9)
-    parser.add_argument("--kinds", default="executed,forked", help=f"comma-separated: {', '.join(KINDS)}")
+    parser.add_argument("--rounds", type=int, default=9, help="starts on each side (default %(default)s)")
+    parser.add_argument(
+        "--kinds",
+        default="executed,forked",
+        help=f"comma-separated: {', '.join(KINDS)}; containers need root and an engine (default %(default)s)",
+    )
     parser.add_argument("--image", default="nestor-runtime:latest", help="of containers (default %(default)s)")
     parser.add_argument("--json", type=Path, help="write every single figure there")
     options = parser.parse_args(arguments)
