@@ -13,8 +13,8 @@ import anyio.to_thread
 from orchestrator.demo.options import DemoFailed
 from orchestrator.domain.errors import NestorError
 from orchestrator.drivers import docker_network
-from orchestrator.drivers.docker_cells import make_in, pool_of
 from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_pool import make_in, pool_of
 
 _POOL, _LENGTH = "10.214.0.0/16", 24
 

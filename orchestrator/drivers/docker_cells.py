@@ -15,19 +15,18 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
-from orchestrator.domain.errors import DriverUnavailable, Misconfigured, NestorError
-from orchestrator.drivers import docker_network, docker_proxy
+from orchestrator.domain.errors import DriverUnavailable, NestorError
+from orchestrator.drivers import docker_network, docker_pool, docker_proxy
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_firewall import Firewall
 from orchestrator.drivers.docker_helper import Helper
-from orchestrator.drivers.docker_network import BridgeTaken, Network, SubnetTaken
+from orchestrator.drivers.docker_network import BridgeTaken, Network
 from orchestrator.drivers.docker_proxy import Proxies
 from orchestrator.drivers.docker_rules import PREFIX, PROXY_PORT, Wall, Yard
 from orchestrator.drivers.docker_seat import Seats, sits
 from orchestrator.drivers.values import OwnerLabels
 
 SHARED_RUNTIMES = 500
-_ROUTES = "/proc/net/route"
 _TURNS = 8
 
 
@@ -78,7 +77,7 @@ class Cells:
         self._installation = installation
         self._given = network
         self._subnet = subnet
-        self._pool = pool_of(pool)
+        self._pool = docker_pool.pool_of(pool)
         self._kind = kind
         self._wall: Wall | None = None
         self.firewall = Firewall()
@@ -320,8 +319,14 @@ class Cells:
         made: dict[str, Any] = {"installation": self._installation, "bridge": bridge, "cell": key}
         if subnet is not None:
             return docker_network.ensure(self._engine, name, subnet=subnet, **made)
-        machine = routes_in(self._helper.run("cat", _ROUTES).stdout) if self._helper is not None else None
-        return make_in(self._engine, self._pool, name, length=_PREFIX_LENGTH[self._kind], machine=machine, **made)
+        machine = (
+            docker_pool.routes_in(self._helper.run("cat", docker_pool.ROUTES).stdout)
+            if self._helper is not None
+            else None
+        )
+        return docker_pool.make_in(
+            self._engine, self._pool, name, length=_PREFIX_LENGTH[self._kind], machine=machine, **made
+        )
 
     def _remove(self, network: Network) -> None:
         if self._used(network):
@@ -367,64 +372,9 @@ class Cells:
         return self._bridge_prefix() + _short(f"{key} again {turn}" if turn else key, 5)
 
 
-def make_in(
-    engine: Engine,
-    pool: ipaddress.IPv4Network,
-    name: str,
-    *,
-    length: int,
-    machine: Sequence[ipaddress.IPv4Network] | None = None,
-    **made: Any,
-) -> Network:
-    """A bridge with a free subnet of the pool, of that prefix length; `machine` is where the machine has routes to, if
-    it is not what this process sees. Raises `DriverUnavailable` when there is none."""
-    for choice in free_subnets(engine, pool, length, machine):
-        try:
-            return docker_network.ensure(engine, name, subnet=str(choice), **made)
-        except SubnetTaken:
-            continue  # another installation was faster, or the machine has it
-    raise DriverUnavailable(
-        f"no subnet is left in {pool} for network {name}",
-        hint="give NESTOR_RUNTIME_POOL a larger network, or one that this machine has no routes to",
-    )
-
-
-def free_subnets(
-    engine: Engine,
-    pool: ipaddress.IPv4Network,
-    length: int,
-    machine: Sequence[ipaddress.IPv4Network] | None = None,
-) -> Iterator[ipaddress.IPv4Network]:
-    """Those of the pool that neither the engine nor the machine uses, in order."""
-    taken = [*docker_network.subnets(engine), *(routes() if machine is None else machine)]
-    for choice in pool.subnets(new_prefix=max(length, pool.prefixlen)):
-        if not any(choice.overlaps(other) for other in taken):
-            yield choice
-
-
 def network_name(installation: str) -> str:
     """The name of an installation's first bridge."""
     return f"nestor-{installation.replace('-', '')[:11]}"
-
-
-def routes(path: str = _ROUTES) -> Sequence[ipaddress.IPv4Network]:
-    """Where this machine has routes to, the default one apart."""
-    try:
-        with open(path) as file:
-            return routes_in(file.read())
-    except OSError:
-        return []
-
-
-def routes_in(text: str) -> Sequence[ipaddress.IPv4Network]:
-    """The same from the kernel's table."""
-    found = []
-    for line in text.splitlines()[1:]:
-        words = line.split()
-        target, mask = (int.from_bytes(bytes.fromhex(words[n]), "little") for n in (1, 7))
-        if mask:
-            found.append(ipaddress.IPv4Network((target, mask.bit_count())))
-    return found
 
 
 def _room(network: Network) -> int:
@@ -439,14 +389,3 @@ def _address(container: Mapping[str, Any], network: Network) -> str:
 
 def _short(text: str, characters: int) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:characters]
-
-
-def pool_of(pool: str) -> ipaddress.IPv4Network:
-    """The address pool that a text names. Raises `Misconfigured`."""
-    try:
-        whole = ipaddress.IPv4Network(pool)
-    except ValueError:
-        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool!r} is no IPv4 network such as 10.214.0.0/16") from None
-    if whole.prefixlen > 28:
-        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool} is too small: /28 or larger")
-    return whole

@@ -6,9 +6,10 @@ import re
 import pytest
 
 from orchestrator.domain.errors import Misconfigured
-from orchestrator.drivers import docker_cells
-from orchestrator.drivers.docker_cells import CellKind, free_subnets
+from orchestrator.drivers import docker_cells, docker_pool
+from orchestrator.drivers.docker_cells import CellKind
 from orchestrator.drivers.docker_engine import Engine
+from orchestrator.drivers.docker_pool import free_subnets
 from orchestrator.drivers.docker_rules import (
     INSIDE,
     Door,
@@ -91,7 +92,7 @@ def test_what_cannot_be_read_is_refused_by_the_variables_name(text):
         parse_doors(text, variable="NESTOR_RUNTIME_REACHES")
 
 
-POOL = docker_cells.pool_of("10.214.0.0/16")
+POOL = docker_pool.pool_of("10.214.0.0/16")
 NOWHERE = Engine("unix:///nowhere")
 
 
@@ -99,8 +100,8 @@ NOWHERE = Engine("unix:///nowhere")
     ("kind", "at_least"), [(CellKind.SHARED, 64), (CellKind.TENANT, 500), (CellKind.CONVERSATION, 4000)]
 )
 def test_the_pool_has_room_for_more_than_two_hundred_tenants(kind, at_least, monkeypatch):
-    monkeypatch.setattr(docker_cells.docker_network, "subnets", lambda engine: [])
-    monkeypatch.setattr(docker_cells, "routes", list)
+    monkeypatch.setattr(docker_pool.docker_network, "subnets", lambda engine: [])
+    monkeypatch.setattr(docker_pool, "routes", list)
     found = list(free_subnets(NOWHERE, POOL, docker_cells._PREFIX_LENGTH[kind]))
     assert len(found) >= at_least
     runtimes = found[0].num_addresses // 2
@@ -110,8 +111,8 @@ def test_the_pool_has_room_for_more_than_two_hundred_tenants(kind, at_least, mon
 
 def test_subnets_that_the_machine_or_the_engine_has_are_left_out(monkeypatch):
     taken = ipaddress.IPv4Network("10.214.0.0/17")
-    monkeypatch.setattr(docker_cells.docker_network, "subnets", lambda engine: [taken])
-    monkeypatch.setattr(docker_cells, "routes", lambda: [ipaddress.IPv4Network("10.214.128.0/18")])
+    monkeypatch.setattr(docker_pool.docker_network, "subnets", lambda engine: [taken])
+    monkeypatch.setattr(docker_pool, "routes", lambda: [ipaddress.IPv4Network("10.214.128.0/18")])
     found = list(free_subnets(NOWHERE, POOL, 22))
     assert found
     assert all(network.subnet_of(ipaddress.IPv4Network("10.214.192.0/18")) for network in found)
@@ -122,4 +123,4 @@ def test_routes_are_read_without_the_default_one(tmp_path):
     head = "Iface Destination Gateway Flags RefCnt Use Metric Mask"
     lines = ["eth0 00000000 010200C0 0003 0 0 0 00000000", "eth0 000200C0 00000000 0001 0 0 0 00FFFFFF"]
     table.write_text("\n".join([head, *lines, ""]))
-    assert docker_cells.routes(str(table)) == [ipaddress.IPv4Network("192.0.2.0/24")]
+    assert docker_pool.routes(str(table)) == [ipaddress.IPv4Network("192.0.2.0/24")]
