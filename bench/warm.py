@@ -10,8 +10,8 @@ full, one after the other. Told are medians of
     request  the whole `POST ?wait=ready`
     cpu      what the orchestrator, its state server, zygote and runtimes used of the processors until then; containers
              are not in it
-    posts    the calls of the same start that bind and configure its runtime, as its orchestrator measured them
-             (`nestor_runtime_call_seconds`), without what they wait for
+    posts    the calls of the same start that bind and configure its runtime (settings, a git token and a secret), as
+             its orchestrator measured them (`nestor_runtime_call_seconds`), without what they wait for
 
 A spare is judged beside a cold start: one that executes a program and imports what it needs. Where runtimes are forked,
 the start without a spare is warm itself, because the zygote has done both before anybody asked: such a start is told,
@@ -184,7 +184,10 @@ def measured(kinds: Sequence[str], rounds: int, image: str) -> Iterator[dict[str
                 nestor = stack.enter_context(orchestrator_at(folder / f"{kind}-{pool}", driver=driver, **told))
                 if variables.get("NESTOR_ZYGOTE") == "auto":
                     nestor.zygote_ready()
-                sides.append(Side(nestor, nestor.tenant("bench", model), pool != "0", engine))
+                key = nestor.tenant("bench", model)
+                nestor.call("PUT", "/api/v2/secrets/DEPLOY_KEY", key, json={"value": "a-secret"}, status=200)
+                nestor.call("PUT", "/api/v2/git-providers/github", key, json={"token": "a-token"}, status=200)
+                sides.append(Side(nestor, key, pool != "0", engine))
         for turn in range(rounds + 1):  # the first of each is not counted
             for side in sides:
                 side.settle()
