@@ -170,10 +170,10 @@ class Cells:
             self.firewall.put(self._yard(network), wall)
 
     def raise_proxies(self) -> None:
-        """Have the forward proxy of every cell running, where there are any. Raises `DriverUnavailable`."""
+        """Have the forward proxy of every cell running, of the image that there is now. Raises `DriverUnavailable`."""
         if self._proxies is not None:
             for network in self._all():
-                self._proxies.ensure(network)
+                self._proxies.ensure(network, renew=True)
 
     def _told(self, network: Network | None) -> Mapping[str, str]:
         if network is None or self._proxies is None:

@@ -47,11 +47,12 @@ class Proxies:
             )
         return None
 
-    def ensure(self, network: Network) -> bool:
-        """Have the cell's proxy running; True if it did not. Raises `DriverUnavailable`."""
+    def ensure(self, network: Network, *, renew: bool = False) -> bool:
+        """Have the cell's proxy running; True if it did not. With `renew` one of another image, such as that of the
+        version before, is replaced: what is open through it is cut. Raises `DriverUnavailable`."""
         name = name_of(network)
         found = self._look(name)
-        if found is not None and not found["State"]["Running"]:
+        if found is not None and (not found["State"]["Running"] or (renew and found["Image"] != self._image_id())):
             self._remove(name)  # it keeps nothing, so a new one is as good
             found = None
         if found is None:
@@ -122,6 +123,12 @@ class Proxies:
                 f"the engine gives the forward proxy of network {network.name} no fixed address",
                 hint="make the network with a subnet of its own choice, and keep its last address free",
             ) from exc
+
+    def _image_id(self) -> str:
+        try:
+            return str(describe_image(self._engine, self._image)["Id"])
+        except Missing as exc:
+            raise Misconfigured(f"the engine has no image {self._image}", hint="build it with scripts/images") from exc
 
     def _look(self, name: str) -> Mapping[str, Any] | None:
         try:

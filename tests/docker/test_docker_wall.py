@@ -11,7 +11,7 @@ import pytest
 from support import containers
 from support.docker_nestor import ENGINE
 from support.outside import Outside, outside
-from support.walled import address_of, connects, driver_in, fetched, reached, rules, started, until
+from support.walled import address_of, connects, driver_in, fetched, network_of, reached, rules, started, until
 
 from orchestrator.drivers import docker_probe
 from orchestrator.drivers.docker import Choices, DockerDriver
@@ -93,6 +93,32 @@ async def test_with_an_allow_list_named_hosts_are_reached_through_the_proxy_alon
         proxy = containers.docker("ps", "--filter", "label=io.nestor.egress", "--format", "{{.Names}}").split()
         containers.docker("kill", *[name for name in proxy if driver._installation.replace("-", "")[:11] in name])
         assert "did not run" in " ".join(await driver.mend())
+
+
+async def test_the_proxy_of_an_earlier_version_is_replaced_when_the_next_one_begins(tmp_path, ground):
+    image, newer = containers.egress_image(), "nestor-test-egress-newer"
+    containers.docker("build", "--quiet", "--tag", newer, "-", stdin=f"FROM {image}\nLABEL another=one\n")
+    async with driver_in(tmp_path, Choices(egress=Egress.ALLOW_LIST, egress_image=image)) as driver:
+        await driver.wall(None)
+        handle = await started(driver)
+        await driver.permit(Endpoint(address_of(handle), 8000), [f"{ground.public}:80"])
+        await until(lambda: fetched(handle, f"http://{ground.public}") == ["200"])
+        name = f"{network_of(handle)}-egress"
+        first = containers.inspect("container", name)["Id"]
+        await driver.wall(None)  # begun again, of the same version
+        assert containers.inspect("container", name)["Id"] == first
+        upgraded = DockerDriver(
+            tmp_path,
+            installation=driver._installation,
+            image=containers.standin_image(),
+            choices=Choices(egress=Egress.ALLOW_LIST, egress_image=newer),
+        )
+        assert (await upgraded.fingerprint()).usable
+        await upgraded.wall(None)
+        assert containers.inspect("container", name)["Image"] == containers.inspect("image", newer)["Id"]
+        await until(lambda: fetched(handle, f"http://{ground.public}") == ["200"])  # it is told the same
+        upgraded._engine.close()
+    containers.docker("image", "rm", newer)
 
 
 #: How many of 400 connections to its proxy a runtime keeps.
