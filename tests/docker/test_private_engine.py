@@ -19,6 +19,10 @@ from support.private_engine import PrivateEngine, private_engine
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow]
 
 
+#: Struck down, and asked to end as by a service that is restarted.
+BY = pytest.mark.parametrize("by", [signal.SIGKILL, signal.SIGTERM], ids=["killed", "ended"])
+
+
 @pytest.fixture(scope="module")
 def anyio_backend() -> str:
     return "asyncio"
@@ -71,9 +75,12 @@ async def talk(nestor: Client) -> Talk:
     return Talk(nestor, key, (await nestor.conversation(key))["id"])
 
 
-async def test_with_live_restore_a_killed_engine_is_nobody_elses_trouble(talk: Talk, engine: PrivateEngine):
+@BY
+async def test_with_live_restore_a_killed_engine_is_nobody_elses_trouble(
+    talk: Talk, engine: PrivateEngine, by: signal.Signals
+):
     before = containers.inspect("container", container_of(talk.id))["State"]["StartedAt"]
-    engine.end(signal.SIGKILL)
+    engine.end(by)
     assert await talk.alive()
     await anyio.to_thread.run_sync(lambda: engine.start(live_restore=True))
     assert "kept-on" in await talk.says("echo kept-on > /workspace/kept; cat /workspace/kept")
@@ -139,12 +146,15 @@ async def reason(talk: Talk, wanted: str) -> dict[str, Any]:
             await anyio.sleep(0.2)
 
 
-async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(talk: Talk, engine: PrivateEngine):
+@BY
+async def test_without_live_restore_runtimes_are_lost_and_can_be_started_again(
+    talk: Talk, engine: PrivateEngine, by: signal.Signals
+):
     assert "is-kept" in await talk.says("echo is-kept > /workspace/last; cat /workspace/last")
     before: list[dict[str, Any]] = []
     while len(now := await talk.nestor.events(talk.key, talk.id)) != len(before):
         before = now
-    engine.end(signal.SIGKILL)
+    engine.end(by)
     await anyio.to_thread.run_sync(lambda: engine.start(live_restore=False))
     lost = await talk.nestor.until(talk.key, talk.id, "failed", past="ready")
     assert (lost["reason"], lost["retryable"]) == ("runtime_lost", True)
