@@ -99,14 +99,17 @@ class Birth:
         self._recall.made(reference, Made(image.dialect, place, self.is_ours(image), unsettled))
         return reference
 
-    def begin(self, handle: Handle, lines: Sequence[SecretText], fence: int, made: Made | None = None) -> None:
-        """Start it and hand it the `lines` of its keys; `made` where it was made here and never started. It is stopped
-        again where its network, its walls or its volumes are not as they have to be."""
+    def begin(
+        self, handle: Handle, lines: Sequence[SecretText], fence: int, made: Made | None = None, *, network: str = ""
+    ) -> None:
+        """Start it and hand it the `lines` of its keys; `made` where it was made here and never started, else `network`
+        is the one that it was made for. It is stopped again where its network, its walls or its volumes are not as they
+        have to be."""
         if (made is None or not made.unsettled) and not self._volumes.ready(handle.labels):
             raise StartRefused(f"conversation {handle.labels.conversation} has no volume", hint="make the volume first")
         waits = made is not None and made.ours  # others do at once what they like
         if not waits:
-            self._see_to(handle, fence, made)
+            self._see_to(handle, fence, made, network=network)
         try:
             self._containers.do("start", handle, lambda client: client.start(handle.reference))
         except (Refused, RuntimeNotFound, DriverUnavailable) as exc:
@@ -129,10 +132,10 @@ class Birth:
             self._containers.stop(handle, 0)
             raise
 
-    def _see_to(self, handle: Handle, fence: int, made: Made | None) -> None:
+    def _see_to(self, handle: Handle, fence: int, made: Made | None, *, network: str = "") -> None:
         """Its network is there, behind the wall, and its volumes are its tenant's. Our own image boots meanwhile; it
         knows and does nothing before it is bound."""
-        self._cells.confirm(handle.labels, made.place if made is not None else None)
+        self._cells.confirm(handle.labels, made.place if made is not None else None, network=network)
         if made is None or made.unsettled:
             self._volumes.ensure(handle.labels, fence=fence)
 

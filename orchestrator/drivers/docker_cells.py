@@ -28,6 +28,7 @@ from orchestrator.drivers.values import OwnerLabels
 
 SHARED_RUNTIMES = 500
 _TURNS = 8
+_FURTHEST = 1024  #: cells of one kind are numbered below that
 
 
 class CellKind(enum.StrEnum):
@@ -123,11 +124,12 @@ class Cells:
             self._crowd[key] = self._crowd.get(key, 0) + 1
         return Place(network.name, self._told(network), key, remembered)
 
-    def confirm(self, labels: OwnerLabels, place: Place | None) -> None:
+    def confirm(self, labels: OwnerLabels, place: Place | None, *, network: str = "") -> None:
         """Return when the network of a runtime is behind the wall, and the one that was remembered where it entered;
-        None: that was elsewhere. Raises `DriverUnavailable`."""
+        None: that was elsewhere, and `network` is the one that it was made for. Raises `DriverUnavailable`."""
         if place is None and self._given is None:
-            self._ensure(self._key_of(labels))
+            keys = (self._numbered(labels, number) for number in range(_FURTHEST))
+            self._ensure(next((key for key in keys if self._name(key) == network), self._key_of(labels)))
         elif place is not None and place.remembered is not None and self._ensure(place.key) != place.remembered:
             raise DriverUnavailable(f"network {place.network} was made anew meanwhile", hint="try again")
 

@@ -115,7 +115,7 @@ class Lifecycle:
                 self._containers.thaw(handle)
             elif not container["State"]["Running"]:
                 lines = key_lines(dialect_of(container["Config"]["Labels"]), init_key, serving)
-                self._birth.begin(handle, lines, fence)
+                self._birth.begin(handle, lines, fence, network=str(container["HostConfig"]["NetworkMode"]))
             return self._containers.endpoint(handle)
 
     def spare_kind(self, image: str | None) -> str:

@@ -14,6 +14,7 @@ from support.outside import run
 from support.walled import address_of, driver_in, network_of, ours, reached, rules, started
 
 from orchestrator.domain.errors import DriverUnavailable
+from orchestrator.domain.secrets import new_secret
 from orchestrator.drivers import docker_cells, docker_network
 from orchestrator.drivers.docker import Choices, DockerDriver
 from orchestrator.drivers.docker_cells import CellKind
@@ -224,3 +225,26 @@ async def test_a_bridge_that_has_no_address_left_is_told_and_the_next_runtime_is
             await driver.destroy(handle, fence=1000)
             await driver.remove_volume(handle.labels, fence=1000)
         await driver.close()
+
+
+async def test_a_further_bridge_is_walled_before_what_was_made_for_it_goes_on(tmp_path):
+    """Also where another process starts it than the one that made it, and somebody flushed the rules just before."""
+    installation = str(uuid.uuid4())
+    async with driver_in(tmp_path, Choices(), installation=installation) as driver:
+        await driver.wall(None)
+        driver._cells._crowd[""] = docker_cells.SHARED_RUNTIMES
+        handle = await started(driver)
+        network = network_of(handle)
+        assert network != driver._cells.base
+        bridge = containers.inspect("network", network)["Options"]["com.docker.network.bridge.name"]
+        await driver.stop(handle, fence=1, grace=1)
+        other = DockerDriver(tmp_path, installation=installation, image=containers.standin_image(), choices=Choices())
+        assert (await other.fingerprint()).usable
+        await other.wall(None)
+        before = [line for line in ours(driver) if bridge in line]
+        for line in before:
+            run("iptables", "-w", "-D", *shlex.split(line)[1:])
+        await other.start(handle, fence=1, init_key=new_secret())
+        assert before
+        assert [line for line in ours(driver) if bridge in line] == before
+        other._engine.close()

@@ -28,11 +28,13 @@ class Looked(Cells):
         engine = Engine("unix:///nowhere")
         super().__init__(engine, installation="here", network=None, subnet=None, pool="10.214.0.0/16", kind=kind)
         self.looks = 0
+        self.keys: list[str] = []
         self.network = NETWORK
         self.away = False
 
     def _see(self, key: str) -> Network:
         self.looks += 1
+        self.keys.append(key)
         if self.away:
             raise DriverUnavailable("the engine is away")
         return self.network
@@ -84,6 +86,16 @@ def test_a_runtime_that_entered_elsewhere_has_its_network_looked_at():
     cells = Looked()
     cells.confirm(labels("one"), None)
     assert cells.looks == 1
+
+
+@pytest.mark.parametrize("kind", [CellKind.SHARED, CellKind.TENANT])
+def test_it_is_the_network_that_it_was_made_for_which_is_looked_at(kind):
+    """Also where another process made it, which has counted how many there are."""
+    cells = Looked(kind)
+    for number in range(3):
+        key = cells._numbered(labels("one"), number)
+        cells.confirm(labels("one"), None, network=cells._name(key))
+        assert cells.keys[-1] == key
 
 
 def test_a_network_that_was_made_anew_meanwhile_is_not_that_of_the_runtime():
