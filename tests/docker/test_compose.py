@@ -165,6 +165,9 @@ async def test_who_has_the_engine_and_who_runs_as_whom(project: Project):
     word = containers.docker("exec", f"{project.name}-redis-1", "cat", "/run/redis/password").strip()
     known = ("--user", "nestor", "--pass", word, "--no-auth-warning")
     assert "PONG" in containers.docker(*redis, *known, "ping")
+    async with httpx.AsyncClient(trust_env=False) as http:
+        about = (await http.get(f"{project.url}/server_info")).json()
+    assert about["durability"] == "every accepted write is on disk before it is answered"
     for dangerous in (("flushall",), ("config", "set", "appendonly", "no"), ("keys", "*"), ("acl", "list")):
         assert "NOPERM" in containers.docker(*redis, *known, *dangerous)
 
