@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import anyio
 import httpx
 
 from tests.support.runtimes import Runtime
@@ -145,10 +146,13 @@ class Replay:
         (place / "sub").mkdir(parents=True)
         (place / "newd2").mkdir()
         start = sample("07-bash-start")["request"]["body"] | {"cwd": str(place)}
+        long = await self.runtime.http.post("/api/bash/start_bash_command", json=start | {"command": "sleep 60"})
+        await self.send("07-bash-stop", f"/api/bash/bash_commands/{long.json()['id']}/stop")
         command = (await self.send("07-bash-start", body=start)).json()["id"]
-        await self.send("07-bash-stop", f"/api/bash/bash_commands/{command}/stop")
         query = f"command_id__eq={command}&kind__eq=BashOutput&sort_order=TIMESTAMP&limit=100"
-        await self.send("07-bash-search", f"/api/bash/bash_events/search?{query}")
+        with anyio.fail_after(20):
+            while (await self._outputs(query))[-1:] != [3]:  # it has ended
+                await anyio.sleep(0.02)
         await self.send("07-bash-execute", body={"command": "echo hi; pwd", "cwd": str(place)})
         await self.send("07-bash-execute-timeout", body={"command": "echo a; sleep 5", "timeout": 1})
         await self.send("07-bash-clear")
@@ -169,6 +173,11 @@ class Replay:
         await self.send("09-git-changes", "/api/git/changes", params={"path": str(repository)})
         await self.send("09-git-commits", "/api/git/commits", params={"path": str(repository)})
         await self.send("09-git-diff", "/api/git/diff", params={"path": str(repository / "a")})
+
+    async def _outputs(self, query: str) -> Sequence[int | None]:
+        """The exit status that each piece of a command's output has."""
+        answer = await self.send("07-bash-search", f"/api/bash/bash_events/search?{query}")
+        return [item["exit_code"] for item in answer.json()["items"]]
 
     async def _profiles(self) -> None:
         for name in ("profiles", "profile-save", "profile-get", "profile-activate"):
