@@ -115,16 +115,22 @@ def remove(engine: Engine, name: str) -> None:
         return
 
 
+def parsed(text: str, *, variable: str, such_as: str) -> ipaddress.IPv4Network:
+    """A network that has room for runtimes. Raises `Misconfigured` naming the variable."""
+    try:
+        whole = ipaddress.IPv4Network(text)
+    except ValueError:
+        raise Misconfigured(f"{variable}: {text!r} is no IPv4 network such as {such_as}") from None
+    if whole.prefixlen > 28:
+        raise Misconfigured(f"{variable}: {text} is too small: /28 or larger")
+    return whole
+
+
 def _pool(subnet: str | None) -> IPAMConfig | None:
     """The lower half is the engine's to give to runtimes; the upper one stays free for fixed addresses."""
     if subnet is None:
         return None
-    try:
-        whole = ipaddress.IPv4Network(subnet)
-    except ValueError:
-        raise Misconfigured(f"NESTOR_RUNTIME_SUBNET: {subnet!r} is no IPv4 network such as 10.213.0.0/22") from None
-    if whole.prefixlen > 28:
-        raise Misconfigured(f"NESTOR_RUNTIME_SUBNET: {subnet} is too small: /28 or larger")
+    whole = parsed(subnet, variable="NESTOR_RUNTIME_SUBNET", such_as="10.213.0.0/22")
     lower = next(whole.subnets(prefixlen_diff=1))
     return IPAMConfig(pool_configs=[IPAMPool(subnet=str(whole), iprange=str(lower), gateway=str(whole[1]))])
 

@@ -7,7 +7,7 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from orchestrator.domain.errors import DriverUnavailable, Misconfigured
+from orchestrator.domain.errors import DriverUnavailable
 from orchestrator.drivers import docker_network
 from orchestrator.drivers.docker_engine import Engine
 from orchestrator.drivers.docker_network import Network, SubnetTaken
@@ -72,10 +72,4 @@ def routes_in(text: str) -> Sequence[ipaddress.IPv4Network]:
 
 def pool_of(pool: str) -> ipaddress.IPv4Network:
     """The address pool that a text names. Raises `Misconfigured`."""
-    try:
-        whole = ipaddress.IPv4Network(pool)
-    except ValueError:
-        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool!r} is no IPv4 network such as 10.214.0.0/16") from None
-    if whole.prefixlen > 28:
-        raise Misconfigured(f"NESTOR_RUNTIME_POOL: {pool} is too small: /28 or larger")
-    return whole
+    return docker_network.parsed(pool, variable="NESTOR_RUNTIME_POOL", such_as="10.214.0.0/16")

@@ -11,6 +11,7 @@ from support import containers
 from support.docker_nestor import Client, container_of
 from support.nestor_container import API_PORT, FACING_PORT, Contained, contained_nestor
 from support.outside import outside, run
+from support.walled import FETCH
 
 pytestmark = [pytest.mark.docker, pytest.mark.anyio, pytest.mark.slow, pytest.mark.timeout(600)]
 
@@ -24,14 +25,6 @@ for host, port in json.loads(sys.argv[1]):
         print("refused")
     except OSError:
         print("closed")
-"""
-FETCH = """
-import sys, urllib.error, urllib.request
-for url in sys.argv[1:]:
-    try:
-        print(urllib.request.urlopen(url, timeout=15).status)
-    except urllib.error.HTTPError as exc:
-        print(exc.code)
 """
 PYTHON = "/opt/nestor/bin/python"
 
